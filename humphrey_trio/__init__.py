@@ -1,0 +1,43 @@
+"""Humphrey for trio: an HTTP app and an event-driven WebSocket app, linked by a connect hook.
+
+This module hands on the names that most programs need; ``humphrey_trio.http``, ``.websocket`` and ``.testing``
+have the rest.
+"""
+
+from ._app import App as App
+from ._http._headers import Headers as Headers
+from ._http._limits import Limits as Limits
+from ._http._limits import Timeouts as Timeouts
+from ._http._method import Method as Method
+from ._http._request import Request as Request
+from ._http._response import Response as Response
+from ._http._status import StatusCode as StatusCode
+from ._route import SubApp as SubApp
+from ._websocket._async_app import AsyncSender as AsyncSender
+from ._websocket._async_app import AsyncStream as AsyncStream
+from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
+from ._websocket._errors import ConnectionClosed as ConnectionClosed
+from ._websocket._handler import async_websocket_handler as async_websocket_handler
+from ._websocket._handler import websocket_handler as websocket_handler
+from ._websocket._message import Message as Message
+from ._websocket._stream import WebsocketStream as WebsocketStream
+
+__all__ = [
+    "App",
+    "AsyncSender",
+    "AsyncStream",
+    "AsyncWebsocketApp",
+    "ConnectionClosed",
+    "Headers",
+    "Limits",
+    "Message",
+    "Method",
+    "Request",
+    "Response",
+    "StatusCode",
+    "SubApp",
+    "Timeouts",
+    "WebsocketStream",
+    "async_websocket_handler",
+    "websocket_handler",
+]

@@ -1,0 +1,293 @@
+"""The HTTP application: hosts, routes, handlers and errors, with or without a server in front of it."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
+
+import trio
+
+from ._http._headers import Headers
+from ._http._limits import Limits, Timeouts
+from ._http._request import Request
+from ._http._response import Response
+from ._http._status import reason_phrase
+from ._krauss import wildcard_match
+from ._route import HttpRoute, Routes, SubApp
+from ._server._codec import BadRequest, ResponseWriter
+from ._server._connection import ServerSettings, Takeover
+from ._server._listen import HttpServer, open_listeners
+from ._server._pacing import Pace
+from ._state import NO_STATE, State
+from ._websocket._errors import HandshakeError
+from ._websocket._handshake import Upgrade, run_upgrade
+
+if TYPE_CHECKING:
+    from ._http._address import Address
+    from ._websocket._handshake import WebsocketRoute
+
+logger = logging.getLogger("humphrey_trio.http")
+
+ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
+
+_UPGRADE_REQUIRED = 426
+
+
+class App(Routes[State]):
+    """An HTTP application.
+
+    Args:
+        state: what every handler gets as its second argument.
+        limits: sizes that a client may not exceed.
+        timeouts: how long a client may take.
+        max_connections: how many connections may be open at once, upgraded ones included; None for no bound.
+            Those beyond it wait in the kernel's backlog.
+        server_name: the value of the Server header field; empty for none.
+
+    Raises:
+        ValueError: ``max_connections`` is below one, or ``server_name`` cannot stand in a header.
+
+    Example:
+        >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))
+        >>> trio.run(app.run, "127.0.0.1:8080")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        state: State = NO_STATE,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
+        max_connections: int | None = None,
+        server_name: str = "humphrey_trio",
+    ) -> None:
+        super().__init__()
+        if max_connections is not None and max_connections < 1:
+            raise ValueError("max_connections must be at least 1, or None for no bound")
+        self._state = state
+        self._limits = limits
+        self._timeouts = timeouts
+        self._max_connections = max_connections
+        self._writer = ResponseWriter(server_name)
+        self._hosts: list[tuple[str, SubApp[State]]] = []
+        self._error_handler: ErrorHandler = default_error_handler
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def state(self) -> State:
+        """What every handler gets."""
+        return self._state
+
+    def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
+        """Serve hosts that match a pattern from a SubApp; a path it does not know goes to the default routes.
+
+        Args:
+            pattern: a host name in which ``*`` stands for any run of characters, such as ``*.example.com``.
+                Letter case does not count, nor does the port unless the pattern has one.
+
+        Raises:
+            ValueError: the pattern is ``*``, which would leave the default routes without requests.
+        """
+        if pattern == "*":
+            raise ValueError("'*' is every host: use with_default_subapp, or routes of the app itself")
+        self._hosts.append((pattern.lower(), subapp))
+        return self
+
+    def with_default_subapp(self, subapp: SubApp[State]) -> Self:
+        """Serve what no host has from a SubApp; routes that were added to the app before are discarded."""
+        self._routes = subapp._routes
+        self._websocket_routes = subapp._websocket_routes
+        return self
+
+    def with_error_handler(self, handler: ErrorHandler) -> Self:
+        """Answer what went wrong with ``handler(status, request, exception)``, plain or ``async def``.
+
+        The request is None if it could not be read, the exception if there was none. A handler that fails
+        itself is logged and replaced by the default page.
+        """
+        self._error_handler = handler
+        return self
+
+    def with_cert(self, cert: ssl.SSLContext | str | Path, key: str | Path | None = None) -> Self:
+        """The certificate for ``run_tls``.
+
+        Args:
+            cert: a file with the certificate and its chain in PEM, or a server's ``ssl.SSLContext``.
+            key: the file with the private key in PEM, if the first has none.
+
+        Raises:
+            ValueError: the files are missing or do not fit together; the message says which.
+        """
+        self._tls = cert if isinstance(cert, ssl.SSLContext) else _server_context(cert, key)
+        return self
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request; the whole application without a socket.
+
+        A handler's exception is logged and becomes the error handler's 500.
+        """
+        service = _Service(self)
+        route = service.find(request.headers.get("Host", "").lower(), request.path)
+        if route is None:
+            return await service.refuse(404, request, None)
+        return await service.respond(request, route)
+
+    async def run(
+        self,
+        *addresses: str,
+        task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen and serve until cancelled.
+
+        Args:
+            addresses: ``127.0.0.1:80``, ``[::1]:80`` or ``unix:/path``; port 0 takes a free one.
+            task_status: for ``nursery.start``, which gives the bound addresses.
+
+        Raises:
+            ValueError: there is no address, or one that cannot be read.
+            OSError: an address cannot be listened on; then none is.
+        """
+        await self._run(addresses, None, task_status)
+
+    async def run_tls(
+        self,
+        *addresses: str,
+        task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen and serve over TLS until cancelled; as ``run`` otherwise.
+
+        Raises:
+            RuntimeError: there is no certificate; see ``with_cert``.
+        """
+        if self._tls is None:
+            raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
+        await self._run(addresses, self._tls, task_status)
+
+    def _find_subapp(self, host: str) -> SubApp[State] | None:
+        name = _without_port(host)
+        for pattern, subapp in self._hosts:
+            # A pattern with a port is compared with the host as it was sent.
+            if wildcard_match(pattern, host if _without_port(pattern) != pattern else name):
+                return subapp
+        return None
+
+    async def _run(
+        self,
+        addresses: tuple[str, ...],
+        tls: ssl.SSLContext | None,
+        task_status: trio.TaskStatus[tuple[Address, ...]],
+    ) -> None:
+        listeners = await open_listeners(addresses)
+        await self._server(tls).run(listeners, task_status=task_status)
+
+    def _server(self, tls: ssl.SSLContext | None = None) -> HttpServer:
+        settings = ServerSettings(_Service(self), self._limits, self._timeouts, self._writer, Pace())
+        return HttpServer(settings, max_connections=self._max_connections, tls=tls)
+
+
+class _Service(Generic[State]):
+    """An App as a connection sees it."""
+
+    def __init__(self, app: App[State]) -> None:
+        self._app = app
+
+    def find(self, host: str, path: str) -> HttpRoute | None:
+        app = self._app
+        subapp = app._find_subapp(host) if app._hosts else None
+        route = None if subapp is None else subapp._routes.find(path)
+        return app._routes.find(path) if route is None else route
+
+    async def respond(self, request: Request, resource: HttpRoute) -> Response:
+        try:
+            return await _settle(resource.call(request, self._app._state))
+        except Exception as exc:
+            logger.exception("the handler of %s %s failed", request.method, request.path)
+            return await self.refuse(500, request, exc)
+
+    async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
+        try:
+            return await _settle(self._app._error_handler(status, request, exception))
+        except Exception:
+            logger.exception("the error handler failed for a %d", status)
+            return default_error_handler(status, request, exception)
+
+    async def upgrade(self, takeover: Takeover, host: str) -> Response | None:
+        request = takeover.request
+        route = self._find_websocket_route(host, request.path)
+        if route is None:
+            return await self.refuse(404, request, None)
+        try:
+            return await run_upgrade(route, Upgrade(takeover), self._app._state)
+        except HandshakeError as exc:
+            response = await self.refuse(exc.status, request, exc)
+            return _with_upgrade_fields(response) if exc.status == _UPGRADE_REQUIRED else response
+        except Exception as exc:
+            logger.exception("the websocket route of %s failed", request.path)
+            return await self.refuse(500, request, exc)
+
+    def _find_websocket_route(self, host: str, path: str) -> WebsocketRoute[Any] | None:
+        app = self._app
+        subapp = app._find_subapp(host) if app._hosts else None
+        route = None if subapp is None else subapp._websocket_routes.find(path)
+        return app._websocket_routes.find(path) if route is None else route
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and not port.endswith("]") else host
+
+
+async def _settle(answer: Response | Awaitable[Response]) -> Response:
+    """The response of a handler, plain or async."""
+    response = answer if isinstance(answer, Response) else await _awaitable(answer)
+    if not isinstance(response, Response):
+        raise TypeError(f"a handler returns a Response, not {type(response).__name__}")
+    return response
+
+
+def _awaitable(answer: Awaitable[Response]) -> Awaitable[Response]:
+    if not inspect.isawaitable(answer):
+        raise TypeError(f"a handler returns a Response, not {type(answer).__name__}")
+    return answer
+
+
+def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
+    """A small page with the status, and with what was wrong with the request if that was it."""
+    title = html.escape(f"{status} {reason_phrase(status)}".strip())
+    # What a handler raised may hold secrets; what we say of a request holds none.
+    is_ours = isinstance(exception, (BadRequest, HandshakeError))
+    detail = f"<p>{html.escape(str(exception))}</p>" if is_ours else ""
+    page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
+    return Response(status, page, _HTML)
+
+
+_HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
+
+
+def _with_upgrade_fields(response: Response) -> Response:
+    """Say which protocol and version would do (RFC 9110, section 15.5.22; RFC 6455, section 4.4)."""
+    fields = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
+    for name, value in fields:
+        response = response.with_header(name, value)
+    return response
+
+
+def _server_context(cert: str | Path, key: str | Path | None) -> ssl.SSLContext:
+    for file in (cert, key):
+        if file is not None and not Path(file).is_file():
+            raise ValueError(f"there is no certificate file {str(file)!r}")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key)
+    except (ssl.SSLError, OSError) as exc:
+        raise ValueError(
+            f"the certificate {str(cert)!r} cannot be used{f' with the key {str(key)!r}' if key else ''}:"
+            f" {exc.strerror or exc}; both must be PEM, and the key must be the certificate's"
+        ) from exc
+    return context

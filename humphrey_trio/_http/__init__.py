@@ -1,0 +1,1 @@
+"""HTTP values: what a request, a response and their parts are. No I/O, no trio, no h11."""

@@ -1,0 +1,134 @@
+"""Header fields: an ordered, case-insensitive, immutable multi-mapping.
+
+What stands in a ``Headers`` was checked when it was built, so nothing behind it has to look again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias, overload
+
+# RFC 9110, section 5.1 (a field name is a token) and 5.5 (CR, LF and NUL are dangerous in a value).
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+
+HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
+
+
+class Headers:
+    """The header fields of a message, in the order in which they stand on the wire.
+
+    Args:
+        fields: pairs of name and value, or a mapping of them. Names keep their letter case and compare
+            without it; a name may stand several times.
+
+    Raises:
+        ValueError: a name is no token, or a value holds a control character (CR and LF would start a
+            header of their own), a character outside latin-1, or white space at its ends.
+    """
+
+    __slots__ = ("_fields", "_wire")
+
+    _fields: tuple[tuple[str, str], ...]
+    _wire: bytes | None
+
+    def __init__(self, fields: HeadersLike = ()) -> None:
+        self._wire = None
+        if isinstance(fields, Headers):
+            self._fields = fields._fields
+            return
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        self._fields = tuple(_checked(name, value) for name, value in pairs)
+
+    @classmethod
+    def _from_wire(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Fields that an HTTP parser has checked already."""
+        self = cls.__new__(cls)
+        self._wire = None
+        self._fields = tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
+        return self
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value under a name, or the default."""
+        wanted = name.lower()
+        for field, value in self._fields:
+            if field.lower() == wanted:
+                return value
+        return default
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Every value under a name, in order."""
+        wanted = name.lower()
+        return tuple(value for field, value in self._fields if field.lower() == wanted)
+
+    def with_header(self, name: str, value: str) -> Headers:
+        """A copy with one more field at its end; what was there under the name stays.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        new = Headers.__new__(Headers)
+        new._wire = None
+        new._fields = (*self._fields, _checked(name, value))
+        return new
+
+    def without_header(self, name: str) -> Headers:
+        """A copy without any field of that name."""
+        wanted = name.lower()
+        new = Headers.__new__(Headers)
+        new._wire = None
+        new._fields = tuple(pair for pair in self._fields if pair[0].lower() != wanted)
+        return new
+
+    def to_wire(self) -> bytes:
+        """The fields as they stand in a head, each with its CRLF (RFC 9112, section 5)."""
+        if self._wire is None:
+            self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._fields]).encode("latin-1")
+        return self._wire
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._folded() == other._folded()
+
+    def __hash__(self) -> int:
+        return hash(self._folded())
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._fields)!r})"
+
+    def _folded(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name.lower(), value) for name, value in self._fields)
+
+
+def _checked(name: str, value: str) -> tuple[str, str]:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no header name: use letters, digits and -!#$%&'*+.^_`|~")
+    if _BAD_IN_VALUE.search(value) or value != value.strip(" \t"):
+        raise ValueError(
+            f"the value {value!r} of header {name} holds a control character, a character outside latin-1,"
+            " or white space at an end: strip or encode it first"
+        )
+    return name, value

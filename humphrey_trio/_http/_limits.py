@@ -1,0 +1,65 @@
+"""What a server allows its clients: sizes and times, as two frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import isnan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes that an HTTP client may not exceed.
+
+    Attributes:
+        head: bytes of a request's head, from its first line to the empty one; beyond it a 431.
+        request_line: bytes of the first line; beyond it a 414 (RFC 9112, section 3, asks for at least 8000).
+        headers: header lines; beyond it a 431.
+        body: bytes of a body; beyond it a 413.
+
+    Raises:
+        ValueError: a limit is below one (``body`` may be 0).
+    """
+
+    head: int = 16 * 1024
+    request_line: int = 8 * 1024
+    headers: int = 100
+    body: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 0 if field.name == "body" else 1
+            if getattr(self, field.name) < least:
+                raise ValueError(f"Limits({field.name}=...) must be at least {least}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a server waits, in seconds; ``math.inf`` waits for ever. Precise to a quarter of a second.
+
+    Attributes:
+        handshake: for the TLS handshake, from the accept on.
+        header: for a whole head, from the accept or from the first byte of a later request on.
+        body: for a whole body, from the end of its head on.
+        idle: between two requests of a connection.
+        write: for a client to take any byte of what is being sent to it.
+        close: for the answer to a WebSocket Close frame.
+        disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
+            handler when its client has left.
+
+    Raises:
+        ValueError: one is not a number above zero.
+    """
+
+    handshake: float = 10.0
+    header: float = 10.0
+    body: float = 60.0
+    idle: float = 60.0
+    write: float = 30.0
+    close: float = 5.0
+    disconnect: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isnan(value) or value <= 0:
+                raise ValueError(f"Timeouts({field.name}=...) must be a number of seconds above zero")

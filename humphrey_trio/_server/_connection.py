@@ -1,0 +1,286 @@
+"""One HTTP connection: requests in, responses out, in order, until it ends or leaves HTTP.
+
+The shell moves bytes between a transport and the codec, and asks a small ``Service`` what to answer. It never
+sees App, and it knows no WebSockets: an upgrade is given away whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, tokens
+from ._transport import CHUNK, linger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._http._limits import Limits, Timeouts
+    from .._http._request import Request
+    from .._http._response import Response
+    from ._codec import Head
+    from ._pacing import Deadline, Pace
+    from ._transport import Transport
+
+logger = logging.getLogger("humphrey_trio.http")
+
+# What a peer gets when its connection ends while it still waits for an answer; it must not hold us up.
+_LAST_WORDS_SECONDS = 1.0
+
+# Sixteen pipelined requests, or as many pieces of a body, are a turn; then the other connections run.
+_REQUEST_COST = 4096
+
+
+class Service(Protocol):
+    """The application, as a connection sees it. No method raises an ``Exception``."""
+
+    def find(self, host: str, path: str) -> Any:
+        """What answers there, for ``respond``; None for a 404. A body is read only if there is something."""
+        ...
+
+    async def respond(self, request: Request, resource: Any, /) -> Response:
+        """The answer of what ``find`` has found."""
+        ...
+
+    async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
+        """The answer to what was not served."""
+        ...
+
+    async def upgrade(self, takeover: Takeover, host: str) -> Response | None:
+        """Lend the connection; a response leaves it with HTTP, None when the other protocol has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What all connections of a server share."""
+
+    service: Service
+    limits: Limits
+    timeouts: Timeouts
+    writer: ResponseWriter
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """A connection on loan to another protocol.
+
+    Attributes:
+        request: the request that asks for it.
+        transport: the bytes; the connection task closes it.
+        take_rest: gives what came behind the request's head, once.
+        deadline: the borrower's to set; its ``expire`` may call ``abort``.
+        abort: ends the connection at once.
+    """
+
+    request: Request
+    transport: Transport
+    take_rest: Callable[[], bytes]
+    deadline: Deadline
+    abort: Callable[[], None]
+    timeouts: Timeouts
+    pace: Pace
+
+
+class HttpConnection:
+    """The HTTP life of a transport; run by the connection task, which closes the transport afterwards."""
+
+    __slots__ = (
+        "_deadline",
+        "_out",
+        "_out_size",
+        "_partial",
+        "_reader",
+        "_scope",
+        "_served",
+        "_settings",
+        "_transport",
+        "_unread_body",
+    )
+
+    def __init__(self, transport: Transport, settings: ServerSettings, deadline: Deadline) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._deadline = deadline
+        self._reader = RequestReader(settings.limits)
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._scope = trio.CancelScope()
+        self._served = False
+        self._partial = False  # whether a request has begun that is not whole yet
+        self._unread_body = False
+
+    async def serve(self) -> None:
+        """Serve until the client leaves, an error ends the connection, or a deadline passes."""
+        self._deadline.expire = self._scope.cancel
+        # The first head is due from the accept on, so that a silent or dripping client is cut off in time.
+        self._deadline.at = trio.current_time() + self._settings.timeouts.header
+        try:
+            with self._scope:
+                await self._serve_requests()
+            if self._scope.cancelled_caught and self._partial:
+                await self._say_last(408, BadRequest("the request took too long", 408))
+        except BadRequest as exc:
+            await self._say_last(exc.status, exc)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone, and nothing is owed to anybody
+
+    # Requests...
+
+    async def _serve_requests(self) -> None:
+        close = False
+        while not close:
+            head = await self._next_head()
+            if head is None:
+                return
+            close = await (self._upgrade(head) if head.wants_websocket else self._answer(head))
+        await self._flush()
+        if self._unread_body or self._reader.buffered:
+            await linger(self._transport)
+
+    async def _next_head(self) -> Head | None:
+        """The next request's head; None at the end of the connection."""
+        reader, timeouts = self._reader, self._settings.timeouts
+        head = reader.next_head()
+        if head is not None:  # it came with the one before it
+            if self._settings.pace.spent(_REQUEST_COST):
+                await trio.lowlevel.checkpoint()
+            return head
+        await self._flush()
+        if self._served:
+            self._let_wait(timeouts.idle)
+        while head is None:
+            if reader.buffered and not self._partial:
+                self._partial = True
+                if self._served:
+                    self._let_wait(timeouts.header)
+            data = await self._transport.receive_some()
+            if not data:
+                return None
+            reader.receive(data)
+            head = reader.next_head()
+        self._served = True
+        self._partial = False
+        self._deadline.at = inf
+        return head
+
+    async def _answer(self, head: Head) -> bool:
+        """Answer one request; whether the connection ends behind it."""
+        service = self._settings.service
+        resource = service.find(head.host, head.path)
+        if resource is None:
+            response = await service.refuse(404, head.to_request(b"", self._transport.peer), None)
+            # A body that nobody reads would be taken for the next request.
+            self._unread_body = head.has_body
+            return await self._reply(head, response, head.close or head.has_body)
+        content = await self._read_body(head) if head.has_body else b""
+        if content is None:
+            return True
+        response = await service.respond(head.to_request(content, self._transport.peer), resource)
+        return await self._reply(head, response, head.close)
+
+    async def _upgrade(self, head: Head) -> bool:
+        """Lend the connection, or answer why not; whether it has ended."""
+        if head.has_body:
+            raise BadRequest("a request to upgrade has no body here")
+        await self._flush()
+        request = head.to_request(b"", self._transport.peer)
+        takeover = Takeover(
+            request,
+            self._transport,
+            self._reader.take_rest,
+            self._deadline,
+            self._scope.cancel,
+            self._settings.timeouts,
+            self._settings.pace,
+        )
+        refusal = await self._settings.service.upgrade(takeover, head.host)
+        if refusal is None:
+            return True
+        self._deadline.expire = self._scope.cancel
+        self._deadline.at = inf
+        return await self._reply(head, refusal, head.close)
+
+    # Bodies...
+
+    async def _read_body(self, head: Head) -> bytes | None:
+        """The whole body; None if the client left in the middle of it."""
+        limit = self._settings.limits.body
+        if head.content_length is not None and head.content_length > limit:
+            raise BadRequest(f"the body is longer than {limit} bytes", 413)
+        if head.expects_continue and not self._reader.buffered:
+            self._put(CONTINUE)
+        await self._flush()
+        self._partial = True
+        self._let_wait(self._settings.timeouts.body)
+        pieces: list[bytes] = []
+        size = 0
+        while (piece := await self._next_piece()) != b"":
+            if piece is None:
+                return None
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise BadRequest(f"the body is longer than {limit} bytes", 413)
+        self._partial = False
+        self._deadline.at = inf
+        return b"".join(pieces)
+
+    async def _next_piece(self) -> bytes | None:
+        while (piece := self._reader.next_body()) is None:
+            data = await self._transport.receive_some()
+            if not data:
+                return None
+            self._reader.receive(data)
+        if self._settings.pace.spent(_REQUEST_COST):
+            await trio.lowlevel.checkpoint()
+        return piece
+
+    # Responses...
+
+    async def _reply(self, head: Head, response: Response, close: bool) -> bool:
+        if response.headers and "close" in tokens(response.headers.get("Connection", "")):
+            close = True
+        self._put(self._settings.writer.encode(response, head_only=head.method == "HEAD", close=close))
+        if self._out_size >= CHUNK:
+            await self._flush()
+        return close
+
+    def _put(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_size += len(data)
+
+    async def _flush(self) -> None:
+        """Send what has gathered; the replies to pipelined requests leave together."""
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_size = 0
+            sent = self._transport.send_now(data)
+            if sent < len(data):
+                await self._send_rest(memoryview(data)[sent:])
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        while rest:
+            self._let_wait(self._settings.timeouts.write)
+            rest = rest[await self._transport.send_some(rest) :]
+        self._deadline.at = inf
+
+    async def _say_last(self, status: int, exception: Exception) -> None:
+        """Answer what cannot be served, and make sure that it can be read."""
+        response = await self._settings.service.refuse(status, None, exception)
+        data = b"".join([*self._out, self._settings.writer.encode(response, head_only=False, close=True)])
+        with trio.move_on_after(_LAST_WORDS_SECONDS) as scope:
+            await self._transport.send_all(data)
+        if not scope.cancelled_caught:
+            await linger(self._transport)
+
+    # Deadlines...
+
+    def _let_wait(self, seconds: float) -> None:
+        self._deadline.at = trio.current_time() + seconds

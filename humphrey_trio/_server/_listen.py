@@ -1,0 +1,289 @@
+"""Listening sockets, and the tasks behind them: a server is its accept loops, its connections and one sweep.
+
+It opens and closes listeners and connections, and speaks no protocol itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._http._address import UNIX_PREFIX, Address
+from ._connection import HttpConnection, ServerSettings
+from ._pacing import SWEEP_INTERVAL, Deadline
+from ._transport import SocketTransport, StreamTransport, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+logger = logging.getLogger("humphrey_trio.http")
+
+_BACKLOG = 4096
+# Newcomers that are taken at once: one per scheduler pass would let them starve beside busy connections.
+_ACCEPT_BURST = 64
+# What accept says when the process or the system has no room for one more connection; it goes by.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_ROOM_PAUSE = 0.1
+# accept(2): these are about the connection that would have come, not about the listener.
+_NEWCOMER_FAILED = {
+    errno.EPERM,
+    errno.ECONNABORTED,
+    errno.ECONNRESET,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ETIMEDOUT,
+}
+
+
+# -------------------------------------------------------------------------------------------- listeners
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket, the address that it really has, and for a Unix socket which file is its own."""
+
+    socket: socket.socket
+    address: Address
+    file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Stop listening; the file of a Unix socket goes with it, unless somebody has replaced it."""
+        if self.socket.fileno() < 0:
+            return
+        path = self.address.host.removeprefix(UNIX_PREFIX)
+        with suppress(FileNotFoundError):
+            if self.file is not None and _identity(path) == self.file:
+                os.unlink(path)
+        trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
+
+
+async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
+    """Bind every address, or none of them.
+
+    Raises:
+        ValueError: there is no address, or one that cannot be read.
+        OSError: one cannot be bound; the message says which.
+    """
+    wanted = [Address.parse(text) for text in addresses]
+    if not wanted:
+        raise ValueError("give at least one address to listen on, such as '127.0.0.1:8080'")
+    listeners: list[Listener] = []
+    try:
+        for address in wanted:
+            listeners += await _open(address)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+async def _open(address: Address) -> list[Listener]:
+    try:
+        if address.host.startswith(UNIX_PREFIX):
+            return [_open_unix(address)]
+        found = await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return [_open_tcp(family, sockaddr) for family, _, _, _, sockaddr in found]
+    except OSError as exc:
+        raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror}") from exc
+
+
+def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) -> Listener:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # The same address for IPv4 is another one here, and may be listened on beside it.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(sockaddr)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    host, port = sock.getsockname()[:2]
+    return Listener(sock, Address(host, port))
+
+
+def _open_unix(address: Address) -> Listener:
+    path = address.host.removeprefix(UNIX_PREFIX)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        _remove_stale_file(path)
+        sock.bind(path)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return Listener(sock, address, _identity(path))
+
+
+def _remove_stale_file(path: str) -> None:
+    """Remove a socket that nobody listens on any more; anything else is left for bind to complain about."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            except BlockingIOError:
+                pass  # somebody listens, and has a full backlog
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+# ----------------------------------------------------------------------------------------------- server
+
+
+class HttpServer:
+    """The connections of one server, whatever they come from.
+
+    Args:
+        settings: what the connections share.
+        max_connections: how many may be open at once, upgraded ones included; None for no bound. While there
+            are as many, nobody is accepted and the kernel's backlog waits.
+        tls: the context for connections that come from listeners; None for plain ones.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        max_connections: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._max_connections = max_connections
+        self._tls = tls
+        self._deadlines: set[Deadline] = set()
+        self._open = 0
+        self._slot_freed = trio.Event()
+
+    async def run(
+        self,
+        listeners: Sequence[Listener] = (),
+        *,
+        task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until cancelled; the listeners are closed at the end.
+
+        Without listeners it only sweeps, for connections that come by ``serve``.
+        """
+        try:
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self._sweep)
+                for listener in listeners:
+                    connections.start_soon(self._accept, listener, connections)
+                task_status.started(tuple(listener.address for listener in listeners))
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    async def serve(self, transport: Transport) -> None:
+        """One connection, from beginning to end; the transport is closed whatever happens."""
+        deadline = Deadline(lambda: None)
+        self._deadlines.add(deadline)
+        try:
+            await HttpConnection(transport, self._settings, deadline).serve()
+        except Exception:
+            # Nothing that one connection does may end the others; what arrives here is a defect of ours.
+            logger.exception("connection from %s failed", transport.peer)
+        finally:
+            await transport.close()
+            self._deadlines.discard(deadline)
+
+    # Accepting...
+
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        while True:
+            await self._wait_for_slot()
+            await trio.lowlevel.wait_readable(listener.socket)
+            try:
+                self._accept_burst(listener, connections)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                if exc.errno in _NO_ROOM:
+                    logger.warning("accepting pauses: %s", exc.strerror)
+                    await trio.sleep(_NO_ROOM_PAUSE)
+                elif exc.errno not in _NEWCOMER_FAILED:
+                    raise
+
+    def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
+        for _ in range(_ACCEPT_BURST):
+            if self._is_full():
+                return
+            sock, name = listener.socket.accept()
+            self._open += 1
+            peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
+            connections.start_soon(self._serve_socket, sock, peer)
+
+    async def _serve_socket(self, sock: socket.socket, peer: Address) -> None:
+        try:
+            if self._tls is None:
+                await self.serve(SocketTransport(sock, peer))
+            else:
+                await self._serve_tls(sock, peer, self._tls)
+        finally:
+            self._open -= 1
+            self._slot_freed.set()
+
+    async def _serve_tls(self, sock: socket.socket, peer: Address, context: ssl.SSLContext) -> None:
+        sock.setblocking(False)
+        stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            context,
+            server_side=True,
+            https_compatible=True,
+        )
+        try:
+            with trio.fail_after(self._settings.timeouts.handshake):
+                await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+            logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
+            await trio.aclose_forcefully(stream)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        else:
+            await self.serve(StreamTransport(stream, peer))
+
+    def _is_full(self) -> bool:
+        return self._max_connections is not None and self._open >= self._max_connections
+
+    async def _wait_for_slot(self) -> None:
+        while self._is_full():
+            self._slot_freed = trio.Event()
+            await self._slot_freed.wait()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_INTERVAL)
+            now = trio.current_time()
+            for deadline in tuple(self._deadlines):
+                if deadline.at <= now:
+                    deadline.expire()

@@ -1,0 +1,211 @@
+"""The bytes of one connection, over a plain socket or over any trio stream.
+
+A transport moves bytes and knows nothing of protocols. Only the connection task closes it.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .._http._address import Address
+
+#: Bytes asked of the kernel at once, and the most that is handed to a foreign stream at once.
+CHUNK = 64 * 1024
+
+# Closing a socket with unread input resets the connection, and the peer may lose what was sent to it last.
+# Reading on for a moment lets it arrive; both bounds keep that from becoming a service.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1024 * 1024
+
+# How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
+_FAREWELL_SECONDS = 0.5
+
+
+class Transport(ABC):
+    """What a connection does with its peer.
+
+    Every method raises ``trio.BrokenResourceError`` once the peer is gone, and ``trio.ClosedResourceError``
+    once the transport is closed.
+    """
+
+    __slots__ = ("peer",)
+
+    peer: Address
+
+    @abstractmethod
+    async def receive_some(self) -> bytes:
+        """Some bytes, at most ``CHUNK``; empty at the peer's end of file. Always a checkpoint."""
+
+    @abstractmethod
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send without waiting; how many bytes were taken, 0 where it cannot be done."""
+
+    @abstractmethod
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """Send at least one byte of ``data``, which must not be empty; how many were taken.
+
+        Cancelled over a socket, nothing was sent; over a foreign stream nobody knows (``torn``).
+        """
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Send everything."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[await self.send_some(rest) :]
+
+    @abstractmethod
+    async def send_last(self, data: bytes) -> None:
+        """Try once to send the last bytes, for a task that is cancelled; they may be lost."""
+
+    @property
+    @abstractmethod
+    def torn(self) -> bool:
+        """Whether a cancelled send has left an unknown part of its bytes behind, so that no more may follow."""
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """End the outgoing side, where the transport can do that."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close both sides and wake whoever waits on them; does nothing the second time."""
+
+
+class SocketTransport(Transport):
+    """A connected, non-blocking socket, which it owns."""
+
+    __slots__ = ("_fileno", "_socket")
+
+    def __init__(self, sock: socket.socket, peer: Address) -> None:
+        self.peer = peer
+        self._socket = sock
+        sock.setblocking(False)
+        with suppress(OSError):  # a Unix socket has no such option
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fileno = sock.fileno()
+
+    async def receive_some(self) -> bytes:
+        while True:
+            self._check_open()
+            await trio.lowlevel.wait_readable(self._fileno)
+            try:
+                return self._socket.recv(CHUNK)
+            except BlockingIOError:  # a wake-up without data; rare, but allowed
+                continue
+            except OSError as exc:
+                raise self._failure() from exc
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._failure() from exc
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        while not (sent := self.send_now(data)):
+            await trio.lowlevel.wait_writable(self._fileno)
+            self._check_open()
+        return sent
+
+    async def send_last(self, data: bytes) -> None:
+        self.send_now(data)
+        # What has come and was not read would turn the close into a reset, which overtakes the last bytes.
+        with suppress(OSError):
+            self._socket.recv(CHUNK)
+
+    @property
+    def torn(self) -> bool:
+        return False
+
+    async def send_eof(self) -> None:
+        self._check_open()
+        with suppress(OSError):  # the peer may be gone already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def close(self) -> None:
+        if self._fileno >= 0:
+            trio.lowlevel.notify_closing(self._fileno)
+            self._fileno = -1
+            self._socket.close()
+
+    def _check_open(self) -> None:
+        if self._fileno < 0:
+            raise trio.ClosedResourceError("the connection was closed")
+
+    def _failure(self) -> Exception:
+        if self._fileno < 0:
+            return trio.ClosedResourceError("the connection was closed")
+        return trio.BrokenResourceError("the peer is gone")
+
+
+class StreamTransport(Transport):
+    """Any trio stream (TLS, memory), which it owns. Nothing can be sent over it without waiting."""
+
+    __slots__ = ("_closed", "_stream", "_torn")
+
+    def __init__(self, stream: trio.abc.Stream, peer: Address) -> None:
+        self.peer = peer
+        self._stream = stream
+        self._torn = False
+        self._closed = False
+
+    async def receive_some(self) -> bytes:
+        return bytes(await self._stream.receive_some(CHUNK))
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        if self._closed:
+            raise trio.ClosedResourceError("the connection was closed")
+        return 0
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        chunk = data[:CHUNK]
+        try:
+            await self._stream.send_all(chunk)
+        except BaseException:
+            self._torn = True
+            raise
+        return len(chunk)
+
+    async def send_last(self, data: bytes) -> None:
+        with trio.move_on_after(_FAREWELL_SECONDS, shield=True):
+            await self.send_all(data)
+
+    @property
+    def torn(self) -> bool:
+        return self._torn
+
+    async def send_eof(self) -> None:
+        # TLS cannot end one direction only; there the close itself carries the end.
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        # The farewell of TLS needs the peer to read; shielded, so that a cancelled task can say it too.
+        with trio.move_on_after(_FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
+            if not self._torn:
+                await self._stream.aclose()
+                return
+        await trio.aclose_forcefully(self._stream)
+
+
+async def linger(transport: Transport) -> None:
+    """End the outgoing side, then read away what still comes, so that the peer can read our last words.
+
+    It ends at the peer's end of file, after a second or after a mebibyte.
+    """
+    left = LINGER_BYTES
+    with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await transport.send_eof()
+        while left > 0 and (data := await transport.receive_some()):
+            left -= len(data)

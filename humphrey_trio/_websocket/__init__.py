@@ -1,0 +1,1 @@
+"""WebSockets: messages, frames, the handshake, the streams, and the event-driven app."""

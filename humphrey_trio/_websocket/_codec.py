@@ -1,0 +1,308 @@
+"""WebSocket frames: bytes in, messages and control frames out; messages in, frames out (RFC 6455, section 5).
+
+wsproto decodes the frames. Messages are put together here, because their limits have to hold before the bytes
+are there. The codec is pure: no I/O, no wait, and no exception for what a peer sends.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, ParseFailed
+
+from ._message import Message
+
+if TYPE_CHECKING:
+    from wsproto.frame_protocol import Frame
+
+    from ._limits import StreamLimits
+
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+NO_CODE = 1005
+ABNORMAL = 1006
+INVALID_PAYLOAD = 1007
+TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
+
+_MAX_CONTROL_PAYLOAD = 125
+_REASON_BYTES = _MAX_CONTROL_PAYLOAD - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The peer asks whether we are there, and wants the payload back."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The peer is there."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The peer sends no more; ``NO_CODE`` if it did not say why."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The peer broke the protocol or a limit; the connection has to be closed with this."""
+
+    code: int
+    reason: str
+
+
+Event: TypeAlias = "Message | Ping | Pong | Close | Failure"
+
+
+# ---------------------------------------------------------------------------------------------- decoding
+
+
+class _Failed(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def _fail(code: int, reason: str) -> NoReturn:
+    raise _Failed(code, reason)
+
+
+class Decoder:
+    """The incoming side of one stream.
+
+    Args:
+        limits: bounds of a message.
+        client: whether this is the client's side, for tests; a server's peer masks its frames.
+    """
+
+    __slots__ = ("_assembled", "_fragments", "_frames", "_limits", "_opcode", "_over", "_size", "_utf8")
+
+    def __init__(self, limits: StreamLimits, *, client: bool = False) -> None:
+        self._limits = limits
+        self._frames = FrameDecoder(client)
+        self._over = False
+        # The message that is being put together:
+        self._opcode: Opcode | None = None
+        self._assembled = bytearray()
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self._size = 0
+        self._fragments = 0
+
+    def limit(self, limits: StreamLimits) -> None:
+        """Other bounds from here on; for a stream that changes hands before its first frame."""
+        self._limits = limits
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the peer. Behind a Close or a failure nothing counts any more."""
+        if not self._over:
+            self._frames.receive_bytes(data)
+
+    def next(self) -> Event | None:
+        """The next thing the peer said, or None while more bytes are needed.
+
+        A ``Close`` or a ``Failure`` is the last.
+        """
+        if self._over:
+            return None
+        try:
+            while (frame := self._frames.process_buffer()) is not None:
+                event = self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
+                if event is not None:
+                    return event
+            self._check_declared()
+        except ParseFailed as exc:
+            return self._failure(int(exc.code), str(exc))
+        except _Failed as exc:
+            return self._failure(exc.code, str(exc))
+        except UnicodeDecodeError:
+            return self._failure(INVALID_PAYLOAD, "the text is not UTF-8 (RFC 6455, section 8.1)")
+        return None
+
+    def _failure(self, code: int, reason: str) -> Failure:
+        self._over = True
+        return Failure(code, reason)
+
+    # Messages...
+
+    def _data(self, frame: Frame) -> Message | None:
+        payload = frame.payload
+        assert isinstance(payload, bytes)
+        self._check_sequence(frame.opcode)
+        self._count(len(payload), frame.frame_finished)
+        finished = frame.frame_finished and frame.message_finished
+        is_text = self._opcode is Opcode.TEXT
+        if finished and not self._assembled:
+            message = Message(payload.decode() if is_text and self._utf8 is None else payload)
+        else:
+            self._assembled += payload
+            if is_text:
+                self._check_utf8(payload, finished)
+            if not finished:
+                return None
+            message = Message(self._assembled.decode() if is_text else bytes(self._assembled))
+            self._assembled.clear()
+        self._opcode = self._utf8 = None
+        self._size = self._fragments = 0
+        return message
+
+    def _check_sequence(self, opcode: Opcode) -> None:
+        if self._opcode is None:
+            if opcode is Opcode.CONTINUATION:
+                raise _Failed(PROTOCOL_ERROR, "a continuation without a message (RFC 6455, section 5.4)")
+            self._opcode = opcode
+        elif opcode is not Opcode.CONTINUATION:
+            raise _Failed(PROTOCOL_ERROR, "a message inside another (RFC 6455, section 5.4)")
+
+    def _count(self, size: int, frame_finished: bool) -> None:
+        self._size += size
+        if self._size > self._limits.max_message_size:
+            self._refuse_size()
+        if frame_finished:
+            self._fragments += 1
+            if self._fragments > self._limits.max_fragments:
+                raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
+
+    def _check_declared(self) -> None:
+        """Refuse a frame by its header, before its payload comes."""
+        header = self._frames.header
+        if header is None or header.opcode >= Opcode.CLOSE:
+            return
+        if self._size + header.payload_len - self._frames.payload_consumed > self._limits.max_message_size:
+            self._refuse_size()
+
+    def _refuse_size(self) -> NoReturn:
+        raise _Failed(TOO_BIG, f"the message is longer than {self._limits.max_message_size} bytes")
+
+    def _check_utf8(self, payload: bytes, finished: bool) -> None:
+        """Refuse bad text as it arrives, not only at its end."""
+        if self._utf8 is None:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8.decode(payload, finished)
+
+    # Control frames...
+
+    def _control(self, frame: Frame) -> Event:
+        payload = frame.payload
+        assert isinstance(payload, bytes)
+        if frame.opcode is Opcode.PING:
+            return Ping(payload)
+        if frame.opcode is Opcode.PONG:
+            return Pong(payload)
+        self._over = True
+        return _close_event(payload)
+
+
+def _close_event(payload: bytes) -> Event:
+    if not payload:
+        return Close(NO_CODE, "")
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not may_be_sent(code):
+        return Failure(PROTOCOL_ERROR, "a Close frame with an invalid code (RFC 6455, section 7.4)")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        return Failure(INVALID_PAYLOAD, "a Close frame whose reason is not UTF-8")
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a Close frame may carry a code: 1000 to 1014 without the reserved ones, and 3000 to 4999.
+
+    1004, 1005, 1006 and 1015 never stand on the wire (RFC 6455, section 7.4.1); 1012 to 1014 were registered
+    later.
+    """
+    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, NO_CODE, ABNORMAL))
+
+
+# ---------------------------------------------------------------------------------------------- encoding
+
+# A server's frames are not masked, so a frame is a short header and the payload as it is. Writing it here
+# costs a tenth of what wsproto's serialiser does with its copies, and a broadcast shares the result.
+
+
+def _frame(opcode: Opcode, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < 65536:
+        return b"%c\x7e%b%b" % (0x80 | opcode, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
+
+
+def encode_message(message: Message | str | bytes) -> bytes:
+    """The frame of a whole message.
+
+    Raises:
+        TypeError: it is neither a message nor text nor bytes.
+    """
+    data = message.data if isinstance(message, Message) else message
+    if isinstance(data, str):
+        return _frame(Opcode.TEXT, data.encode())
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return _frame(Opcode.BINARY, bytes(data))
+    raise TypeError(f"send a Message, a str or bytes, not {type(data).__name__}")
+
+
+def encode_ping(payload: bytes) -> bytes:
+    """A Ping frame.
+
+    Raises:
+        ValueError: the payload is longer than 125 bytes.
+    """
+    if len(payload) > _MAX_CONTROL_PAYLOAD:
+        raise ValueError(f"a ping carries at most {_MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
+    return _frame(Opcode.PING, payload)
+
+
+def encode_pong(payload: bytes) -> bytes:
+    """The answer to a Ping with that payload."""
+    return _frame(Opcode.PONG, payload)
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """A Close frame; without a payload for ``NO_CODE``, which never stands on the wire.
+
+    Raises:
+        ValueError: the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
+    """
+    if code == NO_CODE and not reason:
+        return _frame(Opcode.CLOSE, b"")
+    if not may_be_sent(code):
+        raise ValueError(f"{code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999")
+    encoded = reason.encode()
+    if len(encoded) > _REASON_BYTES:
+        raise ValueError(f"a close reason has at most {_REASON_BYTES} bytes of UTF-8, not {len(encoded)}")
+    return _frame(Opcode.CLOSE, code.to_bytes(2, "big") + encoded)
+
+
+# --------------------------------------------------------------------------------------- the client's side
+
+
+class ClientEncoder:
+    """Frames as a client sends them, masked by wsproto; for tests of applications."""
+
+    def __init__(self) -> None:
+        self._frames = FrameProtocol(client=True, extensions=[])
+
+    def message(self, data: str | bytes) -> bytes:
+        return bytes(self._frames.send_data(data))
+
+    def ping(self, payload: bytes) -> bytes:
+        return bytes(self._frames.ping(payload))
+
+    def pong(self, payload: bytes) -> bytes:
+        return bytes(self._frames.pong(payload))
+
+    def close(self, code: int, reason: str) -> bytes:
+        return bytes(self._frames.close(None if code == NO_CODE else code, reason or None))

@@ -1,0 +1,120 @@
+"""The two websocket routes: one that runs a coroutine for each connection, one that feeds a connect hook."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._state import State
+from ._handshake import Lender, Upgrade, unavailable
+from ._limits import StreamLimits
+from ._stream import WebsocketStream
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .._http._response import Response
+    from ._handshake import WebsocketRoute
+    from ._limits import StreamOptions
+
+_DEFAULT_LIMITS = StreamLimits()
+
+
+def websocket_handler(
+    handler: Callable[[WebsocketStream, State], Awaitable[object]],
+    *,
+    origins: Collection[str] | None = None,
+    **options: Unpack[StreamOptions],
+) -> WebsocketRoute[State]:
+    """A websocket route that gives each connection to a coroutine of its own.
+
+    Args:
+        handler: ``async (stream, state)``; it owns the stream until it returns. Then the stream is closed with
+            1000, or with 1011 if it raised. When the client leaves, ``receive`` raises ``ConnectionClosed``
+            and ``async for`` ends; a handler that has not returned ``Timeouts.disconnect`` seconds later is
+            cancelled.
+        origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        **options: bounds of each stream, as in ``StreamLimits``.
+
+    Raises:
+        ValueError: an option is invalid.
+    """
+    StreamLimits(**options)
+
+    async def route(upgrade: Upgrade, state: State) -> Response | None:
+        stream = await upgrade.accept(origins=origins, **options)
+        await handler(stream, state)
+        return None
+
+    return route
+
+
+def async_websocket_handler(
+    hook: trio.MemorySendChannel[WebsocketStream],
+    *,
+    origins: Collection[str] | None = None,
+    place_timeout: float = 1.0,
+    take_timeout: float = 10.0,
+) -> HookRoute:
+    """A websocket route that sends each connection through a connect hook.
+
+    The stream gets its place in the hook first, then the client its 101. If there is no place, because the
+    WebSocket app has too much to do or is gone, the client gets a 503 with Retry-After. The connection stays
+    on loan: the HTTP app closes it, when the stream has ended or when the HTTP app itself ends.
+
+    Args:
+        hook: what ``AsyncWebsocketApp.connect_hook`` gives, or the send end of a channel of your own. Many
+            routes of many apps may use the same.
+        origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        place_timeout: seconds to wait for a place.
+        take_timeout: seconds after the 101 in which somebody has to take the stream out of the hook; then it
+            is closed with 1013.
+
+    Raises:
+        ValueError: a timeout is not above zero.
+    """
+    if not place_timeout > 0 or not take_timeout > 0:
+        raise ValueError("place_timeout and take_timeout are seconds above zero")
+    return HookRoute(hook, origins, place_timeout, take_timeout)
+
+
+class HookRoute(Lender):
+    """What ``async_websocket_handler`` returns: a websocket route for any state.
+
+    A route of your own may end in it: ``return await hook_route(upgrade, state)``.
+    """
+
+    __slots__ = ("_hook", "_origins", "_place_timeout", "_take_timeout")
+
+    def __init__(
+        self,
+        hook: trio.MemorySendChannel[WebsocketStream],
+        origins: Collection[str] | None,
+        place_timeout: float,
+        take_timeout: float,
+    ) -> None:
+        self._hook = hook
+        self._origins = origins
+        self._place_timeout = place_timeout
+        self._take_timeout = take_timeout
+
+    async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
+        stream = upgrade._prepare(self._origins, _DEFAULT_LIMITS)
+        # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
+        if not await self._place(stream) or not upgrade._complete():
+            return unavailable("No WebSocket app takes this connection now.")
+        stream._expect_taker(self._take_timeout)
+        return None
+
+    async def _place(self, stream: WebsocketStream) -> bool:
+        try:
+            self._hook.send_nowait(stream)
+        except trio.WouldBlock:
+            with trio.move_on_after(self._place_timeout) as scope:
+                await self._hook.send(stream)
+            return not scope.cancelled_caught
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True

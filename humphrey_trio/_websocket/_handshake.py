@@ -1,0 +1,264 @@
+"""The opening handshake: what is checked, how a route accepts, and who runs what afterwards.
+
+A websocket route decides in the connection task's care, before anything is promised to the client. This room
+ends where the stream is open or refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import trio
+from wsproto.utilities import generate_accept_token
+
+from .._http._headers import Headers
+from .._http._response import Response
+from .._server._codec import encode_switch, tokens
+from ._codec import INTERNAL_ERROR, NORMAL
+from ._errors import ConnectionClosed, HandshakeError
+from ._limits import StreamLimits
+from ._stream import WebsocketStream
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .._http._headers import HeadersLike
+    from .._http._request import Request
+    from .._server._connection import Takeover
+    from ._limits import StreamOptions
+
+logger = logging.getLogger("humphrey_trio.websocket")
+
+#: For ``origins``: a page of any origin may connect.
+ANY_ORIGIN = "*"
+
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+_VERSION = "13"
+_KEY_BYTES = 16
+_RETRY_AFTER_SECONDS = 1
+_NO_HEADERS = Headers()
+
+_State = TypeVar("_State")
+
+#: What ``with_websocket_route`` takes.
+WebsocketRoute: TypeAlias = Callable[["Upgrade", _State], Awaitable[Response | None]]
+
+
+# --------------------------------------------------------------------------------------------- checking
+
+
+def check_handshake(request: Request) -> str:
+    """Check an opening handshake (RFC 6455, section 4.2.1); its key.
+
+    Raises:
+        HandshakeError: with 426 for a version that is not spoken here, else with 400.
+    """
+    if request.method != "GET":
+        raise HandshakeError("an upgrade to WebSocket is a GET request")
+    if request.version != "HTTP/1.1":
+        raise HandshakeError("an upgrade to WebSocket needs HTTP/1.1")
+    headers = request.headers
+    if not any("upgrade" in tokens(value) for value in headers.get_all("Connection")):
+        raise HandshakeError("the header 'Connection: Upgrade' is missing")
+    version = _single(headers, "Sec-WebSocket-Version")
+    if version != _VERSION:
+        raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426)
+    key = _single(headers, "Sec-WebSocket-Key")
+    try:
+        decoded = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if len(decoded) != _KEY_BYTES:
+        raise HandshakeError("Sec-WebSocket-Key is not the base64 of 16 bytes")
+    return key
+
+
+def _single(headers: Headers, name: str) -> str:
+    values = headers.get_all(name)
+    if len(values) != 1:
+        raise HandshakeError(f"{name} {'is missing' if not values else 'stands more than once'}")
+    return values[0]
+
+
+def check_origin(request: Request, origins: Collection[str] | None) -> None:
+    """Let only the pages of some origins connect; clients other than browsers send no Origin and pass.
+
+    Args:
+        request: the opening handshake.
+        origins: as for ``Upgrade.accept``.
+
+    Raises:
+        HandshakeError: with 403 (RFC 6455, section 10.2).
+    """
+    given = request.headers.get("Origin")
+    if given is None or (origins is not None and (ANY_ORIGIN in origins or given in origins)):
+        return
+    if origins is None and _is_same_origin(given, request.headers.get("Host", "")):
+        return
+    raise HandshakeError(f"pages of {given} may not connect", 403)
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    # Behind a proxy that ends TLS we do not see the page's scheme, so host and port decide.
+    scheme, separator, authority = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme)
+    if not separator or not authority or port is None:
+        return False
+    return _with_port(authority, port) == _with_port(host.lower(), port)
+
+
+def _with_port(authority: str, port: str) -> str:
+    host, colon, given = authority.rpartition(":")
+    if colon and not given.endswith("]"):
+        return f"{host}:{given or port}"
+    return f"{authority}:{port}"
+
+
+# -------------------------------------------------------------------------------------------- accepting
+
+
+class Upgrade:
+    """A client's wish to open a WebSocket, as a websocket route gets it.
+
+    The route either accepts it, once, or returns a ``Response`` that refuses it.
+
+    Attributes:
+        request: the opening handshake, checked.
+    """
+
+    __slots__ = ("_decided", "_key", "_stream", "_takeover", "request")
+
+    def __init__(self, takeover: Takeover) -> None:
+        self._key = check_handshake(takeover.request)
+        self.request: Request = takeover.request
+        self._takeover = takeover
+        self._stream: WebsocketStream | None = None
+        self._decided: trio.Event | None = None
+
+    async def accept(
+        self,
+        *,
+        origins: Collection[str] | None = None,
+        headers: HeadersLike = (),
+        **options: Unpack[StreamOptions],
+    ) -> WebsocketStream:
+        """Complete the handshake and open the stream.
+
+        The stream lives as long as the route runs: then it is closed with 1000, or with 1011 if the route
+        raised. When the client leaves, the route has ``Timeouts.disconnect`` seconds to end before it is
+        cancelled.
+
+        Args:
+            origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those
+                of the host they connect to, ``{ANY_ORIGIN}`` for all.
+            headers: further header fields of the 101.
+            **options: bounds of the stream, as in ``StreamLimits``.
+
+        Raises:
+            HandshakeError: the page's origin may not connect; let it pass, and the client gets its status.
+            RuntimeError: the upgrade was accepted before.
+            ValueError: an option or a header is invalid.
+        """
+        extra = Headers(headers)
+        stream = self._prepare(origins, StreamLimits(**options))
+        stream._own_reader()
+        self._complete(extra)
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    def _prepare(self, origins: Collection[str] | None, limits: StreamLimits) -> WebsocketStream:
+        """The stream before its handshake is answered: what is sent on it waits."""
+        if self._stream is not None:
+            raise RuntimeError("this upgrade was accepted before")
+        check_origin(self.request, origins)
+        self._stream = WebsocketStream(self._takeover, limits)
+        return self._stream
+
+    def _complete(self, extra: Headers = _NO_HEADERS) -> bool:
+        """Answer the handshake; False if the stream was closed before."""
+        assert self._stream is not None
+        token = generate_accept_token(self._key.encode("ascii")).decode("ascii")
+        switch = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", token)]
+        opened = self._stream._open(encode_switch(Headers([*switch, *extra])))
+        if self._decided is not None:
+            self._decided.set()
+        return opened
+
+
+def unavailable(reason: str) -> Response:
+    """A 503 that says when to come back (RFC 9110, section 10.2.3)."""
+    return Response(503, reason, [("Retry-After", str(_RETRY_AFTER_SECONDS))])
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+class Lender:
+    """A websocket route that gives its stream away and returns at once, so that it needs no task of its own."""
+
+    __slots__ = ()
+
+
+async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
+    """Run a route in the connection task, and keep its stream until it has ended.
+
+    Returns:
+        The response that refuses the upgrade, or None.
+
+    Raises:
+        Exception: what the route raised before it accepted, HandshakeError among it.
+    """
+    if not isinstance(route, Lender):
+        return await _run_beside(route, upgrade, state)
+    refusal = await route(upgrade, state)
+    if refusal is None and upgrade._stream is not None:
+        await upgrade._stream._keep()
+    return refusal
+
+
+async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
+    """Run the route in a task of its own, and keep the stream in this one."""
+    decided = upgrade._decided = trio.Event()
+    refusal: Response | None = None
+    error: Exception | None = None
+
+    async def run_route() -> None:
+        nonlocal refusal, error
+        try:
+            refusal = await route(upgrade, state)
+        except Exception as exc:
+            error = exc
+        _part(upgrade, refusal, error)
+        decided.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_route)
+        await decided.wait()
+        stream = upgrade._stream
+        if stream is not None and stream._is_open:
+            if stream._has_own_reader:
+                nursery.start_soon(stream._read_ahead)
+            await stream._keep()
+            nursery.cancel_scope.deadline = trio.current_time() + upgrade._takeover.timeouts.disconnect
+            return None
+    if error is not None:
+        raise error
+    return refusal
+
+
+def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -> None:
+    """Close the stream of a route that has ended, and report what cannot be answered any more."""
+    stream = upgrade._stream
+    if stream is None or not stream._is_open or not stream._has_own_reader:
+        return
+    if refusal is not None:
+        logger.error("the route of %r returned %r after it had accepted", stream, refusal)
+    if error is None or (stream.closed and isinstance(error, ConnectionClosed)):
+        stream._close(NORMAL, "")
+    else:
+        logger.error("the handler of %r failed", stream, exc_info=error)
+        stream._close(INTERNAL_ERROR, "")

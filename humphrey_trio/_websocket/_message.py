@@ -1,0 +1,61 @@
+"""Messages: text or bytes, decided by the type they were made of."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+
+class Message:
+    """One WebSocket message; immutable.
+
+    Args:
+        data: a str makes a text message, bytes make a binary one.
+    """
+
+    __slots__ = ("_data",)
+
+    _data: str | bytes
+
+    def __init__(self, data: str | bytes | bytearray | memoryview) -> None:
+        self._data = data if isinstance(data, (str, bytes)) else bytes(data)
+
+    @property
+    def data(self) -> str | bytes:
+        """The text or the bytes, as the message was made."""
+        return self._data
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a text message."""
+        return isinstance(self._data, str)
+
+    @property
+    def text(self) -> str | None:
+        """The text, or None for a binary message."""
+        return self._data if isinstance(self._data, str) else None
+
+    @property
+    def bytes(self) -> bytes:
+        """The payload: a text's UTF-8, or the bytes."""
+        return self._data.encode() if isinstance(self._data, str) else self._data
+
+    def __len__(self) -> int:
+        """The size of the payload in bytes."""
+        return len(self.bytes)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self._data == other._data
+
+    def __hash__(self) -> int:
+        return hash(self._data)
+
+    def __repr__(self) -> str:
+        shown = repr(self._data)
+        return f"Message({shown if len(shown) <= 80 else shown[:76] + '...' + shown[0]})"
+
+
+#: What can be sent: a message, or what one is made of.
+Sendable: TypeAlias = Message | str | bytes

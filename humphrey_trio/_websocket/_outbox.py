@@ -1,0 +1,256 @@
+"""What waits to be sent on one WebSocket, in whole frames.
+
+Frames are handed over whole or not at all. Whatever the kernel does not take at once is written by one task,
+the connection's. The outbox itself never waits for a peer except in ``flush``, and knows no messages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._server._transport import CHUNK
+
+if TYPE_CHECKING:
+    from .._server._transport import Transport
+    from ._limits import StreamLimits
+
+
+class Outbox:
+    """The outgoing side of one stream.
+
+    It begins corked: frames gather until the handshake's answer is put before them. Frames that cannot go out
+    at once queue in order. A pong and a ping pass the queue, between two frames, and only the latest of each
+    waits. A Close is the last frame; nothing can be put behind it.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_close",
+        "_corked",
+        "_direct",
+        "_ended",
+        "_limits",
+        "_ping",
+        "_pong",
+        "_progress",
+        "_queue",
+        "_queued_bytes",
+        "_transport",
+        "_turn",
+        "_work",
+    )
+
+    def __init__(self, transport: Transport, limits: StreamLimits) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._corked = True
+        self._direct = False  # whether nothing waits, so that a frame may go to the kernel at once
+        self._ended = False  # whether the last frame was put
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0  # in the queue and in what has begun
+        self._begun: memoryview | None = None
+        self._pong: bytes | None = None
+        self._ping: bytes | None = None
+        self._close: bytes | None = None
+        self._work: trio.Event | None = None  # the writer waits for it
+        self._progress: trio.Event | None = None  # whoever waits for room waits for it
+        self._turn: trio.StrictFIFOLock | None = None  # and in this order
+
+    # Putting frames...
+
+    @property
+    def corked(self) -> bool:
+        """Whether the handshake's answer is still to come."""
+        return self._corked
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame was put."""
+        return self._ended
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits that may be written."""
+        return not self._direct and not self._corked and self._has_frames()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of frames that wait."""
+        return self._queued_bytes
+
+    def limit(self, limits: StreamLimits) -> None:
+        """Other bounds from here on."""
+        self._limits = limits
+
+    def has_room(self, size: int) -> bool:
+        """Whether a frame of so many bytes may be put. An empty outbox takes one of any size."""
+        if self._direct or not self._queued_bytes:
+            return True
+        limits = self._limits
+        return (
+            self._queued_bytes + size <= limits.max_outbox_bytes and len(self._queue) < limits.max_outbox_messages
+        )
+
+    def put(self, frame: bytes) -> None:
+        """Hand over a frame; the caller has looked at ``has_room`` and ``ended``.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: the transport is closed.
+        """
+        if self._direct:
+            sent = self._transport.send_now(frame)
+            if sent == len(frame):
+                return
+            self._begun = memoryview(frame)[sent:]
+            self._queued_bytes = len(self._begun)
+        else:
+            self._queue.append(frame)
+            self._queued_bytes += len(frame)
+        self._call_writer()
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until a frame of so many bytes may be put, behind those who came first. Ends with the outbox."""
+        if self._turn is None:
+            self._turn = trio.StrictFIFOLock()
+        async with self._turn:
+            while not self._ended and not self.has_room(size):
+                if self._progress is None:
+                    self._progress = trio.Event()
+                await self._progress.wait()
+
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for room already."""
+        return self._turn is not None and self._turn.locked()
+
+    def put_pong(self, frame: bytes) -> None:
+        """Hand over a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
+        if self._direct:
+            self.put(frame)
+        elif not self._ended:
+            self._pong = frame
+            self._call_writer()
+
+    def put_ping(self, frame: bytes) -> None:
+        """Hand over a ping; it replaces one that still waits."""
+        if self._direct:
+            self.put(frame)
+        elif not self._ended:
+            self._ping = frame
+            self._call_writer()
+
+    def end(self, close: bytes, *, drop_queue: bool = False) -> None:
+        """Put the last frame behind what waits, or in its place: then all but a begun frame is dropped."""
+        if self._ended:
+            return
+        self._ended = True
+        self._direct = False
+        self._close = close
+        if drop_queue:
+            self._drop_queue()
+        self._call_writer()
+        self._tell_progress()
+
+    def abandon(self) -> None:
+        """Drop everything: there is no peer any more."""
+        self._ended = True
+        self._direct = False
+        self._begun = self._pong = self._ping = self._close = None
+        self._drop_queue()
+        self._call_writer()
+        self._tell_progress()
+
+    def uncork(self, head: bytes) -> None:
+        """Put the handshake's answer before everything, and let it flow."""
+        self._corked = False
+        if self._queue or self._ended:
+            self._queue.appendleft(head)
+            self._queued_bytes += len(head)
+            self._call_writer()
+        else:
+            self._direct = True
+            self.put(head)
+
+    # Writing, by the connection task...
+
+    async def wait_for_work(self) -> None:
+        """Park until there is something to do; whoever calls ``wake`` or puts what cannot go out ends it."""
+        self._work = trio.Event()
+        try:
+            await self._work.wait()
+        finally:
+            self._work = None
+
+    def wake(self) -> None:
+        """Let the writer look up."""
+        if self._work is not None:
+            self._work.set()
+
+    async def flush_some(self) -> None:
+        """Write some of what waits; when all is written, frames may go out directly again.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
+        """
+        if self._begun is None:
+            self._begun = self._next_batch()
+        if self._begun is not None:
+            rest = self._begun
+            sent = await self._transport.send_some(rest)
+            if self._begun is rest:  # nobody abandoned it meanwhile
+                self._begun = rest[sent:] if sent < len(rest) else None
+                self._queued_bytes -= sent
+            self._tell_progress()
+        self._direct = not self._ended and not self._has_frames()
+
+    def last_words(self, close: bytes) -> bytes:
+        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow."""
+        if self._transport.torn or self._corked:
+            return b""
+        begun = bytes(self._begun) if self._begun is not None else b""
+        if not self._ended:
+            self._close = close
+        frames = [frame for frame in (*self._queue, self._close) if frame is not None]
+        self.abandon()
+        return b"".join((begun, *frames))
+
+    def _next_batch(self) -> memoryview | None:
+        """The next frames to be written, as many as make a chunk; the lane for control frames first."""
+        batch: list[bytes] = []
+        for frame in (self._pong, self._ping):
+            if frame is not None:
+                batch.append(frame)
+                self._queued_bytes += len(frame)
+        self._pong = self._ping = None
+        size = sum(map(len, batch))
+        while self._queue and (not batch or size + len(self._queue[0]) <= CHUNK):
+            frame = self._queue.popleft()
+            batch.append(frame)
+            size += len(frame)
+        if not self._queue and self._close is not None:
+            batch.append(self._close)
+            self._queued_bytes += len(self._close)
+            self._close = None
+        if not batch:
+            return None
+        return memoryview(batch[0] if len(batch) == 1 else b"".join(batch))
+
+    def _has_frames(self) -> bool:
+        return bool(self._begun is not None or self._queue or self._close or self._pong or self._ping)
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0 if self._begun is None else len(self._begun)
+
+    def _call_writer(self) -> None:
+        self._direct = False
+        self.wake()
+
+    def _tell_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None

@@ -1,0 +1,35 @@
+"""HTTP: the values of requests and responses, the application, and its bounds."""
+
+from ._app import App as App
+from ._app import ErrorHandler as ErrorHandler
+from ._app import default_error_handler as default_error_handler
+from ._http._address import Address as Address
+from ._http._headers import Headers as Headers
+from ._http._limits import Limits as Limits
+from ._http._limits import Timeouts as Timeouts
+from ._http._method import Method as Method
+from ._http._request import Request as Request
+from ._http._response import Response as Response
+from ._http._status import StatusCode as StatusCode
+from ._route import PathAwareRequestHandler as PathAwareRequestHandler
+from ._route import RequestHandler as RequestHandler
+from ._route import StatelessRequestHandler as StatelessRequestHandler
+from ._route import SubApp as SubApp
+
+__all__ = [
+    "Address",
+    "App",
+    "ErrorHandler",
+    "Headers",
+    "Limits",
+    "Method",
+    "PathAwareRequestHandler",
+    "Request",
+    "RequestHandler",
+    "Response",
+    "StatelessRequestHandler",
+    "StatusCode",
+    "SubApp",
+    "Timeouts",
+    "default_error_handler",
+]
