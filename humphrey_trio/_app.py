@@ -242,16 +242,11 @@ def _without_port(host: str) -> str:
     return name if colon and not port.endswith("]") else host
 
 
-async def _settle(answer: Response | Awaitable[Response]) -> Response:
+async def _settle(answer: object) -> Response:
     """The response of a handler, plain or async."""
-    response = answer if isinstance(answer, Response) else await _awaitable(answer)
-    if not isinstance(response, Response):
-        raise TypeError(f"a handler returns a Response, not {type(response).__name__}")
-    return response
-
-
-def _awaitable(answer: Awaitable[Response]) -> Awaitable[Response]:
-    if not inspect.isawaitable(answer):
+    if not isinstance(answer, Response) and inspect.isawaitable(answer):
+        answer = await answer
+    if not isinstance(answer, Response):
         raise TypeError(f"a handler returns a Response, not {type(answer).__name__}")
     return answer
 

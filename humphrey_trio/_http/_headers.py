@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias, overload
+from typing import TypeAlias, cast, overload
 
 # RFC 9110, section 5.1 (a field name is a token) and 5.5 (CR, LF and NUL are dangerous in a value).
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
@@ -38,7 +38,9 @@ class Headers:
         if isinstance(fields, Headers):
             self._fields = fields._fields
             return
-        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        pairs: Iterable[tuple[str, str]] = (
+            cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
+        )
         self._fields = tuple(_checked(name, value) for name, value in pairs)
 
     @classmethod

@@ -23,6 +23,7 @@ from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
 
+_SWITCHING = 101
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # The fields that decide about framing and the connection, in a head whose letters are lower case.
@@ -177,7 +178,7 @@ class RequestReader:
         buffer = self._buffer
         if not buffer:
             return
-        if not _TOKEN_START.match(buffer) and buffer != b"\r":
+        if not _TOKEN_START.match(buffer) and bytes(buffer) != b"\r":
             raise BadRequest("this is not HTTP")
         line_end = buffer.find(b"\r\n")
         self._check_size(len(buffer), line_end if line_end >= 0 else len(buffer))
@@ -321,7 +322,7 @@ class ResponseWriter:
 
     def _fields_around(self, given: Headers, keep_length: bool) -> list[bytes]:
         """The handler's own fields, behind those of ours that they leave open."""
-        fields = []
+        fields: list[bytes] = []
         if "Date" not in given:
             fields.append(self._date_field())
         if "Server" not in given:
@@ -359,31 +360,57 @@ class ClientCodec:
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT)
+        self._head: h11.Response | h11.InformationalResponse | None = None
+        self._content: list[bytes] = []
 
     def request(self, method: str, target: str, headers: Headers, content: bytes) -> bytes:
         """The bytes of a request; the one before it was answered."""
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
-        event = h11.Request(method=method, target=target, headers=list(headers))
-        parts = [self._h11.send(event)]
+        parts = [self._h11.send(h11.Request(method=method, target=target, headers=list(headers)))]
         if content:
             parts.append(self._h11.send(h11.Data(data=content)))
         parts.append(self._h11.send(h11.EndOfMessage()))
         return b"".join(parts)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the server; empty ones for its end of file."""
+        """Take bytes from the server; empty ones at its end of file."""
         self._h11.receive_data(data)
 
     def next_response(self) -> tuple[int, Headers, bytes] | None:
-        """Status, fields and body of the response, or None while it is incomplete.
+        """Status, fields and body of the next response, or None while it is incomplete.
 
         Raises:
-            BadRequest: the server does not speak HTTP.
+            ConnectionError: the server has closed the connection, or does not speak HTTP.
         """
-        raise NotImplementedError
+        try:
+            while (event := self._h11.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Data):
+                    self._content.append(bytes(event.data))
+                elif isinstance(event, (h11.Response, h11.InformationalResponse)):
+                    self._head = event
+                    if event.status_code == _SWITCHING:
+                        return self._whole()
+                elif isinstance(event, h11.EndOfMessage):
+                    return self._whole()
+                else:
+                    raise ConnectionError("the server has closed the connection")
+        except h11.RemoteProtocolError as exc:
+            raise ConnectionError(f"the server broke off, or does not speak HTTP: {exc}") from exc
+        return None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow."""
+        return self._h11.our_state is not h11.MUST_CLOSE and self._h11.their_state is not h11.CLOSED
 
     @property
     def rest(self) -> bytes:
         """What came behind a 101."""
         return self._h11.trailing_data[0]
+
+    def _whole(self) -> tuple[int, Headers, bytes]:
+        assert self._head is not None
+        content = b"".join(self._content)
+        self._content = []
+        return self._head.status_code, Headers._from_wire(self._head.headers.raw_items()), content

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsproto.frame_protocol import Frame
 
     from ._limits import StreamLimits
+    from ._message import Sendable
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -73,10 +74,6 @@ class _Failed(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-
-
-def _fail(code: int, reason: str) -> NoReturn:
-    raise _Failed(code, reason)
 
 
 class Decoder:
@@ -240,18 +237,20 @@ def _frame(opcode: Opcode, payload: bytes) -> bytes:
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
-def encode_message(message: Message | str | bytes) -> bytes:
+def encode_message(message: Sendable) -> bytes:
     """The frame of a whole message.
 
     Raises:
         TypeError: it is neither a message nor text nor bytes.
     """
-    data = message.data if isinstance(message, Message) else message
+    data = message if isinstance(message, (str, bytes)) else _as_message(message).data
     if isinstance(data, str):
         return _frame(Opcode.TEXT, data.encode())
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return _frame(Opcode.BINARY, bytes(data))
-    raise TypeError(f"send a Message, a str or bytes, not {type(data).__name__}")
+    return _frame(Opcode.BINARY, data)
+
+
+def _as_message(message: Sendable) -> Message:
+    return message if isinstance(message, Message) else Message(message)
 
 
 def encode_ping(payload: bytes) -> bytes:

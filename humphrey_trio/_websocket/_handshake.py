@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -197,10 +198,14 @@ def unavailable(reason: str) -> Response:
 # ---------------------------------------------------------------------------------------------- running
 
 
-class Lender:
-    """A websocket route that gives its stream away and returns at once, so that it needs no task of its own."""
+class Lender(ABC):
+    """A websocket route that gives its stream away and returns at once, so it needs no task of its own."""
 
     __slots__ = ()
+
+    @abstractmethod
+    async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
+        """Decide, and lend the stream or refuse."""
 
 
 async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:

@@ -9,7 +9,10 @@ class Message:
     """One WebSocket message; immutable.
 
     Args:
-        data: a str makes a text message, bytes make a binary one.
+        data: a str makes a text message, bytes (or any buffer) make a binary one.
+
+    Raises:
+        TypeError: it is neither.
     """
 
     __slots__ = ("_data",)
@@ -17,7 +20,7 @@ class Message:
     _data: str | bytes
 
     def __init__(self, data: str | bytes | bytearray | memoryview) -> None:
-        self._data = data if isinstance(data, (str, bytes)) else bytes(data)
+        self._data = data if isinstance(data, (str, bytes)) else _copied(data)
 
     @property
     def data(self) -> str | bytes:
@@ -55,6 +58,13 @@ class Message:
     def __repr__(self) -> str:
         shown = repr(self._data)
         return f"Message({shown if len(shown) <= 80 else shown[:76] + '...' + shown[0]})"
+
+
+def _copied(data: bytearray | memoryview) -> bytes:
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(f"a message is made of str or bytes, not {type(data).__name__}") from None
 
 
 #: What can be sent: a message, or what one is made of.
