@@ -216,9 +216,9 @@ class _Service(Generic[State]):
             logger.exception("the error handler failed for a %d", status)
             return default_error_handler(status, request, exception)
 
-    async def upgrade(self, takeover: Takeover, host: str) -> Response | None:
+    async def upgrade(self, takeover: Takeover) -> Response | None:
         request = takeover.request
-        route = self._find_websocket_route(host, request.path)
+        route = self._find_websocket_route(takeover.host, request.path)
         if route is None:
             return await self.refuse(404, request, None)
         try:

@@ -17,8 +17,6 @@ from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, tokens
 from ._transport import CHUNK, linger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
     from .._http._response import Response
@@ -50,7 +48,7 @@ class Service(Protocol):
         """The answer to what was not served."""
         ...
 
-    async def upgrade(self, takeover: Takeover, host: str) -> Response | None:
+    async def upgrade(self, takeover: Takeover) -> Response | None:
         """Lend the connection; a response leaves it with HTTP, None when the other protocol has ended."""
         ...
 
@@ -72,23 +70,28 @@ class Takeover:
 
     Attributes:
         request: the request that asks for it.
+        host: whom it asks, as in ``Head``.
+        close: whether the connection ends if HTTP answers it.
+        rest: what came behind the request's head.
         transport: the bytes; the connection task closes it.
-        take_rest: gives what came behind the request's head, once.
-        deadline: the borrower's to set; its ``expire`` may call ``abort``.
-        abort: ends the connection at once.
+        deadline: the borrower's to set.
     """
 
     request: Request
+    host: str
+    close: bool
+    rest: bytes
     transport: Transport
-    take_rest: Callable[[], bytes]
     deadline: Deadline
-    abort: Callable[[], None]
     timeouts: Timeouts
     pace: Pace
 
 
 class HttpConnection:
-    """The HTTP life of a transport; run by the connection task, which closes the transport afterwards."""
+    """An HTTP life of a transport: from its beginning, or from a refused upgrade on, to its end or an upgrade.
+
+    The connection task runs it, and closes the transport afterwards.
+    """
 
     __slots__ = (
         "_deadline",
@@ -115,33 +118,50 @@ class HttpConnection:
         self._partial = False  # whether a request has begun that is not whole yet
         self._unread_body = False
 
-    async def serve(self) -> None:
-        """Serve until the client leaves, an error ends the connection, or a deadline passes."""
-        self._deadline.expire = self._scope.cancel
+    async def serve(self) -> Takeover | None:
+        """Serve until the client leaves, an error ends the connection, or a deadline passes.
+
+        Returns:
+            The connection on loan, if a request asks for another protocol.
+        """
         # The first head is due from the accept on, so that a silent or dripping client is cut off in time.
-        self._deadline.at = trio.current_time() + self._settings.timeouts.header
+        self._let_wait(self._settings.timeouts.header)
+        return await self._guard(False)
+
+    async def go_on(self, takeover: Takeover, refusal: Response) -> Takeover | None:
+        """As ``serve``, from the answer to a refused upgrade on."""
+        self._reader.receive(takeover.rest)
+        self._served = True
+        self._deadline.at = inf
+        return await self._guard(self._put_response(refusal, head_only=False, close=takeover.close))
+
+    async def _guard(self, close: bool) -> Takeover | None:
+        self._deadline.expire = self._scope.cancel
         try:
             with self._scope:
-                await self._serve_requests()
+                return await self._serve_requests(close)
             if self._scope.cancelled_caught and self._partial:
                 await self._say_last(408, BadRequest("the request took too long", 408))
         except BadRequest as exc:
             await self._say_last(exc.status, exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, and nothing is owed to anybody
+        return None
 
     # Requests...
 
-    async def _serve_requests(self) -> None:
-        close = False
+    async def _serve_requests(self, close: bool) -> Takeover | None:
         while not close:
             head = await self._next_head()
             if head is None:
-                return
-            close = await (self._upgrade(head) if head.wants_websocket else self._answer(head))
+                return None
+            if head.wants_websocket:
+                return await self._lend(head)
+            close = await self._answer(head)
         await self._flush()
         if self._unread_body or self._reader.buffered:
             await linger(self._transport)
+        return None
 
     async def _next_head(self) -> Head | None:
         """The next request's head; None at the end of the connection."""
@@ -184,27 +204,20 @@ class HttpConnection:
         response = await service.respond(head.to_request(content, self._transport.peer), resource)
         return await self._reply(head, response, head.close)
 
-    async def _upgrade(self, head: Head) -> bool:
-        """Lend the connection, or answer why not; whether it has ended."""
+    async def _lend(self, head: Head) -> Takeover:
         if head.has_body:
             raise BadRequest("a request to upgrade has no body here")
         await self._flush()
-        request = head.to_request(b"", self._transport.peer)
-        takeover = Takeover(
-            request,
+        return Takeover(
+            head.to_request(b"", self._transport.peer),
+            head.host,
+            head.close,
+            self._reader.take_rest(),
             self._transport,
-            self._reader.take_rest,
             self._deadline,
-            self._scope.cancel,
             self._settings.timeouts,
             self._settings.pace,
         )
-        refusal = await self._settings.service.upgrade(takeover, head.host)
-        if refusal is None:
-            return True
-        self._deadline.expire = self._scope.cancel
-        self._deadline.at = inf
-        return await self._reply(head, refusal, head.close)
 
     # Bodies...
 
@@ -244,11 +257,16 @@ class HttpConnection:
     # Responses...
 
     async def _reply(self, head: Head, response: Response, close: bool) -> bool:
-        if response.headers and "close" in tokens(response.headers.get("Connection", "")):
-            close = True
-        self._put(self._settings.writer.encode(response, head_only=head.method == "HEAD", close=close))
+        close = self._put_response(response, head_only=head.method == "HEAD", close=close)
         if self._out_size >= CHUNK:
             await self._flush()
+        return close
+
+    def _put_response(self, response: Response, *, head_only: bool, close: bool) -> bool:
+        """Queue a response; whether the connection ends behind it."""
+        if response.headers and "close" in tokens(response.headers.get("Connection", "")):
+            close = True
+        self._put(self._settings.writer.encode(response, head_only=head_only, close=close))
         return close
 
     def _put(self, data: bytes) -> None:

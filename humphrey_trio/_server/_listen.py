@@ -205,10 +205,17 @@ class HttpServer:
 
     async def serve(self, transport: Transport) -> None:
         """One connection, from beginning to end; the transport is closed whatever happens."""
-        deadline = Deadline(lambda: None)
+        settings = self._settings
+        deadline = Deadline()
         self._deadlines.add(deadline)
         try:
-            await HttpConnection(transport, self._settings, deadline).serve()
+            # While the connection is lent nothing of HTTP is kept; most WebSockets are idle, and many.
+            takeover = await HttpConnection(transport, settings, deadline).serve()
+            while takeover is not None:
+                refusal = await settings.service.upgrade(takeover)
+                if refusal is None:
+                    break
+                takeover = await HttpConnection(transport, settings, deadline).go_on(takeover, refusal)
         except Exception:
             # Nothing that one connection does may end the others; what arrives here is a defect of ours.
             logger.exception("connection from %s failed", transport.peer)

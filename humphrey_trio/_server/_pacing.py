@@ -21,14 +21,15 @@ class Deadline:
 
     Attributes:
         at: the moment, in seconds of trio's clock; infinity for none.
-        expire: called by the server's sweep when the moment has passed. It must not raise.
+        expire: called by the server's sweep when the moment has passed; set before ``at`` is. It must not raise.
     """
 
     __slots__ = ("at", "expire")
 
-    def __init__(self, expire: Callable[[], None]) -> None:
+    expire: Callable[[], None]
+
+    def __init__(self) -> None:
         self.at = inf
-        self.expire = expire
 
 
 class Pace:

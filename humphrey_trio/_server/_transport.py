@@ -31,7 +31,7 @@ class Transport(ABC):
     """What a connection does with its peer.
 
     Every method raises ``trio.BrokenResourceError`` once the peer is gone, and ``trio.ClosedResourceError``
-    once the transport is closed.
+    once the transport is closed or aborted.
     """
 
     __slots__ = ("peer",)
@@ -71,6 +71,10 @@ class Transport(ABC):
     @abstractmethod
     async def send_eof(self) -> None:
         """End the outgoing side, where the transport can do that."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Send no more, and wake whoever waits to; for a peer that takes too long."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -130,11 +134,14 @@ class SocketTransport(Transport):
         with suppress(OSError):  # the peer may be gone already
             self._socket.shutdown(socket.SHUT_WR)
 
-    async def close(self) -> None:
+    def abort(self) -> None:
         if self._fileno >= 0:
             trio.lowlevel.notify_closing(self._fileno)
             self._fileno = -1
             self._socket.close()
+
+    async def close(self) -> None:
+        self.abort()
 
     def _check_open(self) -> None:
         if self._fileno < 0:
@@ -149,13 +156,14 @@ class SocketTransport(Transport):
 class StreamTransport(Transport):
     """Any trio stream (TLS, memory), which it owns. Nothing can be sent over it without waiting."""
 
-    __slots__ = ("_closed", "_stream", "_torn")
+    __slots__ = ("_closed", "_sending", "_stream", "_torn")
 
     def __init__(self, stream: trio.abc.Stream, peer: Address) -> None:
         self.peer = peer
         self._stream = stream
         self._torn = False
         self._closed = False
+        self._sending: trio.CancelScope | None = None
 
     async def receive_some(self) -> bytes:
         return bytes(await self._stream.receive_some(CHUNK))
@@ -167,11 +175,15 @@ class StreamTransport(Transport):
 
     async def send_some(self, data: bytes | memoryview) -> int:
         chunk = data[:CHUNK]
-        try:
+        if self._torn or self._closed:
+            raise trio.ClosedResourceError("the connection was closed")
+        # Torn, unless it comes back whole: a stream that was cancelled in between may have sent anything.
+        self._torn = True
+        with trio.CancelScope() as self._sending:
             await self._stream.send_all(chunk)
-        except BaseException:
-            self._torn = True
-            raise
+            self._torn = False
+        if self._torn:
+            raise trio.ClosedResourceError("the connection was aborted")
         return len(chunk)
 
     async def send_last(self, data: bytes) -> None:
@@ -186,6 +198,11 @@ class StreamTransport(Transport):
         # TLS cannot end one direction only; there the close itself carries the end.
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
+
+    def abort(self) -> None:
+        self._torn = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     async def close(self) -> None:
         if self._closed:

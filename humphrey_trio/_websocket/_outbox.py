@@ -6,7 +6,6 @@ the connection's. The outbox itself never waits for a peer except in ``flush``, 
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -40,7 +39,7 @@ class Outbox:
         "_queued_bytes",
         "_transport",
         "_turn",
-        "_work",
+        "_writer",
     )
 
     def __init__(self, transport: Transport, limits: StreamLimits) -> None:
@@ -49,13 +48,13 @@ class Outbox:
         self._corked = True
         self._direct = False  # whether nothing waits, so that a frame may go to the kernel at once
         self._ended = False  # whether the last frame was put
-        self._queue: deque[bytes] = deque()
+        self._queue: list[bytes] = []
         self._queued_bytes = 0  # in the queue and in what has begun
         self._begun: memoryview | None = None
         self._pong: bytes | None = None
         self._ping: bytes | None = None
         self._close: bytes | None = None
-        self._work: trio.Event | None = None  # the writer waits for it
+        self._writer: trio.lowlevel.Task | None = None  # while it waits for work
         self._progress: trio.Event | None = None  # whoever waits for room waits for it
         self._turn: trio.StrictFIFOLock | None = None  # and in this order
 
@@ -168,7 +167,7 @@ class Outbox:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
         if self._queue or self._ended:
-            self._queue.appendleft(head)
+            self._queue.insert(0, head)
             self._queued_bytes += len(head)
             self._call_writer()
         else:
@@ -179,16 +178,18 @@ class Outbox:
 
     async def wait_for_work(self) -> None:
         """Park until there is something to do; whoever calls ``wake`` or puts what cannot go out ends it."""
-        self._work = trio.Event()
-        try:
-            await self._work.wait()
-        finally:
-            self._work = None
+        self._writer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
     def wake(self) -> None:
         """Let the writer look up."""
-        if self._work is not None:
-            self._work.set()
+        if self._writer is not None:
+            trio.lowlevel.reschedule(self._writer)
+            self._writer = None
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def flush_some(self) -> None:
         """Write some of what waits; when all is written, frames may go out directly again.
@@ -227,10 +228,14 @@ class Outbox:
                 self._queued_bytes += len(frame)
         self._pong = self._ping = None
         size = sum(map(len, batch))
-        while self._queue and (not batch or size + len(self._queue[0]) <= CHUNK):
-            frame = self._queue.popleft()
-            batch.append(frame)
+        taken = 0
+        for frame in self._queue:
             size += len(frame)
+            if batch and size > CHUNK:
+                break
+            batch.append(frame)
+            taken += 1
+        del self._queue[:taken]
         if not self._queue and self._close is not None:
             batch.append(self._close)
             self._queued_bytes += len(self._close)

@@ -61,7 +61,6 @@ class WebsocketStream:
     """
 
     __slots__ = (
-        "_abort",
         "_ahead",
         "_close_by",
         "_closed",
@@ -78,7 +77,6 @@ class WebsocketStream:
         "_pace",
         "_reading",
         "_take_by",
-        "_take_rest",
         "_taken",
         "_timeouts",
         "_transport",
@@ -96,7 +94,7 @@ class WebsocketStream:
         self._limits = limits
         self._outbox = Outbox(takeover.transport, limits)
         self._decoder = Decoder(limits)
-        self._take_rest = takeover.take_rest
+        self._decoder.receive(takeover.rest)
         # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.
         self._closed: ConnectionClosed | None = None
         self._heard_end = False
@@ -111,7 +109,6 @@ class WebsocketStream:
         self._on_gone: Callable[[], None] | None = None
         # Moments on trio's clock; the server's sweep looks at the earliest.
         self._take_by = self._write_by = self._close_by = inf
-        self._abort = takeover.abort
         self._deadline = takeover.deadline
         self._deadline.expire = self._expire
 
@@ -385,7 +382,6 @@ class WebsocketStream:
             self._end_reading()
             return False
         try:
-            self._decoder.receive(self._take_rest())
             self._outbox.uncork(head)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose()
@@ -467,4 +463,5 @@ class WebsocketStream:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
-            self._abort()
+            self._transport.abort()
+            self._lose()
