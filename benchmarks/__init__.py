@@ -1,0 +1,1 @@
+"""Measures humphrey_trio beside other servers on the same work: `python -m benchmarks`, see README.md."""

@@ -1,0 +1,87 @@
+"""The tables: one for each scenario, with medians and, in brackets, lowest and highest of the rounds."""
+
+from __future__ import annotations
+
+from benchmarks import scenarios
+from benchmarks.measure import DISTURBED
+from benchmarks.results import Figure, Run
+from benchmarks.scenarios import HIGHER
+
+
+def tables(run: Run, reference: str) -> str:
+    parts = [_table(run, name, reference) for name in run.scenarios()]
+    return "\n\n".join([_about(run), *parts])
+
+
+def number(value: float) -> str:
+    """Three digits or more, whatever the size."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def shortened(words: str, half: int = 80) -> str:
+    """On one line, without the middle if it is long."""
+    line = " ".join(words.split())
+    return line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}"
+
+
+def _about(run: Run) -> str:
+    about = run.about
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{about['date']}, Python {about['python']}, {about['cpu']}, {about['kernel']}\n{versions}"
+
+
+def _table(run: Run, name: str, reference: str) -> str:
+    scenario = scenarios.BY_NAME[name]
+    servers = run.servers(name)
+    compared = reference in servers and len(servers) > 1
+    head = ["", scenario.unit, "p50 ms", "p99 ms", "CPU us/op", "core busy"]
+    head += [f"ratio {scenario.unit}", "ratio CPU"] if compared else []
+    rows = [head] + [_row(run, name, server, reference if compared else "") for server in servers]
+    rows = _without_empty_columns(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_aligned(row, widths) for row in rows]
+    notes = ["", *(_notes(run, name, server) for server in servers)]
+    body = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
+    better = "more is better" if scenario.better == HIGHER else "less is better"
+    ratios = f"; ratios are {reference} / the server of the line" if compared else ""
+    return "\n".join([f"{name}: {scenario.title} ({scenario.unit}: {better}{ratios})", *body])
+
+
+def _aligned(row: list[str], widths: list[int]) -> str:
+    first, *others = zip(row, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
+
+
+def _row(run: Run, scenario: str, server: str, reference: str) -> list[str]:
+    figures = [run.figure(scenario, server, key) for key in ("value", "p50_ms", "p99_ms", "cpu_us")]
+    busy = run.figure(scenario, server, "busy")
+    row = [server, *map(_spread, figures), f"{busy.median:.0%}" if busy else ""]
+    if reference:
+        row += [_spread(run.ratio(scenario, server, reference, key)) for key in ("value", "cpu_us")]
+    return row
+
+
+def _spread(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    if figure.low == figure.high:
+        return number(figure.median)
+    return f"{number(figure.median)} [{number(figure.low)}..{number(figure.high)}]"
+
+
+def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
+    used = [place for place in range(len(rows[0])) if place == 0 or any(row[place] for row in rows[1:])]
+    return [[row[place] for place in used] for row in rows]
+
+
+def _notes(run: Run, scenario: str, server: str) -> str:
+    notes = [f"{name}: {_spread(figure)}" for name, figure in run.extras(scenario, server).items()]
+    disturbed = run.figure(scenario, server, "disturbed")
+    if disturbed and disturbed.high > DISTURBED:
+        notes.append(f"others took up to {disturbed.high:.0%} of a core")
+    errors = run.errors(scenario, server)
+    if errors:
+        notes.append(f"failed rounds: {len(errors)} ({shortened(errors[0])})")
+    return "; ".join(notes)

@@ -1,0 +1,159 @@
+"""What is measured: the work of each scenario and how its figure reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HIGHER, LOWER = "higher", "lower"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the load generator does; `mode` names one of its functions."""
+
+    mode: str
+    protocol: str
+    connections: int
+    depth: int = 1
+    size: int = 0
+    binary: bool = False
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`ours_only` ones run beside others only if servers are named; `charted` ones appear in the chart."""
+
+    name: str
+    title: str
+    work: Work
+    unit: str
+    better: str = HIGHER
+    ours_only: bool = False
+    charted: bool = False
+
+    @property
+    def phases(self) -> int:
+        """How many measured windows the scenario has."""
+        return 2 if self.ours_only else 1
+
+    def duration(self, seconds: float, warmup: float) -> float:
+        """About how long one cell takes, start of the server included."""
+        return 1.0 + (warmup + seconds) * self.phases + self.work.connections * 0.001
+
+
+SCENARIOS = (
+    Scenario("get-1", "GET, 1 connection", Work("closed_loop", "http", 1), "req/s"),
+    Scenario("get-64", "GET, 64 connections", Work("closed_loop", "http", 64), "req/s", charted=True),
+    Scenario("get-200", "GET, 200 connections", Work("closed_loop", "http", 200), "req/s"),
+    Scenario(
+        "get-pipelined",
+        "GET, 16 connections, 16 pipelined",
+        Work("closed_loop", "http", 16, depth=16),
+        "req/s",
+    ),
+    Scenario(
+        "post-16k",
+        "POST 16 KiB, 16 connections",
+        Work("closed_loop", "http", 16, size=2**14),
+        "req/s",
+        charted=True,
+    ),
+    Scenario(
+        "get-new",
+        "GET, a new connection per request",
+        Work("new_connections", "http", 16),
+        "conn/s",
+        charted=True,
+    ),
+    Scenario(
+        "newcomers",
+        "200 busy newcomers: the last one's wait",
+        Work("newcomers", "http", 200),
+        "ms",
+        LOWER,
+        charted=True,
+    ),
+    Scenario("idle-http", "Memory per idle HTTP connection", Work("idle", "http", 2000), "bytes", LOWER),
+    Scenario("echo-1", "Echo 32 B, 1 connection", Work("closed_loop", "ws", 1, size=32), "msg/s"),
+    Scenario(
+        "echo-64", "Echo 32 B, 64 connections", Work("closed_loop", "ws", 64, size=32), "msg/s", charted=True
+    ),
+    Scenario("echo-200", "Echo 32 B, 200 connections", Work("closed_loop", "ws", 200, size=32), "msg/s"),
+    Scenario(
+        "echo-pipelined",
+        "Echo 32 B, 16 connections, 16 pipelined",
+        Work("closed_loop", "ws", 16, depth=16, size=32),
+        "msg/s",
+    ),
+    Scenario(
+        "echo-64k",
+        "Echo 64 KiB, 8 connections",
+        Work("closed_loop", "ws", 8, size=2**16, binary=True),
+        "msg/s",
+        charted=True,
+    ),
+    Scenario(
+        "echo-1m", "Echo 1 MiB, 2 connections", Work("closed_loop", "ws", 2, size=2**20, binary=True), "msg/s"
+    ),
+    Scenario(
+        "open-close", "Open and close a WebSocket", Work("new_connections", "ws", 16), "conn/s", charted=True
+    ),
+    Scenario(
+        "broadcast-100",
+        "Broadcast 128 B to 100, per delivery",
+        Work("broadcasts", "ws", 100, size=128),
+        "deliv/s",
+    ),
+    Scenario(
+        "broadcast-1000",
+        "Broadcast 128 B to 1,000, per delivery",
+        Work("broadcasts", "ws", 1000, size=128),
+        "deliv/s",
+        charted=True,
+    ),
+    Scenario("idle-ws", "Memory per idle WebSocket", Work("idle", "ws", 2000), "bytes", LOWER, charted=True),
+    Scenario(
+        "fairness-get",
+        "50 clients: p99 of a GET beside a client that floods, over p99 without it",
+        Work("flood", "http", 50),
+        "times",
+        LOWER,
+        ours_only=True,
+    ),
+    Scenario(
+        "fairness-echo",
+        "50 clients: p99 of an echo beside a client that floods, over p99 without it",
+        Work("flood", "ws", 50, size=32),
+        "times",
+        LOWER,
+        ours_only=True,
+    ),
+    Scenario(
+        "scaling-echo",
+        "CPU per echo with 10,000 connections open, over that with 64",
+        Work("crowd", "ws", 10_000, size=32),
+        "times",
+        LOWER,
+        ours_only=True,
+    ),
+    Scenario(
+        "scaling-broadcast",
+        "50 clients: p99 of an echo during broadcasts to 10,000, over p99 without them",
+        Work("beside_broadcasts", "ws", 10_000, size=128),
+        "times",
+        LOWER,
+        ours_only=True,
+    ),
+)
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def chosen(words: list[str]) -> list[Scenario]:
+    """The scenarios with these names; `http`, `ws`, `ours` and `all` stand for several."""
+    return [scenario for scenario in SCENARIOS if any(_named(scenario, word) for word in words)]
+
+
+def _named(scenario: Scenario, word: str) -> bool:
+    if word == "ours":
+        return scenario.ours_only
+    return word in ("all", scenario.name) or (word == scenario.work.protocol and not scenario.ours_only)

@@ -1,0 +1,65 @@
+"""aiohttp: its compiled parsers on asyncio's own loop."""
+
+from __future__ import annotations
+
+import sys
+
+from aiohttp import WSMessage, WSMsgType, web
+
+everybody: set[web.WebSocketResponse] = set()
+
+
+async def hello(request: web.Request) -> web.Response:
+    return web.Response(text="Hello, world!")
+
+
+async def body_back(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read(), content_type="text/plain")
+
+
+async def accepted(request: web.Request) -> web.WebSocketResponse:
+    websocket = web.WebSocketResponse(compress=False, max_msg_size=16 * 2**20)
+    await websocket.prepare(request)
+    return websocket
+
+
+async def send(websocket: web.WebSocketResponse, message: WSMessage) -> None:
+    if message.type is WSMsgType.TEXT:
+        await websocket.send_str(message.data)
+    else:
+        await websocket.send_bytes(message.data)
+
+
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    websocket = await accepted(request)
+    async for message in websocket:
+        await send(websocket, message)
+    return websocket
+
+
+async def broadcast(request: web.Request) -> web.WebSocketResponse:
+    websocket = await accepted(request)
+    everybody.add(websocket)
+    try:
+        async for message in websocket:
+            for client in list(everybody):
+                await send_to(client, message)
+    finally:
+        everybody.discard(websocket)
+    return websocket
+
+
+async def send_to(client: web.WebSocketResponse, message: WSMessage) -> None:
+    try:
+        await send(client, message)
+    except ConnectionError:
+        everybody.discard(client)
+
+
+if __name__ == "__main__":
+    app = web.Application(client_max_size=16 * 2**20)
+    app.router.add_get("/", hello)
+    app.router.add_post("/echo", body_back)
+    app.router.add_get("/ws", echo)
+    app.router.add_get("/broadcast", broadcast)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=4096)

@@ -1,0 +1,74 @@
+"""The ASGI application that hypercorn and uvicorn serve."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Event = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+everybody: set[Send] = set()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await answer(scope["path"], receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await (echo if scope["path"] == "/ws" else broadcast)(receive, send)
+    else:
+        await start_and_stop(receive, send)
+
+
+async def start_and_stop(receive: Receive, send: Send) -> None:
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})
+
+
+async def answer(path: str, receive: Receive, send: Send) -> None:
+    body = b"Hello, world!" if path == "/" else await whole_body(receive)
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whole_body(receive: Receive) -> bytes:
+    parts = []
+    more = True
+    while more:
+        event = await receive()
+        parts.append(event.get("body", b""))
+        more = event.get("more_body", False)
+    return b"".join(parts)
+
+
+def reply(event: Event) -> Event:
+    return {"type": "websocket.send", "text": event.get("text"), "bytes": event.get("bytes")}
+
+
+async def echo(receive: Receive, send: Send) -> None:
+    while (event := await receive())["type"] == "websocket.receive":
+        await send(reply(event))
+
+
+async def broadcast(receive: Receive, send: Send) -> None:
+    everybody.add(send)
+    try:
+        while (event := await receive())["type"] == "websocket.receive":
+            message = reply(event)
+            for client in list(everybody):
+                await send_to(client, message)
+    finally:
+        everybody.discard(send)
+
+
+async def send_to(client: Send, message: Event) -> None:
+    try:
+        await client(message)
+    except Exception:  # each server has its own error for a client that has left
+        everybody.discard(client)

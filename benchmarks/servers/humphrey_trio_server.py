@@ -1,0 +1,54 @@
+"""humphrey_trio as its users write it: one app for HTTP, one WebSocket app for each WebSocket path."""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Message,
+    Request,
+    Response,
+    StatusCode,
+    async_websocket_handler,
+)
+
+
+def hello(request: Request) -> Response:
+    return Response(StatusCode.OK, "Hello, world!")
+
+
+def body_back(request: Request) -> Response:
+    return Response(StatusCode.OK, request.content)
+
+
+async def echo(stream: AsyncStream, message: Message, state: None) -> None:
+    await stream.send(message)
+
+
+async def everybody(stream: AsyncStream, message: Message, state: None) -> None:
+    await stream.broadcast(message)
+
+
+async def main(port: int) -> None:
+    echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
+    broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(everybody)
+    app = (
+        App()
+        .with_stateless_route("/", hello)
+        .with_stateless_route("/echo", body_back)
+        .with_websocket_route("/ws", async_websocket_handler(echo_app.connect_hook()))
+        .with_websocket_route("/broadcast", async_websocket_handler(broadcast_app.connect_hook()))
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.run, f"127.0.0.1:{port}")
+        nursery.start_soon(echo_app.run)
+        nursery.start_soon(broadcast_app.run)
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]))

@@ -1,0 +1,15 @@
+"""What both servers that run on hypercorn have in common."""
+
+from __future__ import annotations
+
+from hypercorn.config import Config
+
+
+def settings(port: int) -> Config:
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.backlog = 4096
+    config.keep_alive_max_requests = 10**9
+    config.keep_alive_timeout = 75
+    config.loglevel = "ERROR"
+    return config

@@ -1,0 +1,52 @@
+"""quart-trio, a framework, on hypercorn's trio worker."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import trio
+from hypercorn.trio import serve
+from quart import Websocket, request, websocket
+from quart_trio import QuartTrio
+
+from benchmarks.servers.hypercorn_settings import settings
+
+PLAIN = {"content-type": "text/plain"}
+
+app = QuartTrio(__name__)
+everybody: set[Websocket] = set()
+
+
+@app.get("/")
+async def hello() -> Any:
+    return "Hello, world!", 200, PLAIN
+
+
+@app.post("/echo")
+async def body_back() -> Any:
+    return await request.get_data(), 200, PLAIN
+
+
+@app.websocket("/ws")
+async def echo() -> None:
+    while True:
+        await websocket.send(await websocket.receive())
+
+
+@app.websocket("/broadcast")
+async def broadcast() -> None:
+    me = websocket._get_current_object()  # type: ignore[attr-defined]
+    await me.accept()
+    everybody.add(me)
+    try:
+        while True:
+            message = await me.receive()
+            for client in list(everybody):
+                await client.send(message)
+    finally:
+        everybody.discard(me)
+
+
+if __name__ == "__main__":
+    trio.run(serve, app, settings(int(sys.argv[1])))

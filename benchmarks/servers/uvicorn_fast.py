@@ -1,0 +1,26 @@
+"""uvicorn with its compiled set: httptools, uvloop and websockets."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from benchmarks.servers.asgi import app
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        http="httptools",
+        ws="websockets-sansio",
+        loop="uvloop",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
+        backlog=4096,
+        timeout_keep_alive=75,
+    )

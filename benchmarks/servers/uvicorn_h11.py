@@ -1,0 +1,25 @@
+"""uvicorn in pure Python: h11, wsproto and asyncio's own loop."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from benchmarks.servers.asgi import app
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        http="h11",
+        ws="wsproto",
+        loop="asyncio",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        ws_per_message_deflate=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+    )

@@ -1,0 +1,41 @@
+"""websockets with its asyncio server: WebSockets only."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+everybody: set[ServerConnection] = set()
+
+
+async def handle(websocket: ServerConnection) -> None:
+    assert websocket.request is not None
+    if websocket.request.path == "/ws":
+        async for message in websocket:
+            await websocket.send(message)
+        return
+    everybody.add(websocket)
+    try:
+        async for message in websocket:
+            broadcast(everybody, message)
+    finally:
+        everybody.discard(websocket)
+
+
+async def main(port: int) -> None:
+    async with serve(
+        handle,
+        "127.0.0.1",
+        port,
+        backlog=4096,
+        compression=None,
+        ping_interval=None,
+        max_size=16 * 2**20,
+    ) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
