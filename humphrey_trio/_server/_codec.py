@@ -181,7 +181,9 @@ class RequestReader:
         if not _TOKEN_START.match(buffer) and bytes(buffer) != b"\r":
             raise BadRequest("this is not HTTP")
         line_end = buffer.find(b"\r\n")
-        self._check_size(len(buffer), line_end if line_end >= 0 else len(buffer))
+        # A CR at the very end may be half of the line's end, which does not count.
+        line_size = line_end if line_end >= 0 else len(buffer) - buffer.endswith(b"\r")
+        self._check_size(len(buffer), line_size)
         if line_end >= 0 and not _REQUEST_LINE.fullmatch(buffer, 0, line_end):
             raise BadRequest("the request line is malformed")
         if buffer.count(b"\n") != buffer.count(b"\r\n"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 
@@ -15,6 +16,7 @@ import trio
 
 from .._app import App
 from .._http._limits import Timeouts
+from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
 from .._state import NO_STATE, State, StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, encode_message
@@ -178,14 +180,12 @@ class AsyncSender:
             False if no open stream of the app has that id.
         """
         stream = self._app._streams.get(stream_id)
-        if stream is None:
-            await trio.lowlevel.checkpoint()
-            return False
-        try:
-            await stream.send(message)
-        except ConnectionClosed:
-            return False
-        return True
+        if stream is not None:
+            with suppress(ConnectionClosed):
+                await stream.send(message)
+                return True
+        await trio.lowlevel.checkpoint()
+        return False
 
     async def broadcast(self, message: Sendable) -> None:
         """Send a message to every client that is connected when it begins.
@@ -257,7 +257,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._on_disconnect: DisconnectHandler[StreamState, State] | None = None
         self._streams: dict[int, AsyncStream[StreamState]] = {}
         self._broadcasting = trio.StrictFIFOLock()
-        self._turn = 0  # receivers of broadcasts since other tasks could run
+        self._turn = 0  # broadcasts and their receivers since other tasks could run
         self._sweeps = 1
         self._parting: set[trio.CancelScope] = set()
         self._parting_limit = inf
@@ -354,13 +354,15 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             raise RuntimeError("a WebSocket app runs once: its hook is closed when it has ended")
         self._ran = True
         try:
+            # Outside of the nursery, which would wrap what goes wrong in a group.
+            listeners = [] if self._address is None else await open_listeners([self._address])
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep, nursery)
                 nursery.start_soon(self._take_streams, nursery)
                 if self._address is None:
                     task_status.started(())
                 else:
-                    task_status.started(await nursery.start(self._own_http_app().run, self._address))
+                    task_status.started(await nursery.start(self._own_http_app()._server().run, listeners))
         finally:
             self._close_hook()
 
@@ -372,8 +374,10 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         while True:
             await self._wait_for_slot()
             websocket = await self._incoming.receive()
-            if not websocket.closed:
-                nursery.start_soon(self._serve, websocket)
+            if not websocket.closed and (stream := self._new_stream(websocket)) is not None:
+                # Before its task runs: the next look at the slots has to see it.
+                self._streams[stream.id] = stream
+                nursery.start_soon(self._serve, stream)
 
     async def _wait_for_slot(self) -> None:
         while self._max_connections is not None and len(self._streams) >= self._max_connections:
@@ -390,24 +394,20 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     # One stream...
 
-    async def _serve(self, websocket: WebsocketStream) -> None:
+    async def _serve(self, stream: AsyncStream[StreamState]) -> None:
         """The reader task of one stream, from its connect handler to its disconnect handler."""
-        websocket._take(self._limits, self._timeouts)
-        stream = self._new_stream(websocket)
-        if stream is None:
-            return
-        self._streams[stream.id] = stream
         try:
             with stream._scope:
                 await self._converse(stream)
         finally:
             del self._streams[stream.id]
-            websocket._leave()
+            stream._websocket._leave()
             if self._slot_freed is not None:
                 self._slot_freed.set()
             await self._part(stream)
 
     def _new_stream(self, websocket: WebsocketStream) -> AsyncStream[StreamState] | None:
+        websocket._take(self._limits, self._timeouts)
         state: Any = None
         try:
             if self._stream_state is not None:
@@ -485,9 +485,17 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         try:
             for stream in tuple(self._streams.values()):
                 stream._websocket._offer(frame)
-                self._turn += 1
-                if self._turn >= _BROADCAST_TURN:
-                    self._turn = 0
+                if self._turn_is_over():
                     await trio.lowlevel.checkpoint()
+            # The broadcast itself counts as well: one to nobody has to let somebody connect.
+            if self._turn_is_over():
+                await trio.lowlevel.checkpoint()
         finally:
             self._broadcasting.release()
+
+    def _turn_is_over(self) -> bool:
+        self._turn += 1
+        if self._turn < _BROADCAST_TURN:
+            return False
+        self._turn = 0
+        return True

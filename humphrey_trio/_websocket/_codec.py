@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, ParseFailed
 
@@ -114,11 +114,10 @@ class Decoder:
         if self._over:
             return None
         try:
-            while (frame := self._frames.process_buffer()) is not None:
+            while self._frame_begun() and (frame := self._frames.process_buffer()) is not None:
                 event = self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
                 if event is not None:
                     return event
-            self._check_declared()
         except ParseFailed as exc:
             return self._failure(int(exc.code), str(exc))
         except _Failed as exc:
@@ -133,15 +132,39 @@ class Decoder:
 
     # Messages...
 
+    def _frame_begun(self) -> bool:
+        """Whether a frame's header is there; what is wrong with it is refused before the payload comes."""
+        frames = self._frames
+        if frames.header is None and frames.parse_header():
+            assert frames.header is not None
+            if frames.header.opcode < Opcode.CLOSE:
+                self._check_sequence(frames.header.opcode)
+                self._count(frames.header.payload_len)
+        return frames.header is not None
+
+    def _check_sequence(self, opcode: Opcode) -> None:
+        if self._opcode is None:
+            if opcode is Opcode.CONTINUATION:
+                raise _Failed(PROTOCOL_ERROR, "a continuation without a message (RFC 6455, section 5.4)")
+            self._opcode = opcode
+        elif opcode is not Opcode.CONTINUATION:
+            raise _Failed(PROTOCOL_ERROR, "a message inside another (RFC 6455, section 5.4)")
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self._limits.max_message_size:
+            raise _Failed(TOO_BIG, f"the message is longer than {self._limits.max_message_size} bytes")
+        self._fragments += 1
+        if self._fragments > self._limits.max_fragments:
+            raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
+
     def _data(self, frame: Frame) -> Message | None:
         payload = frame.payload
         assert isinstance(payload, bytes)
-        self._check_sequence(frame.opcode)
-        self._count(len(payload), frame.frame_finished)
         finished = frame.frame_finished and frame.message_finished
         is_text = self._opcode is Opcode.TEXT
         if finished and not self._assembled:
-            message = Message(payload.decode() if is_text and self._utf8 is None else payload)
+            message = Message(payload.decode() if is_text else payload)
         else:
             self._assembled += payload
             if is_text:
@@ -153,34 +176,6 @@ class Decoder:
         self._opcode = self._utf8 = None
         self._size = self._fragments = 0
         return message
-
-    def _check_sequence(self, opcode: Opcode) -> None:
-        if self._opcode is None:
-            if opcode is Opcode.CONTINUATION:
-                raise _Failed(PROTOCOL_ERROR, "a continuation without a message (RFC 6455, section 5.4)")
-            self._opcode = opcode
-        elif opcode is not Opcode.CONTINUATION:
-            raise _Failed(PROTOCOL_ERROR, "a message inside another (RFC 6455, section 5.4)")
-
-    def _count(self, size: int, frame_finished: bool) -> None:
-        self._size += size
-        if self._size > self._limits.max_message_size:
-            self._refuse_size()
-        if frame_finished:
-            self._fragments += 1
-            if self._fragments > self._limits.max_fragments:
-                raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
-
-    def _check_declared(self) -> None:
-        """Refuse a frame by its header, before its payload comes."""
-        header = self._frames.header
-        if header is None or header.opcode >= Opcode.CLOSE:
-            return
-        if self._size + header.payload_len - self._frames.payload_consumed > self._limits.max_message_size:
-            self._refuse_size()
-
-    def _refuse_size(self) -> NoReturn:
-        raise _Failed(TOO_BIG, f"the message is longer than {self._limits.max_message_size} bytes")
 
     def _check_utf8(self, payload: bytes, finished: bool) -> None:
         """Refuse bad text as it arrives, not only at its end."""

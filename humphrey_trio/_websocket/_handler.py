@@ -110,11 +110,12 @@ class HookRoute(Lender):
 
     async def _place(self, stream: WebsocketStream) -> bool:
         try:
-            self._hook.send_nowait(stream)
-        except trio.WouldBlock:
-            with trio.move_on_after(self._place_timeout) as scope:
-                await self._hook.send(stream)
-            return not scope.cancelled_caught
+            try:
+                self._hook.send_nowait(stream)
+            except trio.WouldBlock:
+                with trio.move_on_after(self._place_timeout) as scope:
+                    await self._hook.send(stream)
+                return not scope.cancelled_caught
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True

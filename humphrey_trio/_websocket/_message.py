@@ -57,7 +57,7 @@ class Message:
 
     def __repr__(self) -> str:
         shown = repr(self._data)
-        return f"Message({shown if len(shown) <= 80 else shown[:76] + '...' + shown[0]})"
+        return f"Message({shown if len(shown) <= 80 else shown[:76] + '...' + shown[-1]})"
 
 
 def _copied(data: bytearray | memoryview) -> bytes:
