@@ -36,7 +36,7 @@ class Headers:
     def __init__(self, fields: HeadersLike = ()) -> None:
         self._wire = None
         if isinstance(fields, Headers):
-            self._fields = fields._fields
+            self._fields, self._wire = fields._fields, fields._wire
             return
         pairs: Iterable[tuple[str, str]] = (
             cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields

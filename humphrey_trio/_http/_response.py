@@ -7,6 +7,7 @@ from ._status import reason_phrase
 
 # RFC 9112, section 6: a message says its length once, and the server is the one who knows it.
 _FRAMING = "Transfer-Encoding"
+_NO_HEADERS = Headers()
 
 
 class Response:
@@ -32,7 +33,7 @@ class Response:
         self._status = int(status)
         self._is_text = isinstance(content, str)
         self._content = content.encode() if isinstance(content, str) else bytes(content)
-        self._headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self._headers = Headers(headers) if headers else _NO_HEADERS
         if self._content and self._status in (204, 205, 304):
             raise ValueError(f"a {self._status} response has no body (RFC 9110, section 15)")
         if self._headers and _FRAMING in self._headers:

@@ -13,6 +13,7 @@ import re
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import cast
 
 import h11
 
@@ -127,10 +128,10 @@ class RequestReader:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
         try:
             self._h11.receive_data(raw)
-            event = self._h11.next_event()
+            # A whole head is a request or an error; isinstance would ask the ABC that h11's events have.
+            event = cast("h11.Request", self._h11.next_event())
         except h11.RemoteProtocolError as exc:
             raise BadRequest(str(exc), exc.error_status_hint) from exc
-        assert isinstance(event, h11.Request)
         return _head(event, raw.lower(), version)
 
     def next_body(self) -> bytes | None:
@@ -349,9 +350,9 @@ class ResponseWriter:
         return self._date
 
 
-def encode_switch(headers: Headers) -> bytes:
+def encode_switch(fields: bytes, extra: Headers) -> bytes:
     """A 101 with these header fields, which ends HTTP on a connection (RFC 9110, section 15.2.2)."""
-    return b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % headers.to_wire()
+    return b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n" % (fields, extra.to_wire())
 
 
 # --------------------------------------------------------------------------------------- the client's side

@@ -113,6 +113,8 @@ def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) 
         if family == socket.AF_INET6:
             # The same address for IPv4 is another one here, and may be listened on beside it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Small frames leave at once; the connections inherit it from here.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(sockaddr)
         sock.listen(_BACKLOG)
     except BaseException:

@@ -90,8 +90,6 @@ class SocketTransport(Transport):
         self.peer = peer
         self._socket = sock
         sock.setblocking(False)
-        with suppress(OSError):  # a Unix socket has no such option
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fileno = sock.fileno()
 
     async def receive_some(self) -> bytes:

@@ -22,6 +22,7 @@ from .._state import NO_STATE, State, StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, encode_message
 from ._errors import ConnectionClosed, LinkError
 from ._handler import async_websocket_handler
+from ._handshake import allowed_origins
 from ._limits import StreamLimits
 from ._message import Message
 from ._stream import WebsocketStream
@@ -239,7 +240,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         stream_state: Callable[[WebsocketStream], StreamState] | None = None,
         max_connections: int | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
-        origins: Collection[str] | None = None,
+        origins: str | Collection[str] | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
         if max_connections is not None and max_connections < 1:
@@ -251,7 +252,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._limits = StreamLimits(**options)
         self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
         self._address: str | None = _DEFAULT_ADDRESS
-        self._origins = origins
+        self._origins = allowed_origins(origins)
         self._on_connect: ConnectHandler[StreamState, State] | None = None
         self._on_message: MessageHandler[StreamState, State] | None = None
         self._on_disconnect: DisconnectHandler[StreamState, State] | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._state import State
-from ._handshake import Lender, Upgrade, unavailable
+from ._handshake import Upgrade, allowed_origins, unavailable
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 
@@ -25,7 +25,7 @@ _DEFAULT_LIMITS = StreamLimits()
 def websocket_handler(
     handler: Callable[[WebsocketStream, State], Awaitable[object]],
     *,
-    origins: Collection[str] | None = None,
+    origins: str | Collection[str] | None = None,
     **options: Unpack[StreamOptions],
 ) -> WebsocketRoute[State]:
     """A websocket route that gives each connection to a coroutine of its own.
@@ -42,6 +42,7 @@ def websocket_handler(
         ValueError: an option is invalid.
     """
     StreamLimits(**options)
+    allowed_origins(origins)
 
     async def route(upgrade: Upgrade, state: State) -> Response | None:
         stream = await upgrade.accept(origins=origins, **options)
@@ -54,7 +55,7 @@ def websocket_handler(
 def async_websocket_handler(
     hook: trio.MemorySendChannel[WebsocketStream],
     *,
-    origins: Collection[str] | None = None,
+    origins: str | Collection[str] | None = None,
     place_timeout: float = 1.0,
     take_timeout: float = 10.0,
 ) -> HookRoute:
@@ -73,25 +74,27 @@ def async_websocket_handler(
             is closed with 1013.
 
     Raises:
-        ValueError: a timeout is not above zero.
+        ValueError: a timeout is not above zero, or an origin is none.
     """
     if not place_timeout > 0 or not take_timeout > 0:
         raise ValueError("place_timeout and take_timeout are seconds above zero")
-    return HookRoute(hook, origins, place_timeout, take_timeout)
+    return HookRoute(hook, allowed_origins(origins), place_timeout, take_timeout)
 
 
-class HookRoute(Lender):
+class HookRoute:
     """What ``async_websocket_handler`` returns: a websocket route for any state.
 
     A route of your own may end in it: ``return await hook_route(upgrade, state)``.
     """
+
+    lends = True  # to the connection task: the stream is somebody else's when this returns
 
     __slots__ = ("_hook", "_origins", "_place_timeout", "_take_timeout")
 
     def __init__(
         self,
         hook: trio.MemorySendChannel[WebsocketStream],
-        origins: Collection[str] | None,
+        origins: frozenset[str] | None,
         place_timeout: float,
         take_timeout: float,
     ) -> None:

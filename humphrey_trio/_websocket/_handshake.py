@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from abc import ABC, abstractmethod
+import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -37,11 +37,13 @@ logger = logging.getLogger("humphrey_trio.websocket")
 #: For ``origins``: a page of any origin may connect.
 ANY_ORIGIN = "*"
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _VERSION = "13"
 _KEY_BYTES = 16
 _RETRY_AFTER_SECONDS = 1
 _NO_HEADERS = Headers()
+_SWITCH_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
 
 _State = TypeVar("_State")
 
@@ -85,18 +87,33 @@ def _single(headers: Headers, name: str) -> str:
     return values[0]
 
 
-def check_origin(request: Request, origins: Collection[str] | None) -> None:
+def allowed_origins(origins: str | Collection[str] | None) -> frozenset[str] | None:
+    """The origins that a route lets in, checked; None for the page's own host.
+
+    Raises:
+        ValueError: one is neither ``ANY_ORIGIN`` nor a scheme and a host.
+    """
+    if origins is None:
+        return None
+    allowed = frozenset(origin.lower() for origin in ([origins] if isinstance(origins, str) else origins))
+    for origin in allowed:
+        if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin: write 'https://example.com', without a path")
+    return allowed
+
+
+def check_origin(request: Request, origins: frozenset[str] | None) -> None:
     """Let only the pages of some origins connect; clients other than browsers send no Origin and pass.
 
     Args:
         request: the opening handshake.
-        origins: as for ``Upgrade.accept``.
+        origins: what ``allowed_origins`` made of them.
 
     Raises:
         HandshakeError: with 403 (RFC 6455, section 10.2).
     """
     given = request.headers.get("Origin")
-    if given is None or (origins is not None and (ANY_ORIGIN in origins or given in origins)):
+    if given is None or (origins is not None and (ANY_ORIGIN in origins or given.lower() in origins)):
         return
     if origins is None and _is_same_origin(given, request.headers.get("Host", "")):
         return
@@ -143,7 +160,7 @@ class Upgrade:
     async def accept(
         self,
         *,
-        origins: Collection[str] | None = None,
+        origins: str | Collection[str] | None = None,
         headers: HeadersLike = (),
         **options: Unpack[StreamOptions],
     ) -> WebsocketStream:
@@ -155,7 +172,7 @@ class Upgrade:
 
         Args:
             origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those
-                of the host they connect to, ``{ANY_ORIGIN}`` for all.
+                of the host they connect to, ``ANY_ORIGIN`` for all.
             headers: further header fields of the 101.
             **options: bounds of the stream, as in ``StreamLimits``.
 
@@ -165,13 +182,13 @@ class Upgrade:
             ValueError: an option or a header is invalid.
         """
         extra = Headers(headers)
-        stream = self._prepare(origins, StreamLimits(**options))
+        stream = self._prepare(allowed_origins(origins), StreamLimits(**options))
         stream._own_reader()
         self._complete(extra)
         await trio.lowlevel.checkpoint()
         return stream
 
-    def _prepare(self, origins: Collection[str] | None, limits: StreamLimits) -> WebsocketStream:
+    def _prepare(self, origins: frozenset[str] | None, limits: StreamLimits) -> WebsocketStream:
         """The stream before its handshake is answered: what is sent on it waits."""
         if self._stream is not None:
             raise RuntimeError("this upgrade was accepted before")
@@ -182,9 +199,8 @@ class Upgrade:
     def _complete(self, extra: Headers = _NO_HEADERS) -> bool:
         """Answer the handshake; False if the stream was closed before."""
         assert self._stream is not None
-        token = generate_accept_token(self._key.encode("ascii")).decode("ascii")
-        switch = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", token)]
-        opened = self._stream._open(encode_switch(Headers([*switch, *extra])))
+        token = generate_accept_token(self._key.encode("ascii"))
+        opened = self._stream._open(encode_switch(_SWITCH_FIELDS % token, extra))
         if self._decided is not None:
             self._decided.set()
         return opened
@@ -198,16 +214,6 @@ def unavailable(reason: str) -> Response:
 # ---------------------------------------------------------------------------------------------- running
 
 
-class Lender(ABC):
-    """A websocket route that gives its stream away and returns at once, so it needs no task of its own."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
-        """Decide, and lend the stream or refuse."""
-
-
 async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
     """Run a route in the connection task, and keep its stream until it has ended.
 
@@ -217,7 +223,8 @@ async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
     Raises:
         Exception: what the route raised before it accepted, HandshakeError among it.
     """
-    if not isinstance(route, Lender):
+    # A route that gives its stream away returns at once, and needs no task of its own.
+    if not getattr(route, "lends", False):
         return await _run_beside(route, upgrade, state)
     refusal = await route(upgrade, state)
     if refusal is None and upgrade._stream is not None:
