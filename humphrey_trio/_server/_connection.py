@@ -133,7 +133,8 @@ class HttpConnection:
         self._reader.receive(takeover.rest)
         self._served = True
         self._deadline.at = inf
-        return await self._guard(self._put_response(refusal, head_only=False, close=takeover.close))
+        head_only = takeover.request.method == "HEAD"
+        return await self._guard(self._put_response(refusal, head_only=head_only, close=takeover.close))
 
     async def _guard(self, close: bool) -> Takeover | None:
         self._deadline.expire = self._scope.cancel

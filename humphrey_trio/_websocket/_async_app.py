@@ -22,6 +22,7 @@ from .._state import NO_STATE, State, StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, encode_message
 from ._errors import ConnectionClosed, LinkError
 from ._handler import async_websocket_handler
+from ._handshake import check_origins
 from ._limits import StreamLimits
 from ._message import Message
 from ._stream import WebsocketStream
@@ -229,7 +230,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
-        ValueError: an option is invalid.
+        ValueError, TypeError: an option is invalid.
     """
 
     def __init__(
@@ -244,6 +245,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
+        check_origins(origins)
         self._state = state
         self._stream_state = stream_state
         self._max_connections = max_connections

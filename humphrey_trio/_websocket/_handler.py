@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._state import State
-from ._handshake import Lender, Upgrade, unavailable
+from ._handshake import Lender, Upgrade, check_origins, unavailable
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 
@@ -39,8 +39,9 @@ def websocket_handler(
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
-        ValueError: an option is invalid.
+        ValueError, TypeError: an option is invalid.
     """
+    check_origins(origins)
     StreamLimits(**options)
 
     async def route(upgrade: Upgrade, state: State) -> Response | None:
@@ -74,7 +75,9 @@ def async_websocket_handler(
 
     Raises:
         ValueError: a timeout is not above zero.
+        TypeError: ``origins`` is a string.
     """
+    check_origins(origins)
     if not place_timeout > 0 or not take_timeout > 0:
         raise ValueError("place_timeout and take_timeout are seconds above zero")
     return HookRoute(hook, origins, place_timeout, take_timeout)
