@@ -85,7 +85,7 @@ async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for address in wanted:
-            listeners += await _open(address)
+            await _open(address, listeners)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -93,16 +93,20 @@ async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
     return listeners
 
 
-async def _open(address: Address) -> list[Listener]:
+async def _open(address: Address, listeners: list[Listener]) -> None:
+    """Add the listeners of one address, one by one, so that none is forgotten when the next fails."""
     try:
         if address.host.startswith(UNIX_PREFIX):
-            return [_open_unix(address)]
+            listeners.append(_open_unix(address))
+            return
         found = await trio.socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        return [_open_tcp(family, sockaddr) for family, _, _, _, sockaddr in found]
+        for family, _, _, _, sockaddr in found:
+            listeners.append(_open_tcp(family, sockaddr))
     except OSError as exc:
-        raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror}") from exc
+        # A path that is too long is an OSError without an errno.
+        raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
 def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) -> Listener:
@@ -286,7 +290,9 @@ class HttpServer:
 
     async def _wait_for_slot(self) -> None:
         while self._is_full():
-            self._slot_freed = trio.Event()
+            # One event for all listeners that wait, or only the last of them would be woken.
+            if self._slot_freed.is_set():
+                self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
     async def _sweep(self) -> None:

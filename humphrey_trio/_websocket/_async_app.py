@@ -230,7 +230,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
-        ValueError: an option is invalid.
+        ValueError, TypeError: an option is invalid.
     """
 
     def __init__(

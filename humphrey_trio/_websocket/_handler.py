@@ -39,7 +39,7 @@ def websocket_handler(
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
-        ValueError: an option is invalid.
+        ValueError, TypeError: an option is invalid.
     """
     StreamLimits(**options)
     allowed_origins(origins)

@@ -179,7 +179,7 @@ class Upgrade:
         Raises:
             HandshakeError: the page's origin may not connect; let it pass, and the client gets its status.
             RuntimeError: the upgrade was accepted before.
-            ValueError: an option or a header is invalid.
+            ValueError, TypeError: an option or a header is invalid.
         """
         extra = Headers(headers)
         stream = self._prepare(allowed_origins(origins), StreamLimits(**options))
@@ -259,18 +259,20 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
             return None
     if error is not None:
         raise error
+    if not isinstance(refusal, Response):
+        raise TypeError(f"a websocket route that has neither accepted nor refused returned {refusal!r}")
     return refusal
 
 
 def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -> None:
     """Close the stream of a route that has ended, and report what cannot be answered any more."""
     stream = upgrade._stream
-    if stream is None or not stream._is_open or not stream._has_own_reader:
+    if stream is None or not stream._is_open:
         return
     if refusal is not None:
         logger.error("the route of %r returned %r after it had accepted", stream, refusal)
-    if error is None or (stream.closed and isinstance(error, ConnectionClosed)):
-        stream._close(NORMAL, "")
-    else:
+    failed = error is not None and not (stream.closed and isinstance(error, ConnectionClosed))
+    if failed:
         logger.error("the handler of %r failed", stream, exc_info=error)
-        stream._close(INTERNAL_ERROR, "")
+    if stream._has_own_reader:  # else it was given away
+        stream._close(INTERNAL_ERROR if failed else NORMAL, "")

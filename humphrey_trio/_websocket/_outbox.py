@@ -166,8 +166,8 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        if self._queue or self._ended:
-            self._queue.insert(0, head)
+        if self._ended or self._has_frames():
+            self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
             self._queued_bytes += len(head)
             self._call_writer()
         else:
