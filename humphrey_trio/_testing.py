@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -133,8 +133,17 @@ class HttpClient:
         if self._stream is None or not self._codec.reusable:
             await self._aclose()
             self._stream, self._codec = self._connect(), ClientCodec()
-        await self._stream.send_all(self._codec.request(method, target, fields, body))
-        return _response(*await _read_response(self._stream, self._codec))
+        stream = self._stream
+        try:
+            await stream.send_all(self._codec.request(method, target, fields, body))
+            return _response(*await _read_response(stream, self._codec))
+        except BaseException as exc:
+            # Half an exchange leaves a connection that serves no other.
+            self._stream = None
+            await trio.aclose_forcefully(stream)
+            if isinstance(exc, trio.BrokenResourceError):
+                raise ConnectionError("the server has closed the connection") from None
+            raise
 
     async def get(self, target: str, *, headers: HeadersLike = ()) -> Response:
         """``request("GET", ...)``."""
@@ -256,7 +265,8 @@ class WebsocketClient:
     async def _say_close(self, code: int, reason: str) -> None:
         if not self._closing:
             self._closing = True
-            await self._send(self._encoder.close(code, reason))
+            with suppress(ConnectionClosed):  # whoever has left needs no Close
+                await self._send(self._encoder.close(code, reason))
 
 
 async def _open_websocket(stream: trio.abc.Stream, path: str, headers: HeadersLike) -> tuple[Headers, bytes]:

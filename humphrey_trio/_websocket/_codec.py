@@ -266,6 +266,10 @@ def _frame(opcode: Opcode, payload: bytes) -> bytes:
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
+#: A Close frame without a code, as an answer to another.
+EMPTY_CLOSE = _frame(Opcode.CLOSE, b"")
+
+
 def encode_message(message: Sendable) -> bytes:
     """The frame of a whole message.
 
@@ -299,13 +303,11 @@ def encode_pong(payload: bytes) -> bytes:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A Close frame; without a payload for ``NO_CODE``, which never stands on the wire.
+    """A Close frame with a code.
 
     Raises:
         ValueError: the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
     """
-    if code == NO_CODE and not reason:
-        return _frame(Opcode.CLOSE, b"")
     if not may_be_sent(code):
         raise ValueError(f"{code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()

@@ -37,7 +37,7 @@ logger = logging.getLogger("humphrey_trio.websocket")
 #: For ``origins``: a page of any origin may connect.
 ANY_ORIGIN = "*"
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _VERSION = "13"
 _KEY_BYTES = 16

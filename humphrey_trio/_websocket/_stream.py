@@ -17,6 +17,7 @@ import trio
 from .._server._transport import linger
 from ._codec import (
     ABNORMAL,
+    EMPTY_CLOSE,
     GOING_AWAY,
     NO_CODE,
     NORMAL,
@@ -281,7 +282,7 @@ class WebsocketStream:
                 self._lose()
         elif isinstance(event, Close):
             self._heard_end = True
-            self._close(event.code, event.reason if event.code != NO_CODE else "")
+            self._close(event.code, event.reason)
             self._end_reading()
         elif isinstance(event, Failure):
             self._close(event.code, event.reason)
@@ -343,7 +344,8 @@ class WebsocketStream:
         self._closed = ConnectionClosed(code, reason)
         self._close_by = trio.current_time() + self._timeouts.close
         self._set_deadline()
-        self._outbox.end(encode_close(code, reason), drop_queue=drop_queue)
+        close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
+        self._outbox.end(close, drop_queue=drop_queue)
         self._tell_news()
 
     def _lose(self) -> None:
