@@ -40,7 +40,10 @@ class Transport(ABC):
 
     @abstractmethod
     async def receive_some(self) -> bytes:
-        """Some bytes, at most ``CHUNK``; empty at the peer's end of file. Always a checkpoint."""
+        """Some bytes, at most ``CHUNK``; empty at the peer's end of file.
+
+        Always a checkpoint, but for the first bytes of a socket if they are there already.
+        """
 
     @abstractmethod
     def send_now(self, data: bytes | memoryview) -> int:
@@ -84,21 +87,26 @@ class Transport(ABC):
 class SocketTransport(Transport):
     """A connected, non-blocking socket, which it owns."""
 
-    __slots__ = ("_fileno", "_socket")
+    __slots__ = ("_fileno", "_is_new", "_socket")
 
     def __init__(self, sock: socket.socket, peer: Address) -> None:
         self.peer = peer
         self._socket = sock
         sock.setblocking(False)
         self._fileno = sock.fileno()
+        self._is_new = True
 
     async def receive_some(self) -> bytes:
         while True:
             self._check_open()
-            await trio.lowlevel.wait_readable(self._fileno)
+            # A newcomer has mostly sent its request by the time it is accepted; then there is nothing to wait for.
+            if self._is_new:
+                self._is_new = False
+            else:
+                await trio.lowlevel.wait_readable(self._fileno)
             try:
                 return self._socket.recv(CHUNK)
-            except BlockingIOError:  # a wake-up without data; rare, but allowed
+            except BlockingIOError:
                 continue
             except OSError as exc:
                 raise self._failure() from exc

@@ -374,7 +374,10 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     async def _take_streams(self, nursery: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
-            websocket = await self._incoming.receive()
+            try:
+                websocket = self._incoming.receive_nowait()
+            except trio.WouldBlock:
+                websocket = await self._incoming.receive()
             if not websocket.closed and (stream := self._new_stream(websocket)) is not None:
                 # Before its task runs: the next look at the slots has to see it.
                 self._streams[stream.id] = stream
