@@ -202,6 +202,7 @@ class _Service(Generic[State]):
         route = None if subapp is None else subapp._routes.find(path)
         return app._routes.find(path) if route is None else route
 
+    @trio.lowlevel.disable_ki_protection
     async def respond(self, request: Request, resource: HttpRoute) -> Response:
         try:
             return await _settle(resource.call(request, self._app._state))
@@ -209,6 +210,7 @@ class _Service(Generic[State]):
             logger.exception("the handler of %s %s failed", request.method, request.path)
             return await self.refuse(500, request, exc)
 
+    @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
         try:
             return await _settle(self._app._error_handler(status, request, exception))

@@ -1,6 +1,7 @@
 """Listening sockets, and the tasks behind them: a server is its accept loops, its connections and one sweep.
 
-It opens and closes listeners and connections, and speaks no protocol itself.
+It opens and closes listeners and connections, and speaks no protocol itself. Its tasks are protected from
+KeyboardInterrupt: Ctrl-C is raised in handlers, or in the main task, and never tears what is half done here.
 """
 
 from __future__ import annotations
@@ -209,6 +210,7 @@ class HttpServer:
             for listener in listeners:
                 listener.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(self, transport: Transport) -> None:
         """One connection, from beginning to end; the transport is closed whatever happens."""
         settings = self._settings
@@ -231,6 +233,7 @@ class HttpServer:
 
     # Accepting...
 
+    @trio.lowlevel.enable_ki_protection
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
@@ -255,6 +258,7 @@ class HttpServer:
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
             connections.start_soon(self._serve_socket, sock, peer)
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve_socket(self, sock: socket.socket, peer: Address) -> None:
         try:
             if self._tls is None:
@@ -295,6 +299,7 @@ class HttpServer:
                 self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_INTERVAL)

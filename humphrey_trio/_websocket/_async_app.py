@@ -20,7 +20,7 @@ from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
 from .._state import NO_STATE, State, StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, encode_message
-from ._errors import ConnectionClosed, LinkError
+from ._errors import ConnectionClosed, LinkError, tells_the_end
 from ._handler import async_websocket_handler
 from ._handshake import allowed_origins
 from ._limits import StreamLimits
@@ -64,6 +64,7 @@ class AsyncStream(Generic[StreamState]):
 
     # What the app does with it...
 
+    @trio.lowlevel.enable_ki_protection
     async def _next(self) -> Message | None:
         """The next message for a handler; None when there will be none."""
         if self._helper is not None:
@@ -150,6 +151,7 @@ class _Helper:
         self._scope = trio.CancelScope()
         self._done = trio.Event()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         try:
             with self._scope:
@@ -371,6 +373,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         route = async_websocket_handler(self._hook, origins=self._origins)
         return App(timeouts=self._timeouts).with_websocket_route("/*", route)
 
+    @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
@@ -398,6 +401,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     # One stream...
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self, stream: AsyncStream[StreamState]) -> None:
         """The reader task of one stream, from its connect handler to its disconnect handler."""
         try:
@@ -425,6 +429,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         websocket._on_gone = stream._client_left
         return stream
 
+    @trio.lowlevel.disable_ki_protection
     async def _converse(self, stream: AsyncStream[StreamState]) -> None:
         websocket, handler = stream._websocket, self._on_message
         try:
@@ -440,13 +445,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 stream._busy_since = 0
         except Exception as exc:
             stream._busy_since = 0
-            if not (websocket.closed and isinstance(exc, ConnectionClosed)):
+            if not (websocket.closed and tells_the_end(exc)):
                 logger.exception("a handler of %r failed", stream)
             websocket._close(INTERNAL_ERROR, "")
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
                 pass
 
+    @trio.lowlevel.disable_ki_protection
     async def _part(self, stream: AsyncStream[StreamState]) -> None:
         """Run the disconnect handler, whatever is cancelled; an app that ends bounds its time."""
         if self._on_disconnect is None:
@@ -465,6 +471,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     # All streams...
 
+    @trio.lowlevel.enable_ki_protection
     async def _sweep(self, nursery: trio.Nursery) -> None:
         """Look after slow handlers, until the app is cancelled; then the disconnect handlers have to hurry."""
         try:
@@ -479,6 +486,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             for scope in self._parting:
                 scope.deadline = self._parting_limit
 
+    @trio.lowlevel.enable_ki_protection
     async def _broadcast(self, message: Sendable) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         frame = encode_message(message)

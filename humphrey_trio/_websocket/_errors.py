@@ -50,5 +50,12 @@ class ConnectionClosed(WebsocketError):
         return f"closed with {self.code}{': ' if self.reason else ''}{self.reason}"
 
 
+def tells_the_end(error: Exception) -> bool:
+    """Whether an exception says nothing but that a stream is closed, be it in the group of a nursery."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(ConnectionClosed)[1] is None
+    return isinstance(error, ConnectionClosed)
+
+
 class LinkError(WebsocketError):
     """An application is linked to its HTTP app in another way than the call needs."""

@@ -20,7 +20,7 @@ from .._http._headers import Headers
 from .._http._response import Response
 from .._server._codec import encode_switch, tokens
 from ._codec import INTERNAL_ERROR, NORMAL
-from ._errors import ConnectionClosed, HandshakeError
+from ._errors import HandshakeError, tells_the_end
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 
@@ -271,7 +271,7 @@ def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -
         return
     if refusal is not None:
         logger.error("the route of %r returned %r after it had accepted", stream, refusal)
-    failed = error is not None and not (stream.closed and isinstance(error, ConnectionClosed))
+    failed = error is not None and not (stream.closed and tells_the_end(error))
     if failed:
         logger.error("the handler of %r failed", stream, exc_info=error)
     if stream._has_own_reader:  # else it was given away

@@ -139,6 +139,7 @@ class WebsocketStream:
 
     # ------------------------------------------------------------------------------------------ sending
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, message: Sendable) -> None:
         """Send a message; a str goes as text, bytes go as binary.
 
@@ -295,6 +296,7 @@ class WebsocketStream:
 
     # Reading ahead...
 
+    @trio.lowlevel.enable_ki_protection
     async def _read_ahead(self) -> None:
         """Read for a receiver that is busy, until the end; while enough is there, do not read."""
         ahead = self._ahead

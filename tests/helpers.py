@@ -1,0 +1,333 @@
+"""What several test modules need: apps that serve without sockets, and clients on any stream."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import trio
+import trio.testing
+
+from humphrey_trio import App, AsyncWebsocketApp, ConnectionClosed, async_websocket_handler
+from humphrey_trio._server._transport import StreamTransport
+from humphrey_trio._testing import _open_websocket
+from humphrey_trio.http import Address, Headers
+from humphrey_trio.testing import WebsocketClient
+
+#: Seconds after which a test has hung; in virtual time they cost nothing.
+PATIENCE = 120
+
+
+@asynccontextmanager
+async def linked(websocket_app: AsyncWebsocketApp[Any, Any], path: str = "/") -> AsyncGenerator[App]:
+    """An App that leads to a WebSocket app, which runs until the end of the block."""
+    app = App().with_websocket_route(path, async_websocket_handler(websocket_app.connect_hook()))
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(websocket_app.run)
+            yield app
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def served_in_memory(
+    app: App[Any],
+    stream_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair,
+) -> AsyncGenerator[Callable[[], trio.abc.Stream]]:
+    """Serve an app on pairs of streams; what it gives makes a connection and returns the client's end."""
+    async with trio.open_nursery() as nursery:
+        server = app._server()
+        await nursery.start(server.run)
+
+        def connect() -> trio.abc.Stream:
+            ours, theirs = stream_pair()
+            nursery.start_soon(server.serve, StreamTransport(theirs, Address("memory")))
+            return ours
+
+        yield connect
+        nursery.cancel_scope.cancel()
+
+
+async def open_websocket(
+    stream: trio.abc.Stream, path: str = "/", headers: Mapping[str, str] = MappingProxyType({})
+) -> WebsocketClient:
+    """Do the handshake on a stream; raises HandshakeError if it is refused."""
+    return WebsocketClient(stream, *await _open_websocket(stream, path, headers))
+
+
+async def vanish(client: WebsocketClient) -> None:
+    """Leave without a Close frame, as a client does whose network is gone."""
+    client._closed = ConnectionClosed(1006)
+    await trio.aclose_forcefully(client._stream)
+
+
+# ------------------------------------------------------------------------------- WebSockets on the wire
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
+
+HANDSHAKE_FIELDS = (
+    ("Host", "testserver"),
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)
+
+
+def request_bytes(line: str, fields: Iterable[tuple[str, str]] = HANDSHAKE_FIELDS) -> bytes:
+    """A request's head; by default with the fields of an opening handshake."""
+    return "".join([f"{line}\r\n", *(f"{name}: {value}\r\n" for name, value in fields), "\r\n"]).encode("latin-1")
+
+
+def client_frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
+    """A frame as a client sends it, masked; ``rsv`` is the three reserved bits."""
+    mask = b"\x69\x00\x5a\xff"
+    first, size = (fin << 7) | (rsv << 4) | opcode, len(payload)
+    if size < 126:
+        header = bytes((first, 0x80 | size))
+    elif size < 2**16:
+        header = bytes((first, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, 0xFF)) + size.to_bytes(8, "big")
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+    return header + mask + (int.from_bytes(payload, "big") ^ key).to_bytes(size, "big")
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A client's Close frame."""
+    return client_frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
+
+
+def split_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """The whole frames at the start of what a server sent, as opcode and payload, and what is left over.
+
+    It asserts what holds for every frame of this server: final, no reserved bit, no mask.
+    """
+    frames: list[tuple[int, bytes]] = []
+    end = 0
+    while len(data) >= end + 2:
+        opcode, size, start = data[end] & 0x0F, data[end + 1], end + 2
+        assert data[end] == 0x80 | opcode
+        assert size < 128
+        if size > 125:
+            start += 2 if size == 126 else 8
+            size = int.from_bytes(data[end + 2 : start], "big")
+        if len(data) < start + size:
+            break
+        end = start + size
+        frames.append((opcode, data[start:end]))
+    return frames, data[end:]
+
+
+class Reply(NamedTuple):
+    """An HTTP response as a client sees it."""
+
+    status: int
+    headers: Headers
+    content: bytes
+
+
+class RawClient:
+    """A client that sends any bytes and shows what comes back, HTTP replies, then frames; it answers nothing."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._received = b""
+        self._frames: deque[tuple[int, bytes]] = deque()
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        await self.stream.send_all(data)
+
+    async def open(self, path: str = "/") -> RawClient:
+        """Do the handshake, which has to succeed."""
+        await self.send(request_bytes(f"GET {path} HTTP/1.1"))
+        assert (await self.reply()).status == 101
+        return self
+
+    async def reply(self) -> Reply:
+        """The next HTTP reply; EOFError if there is none."""
+        while b"\r\n\r\n" not in self._received:
+            await self._fill()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").split("\r\n")
+        headers = Headers([(name, value) for name, _, value in (field.partition(": ") for field in lines)])
+        size = int(headers.get("Content-Length", "0"))
+        while len(self._received) < size:
+            await self._fill()
+        content, self._received = self._received[:size], self._received[size:]
+        return Reply(int(line.split(" ")[1]), headers, content)
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame, as opcode and payload; EOFError if the connection has ended."""
+        while not self._frames:
+            frames, self._received = split_frames(self._received)
+            self._frames.extend(frames)
+            if not frames:
+                await self._fill()
+        return self._frames.popleft()
+
+    async def close_code(self) -> int:
+        """The code of the next frame, which is a Close."""
+        opcode, payload = await self.frame()
+        assert opcode == CLOSE
+        return int.from_bytes(payload[:2], "big")
+
+    async def rest(self) -> list[tuple[int, bytes]]:
+        """All frames up to the end of the connection."""
+        frames: list[tuple[int, bytes]] = []
+        with suppress(EOFError):
+            while True:
+                frames.append(await self.frame())
+        return frames
+
+    async def at_end(self) -> bool:
+        """Whether the connection ends without another byte."""
+        return not self._frames and not self._received and not await self.stream.receive_some()
+
+    async def _fill(self) -> None:
+        data = await self.stream.receive_some()
+        if not data:
+            raise EOFError(f"the connection has ended behind {self._received!r}")
+        self._received += data
+
+
+# ------------------------------------------------------------------------------ programs of their own
+
+ROOT = Path(__file__).parent.parent
+
+#: Seconds in which a program has begun, and in which one has ended: bounds for a machine that is busy.
+BEGINNING, ENDING = 60, 5
+
+
+class Program:
+    """A Python program in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def read_line(self) -> str:
+        """The next line of its standard output."""
+        out = self._process.stdout
+        assert out is not None
+        assert select.select([out], [], [], BEGINNING)[0], "the program prints nothing"
+        return out.readline().decode()
+
+    def write_line(self, line: str) -> None:
+        """Type a line at it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it listens, for a program that does not say so."""
+        give_up = time.monotonic() + BEGINNING
+        while True:
+            assert self._process.poll() is None, "the program has ended"
+            try:
+                return socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < give_up, "the program does not listen"
+                time.sleep(0.02)
+
+    def interrupt(self) -> Ending:
+        """Press Ctrl-C, and wait until it has ended."""
+        self._process.send_signal(signal.SIGINT)
+        return self.finish()
+
+    def finish(self) -> Ending:
+        """Wait until it has ended, which it must soon."""
+        stdout, stderr = self._process.communicate(timeout=ENDING)
+        return Ending(self._process.returncode, stdout.decode(), stderr.decode())
+
+
+class Ending(NamedTuple):
+    """How a program has ended, and what it wrote that was not read."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[Program]:
+    """Run ``python arguments...`` with the package as it is here; every warning goes to standard error."""
+    # A shell's background job ignores SIGINT, and so would its children.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "always", *arguments],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+# ------------------------------------------------------------------------------------------ cancellation
+
+
+async def cancelled_at(step: int, function: Callable[[], Awaitable[object]], *, resumed: bool = False) -> bool:
+    """Run a function, and cancel it when its task stops running for so many times; what it raises comes out.
+
+    Args:
+        step: 1 for the first time that it lets other tasks run.
+        function: what is run.
+        resumed: whether to cancel it only when it may run again, which it notices at its next checkpoint.
+
+    Returns:
+        Whether it came so far; False once every checkpoint has had its turn.
+    """
+    scope = trio.CancelScope()
+    instrument = _CancelAt(step, trio.lowlevel.current_task(), scope, resumed)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        with scope:
+            await function()
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+    return instrument.steps >= step
+
+
+class _CancelAt(trio.abc.Instrument):
+    def __init__(self, step: int, task: trio.lowlevel.Task, scope: trio.CancelScope, resumed: bool) -> None:
+        self.steps = 0
+        self._step = step
+        self._task = task
+        self._scope = scope
+        self._resumed = resumed
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self.steps += 1
+            if self.steps == self._step and not self._resumed:
+                self._scope.cancel()
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task and self.steps == self._step and self._resumed:
+            self._scope.cancel()

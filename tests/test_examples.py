@@ -1,0 +1,156 @@
+"""The examples, each run as its first lines say, with real clients."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+import trustme
+from helpers import ROOT, Ending, Program, running
+from trio_websocket import open_websocket_url
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+EXAMPLES = ROOT / "examples"
+ANY_PORT = "0"
+
+
+@contextmanager
+def example(name: str, *arguments: str) -> Iterator[tuple[Program, list[str]]]:
+    """Run an example; with the URLs that its first line shows."""
+    with running(str(EXAMPLES / name), *arguments, ANY_PORT) as program:
+        yield program, re.findall(r"(?:http|ws)s?://\S+", program.read_line())
+
+
+def get(url: str, tls: ssl.SSLContext | bool = True) -> httpx.Response:
+    with httpx.Client(verify=tls, trust_env=False) as client:
+        return client.get(url)
+
+
+def open_client(url: str, tls: ssl.SSLContext | None = None) -> ClientConnection:
+    return connect(url, ssl=tls, proxy=None)
+
+
+def assert_ended_by_ctrl_c(ending: Ending) -> None:
+    assert (ending.status, ending.stderr) == (130, "")
+
+
+def assert_going_away(client: ClientConnection) -> None:
+    with pytest.raises(ConnectionClosed) as caught:
+        client.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1001
+
+
+def test_linked() -> None:
+    """linked.py greets over HTTP and echoes over WebSockets; Ctrl-C ends it with 130, quietly."""
+    with example("linked.py") as (program, (page, socket)):
+        assert get(page).text == "Hello world!"
+        with open_client(socket) as client:
+            for message in ("text", b"bytes"):
+                client.send(message)
+                assert client.recv(timeout=10) == message
+            assert_ended_by_ctrl_c(program.interrupt())
+            assert_going_away(client)
+
+
+async def test_linked_with_trio_websocket() -> None:
+    """linked.py echoes to a trio-websocket client, too."""
+    with example("linked.py") as (_, (_, url)):
+        async with open_websocket_url(url) as client:
+            for message in ("text", b"bytes"):
+                await client.send_message(message)
+                with trio.fail_after(10):
+                    assert await client.get_message() == message
+
+
+def test_websocket() -> None:
+    """websocket.py numbers the messages of each connection for itself, and serves a page that talks to it."""
+    with example("websocket.py") as (program, (page, socket)):
+        answer = get(page)
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "new WebSocket(" in answer.text
+        with open_client(socket) as client, open_client(socket) as other:
+            for message, expected in (("a", "1: 'a'"), (b"b", "2: b'b'")):
+                client.send(message)
+                assert client.recv(timeout=10) == expected
+            other.send("c")
+            assert other.recv(timeout=10) == "1: 'c'"
+            client.close()
+            assert program.read_line().endswith(" left after 2 messages\n")
+            assert_ended_by_ctrl_c(program.interrupt())
+            assert_going_away(other)
+
+
+def test_async_websocket() -> None:
+    """async_websocket.py greets each client, counts its messages, and tells the others when it leaves."""
+    with example("async_websocket.py") as (program, (url,)), open_client(url) as stays:
+        with open_client(url) as leaves:
+            for client in (stays, leaves):
+                assert str(client.recv(timeout=10)).startswith("Welcome, 127.0.0.1:")
+            for message, expected in (("ä", "Message 1 has 2 bytes"), (b"b", "Message 2 has 1 bytes")):
+                leaves.send(message)
+                assert leaves.recv(timeout=10) == expected
+            stays.send("c")
+            assert stays.recv(timeout=10) == "Message 1 has 1 bytes"
+        assert str(stays.recv(timeout=10)).endswith(" left after 2 messages")
+        assert_ended_by_ctrl_c(program.interrupt())
+        assert_going_away(stays)
+
+
+def test_broadcast() -> None:
+    """broadcast.py sends each line that is typed to everybody; Ctrl-C ends it while it waits for a line."""
+    with example("broadcast.py") as (program, (url,)), open_client(url) as first, open_client(url) as second:
+        # The streams are taken a moment after their 101, so the first line waits until both answer.
+        for client in (first, second):
+            client.ping().wait(10)
+        for line in ("one", "zwölf"):
+            program.write_line(line)
+            for client in (first, second):
+                assert client.recv(timeout=10) == line
+        assert_ended_by_ctrl_c(program.interrupt())
+        assert_going_away(first)
+        assert_going_away(second)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """tls.py serves both apps over TLS, with the certificate of its command line."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    key.write_bytes(certificate.private_key_pem.bytes())
+    cert.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    with example("tls.py", str(cert), str(key)) as (program, (page, socket)):
+        assert (page[:8], socket[:6]) == ("https://", "wss://")
+        assert get(page, tls).text == "Hello world!"
+        with open_client(socket, tls) as client:
+            client.send("text")
+            assert client.recv(timeout=10) == "text"
+            assert_ended_by_ctrl_c(program.interrupt())
+            assert_going_away(client)
+
+
+def test_tls_without_files() -> None:
+    """tls.py without its files says how to call it."""
+    with running(str(EXAMPLES / "tls.py")) as program:
+        ending = program.finish()
+    assert ending.status == 1
+    assert "python examples/tls.py CERT KEY [PORT]" in ending.stderr
+
+
+def test_every_example_is_tested() -> None:
+    """Each example has a test here, and says in its first lines how to run it."""
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    found = sorted(EXAMPLES.glob("*.py"))
+    assert found
+    for file in found:
+        assert file.stem in tests
+        assert f"\npython examples/{file.name} " in file.read_text()

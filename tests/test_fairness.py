@@ -1,0 +1,358 @@
+"""No connection at the cost of another: turns for all, one order of broadcasts, bounds for who does not read."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from helpers import linked, open_websocket, served_in_memory
+
+from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Timeouts
+from humphrey_trio._websocket import _async_app
+
+MESSAGES_PER_TURN = 64
+#: Turns that an echo may take beside a busy connection: it needs about ten.
+TURNS_PER_ECHO = 50
+ECHOES = 20
+
+MIB = 2**20
+
+
+class Echo:
+    """An app that echoes, and remembers its streams and how they closed."""
+
+    def __init__(self, **options: Any) -> None:
+        self.streams: list[AsyncStream[None]] = []
+        self.parted: list[int | None] = []
+        self.app: AsyncWebsocketApp = (
+            AsyncWebsocketApp.new_unlinked(**options)
+            .with_connect_handler(self.connect)
+            .with_message_handler(self.message)
+            .with_disconnect_handler(self.disconnect)
+        )
+
+    async def connect(self, stream: AsyncStream[None], state: None) -> None:
+        self.streams.append(stream)
+
+    async def message(self, stream: AsyncStream[None], message: Message, state: None) -> None:
+        await stream.send(message)
+
+    async def disconnect(self, stream: AsyncStream[None], state: None) -> None:
+        self.parted.append(stream.close_code)
+
+
+# ------------------------------------------------------------------------------------------------- turns
+
+
+async def test_a_tight_loop_of_send_lets_the_others_run() -> None:
+    """Beside a tight loop of ``send`` to a quick reader, another client can connect and is served."""
+    sent = most_sent = 0
+    over = False
+
+    async def flood(stream: AsyncStream[None], message: Message, state: None) -> None:
+        nonlocal sent
+        if message.text != "flood":
+            await stream.send(message)
+            return
+        # Without turns it would go on until the kernel is full: a hundred thousand messages.
+        while not over:
+            await stream.send("drop")
+            sent += 1
+
+    async def read_away(stream: trio.abc.ReceiveStream) -> None:
+        while await stream.receive_some():
+            pass
+
+    async with linked(Echo().app.with_message_handler(flood)) as app, trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        async with await trio.open_tcp_stream(*address) as quick_stream:
+            quick = await open_websocket(quick_stream)
+            await quick.send("flood")
+            nursery.start_soon(read_away, quick_stream)
+            async with await trio.open_tcp_stream(*address) as stream:
+                client = await open_websocket(stream)
+                for number in range(ECHOES):
+                    before = sent
+                    await client.send(str(number))
+                    assert (await client.receive()).text == str(number)
+                    most_sent = max(most_sent, sent - before)
+                over = True
+            nursery.cancel_scope.cancel()
+    assert 0 < most_sent <= MESSAGES_PER_TURN * TURNS_PER_ECHO
+
+
+@pytest.mark.parametrize("kind", ["messages", "pings"])
+async def test_a_read_full_of_small_messages_lets_the_others_run(
+    kind: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """While small messages or pings that came in a few reads are handled, another client is served."""
+    ended = trio.Event()
+
+    async def on_message(stream: AsyncStream[None], message: Message, state: None) -> None:
+        if message.text == "end":
+            ended.set()
+        elif message.text:
+            await stream.send(message)
+
+    async with linked(Echo().app.with_message_handler(on_message)) as app, served_in_memory(app) as connect:
+        busy, client = await open_websocket(connect()), await open_websocket(connect())
+        small = busy._encoder.message("") if kind == "messages" else busy._encoder.ping(b"")
+        await busy.send_raw(small * (ECHOES * MESSAGES_PER_TURN * TURNS_PER_ECHO) + busy._encoder.message("end"))
+        for number in range(ECHOES):
+            await client.send(str(number))
+            assert (await client.receive()).text == str(number)
+        assert not ended.is_set()
+        await ended.wait()
+
+
+@pytest.mark.parametrize("to", ["nobody", "unknown", "closing"])
+async def test_a_tight_loop_of_the_sender_lets_the_others_run(
+    to: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A tight loop that sends to nobody, or to a client that is not or no longer there, gives the others turns."""
+    echo = Echo()
+    sender, lonely_sender = echo.app.sender(), Echo().app.sender()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app) as connect,
+        trio.open_nursery() as nursery,
+    ):
+        await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        (stream,) = echo.streams
+        if to == "closing":
+            await stream.close()
+        nursery.start_soon(count_turns)
+        for _ in range(1000):
+            if to == "nobody":
+                await lonely_sender.broadcast("is anybody there?")
+            else:
+                assert not await sender.send(stream.id + (to == "unknown"), "are you there?")
+        nursery.cancel_scope.cancel()
+    assert turns >= 5
+
+
+# ------------------------------------------------------------------------------------------- broadcasts
+
+
+async def test_broadcasts_reach_all_in_one_order(autojump_clock: trio.testing.MockClock) -> None:
+    """Two tasks that broadcast at once to 500 clients: every client gets everything, and all in the same order."""
+    echo = Echo()
+    sender = echo.app.sender()
+
+    async def broadcast_some(name: str) -> None:
+        for number in range(20):
+            await sender.broadcast(f"{name} {number}")
+
+    async with linked(echo.app) as app, served_in_memory(app) as connect:
+        clients = [await open_websocket(connect()) for _ in range(500)]
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broadcast_some, "one")
+            nursery.start_soon(broadcast_some, "two")
+        received = [[(await client.receive()).text or "" for _ in range(40)] for client in clients]
+
+    assert all(texts == received[0] for texts in received)
+    for name in ("one", "two"):
+        assert [text for text in received[0] if text.startswith(name)] == [f"{name} {n}" for n in range(20)]
+    # They did go out at once, not one task's behind the other's.
+    assert len({text.split()[0] for text in received[0][:20]}) == 2
+
+
+async def test_broadcast_lets_the_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    """A broadcast to 500 clients is no single step: other tasks run at every hundredth of them."""
+    echo = Echo()
+    steps = 0
+    async with linked(echo.app) as app, served_in_memory(app) as connect, trio.open_nursery() as nursery:
+        for _ in range(500):
+            await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+
+        @nursery.start_soon
+        async def count_turns() -> None:
+            nonlocal steps
+            while True:
+                await trio.lowlevel.checkpoint()
+                steps += 1
+
+        await trio.lowlevel.checkpoint()
+        before = steps
+        await echo.app.sender().broadcast("hello")
+        assert steps - before >= 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_broadcast_is_encoded_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """However many clients get a broadcast, its frame is made once, and those for whom it waits share it."""
+    encoded: list[bytes] = []
+    encode_message = _async_app.encode_message
+
+    def encode(message: Any) -> bytes:
+        encoded.append(encode_message(message))
+        return encoded[-1]
+
+    monkeypatch.setattr(_async_app, "encode_message", encode)
+    echo = Echo()
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+    ):
+        for _ in range(20):
+            await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        # The first occupies the writers, so that the second waits.
+        await echo.app.sender().broadcast("first")
+        await trio.testing.wait_all_tasks_blocked()
+        await echo.app.sender().broadcast("second")
+        waiting = [frame for stream in echo.streams for frame in stream._websocket._outbox._queue]
+    assert len(encoded) == 2
+    assert len(waiting) == 20
+    assert all(frame is encoded[1] for frame in waiting)
+
+
+async def test_broadcast_waits_for_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    """A broadcast takes no time though one of its clients reads nothing; when it reads, it finds everything."""
+    echo = Echo()
+    texts = [str(number) for number in range(100)]
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+    ):
+        slow, quick = await open_websocket(connect()), await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        for text in texts:
+            await echo.app.sender().broadcast(text)
+            assert (await quick.receive()).text == text
+        assert trio.current_time() == begun
+        assert [(await slow.receive()).text for _ in texts] == texts
+
+
+# ---------------------------------------------------------------------------------------- slow clients
+
+
+async def test_client_that_never_reads_costs_an_outbox() -> None:
+    """Of 100 MB that are broadcast, a client that never reads keeps an outbox full; the others get all of it."""
+    size, count, readers = 64 * 1024, 1600, 2
+    echo = Echo(max_outbox_bytes=MIB, timeouts=Timeouts(close=0.5))
+    received = [0] * readers
+    progress = trio.Event()
+    sent = most_queued = 0
+
+    async def read(number: int, stream: trio.abc.ReceiveStream) -> None:
+        nonlocal progress
+        while data := await stream.receive_some(size):
+            received[number] += len(data)
+            progress.set()
+            progress = trio.Event()
+
+    async with linked(echo.app) as app, AsyncExitStack() as streams, trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        for number in range(-1, readers):
+            stream = await streams.enter_async_context(await trio.open_tcp_stream(*address))
+            await open_websocket(stream, "/?never" if number < 0 else "/?reads")
+            if number >= 0:
+                nursery.start_soon(read, number, stream)
+        while len(echo.streams) < 1 + readers:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        (slow,) = [stream for stream in echo.streams if stream.request.query == "never"]
+
+        tracemalloc.start()
+        try:
+            for number in range(count):
+                message = number.to_bytes(4, "big") * (size // 4)
+                await echo.app.sender().broadcast(message)
+                sent += 10 + len(message)  # a frame of that size has ten bytes before its payload
+                most_queued = max(most_queued, slow._websocket._outbox.queued_bytes)
+                while min(received) < sent:
+                    await progress.wait()
+            _, most_allocated = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert sent > 100 * 10**6
+        assert received == [sent] * readers
+        assert MIB - 2 * size <= most_queued <= MIB
+        assert most_allocated <= 3 * MIB
+        while not echo.parted:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert echo.parted == [1013]
+        nursery.cancel_scope.cancel()
+
+
+async def test_slow_client_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """A client whose outbox is full gets what had begun and a Close with 1013, if it reads at last."""
+    echo = Echo(max_outbox_bytes=1000)
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+    ):
+        client = await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(20):
+            await echo.app.sender().broadcast(str(number).ljust(100))
+            await trio.testing.wait_all_tasks_blocked()
+        assert [(message.text or "").strip() async for message in client] == ["0"]
+        assert client.close_code == 1013
+        await trio.sleep(1)
+        assert echo.parted == [1013]
+
+
+@pytest.mark.parametrize(("broadcasts", "code", "seconds"), [(1, 1006, 30), (20, 1013, 5)])
+async def test_client_that_never_reads_is_cut_off(
+    broadcasts: int, code: int, seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A client that takes nothing is cut off: after the write timeout, or after the close timeout of its 1013."""
+    echo = Echo(max_outbox_bytes=1000)
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+    ):
+        client = await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        for _ in range(broadcasts):
+            await echo.app.sender().broadcast("x" * 100)
+        while not echo.parted:
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(0.1)
+        assert trio.current_time() - begun == pytest.approx(seconds, abs=1)
+        assert echo.parted == [code]
+        with pytest.raises(trio.BrokenResourceError):
+            await client._stream.send_all(b"x")
+
+
+async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that sends pings and reads nothing has two pongs waiting at most, and is served when it reads."""
+    echo = Echo()
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+    ):
+        client = await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        (stream,) = echo.streams
+        outbox = stream._websocket._outbox
+        for number in range(10_000):
+            await client.ping(str(number).encode().rjust(125))
+        await trio.testing.wait_all_tasks_blocked()
+        assert outbox.queued_bytes == 127
+        assert not outbox._queue
+
+        await client.send("hello")
+        assert (await client.receive()).text == "hello"
+        assert not stream.closed

@@ -1,0 +1,190 @@
+"""The README's first program, as it stands there but for the port, with the clients that people have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import pytest
+import trio
+from helpers import ROOT, Program, free_port, running
+from trio_websocket import ConnectionClosed as TrioConnectionClosed
+from trio_websocket import open_websocket_url, wrap_client_stream
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+SIZES = (0, 1, 125, 126, 65535, 65536, 2**20)
+CLIENTS_AT_ONCE = 12
+PATIENCE = 60
+
+Echo: TypeAlias = Callable[[str | bytes], Any]
+
+
+def first_program() -> str:
+    """The first block of Python in the README."""
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found, "the README has no program"
+    return found[1]
+
+
+@contextmanager
+def first_program_running(tmp_path: Path, program: str) -> Iterator[tuple[Program, int]]:
+    """Run it on a free port."""
+    port = free_port()
+    file = tmp_path / "first_program.py"
+    assert program.count('"0.0.0.0:80"') == 1
+    file.write_text(program.replace('"0.0.0.0:80"', f'"0.0.0.0:{port}"'))
+    with running(str(file)) as process:
+        process.wait_for_port(port)
+        yield process, port
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[tuple[Program, int]]:
+    with first_program_running(tmp_path, first_program()) as running_program:
+        yield running_program
+
+
+@pytest.fixture
+def program(started: tuple[Program, int]) -> Program:
+    return started[0]
+
+
+@pytest.fixture
+def port(started: tuple[Program, int]) -> int:
+    return started[1]
+
+
+# ------------------------------------------------------------------- the two clients, with one face
+
+
+@asynccontextmanager
+async def websockets_client(port: int) -> AsyncGenerator[Echo]:
+    """An echo by the client of websockets, which has threads of its own."""
+    with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, max_size=2**21) as client:
+
+        def echo(message: str | bytes) -> str | bytes:
+            client.send(message)
+            return client.recv(timeout=PATIENCE)
+
+        yield partial(trio.to_thread.run_sync, echo)
+
+
+@asynccontextmanager
+async def trio_websocket_client(port: int) -> AsyncGenerator[Echo]:
+    """An echo by the client of trio-websocket."""
+    url = f"ws://127.0.0.1:{port}/ws"
+    async with open_websocket_url(url, max_message_size=2**21) as client:
+
+        async def echo(message: str | bytes) -> str | bytes:
+            await client.send_message(message)
+            return await client.get_message()
+
+        yield echo
+
+
+either_client = pytest.mark.parametrize(
+    "open_client", [websockets_client, trio_websocket_client], ids=["websockets", "trio-websocket"]
+)
+
+
+async def echo_all_sizes(port: int, open_client: Callable[[int], Any], seed: int = 0) -> None:
+    """Text and bytes of every size come back as they were sent, on one connection."""
+    async with open_client(port) as echo:
+        for size in SIZES:
+            text = (chr(0xE0 + seed) * (size // 2) + "x" * (size % 2)) if size else ""
+            assert len(text.encode()) == size
+            for message in (text, bytes([seed]) * size):
+                assert await echo(message) == message
+
+
+# ----------------------------------------------------------------------------------------- promises
+
+
+def test_hello_world(port: int) -> None:
+    """``GET /`` gives the text of the program, at once and on a connection that is kept."""
+    with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(2):
+            answer = client.get("/")
+            assert (answer.status_code, answer.text) == (200, "Hello world!")
+        assert client.get("/ws").status_code == 404
+
+
+@either_client
+async def test_echo(port: int, open_client: Callable[[int], Any]) -> None:
+    """Text and binary from nothing to 1 MiB come back as they were sent."""
+    with trio.fail_after(PATIENCE):
+        await echo_all_sizes(port, open_client)
+
+
+@either_client
+async def test_many_at_once(port: int, open_client: Callable[[int], Any]) -> None:
+    """Each of many clients at once gets its own messages back, of every size."""
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for seed in range(CLIENTS_AT_ONCE):
+                nursery.start_soon(echo_all_sizes, port, open_client, seed)
+
+
+async def test_the_order_of_start_does_not_matter(tmp_path: Path) -> None:
+    """With its two ``start_soon`` lines exchanged, the program does the same."""
+    program = first_program()
+    lines = re.findall(r"^ +nursery\.start_soon\(.*\n", program, re.MULTILINE)
+    assert len(lines) == 2
+    exchanged = program.replace("".join(lines), "".join(reversed(lines)))
+    assert exchanged != program
+    with first_program_running(tmp_path, exchanged) as (_, port), trio.fail_after(PATIENCE):
+        await echo_all_sizes(port, websockets_client)
+
+
+def test_ctrl_c_closes_the_clients_of_websockets(program: Program, port: int) -> None:
+    """Ctrl-C ends the program soon, with KeyboardInterrupt alone in trio's group; its clients see 1001."""
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws", proxy=None)) for _ in range(CLIENTS_AT_ONCE)
+        ]
+        for client in clients:
+            client.send("text")
+            assert client.recv(timeout=PATIENCE) == "text"
+        ending = program.interrupt()
+        assert_is_keyboard_interrupt_alone(ending.stderr)
+        assert (ending.status, ending.stdout) == (1, "")
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as caught:
+                client.recv(timeout=PATIENCE)
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1001
+
+
+async def test_ctrl_c_closes_the_clients_of_trio_websocket(program: Program, port: int) -> None:
+    """At Ctrl-C a trio-websocket client sees 1001, too."""
+    with trio.fail_after(PATIENCE):
+        # Where the server closes first, this client leaves its stream open; so it gets one that we close.
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
+            client = await wrap_client_stream(nursery, stream, f"127.0.0.1:{port}", "/ws")
+            await client.send_message("text")
+            assert await client.get_message() == "text"
+            assert_is_keyboard_interrupt_alone((await trio.to_thread.run_sync(program.interrupt)).stderr)
+            with pytest.raises(TrioConnectionClosed) as caught:
+                await client.get_message()
+            assert caught.value.reason.code == 1001
+
+
+def assert_is_keyboard_interrupt_alone(stderr: str) -> None:
+    """That this is the traceback of one exception group with the one leaf KeyboardInterrupt, and nothing else.
+
+    There is a group in the group when Ctrl-C comes while a handler runs, as trio raises it there.
+    """
+    assert stderr.startswith("  + Exception Group Traceback (most recent call last):\n"), stderr
+    # Every line is one of the group's drawing, so nobody else wrote there.
+    assert re.fullmatch(r"(?: +[|+].*\n)+", stderr), stderr
+    raised = re.findall(r"^ +\| (?!  )(\S.*)(?<!:)$", stderr, re.MULTILINE)
+    *groups, leaf = raised
+    assert groups, stderr
+    assert all(re.fullmatch(r"BaseExceptionGroup: .* \(1 sub-exception\)", group) for group in groups), stderr
+    assert leaf == "KeyboardInterrupt", stderr

@@ -1,0 +1,612 @@
+"""The opening handshake on the wire: what is checked, who may connect, and how a route accepts or refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from helpers import (
+    BINARY,
+    CLOSE,
+    HANDSHAKE_FIELDS,
+    PING,
+    PONG,
+    TEXT,
+    RawClient,
+    Reply,
+    client_frame,
+    close_frame,
+    request_bytes,
+    served_in_memory,
+)
+
+from humphrey_trio import (
+    App,
+    Request,
+    Response,
+    SubApp,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+from humphrey_trio.websocket import ANY_ORIGIN, HandshakeError, Upgrade
+
+Fields = Iterable[tuple[str, str]]
+Route = Callable[[Upgrade, Any], Awaitable[Response | None]]
+
+HANDSHAKE = request_bytes("GET /ws HTTP/1.1")
+HELLO = request_bytes("GET /hello HTTP/1.1", [("Host", "testserver")])
+
+
+async def echo(stream: WebsocketStream, state: None) -> None:
+    async for message in stream:
+        await stream.send(message)
+
+
+def app_with(route: Route) -> App:
+    return (
+        App().with_stateless_route("/hello", lambda _: Response(200, "hello")).with_websocket_route("/ws", route)
+    )
+
+
+@asynccontextmanager
+async def client_of(app: App[Any]) -> AsyncGenerator[RawClient]:
+    """A raw client of an app, on memory streams."""
+    with trio.fail_after(10):
+        async with served_in_memory(app) as connect:
+            yield RawClient(connect())
+
+
+@asynccontextmanager
+async def client_of_echo() -> AsyncGenerator[RawClient]:
+    async with client_of(app_with(websocket_handler(echo))) as client:
+        yield client
+
+
+async def assert_still_http(client: RawClient) -> None:
+    """The connection answers another request."""
+    await client.send(HELLO)
+    assert (await client.reply()).content == b"hello"
+
+
+async def assert_echoes(client: RawClient) -> None:
+    await client.send(client_frame(TEXT, b"hi"))
+    assert await client.frame() == (TEXT, b"hi")
+
+
+def without(name: str) -> list[tuple[str, str]]:
+    return [field for field in HANDSHAKE_FIELDS if field[0] != name]
+
+
+def with_value(name: str, *values: str) -> list[tuple[str, str]]:
+    """The handshake's fields with other values under a name."""
+    return [*without(name), *((name, value) for value in values)]
+
+
+# ------------------------------------------------------------------------------------- a good handshake
+
+
+async def test_the_answer() -> None:
+    """A handshake is answered with a 101 that proves that its key was read (RFC 6455, section 1.3)."""
+    async with client_of_echo() as client:
+        await client.send(HANDSHAKE)
+        status, headers, content = await client.reply()
+
+        assert (status, content) == (101, b"")
+        assert list(headers) == [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        ]
+        await assert_echoes(client)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        with_value("Upgrade", "WebSocket"),
+        with_value("Upgrade", "h2c, WEBSOCKET"),
+        with_value("Upgrade", "h2c", "websocket"),
+        with_value("Connection", "upgrade"),
+        with_value("Connection", "keep-alive, Upgrade"),
+        with_value("Connection", "keep-alive", "UPGRADE"),
+        [(name.lower(), value) for name, value in HANDSHAKE_FIELDS],
+        [
+            *HANDSHAKE_FIELDS,
+            ("Sec-WebSocket-Protocol", "chat"),
+            ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ],
+    ],
+    ids=str,
+)
+async def test_other_good_handshakes(fields: Fields) -> None:
+    """Letter case does not count, Upgrade and Connection are lists, and what is not supported is not agreed to."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("GET /ws HTTP/1.1", fields))
+        status, headers, _ = await client.reply()
+
+        assert status == 101
+        assert "Sec-WebSocket-Protocol" not in headers
+        assert "Sec-WebSocket-Extensions" not in headers
+        await assert_echoes(client)
+
+
+@pytest.mark.parametrize("value", ["h2c", "websocket/13", "web socket"])
+async def test_an_upgrade_to_something_else(value: str) -> None:
+    """A request to upgrade to another protocol is an ordinary request."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("GET /hello HTTP/1.1", with_value("Upgrade", value)))
+
+        assert (await client.reply()).content == b"hello"
+
+
+async def test_the_request_is_the_streams() -> None:
+    """The stream has the request that opened it: path, query and headers."""
+    requests: list[Request] = []
+
+    async def look(stream: WebsocketStream, state: None) -> None:
+        requests.append(stream.request)
+
+    async with client_of(App().with_websocket_route("/rooms/*", websocket_handler(look))) as client:
+        await client.send(request_bytes("GET /rooms/7?user=me HTTP/1.1", [*HANDSHAKE_FIELDS, ("Cookie", "a=b")]))
+        await client.reply()
+        assert await client.close_code() == 1000
+
+    (request,) = requests
+    assert (request.path, request.query, request.headers["Cookie"]) == ("/rooms/7", "user=me", "a=b")
+
+
+@pytest.mark.parametrize("size", [10000, 1], ids=["in one packet", "byte by byte"])
+async def test_bytes_behind_the_handshake(size: int) -> None:
+    """Frames in the same packet as the handshake are not lost, a Close at their end neither."""
+    received: list[str | bytes] = []
+
+    async def listen(stream: WebsocketStream, state: None) -> None:
+        received.extend([message.data async for message in stream])
+
+    frames = [client_frame(TEXT, b"early"), client_frame(PING, b"P"), client_frame(BINARY, b"bird")]
+    data = b"".join([HANDSHAKE, *frames, close_frame(3000, "bye")])
+    async with client_of(app_with(websocket_handler(listen))) as client:
+        for start in range(0, len(data), size):
+            await client.send(data[start : start + size])
+
+        assert (await client.reply()).status == 101
+        assert await client.frame() == (PONG, b"P")
+        assert await client.frame() == (CLOSE, (3000).to_bytes(2, "big") + b"bye")
+        assert await client.at_end()
+        assert received == ["early", b"bird"]
+
+
+async def test_half_a_frame_behind_the_handshake() -> None:
+    """A frame that begins in the handshake's packet and ends later is one frame."""
+    frame = client_frame(TEXT, b"early")
+    async with client_of_echo() as client:
+        await client.send(HANDSHAKE + frame[:3])
+        assert (await client.reply()).status == 101
+        await client.send(frame[3:])
+
+        assert await client.frame() == (TEXT, b"early")
+
+
+async def test_pipelined_behind_requests() -> None:
+    """A handshake pipelined behind other requests is answered behind them, and what follows it is WebSocket."""
+    async with client_of_echo() as client:
+        await client.send(HELLO * 2 + HANDSHAKE + client_frame(BINARY, b"early"))
+
+        assert [(await client.reply()).status for _ in range(3)] == [200, 200, 101]
+        assert await client.frame() == (BINARY, b"early")
+
+
+# --------------------------------------------------------------------------------------- handshake faults
+
+GET = "GET /ws HTTP/1.1"
+KEY, VERSION = "Sec-WebSocket-Key", "Sec-WebSocket-Version"
+SHORT_KEY = "dGhlIHNhbXBsZSBub25j"  # 15 bytes
+
+FAULTS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
+    "key missing": (GET, without(KEY), "Sec-WebSocket-Key is missing"),
+    "key twice": (GET, [*HANDSHAKE_FIELDS, HANDSHAKE_FIELDS[-1]], "Sec-WebSocket-Key stands more than once"),
+    "key too short": (GET, with_value(KEY, SHORT_KEY), "not the base64 of 16 bytes"),
+    "key too long": (GET, with_value(KEY, SHORT_KEY + "YWE="), "not the base64 of 16 bytes"),
+    "key empty": (GET, with_value(KEY, ""), "not the base64 of 16 bytes"),
+    "key of one letter": (GET, with_value(KEY, "x"), "not the base64 of 16 bytes"),
+    "key with a blank": (GET, with_value(KEY, "dGhlIHNh bXBsZSBub25jZQ=="), "not the base64 of 16 bytes"),
+    "key not in ASCII": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZ\xe9=="), "not the base64 of 16 bytes"),
+    "key without its end": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZQ"), "not the base64 of 16 bytes"),
+    "POST": ("POST /ws HTTP/1.1", list(HANDSHAKE_FIELDS), "is a GET request"),
+    "no Connection": (GET, without("Connection"), "&#x27;Connection: Upgrade&#x27; is missing"),
+    "Connection without Upgrade": (GET, with_value("Connection", "keep-alive"), "Connection: Upgrade"),
+    "Connection that only looks like it": (GET, with_value("Connection", "upgrades"), "Connection: Upgrade"),
+    "version missing": (GET, without(VERSION), "Sec-WebSocket-Version is missing"),
+    "version twice": (GET, with_value(VERSION, "13", "13"), "Sec-WebSocket-Version stands more than once"),
+}
+
+
+@pytest.mark.parametrize(("line", "fields", "reason"), FAULTS.values(), ids=FAULTS)
+async def test_a_fault_is_a_400(line: str, fields: Fields, reason: str) -> None:
+    """A faulty handshake is a 400 whose page says what is wrong, and the connection stays usable."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes(line, fields))
+        status, _, content = await client.reply()
+
+        assert status == 400
+        assert reason in content.decode()
+        await assert_still_http(client)
+
+
+@pytest.mark.parametrize("version", ["8", "0", "14", "13, 8", "013", ""])
+async def test_another_version_is_a_426(version: str) -> None:
+    """A version that is not spoken here is a 426 that says which one is, and the connection stays usable."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes(GET, with_value(VERSION, version)))
+        status, headers, content = await client.reply()
+
+        assert status == 426
+        assert headers.get_all("Sec-WebSocket-Version") == ("13",)
+        assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "Upgrade")
+        assert b"only WebSocket version 13" in content
+        await assert_still_http(client)
+
+
+async def test_http_1_0_is_a_400() -> None:
+    """A handshake in HTTP/1.0 is a 400, and the connection ends as HTTP/1.0 has it."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("GET /ws HTTP/1.0"))
+        status, headers, content = await client.reply()
+
+        assert (status, headers["Connection"]) == (400, "close")
+        assert b"needs HTTP/1.1" in content
+        assert await client.at_end()
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    """A handshake by HEAD is a 400 without a body, so the next answer on the connection can be read."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("HEAD /ws HTTP/1.1"))
+        head = await client.stream.receive_some()
+
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert head.endswith(b"\r\n\r\n")
+        await assert_still_http(client)
+
+
+@pytest.mark.parametrize("field", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")])
+async def test_a_handshake_with_a_body(field: tuple[str, str]) -> None:
+    """A handshake that announces a body is a 400 and ends the connection: its body could be taken for frames."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("POST /ws HTTP/1.1", [*HANDSHAKE_FIELDS, field]) + b"hello")
+
+        assert (await client.reply()).status == 400
+        await client.stream.send_eof()  # type: ignore[attr-defined]
+        assert await client.at_end()
+
+
+async def test_a_good_handshake_behind_a_bad_one() -> None:
+    """A client may correct its handshake on the same connection, in the same packet too."""
+    async with client_of_echo() as client:
+        bad = request_bytes(GET, with_value(VERSION, "8"))
+        await client.send(bad + HANDSHAKE + client_frame(TEXT, b"at last"))
+
+        assert [(await client.reply()).status for _ in range(2)] == [426, 101]
+        assert await client.frame() == (TEXT, b"at last")
+
+
+async def test_a_faults_page_is_the_error_handlers() -> None:
+    """The error handler answers faulty handshakes: it gets the status, the request and the HandshakeError."""
+    seen: list[tuple[int, Request | None, Exception | None]] = []
+
+    def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
+        seen.append((status, request, exception))
+        return Response(status, "own page")
+
+    async with client_of(app_with(websocket_handler(echo)).with_error_handler(on_error)) as client:
+        await client.send(request_bytes(GET, without(KEY)))
+        assert (await client.reply()).content == b"own page"
+
+    ((status, request, exception),) = seen
+    assert status == 400
+    assert request is not None
+    assert request.path == "/ws"
+    assert isinstance(exception, HandshakeError)
+
+
+# ------------------------------------------------------------------------------------------------ routes
+
+
+@pytest.mark.parametrize("path", ["/other", "/hello"], ids=["no route", "a route for requests only"])
+async def test_no_websocket_route(path: str) -> None:
+    """An upgrade where no WebSocket is, is a 404 of the error handler, and the connection stays usable."""
+    seen: list[int] = []
+
+    def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
+        seen.append(status)
+        return Response(status, "nothing here")
+
+    async with client_of(app_with(websocket_handler(echo)).with_error_handler(on_error)) as client:
+        await client.send(request_bytes(f"GET {path} HTTP/1.1"))
+        status, _, content = await client.reply()
+
+        assert (status, content, seen) == (404, b"nothing here", [404])
+        await assert_still_http(client)
+
+
+async def test_an_ordinary_request_to_a_websocket() -> None:
+    """A request without Upgrade to a path that is only a WebSocket is a 404."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("GET /ws HTTP/1.1", [("Host", "testserver")]))
+
+        assert (await client.reply()).status == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "greeting"),
+    [("one.example", b"one"), ("ONE.example:8080", b"one"), ("other.example", b"default")],
+)
+async def test_routes_of_hosts(host: str, greeting: bytes) -> None:
+    """A WebSocket route of a host's SubApp comes before the app's own."""
+
+    def greeter(text: bytes) -> Route:
+        async def greet(stream: WebsocketStream, state: None) -> None:
+            await stream.send(text)
+
+        return websocket_handler(greet)
+
+    subapp: SubApp = SubApp().with_websocket_route("/ws", greeter(b"one"))
+    app = App().with_host("one.example", subapp).with_websocket_route("/ws", greeter(b"default"))
+    async with client_of(app) as client:
+        await client.send(request_bytes(GET, with_value("Host", host)))
+        assert (await client.reply()).status == 101
+
+        assert await client.frame() == (BINARY, greeting)
+
+
+async def test_a_route_gets_the_state() -> None:
+    """A WebSocket route gets the app's state as its second argument."""
+
+    async def route(upgrade: Upgrade, state: str) -> Response | None:
+        return Response(403, f"{upgrade.request.path} {state}")
+
+    async with client_of(App("the state").with_websocket_route("/ws", route)) as client:
+        await client.send(HANDSHAKE)
+
+        assert (await client.reply()).content == b"/ws the state"
+
+
+async def test_a_route_refuses() -> None:
+    """A route refuses by returning a response, and the connection stays usable."""
+
+    async def refuse(upgrade: Upgrade, state: None) -> Response | None:
+        return Response(401, "who are you?", {"WWW-Authenticate": "Basic"})
+
+    async with client_of(app_with(refuse)) as client:
+        for _ in range(2):
+            await client.send(HANDSHAKE)
+            status, headers, content = await client.reply()
+            assert (status, content) == (401, b"who are you?")
+            assert headers["WWW-Authenticate"] == "Basic"
+        await assert_still_http(client)
+
+
+async def test_a_route_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """A route that raises before it accepts is a 500 and logged, and the connection stays usable."""
+
+    async def fail(upgrade: Upgrade, state: None) -> Response | None:
+        raise RuntimeError("a secret")
+
+    async with client_of(app_with(fail)) as client:
+        await client.send(HANDSHAKE)
+        status, _, content = await client.reply()
+        assert status == 500
+        assert b"secret" not in content
+        await assert_still_http(client)
+
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
+    assert "a secret" in str(record.exc_info[1])
+
+
+async def test_a_route_that_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A route that neither accepts nor refuses is a 500, and the log says what it has left out."""
+
+    async def forget(upgrade: Upgrade, state: None) -> Response | None:
+        return None
+
+    async with client_of(app_with(forget)) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 500
+        await assert_still_http(client)
+
+    assert "neither accepted" in caplog.text
+
+
+async def test_a_route_that_hands_over_and_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """A route of one's own may end in a hook's; what it raises behind that is logged, and the stream goes on."""
+    hook, streams = trio.open_memory_channel[WebsocketStream](1)
+    hand_over = async_websocket_handler(hook)
+
+    async def route(upgrade: Upgrade, state: None) -> Response | None:
+        await hand_over(upgrade, state)
+        raise RuntimeError("too late")
+
+    async with client_of(app_with(route)) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 101
+        stream = await streams.receive()
+        await stream.send("still here")
+        assert await client.frame() == (TEXT, b"still here")
+
+    assert "too late" in caplog.text
+
+
+async def test_a_route_refuses_by_an_error() -> None:
+    """A route may also raise HandshakeError, whose status and reason the client gets."""
+
+    async def refuse(upgrade: Upgrade, state: None) -> Response | None:
+        raise HandshakeError("not on Sundays", 403)
+
+    async with client_of(app_with(refuse)) as client:
+        await client.send(HANDSHAKE)
+        status, _, content = await client.reply()
+
+        assert status == 403
+        assert b"not on Sundays" in content
+        await assert_still_http(client)
+
+
+async def test_further_headers() -> None:
+    """A route may add header fields to the 101."""
+
+    async def accept(upgrade: Upgrade, state: None) -> Response | None:
+        await upgrade.accept(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+        return None
+
+    async with client_of(app_with(accept)) as client:
+        await client.send(HANDSHAKE)
+
+        assert (await client.reply()).headers.get_all("Set-Cookie") == ("a=1", "b=2")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"headers": {"X": "a\r\nY: b"}}, {"max_message_size": 0}],
+    ids=["a header with a line end", "a limit of zero"],
+)
+async def test_invalid_options(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Accepting with an invalid header or limit is a ValueError before anything is sent, so it becomes a 500."""
+
+    async def accept(upgrade: Upgrade, state: None) -> Response | None:
+        with pytest.raises(ValueError, match=r"header|max_message_size"):
+            await upgrade.accept(**options)
+        return Response(418)
+
+    async with client_of(app_with(accept)) as client:
+        await client.send(HANDSHAKE)
+
+        assert (await client.reply()).status == 418
+
+
+async def test_accepted_twice() -> None:
+    """A second accept is a RuntimeError, and leaves the stream as it is."""
+
+    async def accept(upgrade: Upgrade, state: None) -> Response | None:
+        stream = await upgrade.accept()
+        with pytest.raises(RuntimeError, match="accepted before"):
+            await upgrade.accept()
+        await stream.send("still here")
+        return None
+
+    async with client_of(app_with(accept)) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 101
+
+        assert await client.frame() == (TEXT, b"still here")
+        assert await client.close_code() == 1000
+
+
+async def test_a_response_after_accepting(caplog: pytest.LogCaptureFixture) -> None:
+    """A route that returns a response after it has accepted ends its stream with 1000, and is logged."""
+
+    async def confused(upgrade: Upgrade, state: None) -> Response | None:
+        await upgrade.accept()
+        return Response(200)
+
+    async with client_of(app_with(confused)) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 101
+        assert await client.close_code() == 1000
+
+    assert "after it had accepted" in caplog.text
+
+
+# ----------------------------------------------------------------------------------------------- origins
+
+ALLOWED: list[tuple[str | None, str, Collection[str] | None]] = [
+    (None, "example.com", None),
+    (None, "example.com", {"https://other.example"}),
+    (None, "example.com", set()),
+    ("http://example.com", "example.com", None),
+    ("https://example.com", "example.com", None),
+    ("http://example.com", "example.com:80", None),
+    ("https://example.com", "example.com:443", None),
+    ("http://example.com:80", "example.com", None),
+    ("https://example.com:443", "example.com:443", None),
+    ("http://example.com:8080", "example.com:8080", None),
+    ("HTTP://Example.COM", "eXample.com", None),
+    ("http://[::1]", "[::1]", None),
+    ("http://[::1]", "[::1]:80", None),
+    ("http://[::1]:8080", "[::1]:8080", None),
+    ("https://other.example", "example.com", {"https://other.example", "https://third.example"}),
+    ("https://other.example", "example.com", "https://other.example"),
+    ("https://OTHER.example", "example.com", {"https://other.EXAMPLE"}),
+    ("null", "example.com", {"null"}),
+    ("https://other.example", "example.com", {ANY_ORIGIN}),
+    ("null", "example.com", [ANY_ORIGIN]),
+]
+
+FORBIDDEN: list[tuple[str, str, Collection[str] | None]] = [
+    ("http://other.example", "example.com", None),
+    ("http://example.com.other.example", "example.com", None),
+    ("http://example.com:8080", "example.com", None),
+    ("http://example.com", "example.com:8080", None),
+    ("https://example.com", "example.com:80", None),
+    ("http://[::1]:8080", "[::1]", None),
+    ("http://[::2]", "[::1]", None),
+    ("null", "example.com", None),
+    ("", "example.com", None),
+    ("example.com", "example.com", None),
+    ("http://", "example.com", None),
+    ("ftp://example.com", "example.com", None),
+    ("chrome-extension://example.com", "example.com", None),
+    ("http://example.com", "example.com", set()),
+    ("http://example.com", "example.com", {"https://other.example"}),
+    ("https://other.exam", "example.com", "https://other.example"),
+    ("https://other.example:8443", "example.com", {"https://other.example"}),
+    ("https://sub.other.example", "example.com", {"https://other.example"}),
+]
+
+
+async def reply_for(origin: str | None, host: str, origins: Collection[str] | None) -> Reply:
+    """The reply to a handshake with that Origin and Host."""
+    fields = with_value("Host", host) + ([] if origin is None else [("Origin", origin)])
+    async with client_of(app_with(websocket_handler(echo, origins=origins))) as client:
+        await client.send(request_bytes(GET, fields))
+        reply = await client.reply()
+        await (assert_echoes(client) if reply.status == 101 else assert_still_http(client))
+    return reply
+
+
+@pytest.mark.parametrize(("origin", "host", "origins"), ALLOWED)
+async def test_allowed_origins(origin: str | None, host: str, origins: Collection[str] | None) -> None:
+    """Pages of the host itself, of an origin on the list, and clients without Origin may connect."""
+    assert (await reply_for(origin, host, origins)).status == 101
+
+
+@pytest.mark.parametrize(("origin", "host", "origins"), FORBIDDEN)
+async def test_forbidden_origins(origin: str, host: str, origins: Collection[str] | None) -> None:
+    """Every other page gets a 403 that names its origin, and the connection stays usable."""
+    status, _, content = await reply_for(origin, host, origins)
+
+    assert status == 403
+    assert f"pages of {origin} may not connect" in content.decode()
+
+
+async def test_the_origin_on_the_page_is_harmless() -> None:
+    """What a client calls its origin stands on the error page as text, not as HTML."""
+    _, _, content = await reply_for("<script>alert(1)</script>", "example.com", None)
+
+    assert b"<script>" not in content
+
+
+@pytest.mark.parametrize("origins", ["example.com", {"https://example.com/path"}, ["https://"]])
+async def test_what_is_no_origin(origins: str | set[str] | list[str]) -> None:
+    """An origin without a scheme or a host, or with a path, is refused when the route is made."""
+    hook, _ = trio.open_memory_channel[WebsocketStream](1)
+    with pytest.raises(ValueError, match="is no origin"):
+        websocket_handler(echo, origins=origins)
+    with pytest.raises(ValueError, match="is no origin"):
+        async_websocket_handler(hook, origins=origins)

@@ -1,0 +1,396 @@
+"""HTTP values: what is in them, what is refused, and that they never change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from humphrey_trio.http import Address, Headers, Limits, Method, Request, Response, StatusCode, Timeouts
+
+# ---------------------------------------------------------------------------------------------- Headers
+
+PAIRS = [("Host", "example.com"), ("Accept", "a"), ("ACCEPT", "b")]
+
+
+@pytest.mark.parametrize("fields", [PAIRS, tuple(PAIRS), iter(PAIRS), Headers(PAIRS)])
+def test_headers_keep_their_order_and_case(fields: Any) -> None:
+    """Headers can be made of any pairs, and come out as they went in."""
+    headers = Headers(fields)
+    assert list(headers) == PAIRS
+    assert len(headers) == 3
+
+
+def test_headers_of_a_mapping() -> None:
+    """Headers can be made of a mapping."""
+    assert list(Headers({"A": "1", "B": "2"})) == [("A", "1"), ("B", "2")]
+
+
+def test_headers_are_found_in_any_case() -> None:
+    """A name is found whatever its letter case: the first value, every value, and whether it is there."""
+    headers = Headers(PAIRS)
+    assert headers["accept"] == headers.get("aCCEPT") == "a"
+    assert headers.get_all("Accept") == ("a", "b")
+    assert "HOST" in headers
+
+
+def test_headers_say_what_is_missing() -> None:
+    """A name that is not there is None, the default, an empty tuple or a KeyError, as it was asked for."""
+    headers = Headers(PAIRS)
+    assert headers.get("X") is None
+    assert headers.get("X", "default") == "default"
+    assert headers.get_all("X") == ()
+    assert "X" not in headers
+    assert 1 not in headers
+    with pytest.raises(KeyError, match="X"):
+        headers["X"]
+
+
+def test_with_header_appends_to_a_copy() -> None:
+    """``with_header`` gives new headers with one more at their end; the old ones are as they were."""
+    old = Headers([("Set-Cookie", "a=1")])
+    new = old.with_header("Set-Cookie", "b=2")
+    assert list(new) == [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    assert list(old) == [("Set-Cookie", "a=1")]
+
+
+def test_without_header_takes_all_of_a_name_out_of_a_copy() -> None:
+    """``without_header`` gives new headers without a name in any case; the old ones are as they were."""
+    old = Headers(PAIRS)
+    assert list(old.without_header("accept")) == [("Host", "example.com")]
+    assert list(old) == PAIRS
+
+
+def test_headers_compare_without_case_of_names() -> None:
+    """Headers are equal, and hash so, if they differ in the letter case of names only."""
+    one, other = Headers([("Accept", "a")]), Headers([("accept", "a")])
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Headers([("Accept", "A")])
+    assert Headers(PAIRS) != Headers(reversed(PAIRS))
+    assert one != [("Accept", "a")]
+
+
+def test_headers_on_the_wire() -> None:
+    """On the wire stands one line for each header, in order, in latin-1."""
+    headers = Headers([("B", "é"), ("a", ""), ("B", "2")])
+    assert headers.to_wire() == b"B: \xe9\r\na: \r\nB: 2\r\n"
+
+
+def test_headers_show_themselves() -> None:
+    """The repr of headers is the expression that makes them."""
+    assert repr(Headers([("A", "1")])) == "Headers([('A', '1')])"
+
+
+@pytest.mark.parametrize("name", ["", "A B", "A:", "A\r\nB", "Ä", "A\n", "A\x00"])
+def test_header_names_are_tokens(name: str) -> None:
+    """What is no header name is refused, with a message that says which characters would do."""
+    with pytest.raises(ValueError, match=r"is no header name: use letters, digits and"):
+        Headers([(name, "value")])
+
+
+BAD_VALUES = ["a\r\nSet-Cookie: x=1", "a\nb", "a\rb", "a\x00b", "a\x7f", "a\tb\x01", "€", " a", "a ", "\ta", "a\n"]
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: Headers([("X-Name", value)]),
+        lambda value: Headers().with_header("X-Name", value),
+        lambda value: Response(200, headers=[("X-Name", value)]),
+        lambda value: Response(200).with_header("X-Name", value),
+        lambda value: Response.redirect(value),
+    ],
+    ids=["Headers", "Headers.with_header", "Response", "Response.with_header", "redirect"],
+)
+def test_header_injection_is_refused(build: Callable[[str], object], value: str) -> None:
+    """No way into a response lets a value through that could start a header of its own."""
+    with pytest.raises(ValueError, match=r"of header (X-Name|Location) holds .*: strip or encode it first"):
+        build(value)
+
+
+def test_header_values_may_hold_tabs_and_latin_1() -> None:
+    """A tab inside a value, and any letter of latin-1, are allowed (RFC 9110, section 5.5)."""
+    assert Headers([("X", "a\tb é")])["X"] == "a\tb é"
+
+
+# ---------------------------------------------------------------------------------------------- Request
+
+
+def test_a_request_has_defaults() -> None:
+    """A request can be made with what matters to a test only."""
+    request = Request()
+    assert (request.method, request.path, request.uri, request.query) == ("GET", "/", "/", "")
+    assert (request.version, request.content, request.headers) == ("HTTP/1.1", b"", Headers())
+    assert request.address == Address("", 0)
+
+
+def test_a_request_keeps_what_it_is_given() -> None:
+    """A request has its parts under their names, and the path under Humphrey's name too."""
+    headers, address = Headers(PAIRS), Address("::1", 5)
+    request = Request("POST", "/a", "b=c", "HTTP/1.0", headers, b"body", address)
+    assert (request.method, request.path, request.query, request.version) == ("POST", "/a", "b=c", "HTTP/1.0")
+    assert (request.headers, request.content, request.address) == (headers, b"body", address)
+    assert request.uri == "/a"
+
+
+def test_requests_are_values() -> None:
+    """Requests of equal parts are equal and hash so."""
+    assert Request(path="/a") == Request(path="/a")
+    assert hash(Request(path="/a")) == hash(Request(path="/a"))
+    assert Request(path="/a") != Request(path="/b")
+
+
+# --------------------------------------------------------------------------------------------- Response
+
+
+def test_text_is_sent_as_utf_8() -> None:
+    """A response of a str is UTF-8 text."""
+    response = Response(200, "é")
+    assert (response.status, response.content, response.text) == (200, "é".encode(), "é")
+    assert response.content_type == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("content", [b"\xff", bytearray(b"\xff"), memoryview(b"\xff")])
+def test_bytes_are_sent_as_they_are(content: Any) -> None:
+    """A response of bytes is binary; what was given may change afterwards."""
+    response = Response(200, content)
+    assert response.content == b"\xff"
+    assert type(response.content) is bytes
+    assert response.content_type == "application/octet-stream"
+    with pytest.raises(UnicodeDecodeError):
+        _ = response.text
+
+
+@pytest.mark.parametrize("content", ["<p>", b"<p>"])
+def test_a_given_content_type_wins(content: str | bytes) -> None:
+    """The Content-Type that is given in the headers holds, for text and for bytes."""
+    assert Response(200, content, {"content-type": "text/html"}).content_type == "text/html"
+
+
+def test_an_empty_response_has_no_type() -> None:
+    """``Response.empty`` has a status and nothing else."""
+    response = Response.empty(StatusCode.NO_CONTENT)
+    assert (response.status, response.content, response.content_type) == (204, b"", "")
+    assert len(response.headers) == 0
+
+
+def test_status_is_a_plain_int() -> None:
+    """A StatusCode becomes the plain number."""
+    assert type(Response(StatusCode.OK).status) is int
+    assert Response(StatusCode.OK) == Response(200)
+
+
+@pytest.mark.parametrize("status", [200, 299, 418, 599, 999])
+def test_any_final_status_is_allowed(status: int) -> None:
+    """Any status from 200 to 999 is allowed, whether it has a name or not."""
+    assert Response(status).status == status
+
+
+@pytest.mark.parametrize("status", [-1, 0, 100, 101, 199, 1000])
+def test_other_statuses_are_refused(status: int) -> None:
+    """A status that cannot end an exchange is refused, with the range that would do."""
+    with pytest.raises(ValueError, match=f"from 200 to 999, not {status}"):
+        Response(status)
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+@pytest.mark.parametrize("content", ["x", b"x"])
+def test_a_body_is_refused_where_there_is_none(status: int, content: str | bytes) -> None:
+    """A 204, 205 or 304 with a body is refused; without one it is fine."""
+    assert Response(status, content[:0]).content == b""
+    with pytest.raises(ValueError, match=f"a {status} response has no body"):
+        Response(status, content)
+
+
+def test_framing_is_refused() -> None:
+    """Transfer-Encoding is the server's business, in whichever way it is given."""
+    with pytest.raises(ValueError, match="leave Transfer-Encoding out"):
+        Response(200, headers={"transfer-encoding": "chunked"})
+    with pytest.raises(ValueError, match="leave Transfer-Encoding out"):
+        Response(200).with_header("Transfer-Encoding", "chunked")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_names_its_target(status: int) -> None:
+    """A redirect has a Location, and the status that was asked for."""
+    response = Response.redirect("/there?a=b", status)
+    assert (response.status, list(response.headers)) == (status, [("Location", "/there?a=b")])
+
+
+def test_a_redirect_is_permanent_by_default() -> None:
+    """A redirect is a 301 unless it is told otherwise, as in Humphrey."""
+    assert Response.redirect("/").status == 301
+
+
+@pytest.mark.parametrize("status", [200, 300, 304, 404])
+def test_other_statuses_are_no_redirect(status: int) -> None:
+    """A redirect with another status is refused, with those that would do."""
+    with pytest.raises(ValueError, match=f"{status} is no redirect: use 301, 302, 303, 307 or 308"):
+        Response.redirect("/", status)
+
+
+@pytest.mark.parametrize("content", ["text", b"bytes", b"", ""])
+def test_response_with_header_appends_to_a_copy(content: str | bytes) -> None:
+    """``with_header`` gives a new response, equal in all but one more header; the old one is as it was."""
+    old = Response(201, content, [("Set-Cookie", "a=1")])
+    new = old.with_header("Set-Cookie", "b=2")
+    assert list(new.headers) == [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    assert (new.status, new.content, new.content_type) == (old.status, old.content, old.content_type)
+    assert list(old.headers) == [("Set-Cookie", "a=1")]
+
+
+def test_responses_are_values() -> None:
+    """Responses are equal, and hash so, if what would be sent is equal."""
+    assert Response(200, "a", {"X": "1"}) == Response(200, "a", [("x", "1")])
+    assert hash(Response(200, "a", {"X": "1"})) == hash(Response(200, "a", [("x", "1")]))
+    for other in (Response(201, "a"), Response(200, "b"), Response(200, b"a"), Response(200, "a", {"X": "1"})):
+        assert Response(200, "a") != other
+    assert Response(200) != 200
+
+
+@pytest.mark.parametrize(
+    ("response", "shown"),
+    [(Response(404, "no"), "<Response 404 Not Found, 2 bytes>"), (Response(799), "<Response 799, 0 bytes>")],
+)
+def test_responses_show_themselves(response: Response, shown: str) -> None:
+    """The repr of a response has its status, with the phrase if it has one, and its size."""
+    assert repr(response) == shown
+
+
+# ---------------------------------------------------------------------------------------------- Address
+
+ADDRESSES = [
+    ("127.0.0.1:80", Address("127.0.0.1", 80)),
+    ("[::1]:8080", Address("::1", 8080)),
+    ("[::]:0", Address("::", 0)),
+    ("localhost:65535", Address("localhost", 65535)),
+    ("unix:/run/app.sock", Address("unix:/run/app.sock")),
+    ("unix:relative:1", Address("unix:relative:1")),
+]
+
+
+@pytest.mark.parametrize(("text", "address"), ADDRESSES)
+def test_an_address_is_read_as_it_is_written(text: str, address: Address) -> None:
+    """``Address.parse`` and ``str`` are each other's inverse."""
+    assert Address.parse(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "80",
+        ":80",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "a:65536",
+        "a:-1",
+        "a:+1",
+        "a:\N{ARABIC-INDIC DIGIT ONE}",
+        "::1:80",
+        "[a]:1",
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """A text that is no address is refused, with the three forms that would do."""
+    with pytest.raises(ValueError, match=r"is no address: write '127\.0\.0\.1:80', '\[::1\]:80' or 'unix:/path'"):
+        Address.parse(text)
+
+
+def test_a_unix_address_needs_a_path() -> None:
+    """An address without the path of its socket is refused."""
+    with pytest.raises(ValueError, match="needs a path: 'unix:/path/to/socket'"):
+        Address.parse("unix:")
+
+
+# ----------------------------------------------------------------------------------- Method, StatusCode
+
+
+def test_methods_equal_their_names() -> None:
+    """Every standard method equals the text that stands on the wire."""
+    names = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+    assert list(Method) == names
+    assert Request("GET").method == Method.GET
+    assert Method("PUT") is Method.PUT
+
+
+def test_a_method_of_another_name_is_none() -> None:
+    """Method has the standard ones only, and letter case counts."""
+    for name in ("get", "BREW"):
+        with pytest.raises(ValueError, match=name):
+            Method(name)
+
+
+def test_status_codes_have_phrases() -> None:
+    """A StatusCode is a number with its standard phrase."""
+    assert (StatusCode.NOT_FOUND, StatusCode.NOT_FOUND.phrase) == (404, "Not Found")
+
+
+# ------------------------------------------------------------------------------------- Limits, Timeouts
+
+
+def test_limits_have_their_documented_defaults() -> None:
+    """Nobody has to set a limit to be safe."""
+    limits = Limits()
+    assert (limits.head, limits.request_line, limits.headers, limits.body) == (16384, 8192, 100, 1048576)
+
+
+@pytest.mark.parametrize("name", ["head", "request_line", "headers", "body"])
+def test_limits_have_a_least_value(name: str) -> None:
+    """A limit that would refuse everything is refused itself; a body limit of nothing is a limit."""
+    least = 0 if name == "body" else 1
+    assert getattr(Limits(**{name: least}), name) == least
+    with pytest.raises(ValueError, match=rf"Limits\({name}=\.\.\.\) must be at least {least}"):
+        Limits(**{name: least - 1})
+
+
+def test_timeouts_have_their_documented_defaults() -> None:
+    """Nobody has to set a timeout to be safe."""
+    timeouts = Timeouts()
+    assert (timeouts.handshake, timeouts.header, timeouts.body, timeouts.idle) == (10, 10, 60, 60)
+    assert (timeouts.write, timeouts.close, timeouts.disconnect) == (30, 5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["handshake", "header", "body", "idle", "write", "close", "disconnect"])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
+def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
+    """A timeout that could never be met is refused; infinity waits for ever."""
+    assert getattr(Timeouts(**{name: math.inf}), name) == math.inf
+    with pytest.raises(ValueError, match=rf"Timeouts\({name}=\.\.\.\) must be a number of seconds above zero"):
+        Timeouts(**{name: seconds})
+
+
+# ------------------------------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (Headers(PAIRS), "fields"),
+        (Request(), "path"),
+        (Response(200), "status"),
+        (Response(200), "content"),
+        (Response(200), "headers"),
+        (Address("a", 1), "port"),
+        (Limits(), "body"),
+        (Timeouts(), "idle"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else type(item).__name__,
+)
+def test_values_never_change(value: object, name: str) -> None:
+    """No value lets one of its parts be set."""
+    with pytest.raises((AttributeError, TypeError)):
+        setattr(value, name, 1)
+
+
+@pytest.mark.parametrize("build", [Limits, Timeouts])
+def test_bounds_are_named(build: Callable[..., object]) -> None:
+    """Limits and timeouts take names only, so that no number stands for another."""
+    with pytest.raises(TypeError):
+        build(1)

@@ -1,0 +1,577 @@
+"""The outbox of a stream: whole frames, in order, within bounds, whatever the transport takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import trio
+import trio.testing
+from helpers import BINARY, CLOSE, PING, PONG, split_frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from humphrey_trio._server._transport import CHUNK, Transport
+from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio.http import Address
+from humphrey_trio.websocket import StreamLimits
+
+HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+GOODBYE = encode_close(1000)
+
+
+class ScriptedTransport(Transport):
+    """Takes as many bytes at a time as its script says, and everything when that has ended.
+
+    Attributes:
+        wire: what it took.
+        sends: how often bytes were given to it.
+        blocked: whether it takes nothing, as a peer that does not read.
+        resume: what a write waits for.
+        gone: whether there is no peer any more.
+    """
+
+    def __init__(self, script: Iterable[int] = ()) -> None:
+        self.peer = Address("script")
+        self.wire = b""
+        self.sends = 0
+        self.blocked = False
+        self.resume: trio.Event | None = None
+        self.gone = False
+        self._torn = False
+        self._script = iter(script)
+
+    @property
+    def torn(self) -> bool:
+        return self._torn
+
+    def tear(self) -> None:
+        self._torn = True
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """The frames on the wire, which are all whole."""
+        assert self.wire.startswith(HEAD)
+        frames, rest = split_frames(self.wire[len(HEAD) :])
+        assert rest == b""
+        return frames
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        return 0 if self.blocked else self._take(data, 0)
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        assert data
+        await trio.lowlevel.checkpoint()
+        if self.resume is not None:
+            await self.resume.wait()
+        return self._take(data, 1)
+
+    def _take(self, data: bytes | memoryview, least: int) -> int:
+        if self.gone:
+            raise trio.BrokenResourceError
+        taken = min(len(data), max(least, next(self._script, len(data))))
+        self.wire += data[:taken]
+        self.sends += 1
+        return taken
+
+    async def receive_some(self) -> bytes:
+        raise NotImplementedError
+
+    async def send_last(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def send_eof(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
+    """An outbox behind its handshake."""
+    outbox = Outbox(transport, limits or StreamLimits())
+    outbox.uncork(HEAD)
+    return outbox
+
+
+def blocked(limits: StreamLimits | None = None) -> tuple[Outbox, ScriptedTransport]:
+    """An outbox behind its handshake whose transport takes nothing at once, so that everything waits."""
+    transport = ScriptedTransport()
+    outbox = opened(transport, limits)
+    transport.blocked = True
+    return outbox, transport
+
+
+async def flush(outbox: Outbox) -> None:
+    """Write until nothing waits, as the connection task does."""
+    while outbox.pending:
+        await outbox.flush_some()
+
+
+def messages(*payloads: bytes) -> list[bytes]:
+    return [encode_message(payload) for payload in payloads]
+
+
+# --------------------------------------------------------------------------------------- whole, in order
+
+#: What is done with an outbox: a message of some size, or the name of something else.
+steps = st.one_of(
+    st.integers(0, 300),
+    st.sampled_from([CHUNK, 3 * CHUNK]),
+    st.sampled_from(["ping", "pong", "flush"]),
+)
+script = st.lists(st.one_of(st.integers(0, 20), st.integers(0, CHUNK)), max_size=60)
+
+
+async def perform(outbox: Outbox, plan: list[int | str]) -> dict[int, list[bytes]]:
+    """Do all that; the payloads that were put, by their frames' opcode."""
+    put: dict[int, list[bytes]] = {BINARY: [], PING: [], PONG: []}
+    for i, step in enumerate(plan):
+        number = i.to_bytes(2, "big")
+        if isinstance(step, int):
+            put[BINARY].append(number + bytes(step))
+            outbox.put(encode_message(put[BINARY][-1]))
+        elif step == "ping":
+            put[PING].append(number)
+            outbox.put_ping(encode_ping(number))
+        elif step == "pong":
+            put[PONG].append(number)
+            outbox.put_pong(encode_pong(number))
+        elif outbox.pending:
+            await outbox.flush_some()
+    return put
+
+
+def is_subsequence(part: list[bytes], whole: list[bytes]) -> bool:
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+def arrived(frames: list[tuple[int, bytes]], opcode: int) -> list[bytes]:
+    return [payload for found, payload in frames if found == opcode]
+
+
+@settings(deadline=None, max_examples=150)
+@given(plan=st.lists(steps, max_size=25), takes=script)
+async def test_everything_arrives_whole_and_in_order(plan: list[int | str], takes: list[int]) -> None:
+    """However little a transport takes, frames arrive whole, in order, and with the latest pong and ping."""
+    transport = ScriptedTransport(takes)
+    outbox = opened(transport)
+    put = await perform(outbox, plan)
+    outbox.end(GOODBYE)
+    await flush(outbox)
+
+    *frames, last = transport.frames()
+    assert last == (CLOSE, b"\x03\xe8")
+    assert arrived(frames, CLOSE) == []
+    assert arrived(frames, BINARY) == put[BINARY]
+    for opcode in (PING, PONG):
+        assert is_subsequence(arrived(frames, opcode), put[opcode])
+        assert arrived(frames, opcode)[-1:] == put[opcode][-1:]
+    assert outbox.queued_bytes == 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(plan=st.lists(steps, max_size=25), takes=script)
+async def test_dropping_the_queue_cuts_no_frame(plan: list[int | str], takes: list[int]) -> None:
+    """A Close in the queue's place comes behind whole frames, the first so many of those that were put."""
+    transport = ScriptedTransport(takes)
+    outbox = opened(transport)
+    put = await perform(outbox, plan)
+    outbox.end(GOODBYE, drop_queue=True)
+    await flush(outbox)
+
+    *frames, last = transport.frames()
+    received = arrived(frames, BINARY)
+    assert last == (CLOSE, b"\x03\xe8")
+    assert received == put[BINARY][: len(received)]
+    assert outbox.queued_bytes == 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(plan=st.lists(steps, max_size=25), takes=script, ended=st.booleans())
+async def test_last_words_complete_the_wire(plan: list[int | str], takes: list[int], ended: bool) -> None:
+    """What is on the wire and the last words behind it are whole frames: every message, and one Close."""
+    transport = ScriptedTransport(takes)
+    outbox = opened(transport)
+    put = await perform(outbox, plan)
+    if ended:
+        outbox.end(GOODBYE)
+    transport.wire += outbox.last_words(encode_close(1001))
+
+    *frames, last = transport.frames()
+    assert last == (CLOSE, (1000 if ended else 1001).to_bytes(2, "big"))
+    assert arrived(frames, CLOSE) == []
+    assert arrived(frames, BINARY) == put[BINARY]
+
+
+def test_the_quick_path() -> None:
+    """A frame that the transport takes at once is sent by whoever put it, and the writer has nothing to do."""
+    transport = ScriptedTransport()
+    outbox = opened(transport)
+    outbox.put(encode_message(b"hi"))
+
+    assert transport.frames() == [(BINARY, b"hi")]
+    assert not outbox.pending
+    assert outbox.queued_bytes == 0
+
+
+async def test_the_quick_path_comes_back() -> None:
+    """A frame that did not go out at once holds back the later ones until it is written; then they go directly."""
+    transport = ScriptedTransport([len(HEAD), 3])
+    outbox = opened(transport)
+    for frame in messages(b"one", b"two"):
+        outbox.put(frame)
+    assert (len(transport.wire) - len(HEAD), outbox.queued_bytes, outbox.pending) == (3, 7, True)
+    await flush(outbox)
+    outbox.put(encode_message(b"three"))
+
+    assert transport.frames() == [(BINARY, b"one"), (BINARY, b"two"), (BINARY, b"three")]
+    assert not outbox.pending
+
+
+async def test_small_frames_leave_together() -> None:
+    """Frames that wait are written in chunks, not one by one."""
+    outbox, transport = blocked()
+    payloads = [i.to_bytes(2, "big") * 100 for i in range(1000)]
+    for frame in messages(*payloads):
+        outbox.put(frame)
+    transport.sends = 0
+    await flush(outbox)
+
+    assert [payload for _, payload in transport.frames()] == payloads
+    assert transport.sends == 1 + -(-999 * 204 // CHUNK)  # the first had begun already
+
+
+# ----------------------------------------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["nothing ever waited", "all was written"])
+async def test_an_empty_outbox_takes_one_of_any_size(direct: bool) -> None:
+    """One frame of any size may be put into an empty outbox, and then none until there is room."""
+    outbox, transport = blocked(StreamLimits(max_outbox_bytes=10))
+    if not direct:
+        outbox.put(encode_message(b"before"))
+        await flush(outbox)
+
+    assert outbox.has_room(10**9)
+    outbox.put(encode_message(bytes(CHUNK)))
+    assert not outbox.has_room(1)
+    await flush(outbox)
+    assert outbox.has_room(10**9)
+    assert transport.frames()[-1] == (BINARY, bytes(CHUNK))
+
+
+def test_limit_in_bytes() -> None:
+    """Beside frames that wait there is room up to the limit in bytes, what has begun to be sent included."""
+    outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
+    outbox.put(bytes(40))
+    outbox.put(bytes(40))
+
+    assert outbox.queued_bytes == 80
+    assert outbox.has_room(20)
+    assert not outbox.has_room(21)
+
+
+def test_limit_in_messages() -> None:
+    """As many messages may wait as the limit says, behind the one that has begun."""
+    outbox, _ = blocked(StreamLimits(max_outbox_messages=3))
+    outbox.put(b"begun")
+    for _ in range(3):
+        assert outbox.has_room(0)
+        outbox.put(b"")
+
+    assert not outbox.has_room(0)
+
+
+def test_other_limits() -> None:
+    """Limits that are set later hold at once."""
+    outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
+    outbox.put(bytes(40))
+    outbox.limit(StreamLimits(max_outbox_bytes=50))
+
+    assert not outbox.has_room(11)
+
+
+# ------------------------------------------------------------------------------------- the control lane
+
+
+async def test_control_frames_pass_the_queue() -> None:
+    """A pong and a ping go out behind the frame that has begun, and in front of all that waits."""
+    outbox, transport = blocked()
+    for frame in messages(b"begun", b"waits", b"waits too"):
+        outbox.put(frame)
+    outbox.put_ping(encode_ping(b"are you there?"))
+    outbox.put_pong(encode_pong(b"I am"))
+    await flush(outbox)
+
+    assert [opcode for opcode, _ in transport.frames()] == [BINARY, PONG, PING, BINARY, BINARY]
+
+
+async def test_only_the_latest_control_frames_wait() -> None:
+    """Of pongs and pings that cannot go out only the latest of each is kept, however many there are."""
+    outbox, transport = blocked(StreamLimits(max_outbox_bytes=1))
+    outbox.put(encode_message(b"begun"))
+    for i in range(1000):
+        outbox.put_pong(encode_pong(b"pong %d" % i))
+        outbox.put_ping(encode_ping(b"ping %d" % i))
+    await flush(outbox)
+
+    assert transport.frames() == [(BINARY, b"begun"), (PONG, b"pong 999"), (PING, b"ping 999")]
+
+
+@pytest.mark.parametrize(
+    ("put", "frame"), [(Outbox.put_pong, encode_pong(b"x")), (Outbox.put_ping, encode_ping(b"x"))]
+)
+async def test_control_frames_are_never_cut(put: Callable[[Outbox, bytes], None], frame: bytes) -> None:
+    """A control frame that goes out in part is finished before anything else."""
+    transport = ScriptedTransport([len(HEAD), 1])
+    outbox = opened(transport)
+    put(outbox, frame)
+    put(outbox, frame)
+    outbox.put(encode_message(b"message"))
+    await flush(outbox)
+
+    assert [payload for _, payload in transport.frames()] == [b"x", b"x", b"message"]
+
+
+# ---------------------------------------------------------------------------------------------- the end
+
+
+async def test_close_is_the_last() -> None:
+    """A Close goes out behind all that waits; behind it no control frame goes out, and no second Close."""
+    outbox, transport = blocked()
+    for frame in messages(b"one", b"two"):
+        outbox.put(frame)
+    outbox.end(GOODBYE)
+    outbox.put_pong(encode_pong(b""))
+    outbox.put_ping(encode_ping(b""))
+    outbox.end(encode_close(1001))
+    await flush(outbox)
+    outbox.put_pong(encode_pong(b""))
+    outbox.put_ping(encode_ping(b""))
+    await flush(outbox)
+
+    assert transport.frames() == [(BINARY, b"one"), (BINARY, b"two"), (CLOSE, b"\x03\xe8")]
+    assert outbox.ended
+
+
+async def test_close_in_place_of_the_queue() -> None:
+    """A Close that drops the queue goes out behind the frame that has begun, and nothing of the rest is kept."""
+    transport = ScriptedTransport([len(HEAD), 3])
+    outbox = opened(transport)
+    for frame in messages(b"begun", b"dropped", b"dropped too"):
+        outbox.put(frame)
+    outbox.end(GOODBYE, drop_queue=True)
+    assert outbox.queued_bytes == 4
+    await flush(outbox)
+
+    assert transport.frames() == [(BINARY, b"begun"), (CLOSE, b"\x03\xe8")]
+
+
+async def test_abandoned() -> None:
+    """An abandoned outbox keeps nothing, writes nothing and takes nothing."""
+    outbox, transport = blocked()
+    for frame in messages(b"one", b"two"):
+        outbox.put(frame)
+    outbox.put_pong(encode_pong(b""))
+    outbox.abandon()
+    outbox.end(GOODBYE)
+    outbox.put_ping(encode_ping(b""))
+    await flush(outbox)
+
+    assert transport.wire == HEAD
+    assert (outbox.ended, outbox.pending, outbox.queued_bytes) == (True, False, 0)
+
+
+async def test_abandoned_while_it_is_written() -> None:
+    """An outbox that is abandoned during a write stays empty when the write comes back."""
+    outbox, transport = blocked()
+    for frame in messages(b"one", b"two"):
+        outbox.put(frame)
+    transport.resume = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.flush_some)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.abandon()
+        transport.resume.set()
+
+    assert transport.wire == HEAD + encode_message(b"one")
+    assert (outbox.pending, outbox.queued_bytes) == (False, 0)
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["corked", "torn"])
+def test_no_last_words(torn: bool) -> None:
+    """There are no last words before the handshake's answer, nor where nobody knows what was sent."""
+    transport = ScriptedTransport()
+    outbox = Outbox(transport, StreamLimits())
+    outbox.put(encode_message(b"waits"))
+    if torn:
+        outbox.uncork(HEAD)
+        transport.tear()
+
+    assert outbox.last_words(GOODBYE) == b""
+
+
+def test_a_peer_that_is_gone() -> None:
+    """Putting a frame says so when the peer is gone."""
+    transport = ScriptedTransport()
+    outbox = opened(transport)
+    transport.gone = True
+
+    with pytest.raises(trio.BrokenResourceError):
+        outbox.put(encode_message(b"hi"))
+
+
+# ------------------------------------------------------------------------------------------------- corks
+
+
+async def test_frames_gather_behind_the_cork() -> None:
+    """Whatever is put before the handshake's answer goes out behind it, control frames too."""
+    transport = ScriptedTransport()
+    outbox = Outbox(transport, StreamLimits())
+    outbox.put(encode_message(b"early"))
+    outbox.put_ping(encode_ping(b""))
+    await flush(outbox)
+    assert (transport.wire, outbox.corked, outbox.pending) == (b"", True, False)
+    outbox.uncork(HEAD)
+    await flush(outbox)
+
+    assert transport.frames() == [(PING, b""), (BINARY, b"early")]
+    assert not outbox.corked
+
+
+@pytest.mark.parametrize("put", [Outbox.put_pong, Outbox.put_ping])
+async def test_a_control_frame_alone_behind_the_cork(put: Callable[[Outbox, bytes], None]) -> None:
+    """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
+    transport = ScriptedTransport()
+    outbox = Outbox(transport, StreamLimits())
+    put(outbox, encode_ping(b""))
+    outbox.uncork(HEAD)
+    await flush(outbox)
+
+    assert transport.frames() == [(PING, b"")]
+
+
+async def test_the_handshakes_answer_is_not_dropped() -> None:
+    """A Close that drops the queue right behind the cork leaves the handshake's answer where it is."""
+    transport = ScriptedTransport()
+    outbox = Outbox(transport, StreamLimits())
+    outbox.put(encode_message(b"early"))
+    outbox.uncork(HEAD)
+    outbox.end(GOODBYE, drop_queue=True)
+    await flush(outbox)
+
+    assert transport.frames() == [(CLOSE, b"\x03\xe8")]
+
+
+def test_limits_behind_the_cork() -> None:
+    """A corked outbox has the same bounds."""
+    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10))
+
+    assert outbox.has_room(1000)
+    outbox.put(bytes(8))
+    assert outbox.has_room(2)
+    assert not outbox.has_room(3)
+
+
+# ----------------------------------------------------------------------------------------------- waiting
+
+
+async def test_room_is_given_in_order() -> None:
+    """Whoever waits for room gets it in the order of asking, also where a later one would fit earlier."""
+    outbox, transport = blocked(StreamLimits(max_outbox_bytes=10, max_outbox_messages=1))
+    outbox.put(bytes(9))
+    order: list[int] = []
+
+    async def wait_and_put(number: int, size: int) -> None:
+        await outbox.wait_for_room(size)
+        outbox.put(bytes(size))
+        order.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number, size in enumerate([8, 1, 7, 2, 5]):
+            nursery.start_soon(wait_and_put, number, size)
+            await trio.testing.wait_all_tasks_blocked()
+        assert order == []
+        assert outbox.contended
+        while len(order) < 5:
+            await outbox.flush_some()
+            await trio.testing.wait_all_tasks_blocked()
+
+    assert order == [0, 1, 2, 3, 4]
+    assert not outbox.contended
+    assert transport.wire
+
+
+async def test_whoever_stops_waiting_lets_the_next_one_in() -> None:
+    """A cancelled wait for room takes nobody's turn."""
+    outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
+    outbox.put(bytes(10))
+    scope = trio.CancelScope()
+
+    async def wait_and_give_up() -> None:
+        with scope:
+            await outbox.wait_for_room(10)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_and_give_up)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(outbox.wait_for_room, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await flush(outbox)
+
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("end", [lambda outbox: outbox.end(GOODBYE), Outbox.abandon], ids=["end", "abandon"])
+async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None]) -> None:
+    """The end of an outbox wakes everybody who waits for room in it."""
+    outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
+    outbox.put(bytes(10))
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(outbox.wait_for_room, 10)
+            await trio.testing.wait_all_tasks_blocked()
+            end(outbox)
+
+    assert outbox.ended
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda outbox: outbox.put(encode_message(b"hi")),
+        lambda outbox: outbox.put_pong(encode_pong(b"")),
+        lambda outbox: outbox.put_ping(encode_ping(b"")),
+        lambda outbox: outbox.end(GOODBYE),
+        Outbox.abandon,
+        Outbox.wake,
+    ],
+    ids=["message", "pong", "ping", "end", "abandon", "wake"],
+)
+async def test_the_writer_is_called(call: Callable[[Outbox], None]) -> None:
+    """The writer, parked without work, looks up for each thing that concerns it."""
+    outbox, _ = blocked()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.wait_for_work)
+            await trio.testing.wait_all_tasks_blocked()
+            call(outbox)
+
+
+async def test_a_cancelled_writer() -> None:
+    """A writer that was cancelled while it was parked is called no more."""
+    outbox, _ = blocked()
+    with trio.move_on_after(0) as scope:
+        await outbox.wait_for_work()
+    outbox.put(encode_message(b"hi"))
+
+    assert scope.cancelled_caught
+    assert outbox.pending

@@ -1,0 +1,119 @@
+"""Bad frames over a real socket: the client can read why it is closed, and the next one is served."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from helpers import CLOSE, CONTINUATION, PING, TEXT, RawClient, client_frame, close_frame
+
+from humphrey_trio import App, WebsocketStream, websocket_handler
+from humphrey_trio.http import Address
+
+LIMIT = 100_000
+HELLO = client_frame(TEXT, b"hello")
+
+#: What a client sends, and the code of the Close that it gets.
+BAD = {
+    "no mask": (b"\x81\x05hello", 1002),
+    "reserved bit": (client_frame(TEXT, b"hello", rsv=0b100), 1002),
+    "reserved opcode": (client_frame(0x3, b"hello"), 1002),
+    "lone continuation": (client_frame(CONTINUATION, b"hello"), 1002),
+    "message inside a message": (client_frame(TEXT, b"hel", fin=False) + HELLO, 1002),
+    "long ping": (client_frame(PING, b"x" * 126), 1002),
+    "fragmented ping": (client_frame(PING, b"x", fin=False), 1002),
+    "close with an invalid code": (close_frame(1005), 1002),
+    "close of one byte": (client_frame(CLOSE, b"\x03"), 1002),
+    "length that is too short": (b"\x81\x82" + HELLO[2:], 1002),
+    "length that was written too long": (b"\x81\xfe\x00\x05" + HELLO[2:], 1002),
+    "length of a petabyte": (b"\x82\xff" + (10**15).to_bytes(8, "big") + HELLO[2:], 1009),
+    "message that is too long": (client_frame(TEXT, b"x" * (LIMIT + 1)), 1009),
+    "too many fragments": (client_frame(TEXT, fin=False) + client_frame(CONTINUATION, fin=False) * 5000, 1009),
+    "text that is not UTF-8": (client_frame(TEXT, b"\xff"), 1007),
+    "close reason that is not UTF-8": (client_frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: testserver\r\n\r\n", 1002),
+    "zeros": (bytes(100_000), 1002),
+    "ones": (b"\xff" * 100_000, 1002),
+}
+
+
+@asynccontextmanager
+async def listening(received: list[str | bytes] | None = None) -> AsyncGenerator[Address]:
+    """The address of a server on a real socket, which echoes and notes what it receives."""
+
+    async def echo(stream: WebsocketStream, state: None) -> None:
+        async for message in stream:
+            if received is not None:
+                received.append(message.data)
+            await stream.send(message)
+
+    app = App().with_websocket_route("/", websocket_handler(echo, max_message_size=LIMIT))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run, "127.0.0.1:0")
+            yield address
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connected(address: Address) -> AsyncGenerator[RawClient]:
+    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+        yield await RawClient(stream).open()
+
+
+async def assert_served(address: Address) -> None:
+    """Another client is served."""
+    async with connected(address) as client:
+        await client.send(HELLO)
+        assert await client.frame() == (TEXT, b"hello")
+
+
+@pytest.mark.parametrize("behind", [b"", HELLO * 20_000], ids=["nothing behind it", "220 KB behind it"])
+@pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
+async def test_bad_input(data: bytes, code: int, behind: bytes) -> None:
+    """A bad frame is answered with the right Close, which arrives whatever was sent behind it, then the end."""
+    async with listening() as address:
+        async with connected(address) as client:
+            await client.send(data + behind)
+            (*echoes, (opcode, payload)) = await client.rest()
+
+            assert echoes == []
+            assert opcode == CLOSE
+            assert int.from_bytes(payload[:2], "big") == code
+            assert payload[2:].decode()  # the reason
+
+        await assert_served(address)
+
+
+async def test_good_input_before_bad() -> None:
+    """A message in front of a bad frame is delivered, also if both came in one packet."""
+    received: list[str | bytes] = []
+    async with listening(received) as address, connected(address) as client:
+        await client.send(HELLO + b"\x81\x05hello")
+        assert await client.close_code() == 1002
+        assert await client.at_end()
+        assert received == ["hello"]
+
+
+async def test_a_stalled_frame_stalls_nobody() -> None:
+    """A client that stops in the middle of a frame holds up nobody else, and may go on later."""
+    async with listening() as address, connected(address) as client:
+        await client.send(HELLO[:3])
+        for _ in range(3):
+            await assert_served(address)
+        await client.send(HELLO[3:])
+        assert await client.frame() == (TEXT, b"hello")
+
+
+@pytest.mark.parametrize("size", range(1, len(HELLO)))
+async def test_a_client_that_leaves_inside_a_frame(size: int) -> None:
+    """A client that leaves in the middle of a frame gets no Close, and nothing of its frame is delivered."""
+    async with listening() as address:
+        async with connected(address) as client:
+            await client.send(HELLO[:size])
+            await client.stream.send_eof()  # type: ignore[attr-defined]
+            assert await client.at_end()
+
+        await assert_served(address)
