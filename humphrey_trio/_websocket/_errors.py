@@ -8,7 +8,7 @@ WebsocketError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from .._http._response import Response
@@ -53,7 +53,8 @@ class ConnectionClosed(WebsocketError):
 def tells_the_end(error: Exception) -> bool:
     """Whether an exception says nothing but that a stream is closed, be it in the group of a nursery."""
     if isinstance(error, ExceptionGroup):
-        return error.split(ConnectionClosed)[1] is None
+        members = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(tells_the_end(member) for member in members)
     return isinstance(error, ConnectionClosed)
 
 

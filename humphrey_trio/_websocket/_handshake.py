@@ -259,6 +259,10 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
             return None
     if error is not None:
         raise error
+    return _checked(refusal)
+
+
+def _checked(refusal: object) -> Response:
     if not isinstance(refusal, Response):
         raise TypeError(f"a websocket route that has neither accepted nor refused returned {refusal!r}")
     return refusal
