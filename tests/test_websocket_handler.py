@@ -631,6 +631,24 @@ async def test_a_client_that_does_not_read_our_close(autojump_clock: trio.testin
         assert 2 <= trio.current_time() - closed <= 2 + 3 * SWEEP
 
 
+async def test_a_slow_client_gets_what_was_sent_before_the_close(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A client that reads on slowly gets everything, and then the Close, whatever Timeouts.close is."""
+    messages = 12
+
+    async def send_and_close(stream: WebsocketStream, state: None) -> None:
+        for _ in range(messages):
+            await stream.send(bytes(CHUNK))
+
+    app = app_with(send_and_close, timeouts=Timeouts(close=2))
+    async with raw_client(app, trio.testing.lockstep_stream_pair) as client:
+        for _ in range(messages):
+            await trio.sleep(1)
+            assert await client.frame() == (BINARY, bytes(CHUNK))
+        assert await client.close_code() == 1000
+
+
 async def test_a_handler_returns() -> None:
     """When the handler returns, its stream is closed with 1000, behind what was sent."""
 

@@ -42,7 +42,7 @@ class Timeouts:
         body: for a whole body, from the end of its head on.
         idle: between two requests of a connection.
         write: for a client to take any byte of what is being sent to it.
-        close: for the answer to a WebSocket Close frame.
+        close: for a peer to read on to our WebSocket Close frame, or to answer it.
         disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
             handler when its client has left.
 

@@ -185,8 +185,8 @@ class WebsocketStream:
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream: what was sent goes out first, then a Close frame.
 
-        It does not wait for the peer, which has ``Timeouts.close`` seconds to answer before the connection is
-        cut. A closed stream stays as it is.
+        It does not wait for the peer, which is cut off when it has neither read on nor answered for
+        ``Timeouts.close`` seconds. A closed stream stays as it is.
 
         Args:
             code: 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455, section 7.4).
@@ -344,8 +344,7 @@ class WebsocketStream:
         if self._closed is not None:
             return
         self._closed = ConnectionClosed(code, reason)
-        self._close_by = trio.current_time() + self._timeouts.close
-        self._set_deadline()
+        self._expect_end()
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
         self._outbox.end(close, drop_queue=drop_queue)
         self._tell_news()
@@ -441,6 +440,8 @@ class WebsocketStream:
                 self._set_deadline()
                 await outbox.flush_some()
                 self._write_by = inf
+                if self._closed is not None:  # a peer that reads what waits before the Close gets its time
+                    self._expect_end()
             elif outbox.ended and (self._over or not self._taken):
                 return
             else:
@@ -454,6 +455,10 @@ class WebsocketStream:
         if words:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._transport.send_last(words)
+
+    def _expect_end(self) -> None:
+        self._close_by = trio.current_time() + self._timeouts.close
+        self._set_deadline()
 
     def _set_deadline(self) -> None:
         self._deadline.at = min(self._take_by, self._write_by, self._close_by)
