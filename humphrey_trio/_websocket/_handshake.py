@@ -157,6 +157,7 @@ class Upgrade:
         self._stream: WebsocketStream | None = None
         self._decided: trio.Event | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def accept(
         self,
         *,

@@ -162,6 +162,7 @@ class WebsocketStream:
         if self._pace.spent(size):
             await trio.lowlevel.checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping, in front of the messages that wait; the peer's answer is not awaited.
 
@@ -182,6 +183,7 @@ class WebsocketStream:
             self._lose()
             raise self._closed_now() from None
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream: what was sent goes out first, then a Close frame.
 
@@ -220,6 +222,7 @@ class WebsocketStream:
 
     # ---------------------------------------------------------------------------------------- receiving
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
         """The next message.
 
