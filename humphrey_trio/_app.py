@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
+#: What ``with_error_handler`` takes: ``(status, request or None, exception or None)``, plain or async.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
 
 _UPGRADE_REQUIRED = 426

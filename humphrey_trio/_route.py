@@ -12,8 +12,11 @@ from ._state import State
 from ._websocket._handshake import Upgrade, WebsocketRoute
 
 Answer: TypeAlias = Response | Awaitable[Response]
+#: What ``with_route`` takes: ``(request, state)``, plain or async.
 RequestHandler: TypeAlias = Callable[[Request, State], Answer]
+#: What ``with_stateless_route`` takes: ``(request)``, plain or async.
 StatelessRequestHandler: TypeAlias = Callable[[Request], Answer]
+#: What ``with_path_aware_route`` takes: ``(request, state, pattern)``, plain or async.
 PathAwareRequestHandler: TypeAlias = Callable[[Request, State, str], Answer]
 
 _Handler = TypeVar("_Handler")

@@ -223,7 +223,9 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "no colon": (get("NoColon"), 400, "NoColon"),
     "space in front of the colon": (get("X : a"), 400, "X : a"),
     "empty name": (get(": a"), 400, ": a"),
-    "NUL": (get("X: a\0b"), 400, "X: a"),
+    "NUL": (get("X: a\0b"), 400, "control character"),
+    "a control character": (get("X: a\x01b"), 400, "control character"),
+    "DEL": (get("X: a\x7fb"), 400, "control character"),
     # Lengths.
     "Content-Length +5": (get("Content-Length: +5"), 400, "Content-Length"),
     "Content-Length -5": (get("Content-Length: -5"), 400, "Content-Length"),
@@ -407,6 +409,9 @@ def test_a_lying_length_costs_nothing(length: int) -> None:
         b"0\r\nno trailer\r\n\r\n",
         b"0\r\nX: " + b"a" * 2 * BIG,
         b"5;" + b"a" * 2 * BIG,
+        b"0\r\n\n",
+        b"0\r\nX: y\n\n",
+        b"0\r\nX: y\r\n\n",
     ],
 )
 def test_malformed_chunks_are_refused(sent: bytes) -> None:

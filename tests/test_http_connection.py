@@ -455,11 +455,17 @@ async def seconds_until_end(
 Virtual = trio.testing.MockClock
 
 
-async def test_a_dripping_head_is_cut_off(autojump_clock: Virtual) -> None:
-    """A head that comes byte by byte is a 408 at the header timeout from the accept on, however it drips."""
+@pytest.mark.parametrize("silence", [0, 9])
+async def test_a_dripping_head_is_cut_off(silence: float, autojump_clock: Virtual) -> None:
+    """A head that comes byte by byte is a 408 at the header timeout from the accept on, whenever it began."""
     async with in_memory(small_app()) as connect:
         client = connect()
-        seconds, last = await seconds_until_end(client, lambda: drip(client, get("/" + "a" * 100)))
+
+        async def wait_and_drip() -> None:
+            await trio.sleep(silence)
+            await drip(client, get("/" + "a" * 100))
+
+        seconds, last = await seconds_until_end(client, wait_and_drip)
     assert 10 <= seconds <= 10.25
     assert last.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert b"\r\nConnection: close\r\n" in last

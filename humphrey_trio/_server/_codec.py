@@ -32,6 +32,7 @@ _STEERING = re.compile(
     rb"\r\n(host|connection|content-length|transfer-encoding|expect|upgrade):[ \t]*([^\r]*?)[ \t]*(?=\r\n)"
 )
 _REQUEST_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TOKEN_START = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
 _HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
@@ -90,7 +91,7 @@ class RequestReader:
     Its buffer is the only one: h11 gets a head when it is whole, and hands back what is left behind a body.
     """
 
-    __slots__ = ("_buffer", "_h11", "_limits", "_scanned", "_skipped")
+    __slots__ = ("_buffer", "_chunked", "_fed", "_h11", "_limits", "_scanned", "_skipped")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -98,6 +99,8 @@ class RequestReader:
         self._scanned = 0
         self._skipped = False
         self._h11: h11.Connection | None = None
+        self._chunked = False
+        self._fed = b""  # what of the body h11 got last, and three bytes before it
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer."""
@@ -132,7 +135,10 @@ class RequestReader:
             event = cast("h11.Request", self._h11.next_event())
         except h11.RemoteProtocolError as exc:
             raise BadRequest(str(exc), exc.error_status_hint) from exc
-        return _head(event, raw.lower(), version)
+        head = _head(event, raw.lower(), version)
+        self._chunked = head.content_length is None
+        self._fed = b""
+        return head
 
     def next_body(self) -> bytes | None:
         """The next piece of the current body: empty at its end, None while more bytes are needed.
@@ -145,7 +151,9 @@ class RequestReader:
         try:
             event = parser.next_event()
             if event is h11.NEED_DATA and self._buffer:
-                parser.receive_data(self.take_rest())
+                data = self.take_rest()
+                parser.receive_data(data)
+                self._fed = self._fed[-3:] + data
                 event = parser.next_event()
         except h11.RemoteProtocolError as exc:
             raise BadRequest(str(exc), exc.error_status_hint) from exc
@@ -153,7 +161,11 @@ class RequestReader:
             return None
         if isinstance(event, h11.Data):
             return bytes(event.data)
-        self._buffer[:0] = parser.trailing_data[0]
+        rest = parser.trailing_data[0]
+        # h11 would let LF alone end the trailers of a chunked body, where others do not see its end.
+        if self._chunked and not self._fed[: len(self._fed) - len(rest)].endswith(b"\r\n\r\n"):
+            raise BadRequest("a chunked body does not end in an empty line (RFC 9112, section 7.1)")
+        self._buffer[:0] = rest
         return b""
 
     def _split_head(self) -> bytes | None:
@@ -208,6 +220,8 @@ class RequestReader:
             raise BadRequest(f"there are more than {self._limits.headers} header lines", 431)
         if raw.count(b"\n") != lines or raw.count(b"\r") != lines:
             raise BadRequest("a line ends in LF without CR, or holds a CR")
+        if _CONTROLS.search(raw):
+            raise BadRequest("the head holds a control character (RFC 9110, section 5.5)")
         if b"\r\n " in raw or b"\r\n\t" in raw:
             raise BadRequest("a header line is folded (RFC 9112, section 5.2)")
         version = line[1]

@@ -203,8 +203,11 @@ class AsyncSender:
         await self._app._broadcast(message)
 
 
+#: What ``with_connect_handler`` takes: ``async (stream, state)``.
 ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
+#: What ``with_disconnect_handler`` takes: ``async (stream, state)``.
 DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
+#: What ``with_message_handler`` takes: ``async (stream, message, state)``.
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 
