@@ -7,6 +7,7 @@ sees App, and it knows no WebSockets: an upgrade is given away whole.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -95,11 +96,11 @@ class HttpConnection:
 
     __slots__ = (
         "_deadline",
+        "_expired",
         "_out",
         "_out_size",
         "_partial",
         "_reader",
-        "_scope",
         "_served",
         "_settings",
         "_transport",
@@ -113,7 +114,7 @@ class HttpConnection:
         self._reader = RequestReader(settings.limits)
         self._out: list[bytes] = []
         self._out_size = 0
-        self._scope = trio.CancelScope()
+        self._expired = False
         self._served = False
         self._partial = False  # whether a request has begun that is not whole yet
         self._unread_body = False
@@ -137,17 +138,22 @@ class HttpConnection:
         return await self._guard(self._put_response(refusal, head_only=head_only, close=takeover.close))
 
     async def _guard(self, close: bool) -> Takeover | None:
-        self._deadline.expire = self._scope.cancel
+        self._deadline.expire = self._expire
         try:
-            with self._scope:
+            with self._transport.interruptible():
                 return await self._serve_requests(close)
-            if self._scope.cancelled_caught and self._partial:
-                await self._say_last(408, BadRequest("the request took too long", 408))
         except BadRequest as exc:
-            await self._say_last(exc.status, exc)
+            await self._say_last(exc)
+            return None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client is gone, and nothing is owed to anybody
+            pass  # the client is gone, or too slow
+        if self._expired and self._partial:
+            await self._say_last(BadRequest("the request took too long", 408))
         return None
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._transport.interrupt()
 
     # Requests...
 
@@ -290,14 +296,15 @@ class HttpConnection:
             rest = rest[await self._transport.send_some(rest) :]
         self._deadline.at = inf
 
-    async def _say_last(self, status: int, exception: Exception) -> None:
+    async def _say_last(self, error: BadRequest) -> None:
         """Answer what cannot be served, and make sure that it can be read."""
-        response = await self._settings.service.refuse(status, None, exception)
+        response = await self._settings.service.refuse(error.status, None, error)
         data = b"".join([*self._out, self._settings.writer.encode(response, head_only=False, close=True)])
-        with trio.move_on_after(_LAST_WORDS_SECONDS) as scope:
-            await self._transport.send_all(data)
-        if not scope.cancelled_caught:
-            await linger(self._transport)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with trio.move_on_after(_LAST_WORDS_SECONDS) as scope:
+                await self._transport.send_all(data)
+            if not scope.cancelled_caught:
+                await linger(self._transport)
 
     # Deadlines...
 
