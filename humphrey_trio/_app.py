@@ -23,7 +23,7 @@ from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import HttpServer, open_listeners
 from ._server._pacing import Pace
-from ._state import NO_STATE, State
+from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._handshake import Upgrade, run_upgrade
 
@@ -60,7 +60,7 @@ class App(Routes[State]):
 
     def __init__(
         self,
-        state: State = NO_STATE,
+        state: State = None,  # type: ignore[assignment]  # the default of State itself
         *,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
@@ -122,9 +122,14 @@ class App(Routes[State]):
             key: the file with the private key in PEM, if the first has none.
 
         Raises:
-            ValueError: the files are missing or do not fit together; the message says which.
+            ValueError: the files are missing or do not fit together, the message says which; or the context is a
+                client's.
         """
-        self._tls = cert if isinstance(cert, ssl.SSLContext) else _server_context(cert, key)
+        if not isinstance(cert, ssl.SSLContext):
+            cert = _server_context(cert, key)
+        elif cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError("this SSLContext is a client's: make a server's, with ssl.Purpose.CLIENT_AUTH")
+        self._tls = cert
         return self
 
     async def handle(self, request: Request) -> Response:

@@ -1,12 +1,11 @@
-"""The two type variables of the library: what an application keeps, and what each stream keeps.
+"""The type variables of the library: what an application keeps, and what each stream keeps.
 
-Both default to None (PEP 696), so that an application without state needs no annotation.
+They default to None (PEP 696), so that an application without state needs no annotation.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -16,5 +15,7 @@ else:
 State = TypeVar("State", default=None)
 StreamState = TypeVar("StreamState", default=None)
 
-#: Stands for a state that was not given; typed so that the type variable falls back to its default.
-NO_STATE: Any = None
+# The same for what makes an application. The class's own stand for their defaults where the class is named
+# without arguments, as in ``AsyncWebsocketApp.new_unlinked(state)``.
+NewState = TypeVar("NewState", default=None)
+NewStreamState = TypeVar("NewStreamState", default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -280,6 +281,13 @@ def running(*arguments: str) -> Iterator[Program]:
             yield Program(process)
         finally:
             process.kill()
+
+
+def first_program() -> str:
+    """The first block of Python in the README."""
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found, "the README has no program"
+    return found[1]
 
 
 def free_port() -> int:

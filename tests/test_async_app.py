@@ -354,16 +354,15 @@ async def test_stream_state_that_raises(
     assert isinstance(record.exc_info[1], LookupError)
 
 
+@pytest.mark.parametrize("in_nursery", [False, True])
 @pytest.mark.parametrize("client_leaves", [False, True])
 async def test_connection_closed_of_a_closed_stream_is_no_failure(
-    client_leaves: bool, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    client_leaves: bool, in_nursery: bool, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A handler that sends until its stream is closed, by itself or by its client, has not failed."""
     raised: list[int] = []
 
-    async def send_on(stream: AsyncStream[None], message: Message, state: None) -> None:
-        if not client_leaves:
-            await stream.close(GENERAL_CLOSE)
+    async def send_on(stream: AsyncStream[None]) -> None:
         try:
             while True:
                 await stream.send("more")
@@ -371,7 +370,16 @@ async def test_connection_closed_of_a_closed_stream_is_no_failure(
             raised.append(exc.code)
             raise
 
-    websocket_app = AsyncWebsocketApp.new_unlinked(max_outbox_messages=3).with_message_handler(send_on)
+    async def on_message(stream: AsyncStream[None], message: Message, state: None) -> None:
+        if not client_leaves:
+            await stream.close(GENERAL_CLOSE)
+        if in_nursery:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_on, stream)
+        else:
+            await send_on(stream)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked(max_outbox_messages=3).with_message_handler(on_message)
     async with linked(websocket_app) as app, served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
         client = await open_websocket(connect())
         await client.send("go")
@@ -487,11 +495,13 @@ async def test_a_handler_that_only_waits_is_not_disturbed(autojump_clock: trio.t
 
 
 @pytest.mark.parametrize("where", ["connect", "message"])
-async def test_close_from_a_handler(where: str, autojump_clock: trio.testing.MockClock) -> None:
-    """A handler may close its stream: the client is told why, and no further message is handled."""
+@pytest.mark.parametrize("seconds", [0, 5])
+async def test_close_from_a_handler(where: str, seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    """A handler may close its stream: the client is told why; no message is handled any more, read ahead or not."""
 
     async def close_there(stream: AsyncStream[Any], name: str) -> None:
         if name == where:
+            await trio.sleep(seconds)
             await stream.send("goodbye")
             await stream.close(GENERAL_CLOSE, "no more")
 

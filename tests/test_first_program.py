@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 import trio
-from helpers import ROOT, Program, free_port, running
+from helpers import Program, first_program, free_port, running
 from trio_websocket import ConnectionClosed as TrioConnectionClosed
 from trio_websocket import open_websocket_url, wrap_client_stream
 from websockets.exceptions import ConnectionClosed
@@ -23,13 +23,6 @@ CLIENTS_AT_ONCE = 12
 PATIENCE = 60
 
 Echo: TypeAlias = Callable[[str | bytes], Any]
-
-
-def first_program() -> str:
-    """The first block of Python in the README."""
-    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert found, "the README has no program"
-    return found[1]
 
 
 @contextmanager
@@ -183,8 +176,7 @@ def assert_is_keyboard_interrupt_alone(stderr: str) -> None:
     assert stderr.startswith("  + Exception Group Traceback (most recent call last):\n"), stderr
     # Every line is one of the group's drawing, so nobody else wrote there.
     assert re.fullmatch(r"(?: +[|+].*\n)+", stderr), stderr
-    raised = re.findall(r"^ +\| (?!  )(\S.*)(?<!:)$", stderr, re.MULTILINE)
-    *groups, leaf = raised
+    *groups, leaf = re.findall(r"^ +\| (\S.*)(?<!:)$", stderr, re.MULTILINE)
     assert groups, stderr
     assert all(re.fullmatch(r"BaseExceptionGroup: .* \(1 sub-exception\)", group) for group in groups), stderr
     assert leaf == "KeyboardInterrupt", stderr

@@ -46,6 +46,14 @@ def http_app(*hooks: trio.MemorySendChannel[WebsocketStream], **options: Any) ->
     return app
 
 
+@contextlib.asynccontextmanager
+async def connected(app: App[Any], path: str, **options: Any) -> AsyncGenerator[WebsocketClient]:
+    """A client of an app, for as long as the block, which ends."""
+    with trio.fail_after(PATIENCE):
+        async with websocket_client(app, path, **options) as client:
+            yield client
+
+
 async def echoed(client: WebsocketClient, text: str = "hello") -> bool:
     await client.send(text)
     return (await client.receive()).text == text
@@ -54,7 +62,7 @@ async def echoed(client: WebsocketClient, text: str = "hello") -> bool:
 async def refusal(app: App, path: str = "/0") -> Response:
     """What a client gets whose upgrade is refused."""
     with pytest.raises(HandshakeError) as refused:
-        async with websocket_client(app, path):
+        async with connected(app, path):
             pass
     assert refused.value.response is not None
     return refused.value.response
@@ -87,7 +95,7 @@ def test_the_hook_is_a_plain_channel() -> None:
 async def test_own_channel_gets_the_streams(autojump_clock: trio.testing.MockClock) -> None:
     """The receive end of any channel delivers open streams, with which its owner does what it likes."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
-    async with websocket_client(http_app(hook), "/0?mine") as client:
+    async with connected(http_app(hook), "/0?mine") as client:
         async for stream in streams:
             assert stream.request.query == "mine"
             assert stream.peer_addr.host == "memory"
@@ -178,12 +186,12 @@ async def test_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock) 
 
     websocket_app.with_connect_handler(on_connect)
     async with trio.open_nursery() as nursery:
-        async with websocket_client(app, "/0?early") as early:
+        async with connected(app, "/0?early") as early:
             opened = trio.current_time()
             assert await close_code(early) == 1013
             assert trio.current_time() - opened == pytest.approx(10, abs=0.5)
         await nursery.start(websocket_app.run)
-        async with websocket_client(app, "/0?late") as late:
+        async with connected(app, "/0?late") as late:
             assert await echoed(late)
             await trio.sleep(15)
             assert await echoed(late)
@@ -195,7 +203,7 @@ async def test_take_timeout(autojump_clock: trio.testing.MockClock) -> None:
     """How long a stream waits to be taken is the route's ``take_timeout``; using it counts as taking it."""
     hook, streams = trio.open_memory_channel[WebsocketStream](2)
     app = http_app(hook, take_timeout=3.0)
-    async with websocket_client(app, "/0") as left, websocket_client(app, "/0") as used:
+    async with connected(app, "/0") as left, websocket_client(app, "/0") as used:
         await streams.receive()
         await (await streams.receive()).send("hello")
         opened = trio.current_time()
@@ -343,7 +351,7 @@ async def test_either_app_may_start_first(first: str, autojump_clock: trio.testi
     async with trio.open_nursery() as nursery:
         if first == "websocket":
             await nursery.start(websocket_app.run)
-        async with websocket_client(app, "/0") as client:
+        async with connected(app, "/0") as client:
             await trio.sleep(1)
             if first == "http":
                 await nursery.start(websocket_app.run)
@@ -364,7 +372,7 @@ async def test_cancelled_http_app(autojump_clock: trio.testing.MockClock) -> Non
         assert pair.parted == [1001, 1001, 1001]
         assert not pair.websocket_scope.cancel_called
         # The same WebSocket app serves whoever comes through another HTTP app.
-        async with websocket_client(http_app(pair.websocket_app.connect_hook()), "/0") as client:
+        async with connected(http_app(pair.websocket_app.connect_hook()), "/0") as client:
             assert await echoed(client)
 
 
@@ -422,7 +430,7 @@ async def test_cancelled_websocket_app_and_the_waiting(autojump_clock: trio.test
 async def test_app_that_ends_before_it_begins(autojump_clock: trio.testing.MockClock) -> None:
     """An app that is cancelled at once closes the streams that waited for it with 1001."""
     websocket_app = echo_app()
-    async with websocket_client(http_app(websocket_app.connect_hook()), "/0") as client:
+    async with connected(http_app(websocket_app.connect_hook()), "/0") as client:
         with trio.CancelScope() as scope:
             scope.cancel()
             await websocket_app.run()
@@ -459,7 +467,7 @@ async def test_joined_in_any_combination(
         for target in targets:
             await nursery.start(target.run)
         for source, path in itertools.product(range(apps), range(len(hooks))):
-            async with websocket_client(sources[source], f"/{path}?{source}") as client:
+            async with connected(sources[source], f"/{path}?{source}") as client:
                 assert await echoed(client)
         nursery.cancel_scope.cancel()
     for number in range(websocket_apps):
@@ -475,7 +483,7 @@ async def test_broadcast_reaches_the_clients_of_every_app(autojump_clock: trio.t
         await nursery.start(mine.run)
         await nursery.start(other.run)
         clients = {
-            (app, path): await stack.enter_async_context(websocket_client(app, f"/{path}"))
+            (app, path): await stack.enter_async_context(connected(app, f"/{path}"))
             for app in apps
             for path in range(3)
         }
@@ -507,17 +515,17 @@ async def test_own_route_that_ends_in_a_hook(autojump_clock: trio.testing.MockCl
     async with trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
         with pytest.raises(HandshakeError) as refused:
-            async with websocket_client(app, "/0?guess"):
+            async with connected(app, "/0?guess"):
                 pass
         assert refused.value.status == 401
-        async with websocket_client(app, "/0?password") as client:
+        async with connected(app, "/0?password") as client:
             assert await echoed(client)
             # The route has ended long ago; its stream lives on.
             await trio.sleep(20)
             assert await echoed(client)
         nursery.cancel_scope.cancel()
     with pytest.raises(HandshakeError) as refused:
-        async with websocket_client(app, "/0?password"):
+        async with connected(app, "/0?password"):
             pass
     assert refused.value.response is not None
     assert_unavailable(refused.value.response)
@@ -546,9 +554,9 @@ async def test_hook_route_asks_browsers_for_their_origin(autojump_clock: trio.te
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     app = App().with_websocket_route("/", async_websocket_handler(hook, origins={"https://friend.example"}))
     with pytest.raises(HandshakeError) as refused:
-        async with websocket_client(app, headers={"Origin": "https://foe.example"}):
+        async with connected(app, "/", headers={"Origin": "https://foe.example"}):
             pass
     assert refused.value.status == 403
     assert streams.statistics().current_buffer_used == 0
-    async with websocket_client(app, headers={"Origin": "https://friend.example"}):
+    async with connected(app, "/", headers={"Origin": "https://friend.example"}):
         assert streams.statistics().current_buffer_used == 1

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import trio
 
@@ -18,7 +18,7 @@ from .._app import App
 from .._http._limits import Timeouts
 from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
-from .._state import NO_STATE, State, StreamState
+from .._state import NewState, NewStreamState, State, StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, encode_message
 from ._errors import ConnectionClosed, LinkError, tells_the_end
 from ._handler import async_websocket_handler
@@ -240,7 +240,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def __init__(
         self,
-        state: State = NO_STATE,
+        state: State = None,  # type: ignore[assignment]  # the default of State itself
         *,
         stream_state: Callable[[WebsocketStream], StreamState] | None = None,
         max_connections: int | None = None,
@@ -273,15 +273,16 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     @classmethod
     def new_unlinked(
         cls,
-        state: State = NO_STATE,
+        state: NewState = None,  # type: ignore[assignment]  # as above
         *,
-        stream_state: Callable[[WebsocketStream], StreamState] | None = None,
+        stream_state: Callable[[WebsocketStream], NewStreamState] | None = None,
         max_connections: int | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         **options: Unpack[StreamOptions],
-    ) -> AsyncWebsocketApp[State, StreamState]:
+    ) -> AsyncWebsocketApp[NewState, NewStreamState]:
         """An app that other apps feed through ``connect_hook``; arguments as for the class."""
-        app = cls(
+        make = cast("type[AsyncWebsocketApp[Any, Any]]", cls)
+        app = make(
             state,
             stream_state=stream_state,
             max_connections=max_connections,

@@ -1,0 +1,135 @@
+"""Ctrl-C is raised in handlers, so that a busy one can be ended, and never in the middle of our own work.
+
+trio raises KeyboardInterrupt wherever the program is when the signal comes, unless that is protected; there the
+main task gets it. Each test asks trio at the place in question.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from helpers import linked, open_websocket, served_in_memory
+from trio.lowlevel import currently_ki_protected
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Message,
+    Request,
+    Response,
+    WebsocketStream,
+    websocket_handler,
+)
+from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio.testing import http_client, websocket_client
+
+
+async def test_http_handlers_can_be_interrupted() -> None:
+    """Ctrl-C is raised in HTTP handlers, plain and async, and in the error handler."""
+    protected: dict[str, bool] = {}
+
+    def plain(request: Request) -> Response:
+        protected["plain"] = currently_ki_protected()
+        return Response(200)
+
+    async def asynchronous(request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        protected["async"] = currently_ki_protected()
+        return Response(200)
+
+    def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
+        protected["error"] = currently_ki_protected()
+        return Response(status)
+
+    app = App().with_stateless_route("/plain", plain).with_stateless_route("/async", asynchronous)
+    async with http_client(app.with_error_handler(on_error)) as client:
+        for path in ("/plain", "/async", "/unknown"):
+            await client.get(path)
+    assert protected == {"plain": False, "async": False, "error": False}
+
+
+async def test_websocket_handlers_can_be_interrupted() -> None:
+    """Ctrl-C is raised in connect, message and disconnect handlers."""
+    protected: dict[str, bool] = {}
+
+    async def on_connect(stream: AsyncStream, state: None) -> None:
+        protected["connect"] = currently_ki_protected()
+
+    async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
+        protected["message"] = currently_ki_protected()
+
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
+        protected["disconnect"] = currently_ki_protected()
+
+    app = AsyncWebsocketApp.new_unlinked()
+    app.with_connect_handler(on_connect).with_message_handler(on_message).with_disconnect_handler(on_disconnect)
+    async with linked(app) as http_app:
+        async with websocket_client(http_app) as client:
+            await client.send("text")
+        await trio.testing.wait_all_tasks_blocked()
+    assert protected == {"connect": False, "message": False, "disconnect": False}
+
+
+async def test_a_coroutine_that_owns_a_stream_can_be_interrupted() -> None:
+    """Ctrl-C is raised in the coroutine of ``websocket_handler``."""
+    protected: list[bool] = []
+
+    async def handler(stream: WebsocketStream, state: None) -> None:
+        async for _ in stream:
+            protected.append(currently_ki_protected())
+
+    async with websocket_client(App().with_websocket_route("/", websocket_handler(handler))) as client:
+        await client.send("text")
+    assert protected == [False]
+
+
+async def test_reading_and_writing_cannot_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C never tears a read, a write or the bookkeeping of a message, not even one that a handler sends."""
+    protected: dict[str, set[bool]] = {"read": set(), "write": set(), "put": set()}
+
+    def look(place: str) -> None:
+        protected[place].add(currently_ki_protected())
+
+    async def look_at_read() -> None:
+        look("read")
+
+    def stream_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        ours, theirs = trio.testing.memory_stream_pair()
+        to_ours = theirs.send_stream
+        pump = to_ours.send_all_hook
+        assert pump is not None
+
+        async def look_at_write() -> None:
+            look("write")
+            await pump()
+
+        to_ours.send_all_hook = look_at_write
+        theirs.receive_stream.receive_some_hook = look_at_read
+        return ours, theirs
+
+    put = Outbox.put
+
+    def look_and_put(outbox: Outbox, frame: bytes) -> None:
+        look("put")
+        put(outbox, frame)
+
+    monkeypatch.setattr(Outbox, "put", look_and_put)
+
+    async def echo(stream: AsyncStream, message: Message, state: None) -> None:
+        await stream.send(message)
+        await stream.broadcast(message)
+
+    async def echo_once(stream: WebsocketStream, state: None) -> None:
+        await stream.send(await stream.receive())
+
+    async with linked(AsyncWebsocketApp.new_unlinked().with_message_handler(echo)) as app:
+        app.with_websocket_route("/own", websocket_handler(echo_once))
+        async with served_in_memory(app, stream_pair) as connect:
+            for path in ("/", "/own"):
+                client = await open_websocket(connect(), path)
+                await client.send("text")
+                assert await client.receive() == Message("text")
+                await client.close()
+    assert protected == {"read": {True}, "write": {True}, "put": {True}}

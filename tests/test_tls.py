@@ -1,0 +1,355 @@
+"""TLS: both apps over it, what is wrong with certificates, and clients that do not speak it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import ssl
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import trio
+import trio.testing
+import trustme
+from helpers import request_bytes
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Limits,
+    Message,
+    Response,
+    Timeouts,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+from humphrey_trio.http import Address
+
+HOST = "127.0.0.1"
+PATIENCE = 60
+
+
+class Files(NamedTuple):
+    """A certificate and its key, as files."""
+
+    cert: Path
+    key: Path
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return write_files(authority, tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """What a client needs to trust the server."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def write_files(authority: trustme.CA, folder: Path) -> Files:
+    issued = authority.issue_cert(HOST)
+    found = Files(folder / "cert.pem", folder / "key.pem")
+    found.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    found.key.write_bytes(issued.private_key_pem.bytes())
+    return found
+
+
+def hello_app(files: Files, **options: Any) -> App:
+    app = App(**options).with_stateless_route("/", lambda _: Response(200, "Hello world!"))
+    return app.with_cert(files.cert, files.key)
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncGenerator[Address]:
+    """Run an app over TLS, until the end of the block."""
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, f"{HOST}:0")
+            yield address
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving_pair(files: Files) -> AsyncGenerator[tuple[Address, Callable[[], None]]]:
+    """Run a linked pair over TLS; with what cancels it."""
+
+    async def echo(stream: AsyncStream, message: Message, state: None) -> None:
+        await stream.send(message)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
+    app = hello_app(files).with_websocket_route("/ws", async_websocket_handler(websocket_app.connect_hook()))
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(websocket_app.run)
+            (address,) = await nursery.start(app.run_tls, f"{HOST}:0")
+            yield address, nursery.cancel_scope.cancel
+            nursery.cancel_scope.cancel()
+
+
+async def get(address: Address, trusting: ssl.SSLContext) -> httpx.Response:
+    async with httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+        return await client.get(f"https://{address}/")
+
+
+def open_websocket(address: Address, trusting: ssl.SSLContext) -> ClientConnection:
+    return connect(f"wss://{address}/ws", ssl=trusting, proxy=None, max_size=2**21)
+
+
+@asynccontextmanager
+async def raw_client(address: Address, trusting: ssl.SSLContext) -> AsyncGenerator[trio.abc.Stream]:
+    """A TLS connection, for a client that is no HTTP client."""
+    stream = await trio.open_ssl_over_tcp_stream(*address, ssl_context=trusting, https_compatible=True)
+    async with stream:
+        yield stream
+
+
+async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
+    return b"".join([bytes(piece) async for piece in stream])
+
+
+# ------------------------------------------------------------------------------------- the linked pair
+
+
+async def test_http(files: Files, trusting: ssl.SSLContext) -> None:
+    """The HTTP app of a linked pair answers over TLS, several times on one connection."""
+    async with serving_pair(files) as (address, _), httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+        for _ in range(3):
+            assert (await client.get(f"https://{address}/")).text == "Hello world!"
+
+
+async def test_websockets(files: Files, trusting: ssl.SSLContext) -> None:
+    """The WebSocket app of a linked pair echoes over TLS, from nothing to 1 MiB."""
+
+    def converse(address: Address) -> None:
+        with open_websocket(address, trusting) as client:
+            for size in (0, 1, 65536, 2**20):
+                for message in ("x" * size, b"y" * size):
+                    client.send(message)
+                    assert client.recv(timeout=PATIENCE) == message
+
+    async with serving_pair(files) as (address, _):
+        await trio.to_thread.run_sync(converse, address)
+
+
+async def test_cancelling_closes_with_1001(files: Files, trusting: ssl.SSLContext) -> None:
+    """A client sees Close 1001 over TLS when the pair is cancelled."""
+
+    def converse(address: Address, cancel: Callable[[], None]) -> int | None:
+        with open_websocket(address, trusting) as client:
+            client.send("text")
+            assert client.recv(timeout=PATIENCE) == "text"
+            trio.from_thread.run_sync(cancel)
+            with pytest.raises(ConnectionClosed) as caught:
+                client.recv(timeout=PATIENCE)
+            return caught.value.rcvd and caught.value.rcvd.code
+
+    async with serving_pair(files) as (address, cancel):
+        code = await trio.to_thread.run_sync(converse, address, cancel)
+    assert code == 1001
+
+
+async def test_a_client_that_does_not_read_cannot_hold_up_the_end(
+    autojump_clock: trio.testing.MockClock, files: Files, trusting: ssl.SSLContext
+) -> None:
+    """Cancelled while it sends to a client that does not read, the app ends within two seconds."""
+    blocked = trio.Event()
+
+    async def flood(stream: WebsocketStream, state: None) -> None:
+        with trio.move_on_after(1):
+            while True:
+                await stream.send(bytes(2**20))
+        blocked.set()
+        await trio.sleep_forever()
+
+    app = hello_app(files).with_websocket_route("/", websocket_handler(flood))
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run_tls, f"{HOST}:0")
+        client = await trio.open_ssl_over_tcp_stream(*address, ssl_context=trusting, https_compatible=True)
+        await client.send_all(request_bytes("GET / HTTP/1.1"))
+        await blocked.wait()
+        began = trio.current_time()
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(client)
+    assert trio.current_time() - began < 2
+
+
+# ------------------------------------------------------------------------------------------ certificates
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "named"),
+    [
+        ("missing.pem", "key.pem", "missing.pem"),
+        ("cert.pem", "missing.pem", "missing.pem"),
+        (".", "key.pem", "."),
+        ("empty.pem", "key.pem", "empty.pem"),
+        ("text.pem", "key.pem", "text.pem"),
+        ("cert.pem", "text.pem", "text.pem"),
+        ("cert.pem", "other/key.pem", "other/key.pem"),
+        ("key.pem", "cert.pem", "cert.pem"),
+        ("cert.pem", None, "cert.pem"),
+    ],
+)
+def test_files_that_are_wrong(
+    authority: trustme.CA, tmp_path: Path, cert: str, key: str | None, named: str
+) -> None:
+    """Files that are missing, are no PEM or do not fit together are a ValueError that names one of them."""
+    (tmp_path / "other").mkdir()
+    write_files(authority, tmp_path)
+    write_files(authority, tmp_path / "other")
+    (tmp_path / "empty.pem").touch()
+    (tmp_path / "text.pem").write_text("This is no certificate.")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / named))):
+        App().with_cert(tmp_path / cert, tmp_path / key if key is not None else None)
+
+
+async def test_no_certificate(tmp_path: Path) -> None:
+    """Without a certificate ``run_tls`` says what to do, and listens nowhere."""
+    address = tmp_path / "socket"
+    with pytest.raises(RuntimeError, match=r"with_cert\(cert, key\)"):
+        await App().run_tls(f"unix:{address}")
+    assert not address.exists()
+
+
+def test_a_context_for_clients() -> None:
+    """A context that is made for clients is refused, since every handshake with it would fail."""
+    with pytest.raises(ValueError, match="a client's"):
+        App().with_cert(ssl.create_default_context())
+
+
+async def test_a_context_for_servers(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    """An SSLContext serves as it is."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority.issue_cert(HOST).configure_cert(context)
+    app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!")).with_cert(context)
+    async with serving(app) as address:
+        assert (await get(address, trusting)).text == "Hello world!"
+        async with raw_client(address, trusting) as stream:
+            assert isinstance(stream, trio.SSLStream)
+            await stream.do_handshake()
+            assert stream.version() == "TLSv1.2"
+
+
+async def test_one_file_for_both(files: Files, trusting: ssl.SSLContext, tmp_path: Path) -> None:
+    """Certificate and key may stand in one file."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
+    app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!")).with_cert(str(both))
+    async with serving(app) as address:
+        assert (await get(address, trusting)).text == "Hello world!"
+
+
+# ------------------------------------------------------------------------------------------- bad clients
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01"], ids=["nothing", "the start of a handshake"])
+async def test_a_handshake_that_never_ends(
+    autojump_clock: trio.testing.MockClock, files: Files, beginning: bytes
+) -> None:
+    """A client that never completes the handshake is dropped after ``Timeouts.handshake``."""
+    app = hello_app(files, timeouts=Timeouts(handshake=7))
+    async with serving(app) as address, await trio.open_tcp_stream(*address) as stream:
+        began = trio.current_time()
+        await stream.send_all(beginning)
+        assert await read_to_end(stream) == b""
+        assert 7 <= trio.current_time() - began < 8
+
+
+async def leave(stream: trio.SocketStream) -> None:
+    """An end of file, at once."""
+    await stream.send_eof()
+
+
+async def reset(stream: trio.SocketStream) -> None:
+    """A reset, at once."""
+    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def plain_http(stream: trio.SocketStream) -> None:
+    """A request without TLS."""
+    await stream.send_all(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+    await assert_no_http(stream)
+
+
+async def noise(stream: trio.SocketStream) -> None:
+    """Many bytes that mean nothing."""
+    await stream.send_all(bytes(range(256)) * 16)
+    await assert_no_http(stream)
+
+
+async def distrust(stream: trio.SocketStream) -> None:
+    """A handshake of a client that does not know the authority."""
+    tls = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=HOST)
+    with pytest.raises(trio.BrokenResourceError):
+        await tls.do_handshake()
+
+
+async def assert_no_http(stream: trio.SocketStream) -> None:
+    """That nothing comes back but an alert, if the connection is not simply closed or reset."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        assert b"HTTP" not in await read_to_end(stream)
+
+
+@pytest.mark.parametrize("misbehave", [leave, reset, plain_http, noise, distrust])
+async def test_clients_without_tls(
+    files: Files,
+    trusting: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
+    misbehave: Callable[[trio.SocketStream], Awaitable[None]],
+) -> None:
+    """What is no TLS does no harm: the next client is served, and nobody is woken by the log."""
+    caplog.set_level(logging.INFO, "humphrey_trio")
+    async with serving(hello_app(files)) as address:
+        for _ in range(3):
+            async with await trio.open_tcp_stream(*address) as stream:
+                await misbehave(stream)
+        assert (await get(address, trusting)).text == "Hello world!"
+    assert not caplog.records
+
+
+# --------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000), 413),
+        (b"POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000), 404),
+    ],
+    ids=["no HTTP", "a long head", "a long body", "a body that nobody reads"],
+)
+async def test_error_answers_can_be_read(
+    autojump_clock: trio.testing.MockClock,
+    files: Files,
+    trusting: ssl.SSLContext,
+    sent: bytes,
+    status: int,
+) -> None:
+    """An error's answer reaches the client whole, even if the server has not read all of the request."""
+    app = hello_app(files, limits=Limits(body=1000))
+    async with serving(app) as address, raw_client(address, trusting) as stream:
+        await stream.send_all(sent)
+        answer = await read_to_end(stream)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.endswith(b"</html>")

@@ -1,0 +1,204 @@
+"""What type checkers accept of an application, and what they refuse; test_typing.py has them read this.
+
+Nothing here is run. A line with an ``ignore`` comment is an error to both checkers; where there is no error, the
+comment is one.
+"""
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import trio
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Message,
+    Request,
+    Response,
+    StatusCode,
+    SubApp,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+from humphrey_trio.websocket import Upgrade
+
+
+class Shared:
+    """What an application keeps."""
+
+
+class Session:
+    """What is kept for each stream."""
+
+    def __init__(self, stream: WebsocketStream) -> None:
+        self.name = stream.request.path
+
+
+# ------------------------------------------------------------------------------- without any state
+
+
+async def echo(stream: AsyncStream, message: Message, state: None) -> None:
+    await stream.send(message)
+    assert_type(stream.state, None)
+
+
+async def greet(stream: AsyncStream, state: None) -> None:
+    await stream.broadcast("text")
+    await stream.broadcast(b"bytes")
+
+
+async def own(stream: WebsocketStream, state: None) -> None:
+    async for message in stream:
+        assert_type(message, Message)
+        await stream.send(message)
+
+
+def page(request: Request, state: None) -> Response:
+    return Response(StatusCode.OK, request.path)
+
+
+def the_first_program() -> None:
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
+    assert_type(websocket_app, AsyncWebsocketApp[None, None])
+    assert_type(websocket_app.connect_hook(), trio.MemorySendChannel[WebsocketStream])
+    humphrey_app = (
+        App()
+        .with_stateless_route("/", lambda _: Response(StatusCode.OK, "Hello world!"))
+        .with_websocket_route("/ws", async_websocket_handler(websocket_app.connect_hook()))
+    )
+    assert_type(humphrey_app, App[None])
+
+
+def internally_linked() -> None:
+    app = AsyncWebsocketApp().with_address("127.0.0.1:8080").with_connect_handler(greet)
+    assert_type(app.with_disconnect_handler(greet), AsyncWebsocketApp[None, None])
+
+
+def routes_without_state() -> None:
+    App().with_route("/", page).with_websocket_route("/ws", websocket_handler(own))
+    App().with_path_aware_route("/*", lambda request, state, pattern: Response(200, pattern))
+
+
+# ------------------------------------------------------------------------------- with the right state
+
+
+async def shared_page(request: Request, state: Shared) -> Response:
+    return Response(200, repr(state))
+
+
+def shared_path_aware(request: Request, state: Shared, pattern: str) -> Response:
+    return Response(200, pattern)
+
+
+async def shared_own(stream: WebsocketStream, state: Shared) -> None:
+    await stream.send(repr(state))
+
+
+async def shared_upgrade(upgrade: Upgrade, state: Shared) -> Response | None:
+    return Response(403)
+
+
+async def shared_connect(stream: AsyncStream[Session], state: Shared) -> None:
+    await stream.send(stream.state.name)
+
+
+async def shared_message(stream: AsyncStream[Session], message: Message, state: Shared) -> None:
+    await stream.send(message)
+
+
+def right_states(websocket_app: AsyncWebsocketApp[Any, Any]) -> None:
+    app = App(Shared())
+    assert_type(app, App[Shared])
+    assert_type(app.state, Shared)
+    app.with_route("/", shared_page).with_path_aware_route("/*", shared_path_aware)
+    app.with_websocket_route("/own", websocket_handler(shared_own)).with_websocket_route("/", shared_upgrade)
+    # A hook's streams belong to another app; whatever state this one has is right.
+    app.with_websocket_route("/ws", async_websocket_handler(websocket_app.connect_hook()))
+    app.with_default_subapp(SubApp[Shared]().with_route("/", shared_page))
+
+
+def right_stream_states() -> None:
+    app = AsyncWebsocketApp.new_unlinked(Shared(), stream_state=Session)
+    assert_type(app, AsyncWebsocketApp[Shared, Session])
+    app.with_connect_handler(shared_connect).with_disconnect_handler(shared_connect)
+    assert_type(app.with_message_handler(shared_message), AsyncWebsocketApp[Shared, Session])
+    assert_type(AsyncWebsocketApp(Shared(), stream_state=Session), AsyncWebsocketApp[Shared, Session])
+
+
+# ------------------------------------------------------------------------------- with a wrong one
+
+
+class Other:
+    """Neither what the application keeps nor what its streams have."""
+
+
+def other_page(request: Request, state: Other) -> Response:
+    return Response(200)
+
+
+def other_path_aware(request: Request, state: Other, pattern: str) -> Response:
+    return Response(200)
+
+
+async def other_own(stream: WebsocketStream, state: Other) -> None: ...
+
+
+async def other_upgrade(upgrade: Upgrade, state: Other) -> Response | None: ...
+
+
+async def other_connect(stream: AsyncStream[Session], state: Other) -> None: ...
+
+
+async def other_message(stream: AsyncStream[Session], message: Message, state: Other) -> None: ...
+
+
+async def other_stream_connect(stream: AsyncStream[Other], state: Shared) -> None: ...
+
+
+async def other_stream_message(stream: AsyncStream[Other], message: Message, state: Shared) -> None: ...
+
+
+def not_async(stream: AsyncStream[Session], state: Shared) -> None: ...
+
+
+def wrong_states() -> None:
+    app = App(Shared())
+    app.with_route("/", other_page)  # type: ignore[arg-type]
+    app.with_path_aware_route("/", other_path_aware)  # type: ignore[arg-type]
+    app.with_websocket_route("/", other_upgrade)  # type: ignore[arg-type]
+    own_route = websocket_handler(other_own)
+    app.with_websocket_route("/", own_route)  # type: ignore[arg-type]
+    app.with_host("example.com", SubApp[Other]())  # type: ignore[arg-type]
+    app.with_default_subapp(SubApp[Other]())  # type: ignore[arg-type]
+    App().with_route("/", shared_page)  # type: ignore[arg-type]
+
+
+def wrong_websocket_states() -> None:
+    app = AsyncWebsocketApp.new_unlinked(Shared(), stream_state=Session)
+    app.with_connect_handler(other_connect)  # type: ignore[arg-type]
+    app.with_message_handler(other_message)  # type: ignore[arg-type]
+    app.with_disconnect_handler(other_connect)  # type: ignore[arg-type]
+
+
+def wrong_stream_states() -> None:
+    app = AsyncWebsocketApp(Shared(), stream_state=Session)
+    app.with_connect_handler(other_stream_connect)  # type: ignore[arg-type]
+    app.with_message_handler(other_stream_message)  # type: ignore[arg-type]
+    app.with_disconnect_handler(other_stream_connect)  # type: ignore[arg-type]
+    AsyncWebsocketApp(stream_state=Shared)  # type: ignore[arg-type]
+
+
+def wrong_in_other_ways() -> None:
+    app = AsyncWebsocketApp(Shared(), stream_state=Session)
+    app.with_connect_handler(not_async)  # type: ignore[arg-type]
+    App().with_stateless_route("/", lambda _: "text")  # type: ignore[arg-type, return-value]
+    AsyncWebsocketApp(max_messages=1)  # type: ignore[call-arg]
+
+
+async def wrong_messages(stream: AsyncStream) -> None:
+    await stream.send(1)  # type: ignore[arg-type]
+    await stream.broadcast(None)  # type: ignore[arg-type]
