@@ -497,7 +497,7 @@ async def test_a_handler_that_only_waits_is_not_disturbed(autojump_clock: trio.t
 @pytest.mark.parametrize("where", ["connect", "message"])
 @pytest.mark.parametrize("seconds", [0, 5])
 async def test_close_from_a_handler(where: str, seconds: float, autojump_clock: trio.testing.MockClock) -> None:
-    """A handler may close its stream: the client is told why; no message is handled any more, read ahead or not."""
+    """A handler may close its stream: the client is told why, and no message is handled any more."""
 
     async def close_there(stream: AsyncStream[Any], name: str) -> None:
         if name == where:

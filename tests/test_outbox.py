@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import pytest
 import trio
@@ -75,19 +76,27 @@ class ScriptedTransport(Transport):
         return taken
 
     async def receive_some(self) -> bytes:
-        raise NotImplementedError
+        raise AssertionError
 
     async def send_last(self, data: bytes) -> None:
-        raise NotImplementedError
+        raise AssertionError
+
+    # What an outbox never calls:
 
     async def send_eof(self) -> None:
-        raise NotImplementedError
+        raise AssertionError
+
+    def interruptible(self) -> AbstractContextManager[object]:
+        raise AssertionError
+
+    def interrupt(self) -> None:
+        raise AssertionError
 
     def abort(self) -> None:
-        raise NotImplementedError
+        raise AssertionError
 
     async def close(self) -> None:
-        raise NotImplementedError
+        raise AssertionError
 
 
 def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
