@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 
 import trio
 
+from ._failures import report_and_pass
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
 from ._http._request import Request
@@ -35,8 +36,6 @@ logger = logging.getLogger("humphrey_trio.http")
 
 #: What ``with_error_handler`` takes: ``(status, request or None, exception or None)``, plain or async.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
-
-_UPGRADE_REQUIRED = 426
 
 
 class App(Routes[State]):
@@ -141,7 +140,8 @@ class App(Routes[State]):
         route = service.find(request.headers.get("Host", "").lower(), request.path)
         if route is None:
             return await service.refuse(404, request, None)
-        return await service.respond(request, route)
+        answer = service.respond(request, route)
+        return answer if isinstance(answer, Response) else await answer
 
     async def run(
         self,
@@ -209,12 +209,26 @@ class _Service(Generic[State]):
         return app._routes.find(path) if route is None else route
 
     @trio.lowlevel.disable_ki_protection
-    async def respond(self, request: Request, resource: HttpRoute) -> Response:
+    def respond(self, request: Request, resource: HttpRoute) -> Response | Awaitable[Response]:
+        """A plain handler's response at once, else something to await for it."""
         try:
-            return await _settle(resource.call(request, self._app._state))
+            answer = resource.call(request, self._app._state)
         except Exception as exc:
-            logger.exception("the handler of %s %s failed", request.method, request.path)
-            return await self.refuse(500, request, exc)
+            return self._fail(request, exc)
+        return answer if isinstance(answer, Response) else self._await_answer(request, answer)
+
+    @trio.lowlevel.disable_ki_protection
+    async def _await_answer(self, request: Request, answer: object) -> Response:
+        try:
+            return await _settle(answer)
+        except Exception as exc:
+            return await self._fail(request, exc)
+        except BaseExceptionGroup as group:
+            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+
+    async def _fail(self, request: Request, exception: Exception) -> Response:
+        _log_failed_handler(request, exception)
+        return await self.refuse(500, request, exception)
 
     @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -233,10 +247,11 @@ class _Service(Generic[State]):
             return await run_upgrade(route, Upgrade(takeover), self._app._state)
         except HandshakeError as exc:
             response = await self.refuse(exc.status, request, exc)
-            return _with_upgrade_fields(response) if exc.status == _UPGRADE_REQUIRED else response
+            for name, value in exc.headers:
+                response = response.with_header(name, value)
+            return response
         except Exception as exc:
-            logger.exception("the websocket route of %s failed", request.path)
-            return await self.refuse(500, request, exc)
+            return await self._fail(request, exc)
 
     def _find_websocket_route(self, host: str, path: str) -> WebsocketRoute[Any] | None:
         app = self._app
@@ -248,6 +263,10 @@ class _Service(Generic[State]):
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and not port.endswith("]") else host
+
+
+def _log_failed_handler(request: Request, exception: Exception) -> None:
+    logger.error("the handler of %s %s failed", request.method, request.path, exc_info=exception)
 
 
 async def _settle(answer: object) -> Response:
@@ -270,14 +289,6 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
 
 
 _HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
-
-
-def _with_upgrade_fields(response: Response) -> Response:
-    """Say which protocol and version would do (RFC 9110, section 15.5.22; RFC 6455, section 4.4)."""
-    fields = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
-    for name, value in fields:
-        response = response.with_header(name, value)
-    return response
 
 
 def _server_context(cert: str | Path, key: str | Path | None) -> ssl.SSLContext:

@@ -288,7 +288,7 @@ async def _open_websocket(stream: trio.abc.Stream, path: str, headers: HeadersLi
     if status == _SWITCHING:
         return found, codec.rest
     reason = f"refused with {status}: {content.decode(errors='replace')}"
-    raise HandshakeError(reason, status, _response(status, found, content))
+    raise HandshakeError(reason, status, headers=found, response=_response(status, found, content))
 
 
 async def _read_response(stream: trio.abc.Stream, codec: ClientCodec) -> tuple[int, Headers, bytes]:

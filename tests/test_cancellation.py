@@ -123,7 +123,7 @@ async def talk_to(connect: Connect, talk: Talk) -> bool:
                 if client.close_code == 1000:
                     assert await stream.receive_some() == b""
                     return True
-                # Over a foreign stream, a write that was cancelled may have left half a frame; nothing goes behind it.
+                # Over a foreign stream a cancelled write may have left half a frame; nothing goes behind it.
                 assert client.close_code == 1001 or not isinstance(stream, trio.SocketStream)
         except INTERRUPTED:
             pass

@@ -145,10 +145,10 @@ async def perform(outbox: Outbox, plan: list[int | str]) -> dict[int, list[bytes
             outbox.put(encode_message(put[BINARY][-1]))
         elif step == "ping":
             put[PING].append(number)
-            outbox.put_ping(encode_ping(number))
+            outbox.put_control(encode_ping(number))
         elif step == "pong":
             put[PONG].append(number)
-            outbox.put_pong(encode_pong(number))
+            outbox.put_control(encode_pong(number))
         elif outbox.pending:
             await outbox.flush_some()
     return put
@@ -313,11 +313,11 @@ async def test_control_frames_pass_the_queue() -> None:
     outbox, transport = blocked()
     for frame in messages(b"begun", b"waits", b"waits too"):
         outbox.put(frame)
-    outbox.put_ping(encode_ping(b"are you there?"))
-    outbox.put_pong(encode_pong(b"I am"))
+    outbox.put_control(encode_ping(b"are you there?"))
+    outbox.put_control(encode_pong(b"I am"))
     await flush(outbox)
 
-    assert [opcode for opcode, _ in transport.frames()] == [BINARY, PONG, PING, BINARY, BINARY]
+    assert [opcode for opcode, _ in transport.frames()] == [BINARY, PING, PONG, BINARY, BINARY]
 
 
 async def test_only_the_latest_control_frames_wait() -> None:
@@ -325,22 +325,20 @@ async def test_only_the_latest_control_frames_wait() -> None:
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=1))
     outbox.put(encode_message(b"begun"))
     for i in range(1000):
-        outbox.put_pong(encode_pong(b"pong %d" % i))
-        outbox.put_ping(encode_ping(b"ping %d" % i))
+        outbox.put_control(encode_pong(b"pong %d" % i))
+        outbox.put_control(encode_ping(b"ping %d" % i))
     await flush(outbox)
 
     assert transport.frames() == [(BINARY, b"begun"), (PONG, b"pong 999"), (PING, b"ping 999")]
 
 
-@pytest.mark.parametrize(
-    ("put", "frame"), [(Outbox.put_pong, encode_pong(b"x")), (Outbox.put_ping, encode_ping(b"x"))]
-)
-async def test_control_frames_are_never_cut(put: Callable[[Outbox, bytes], None], frame: bytes) -> None:
+@pytest.mark.parametrize("frame", [encode_pong(b"x"), encode_ping(b"x")])
+async def test_control_frames_are_never_cut(frame: bytes) -> None:
     """A control frame that goes out in part is finished before anything else."""
     transport = ScriptedTransport([len(HEAD), 1])
     outbox = opened(transport)
-    put(outbox, frame)
-    put(outbox, frame)
+    outbox.put_control(frame)
+    outbox.put_control(frame)
     outbox.put(encode_message(b"message"))
     await flush(outbox)
 
@@ -356,12 +354,12 @@ async def test_close_is_the_last() -> None:
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
     outbox.end(GOODBYE)
-    outbox.put_pong(encode_pong(b""))
-    outbox.put_ping(encode_ping(b""))
+    outbox.put_control(encode_pong(b""))
+    outbox.put_control(encode_ping(b""))
     outbox.end(encode_close(1001))
     await flush(outbox)
-    outbox.put_pong(encode_pong(b""))
-    outbox.put_ping(encode_ping(b""))
+    outbox.put_control(encode_pong(b""))
+    outbox.put_control(encode_ping(b""))
     await flush(outbox)
 
     assert transport.frames() == [(BINARY, b"one"), (BINARY, b"two"), (CLOSE, b"\x03\xe8")]
@@ -386,10 +384,10 @@ async def test_abandoned() -> None:
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
-    outbox.put_pong(encode_pong(b""))
+    outbox.put_control(encode_pong(b""))
     outbox.abandon()
     outbox.end(GOODBYE)
-    outbox.put_ping(encode_ping(b""))
+    outbox.put_control(encode_ping(b""))
     await flush(outbox)
 
     assert transport.wire == HEAD
@@ -443,7 +441,7 @@ async def test_frames_gather_behind_the_cork() -> None:
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits())
     outbox.put(encode_message(b"early"))
-    outbox.put_ping(encode_ping(b""))
+    outbox.put_control(encode_ping(b""))
     await flush(outbox)
     assert (transport.wire, outbox.corked, outbox.pending) == (b"", True, False)
     outbox.uncork(HEAD)
@@ -453,12 +451,11 @@ async def test_frames_gather_behind_the_cork() -> None:
     assert not outbox.corked
 
 
-@pytest.mark.parametrize("put", [Outbox.put_pong, Outbox.put_ping])
-async def test_a_control_frame_alone_behind_the_cork(put: Callable[[Outbox, bytes], None]) -> None:
+async def test_a_control_frame_alone_behind_the_cork() -> None:
     """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits())
-    put(outbox, encode_ping(b""))
+    outbox.put_control(encode_ping(b""))
     outbox.uncork(HEAD)
     await flush(outbox)
 
@@ -557,8 +554,8 @@ async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None
     "call",
     [
         lambda outbox: outbox.put(encode_message(b"hi")),
-        lambda outbox: outbox.put_pong(encode_pong(b"")),
-        lambda outbox: outbox.put_ping(encode_ping(b"")),
+        lambda outbox: outbox.put_control(encode_pong(b"")),
+        lambda outbox: outbox.put_control(encode_ping(b"")),
         lambda outbox: outbox.end(GOODBYE),
         Outbox.abandon,
         Outbox.wake,

@@ -114,7 +114,7 @@ def test_errors_have_one_root(error: Exception) -> None:
 
 def test_handshake_error_is_a_400_by_default() -> None:
     """A refused upgrade says why and is a 400 unless it says otherwise."""
-    plain, full = HandshakeError("no key"), HandshakeError("no", 403, Response(403))
+    plain, full = HandshakeError("no key"), HandshakeError("no", 403, response=Response(403))
 
     assert (str(plain), plain.status, plain.response) == ("no key", 400, None)
     assert (full.status, full.response) == (403, Response(403))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 from ._headers import Headers, HeadersLike
 from ._status import reason_phrase
 
@@ -21,6 +23,7 @@ class Response:
             where they are missing; a Content-Length is the server's own, except in the answer to HEAD.
 
     Raises:
+        TypeError: the status is no int, or the content neither str nor bytes.
         ValueError: the status is out of range, there is a body with a 204, 205 or 304, a header is invalid, or
             one is Transfer-Encoding.
     """
@@ -28,11 +31,16 @@ class Response:
     __slots__ = ("_content", "_headers", "_is_text", "_status")
 
     def __init__(self, status: int, content: str | bytes = b"", headers: HeadersLike = ()) -> None:
-        if not 200 <= status <= 999:
+        try:
+            self._status = index(status)
+            self._content = content.encode() if isinstance(content, str) else bytes(memoryview(content))
+        except TypeError:
+            raise TypeError(
+                f"write Response(status, str or bytes), not Response({status!r}, {content!r})"
+            ) from None
+        if not 200 <= self._status <= 999:
             raise ValueError(f"a response has a status from 200 to 999, not {status}")
-        self._status = int(status)
         self._is_text = isinstance(content, str)
-        self._content = content.encode() if isinstance(content, str) else bytes(content)
         self._headers = Headers(headers) if headers else _NO_HEADERS
         if self._content and self._status in (204, 205, 304):
             raise ValueError(f"a {self._status} response has no body (RFC 9110, section 15)")

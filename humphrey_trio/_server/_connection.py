@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from .._http._response import Response
 from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, tokens
 from ._transport import CHUNK, linger
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
-    from .._http._response import Response
     from ._codec import Head
     from ._pacing import Deadline, Pace
     from ._transport import Transport
@@ -41,8 +43,8 @@ class Service(Protocol):
         """What answers there, for ``respond``; None for a 404. A body is read only if there is something."""
         ...
 
-    async def respond(self, request: Request, resource: Any, /) -> Response:
-        """The answer of what ``find`` has found."""
+    def respond(self, request: Request, resource: Any, /) -> Response | Awaitable[Response]:
+        """The answer of what ``find`` has found, at once or awaited."""
         ...
 
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -201,6 +203,7 @@ class HttpConnection:
         service = self._settings.service
         resource = service.find(head.host, head.path)
         if resource is None:
+            await self._flush()
             response = await service.refuse(404, head.to_request(b"", self._transport.peer), None)
             # A body that nobody reads would be taken for the next request.
             self._unread_body = head.has_body
@@ -208,8 +211,12 @@ class HttpConnection:
         content = await self._read_body(head) if head.has_body else b""
         if content is None:
             return True
-        response = await service.respond(head.to_request(content, self._transport.peer), resource)
-        return await self._reply(head, response, head.close)
+        answer = service.respond(head.to_request(content, self._transport.peer), resource)
+        if not isinstance(answer, Response):
+            # Replies that are ready do not wait for one that is not.
+            await self._flush()
+            answer = await answer
+        return await self._reply(head, answer, head.close)
 
     async def _lend(self, head: Head) -> Takeover:
         if head.has_body:

@@ -65,12 +65,16 @@ class Listener:
         """Stop listening; the file of a Unix socket goes with it, unless somebody has replaced it."""
         if self.socket.fileno() < 0:
             return
-        path = self.address.host.removeprefix(UNIX_PREFIX)
-        with suppress(FileNotFoundError):
-            if self.file is not None and _identity(path) == self.file:
-                os.unlink(path)
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
+        path = self.address.host.removeprefix(UNIX_PREFIX)
+        try:
+            if self.file is not None and _identity(path) == self.file:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.warning("the socket file %s stays: %s", path, exc.strerror)
 
 
 async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
@@ -80,7 +84,7 @@ async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
         ValueError: there is no address, or one that cannot be read.
         OSError: one cannot be bound; the message says which.
     """
-    wanted = [Address.parse(text) for text in addresses]
+    wanted = [Address.parse(str(text)) for text in addresses]
     if not wanted:
         raise ValueError("give at least one address to listen on, such as '127.0.0.1:8080'")
     listeners: list[Listener] = []
@@ -228,8 +232,8 @@ class HttpServer:
             # Nothing that one connection does may end the others; what arrives here is a defect of ours.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            await transport.close()
             self._deadlines.discard(deadline)
+            await transport.close()
 
     # Accepting...
 

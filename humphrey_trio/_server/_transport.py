@@ -5,6 +5,7 @@ A transport moves bytes and knows nothing of protocols. Only the connection task
 
 from __future__ import annotations
 
+import select
 import socket
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -25,6 +26,9 @@ LINGER_BYTES = 1024 * 1024
 
 # How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
 _FAREWELL_SECONDS = 0.5
+
+# Linux alone tells of an end of file in front of which there are bytes; the others of a reset.
+_HANGUP: int = getattr(select, "POLLRDHUP", 0)
 
 # A socket's waits can be ended one by one, without a scope around them, which would cost 15 microseconds.
 _NOTHING = nullcontext()
@@ -77,6 +81,10 @@ class Transport(ABC):
     @abstractmethod
     async def send_eof(self) -> None:
         """End the outgoing side, where the transport can do that."""
+
+    def hung_up(self) -> bool:
+        """Whether the peer has left behind bytes that were not received yet, where that can be known."""
+        return False
 
     @abstractmethod
     def interruptible(self) -> AbstractContextManager[object]:
@@ -150,6 +158,13 @@ class SocketTransport(Transport):
         self._check_open()
         with suppress(OSError):  # the peer may be gone already
             self._socket.shutdown(socket.SHUT_WR)
+
+    def hung_up(self) -> bool:
+        if self._fileno < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._fileno, _HANGUP)
+        return bool(poll.poll(0))
 
     def interruptible(self) -> AbstractContextManager[object]:
         return _NOTHING

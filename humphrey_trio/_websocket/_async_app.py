@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 import trio
 
 from .._app import App
+from .._failures import report_and_pass
+from .._http._address import Address
 from .._http._limits import Timeouts
 from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
@@ -30,7 +32,6 @@ from ._stream import WebsocketStream
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._http._address import Address
     from .._http._request import Request
     from ._limits import StreamOptions
     from ._message import Sendable
@@ -52,13 +53,14 @@ class AsyncStream(Generic[StreamState]):
         state: what the app's ``stream_state`` made for this client; None without one.
     """
 
-    __slots__ = ("_app", "_busy_since", "_helper", "_scope", "_websocket", "state")
+    __slots__ = ("_app", "_busy_since", "_closing", "_helper", "_scope", "_websocket", "state")
 
     def __init__(self, app: AsyncWebsocketApp[Any, Any], websocket: WebsocketStream, state: StreamState) -> None:
         self._app = app
         self._websocket = websocket
         self.state = state
         self._scope: trio.CancelScope | None = None  # around the handlers
+        self._closing = False  # by a handler of its own, which then may finish
         self._busy_since = 0  # the sweep in whose time a handler began; 0 while none runs
         self._helper: _Helper | None = None
 
@@ -79,7 +81,7 @@ class AsyncStream(Generic[StreamState]):
             nursery.start_soon(self._helper.run)
 
     def _client_left(self) -> None:
-        if self._busy_since and self._scope is not None:
+        if self._busy_since and not self._closing and self._scope is not None:
             self._scope.cancel()
 
     # What a handler does with it...
@@ -132,6 +134,7 @@ class AsyncStream(Generic[StreamState]):
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
+        self._closing = True
         await self._websocket.close(code, reason)
 
     def __repr__(self) -> str:
@@ -319,10 +322,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Raises:
             LinkError: the app is unlinked.
+            ValueError: this is no address.
         """
         if self._address is None:
             raise LinkError("an unlinked app does not listen: give the address to the HTTP app's run")
-        self._address = address
+        self._address = str(Address.parse(address))
         return self
 
     def connect_hook(self) -> trio.MemorySendChannel[WebsocketStream]:
@@ -408,18 +412,33 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, stream: AsyncStream[StreamState]) -> None:
         """The reader task of one stream, from its connect handler to its disconnect handler."""
+        if stream._websocket.closed:  # it has ended before anybody could greet it
+            self._forget(stream)
+            return
         try:
             # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
             message = await stream._next() if self._on_connect is None else None
             if message is not None or self._on_connect is not None:
                 with trio.CancelScope() as stream._scope:
                     await self._converse(stream, message)
+        except Exception as exc:
+            self._report(stream, exc)
+        except BaseExceptionGroup as group:
+            report_and_pass(group, lambda exc: self._report(stream, exc))
         finally:
-            del self._streams[stream.id]
-            stream._websocket._leave()
-            if self._slot_freed is not None:
-                self._slot_freed.set()
+            self._forget(stream)
             await self._part(stream)
+
+    def _forget(self, stream: AsyncStream[StreamState]) -> None:
+        del self._streams[stream.id]
+        stream._websocket._leave()
+        if self._slot_freed is not None:
+            self._slot_freed.set()
+
+    def _report(self, stream: AsyncStream[StreamState], exception: Exception) -> None:
+        """Log what a handler raised, unless it only says that the stream is closed."""
+        if not (stream.closed and tells_the_end(exception)):
+            logger.error("a handler of %r failed", stream, exc_info=exception)
 
     def _new_stream(self, websocket: WebsocketStream) -> AsyncStream[StreamState] | None:
         websocket._take(self._limits, self._timeouts)
@@ -453,8 +472,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 message = await stream._next()
         except Exception as exc:
             stream._busy_since = 0
-            if not (websocket.closed and tells_the_end(exc)):
-                logger.exception("a handler of %r failed", stream)
+            self._report(stream, exc)
             websocket._close(INTERNAL_ERROR, "")
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
@@ -489,6 +507,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 for stream in tuple(self._streams.values()):
                     if stream._busy_since and self._sweeps - stream._busy_since >= _SLOW_SWEEPS:
                         stream._get_help(nursery)
+                        stream._websocket._look_for_peer()
         finally:
             self._parting_limit = trio.current_time() + self._timeouts.disconnect
             for scope in self._parting:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from .._http._headers import Headers
+
 if TYPE_CHECKING:
+    from .._http._headers import HeadersLike
     from .._http._response import Response
 
 
@@ -21,14 +24,25 @@ class WebsocketError(Exception):
 class HandshakeError(WebsocketError):
     """An upgrade to WebSocket was refused.
 
+    Raised in a websocket route and not caught there, it becomes the error handler's answer to the client.
+
     Attributes:
         status: the HTTP status of the refusal.
+        headers: header fields that the answer gets.
         response: the whole refusal, for a client; None on the server, which has not sent it yet.
     """
 
-    def __init__(self, reason: str, status: int = 400, response: Response | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        status: int = 400,
+        *,
+        headers: HeadersLike = (),
+        response: Response | None = None,
+    ) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = Headers(headers)
         self.response = response
 
 

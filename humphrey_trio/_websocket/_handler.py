@@ -41,12 +41,11 @@ def websocket_handler(
     Raises:
         ValueError, TypeError: an option is invalid.
     """
-    StreamLimits(**options)
-    allowed_origins(origins)
+    limits = StreamLimits(**options)
+    allowed = allowed_origins(origins)
 
     async def route(upgrade: Upgrade, state: State) -> Response | None:
-        stream = await upgrade.accept(origins=origins, **options)
-        await handler(stream, state)
+        await handler(await upgrade._accept(allowed, limits), state)
         return None
 
     return route
@@ -74,8 +73,11 @@ def async_websocket_handler(
             is closed with 1013.
 
     Raises:
+        TypeError: this is no hook.
         ValueError: a timeout is not above zero, or an origin is none.
     """
+    if not isinstance(hook, trio.MemorySendChannel):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"give the hook, app.connect_hook(), not {type(hook).__name__}")
     if not place_timeout > 0 or not take_timeout > 0:
         raise ValueError("place_timeout and take_timeout are seconds above zero")
     return HookRoute(hook, allowed_origins(origins), place_timeout, take_timeout)
@@ -103,13 +105,12 @@ class HookRoute:
         self._place_timeout = place_timeout
         self._take_timeout = take_timeout
 
-    async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
+    async def __call__(self, upgrade: Upgrade, state: object) -> None:
         stream = upgrade._prepare(self._origins, _DEFAULT_LIMITS)
         # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
         if not await self._place(stream) or not upgrade._complete():
-            return unavailable("No WebSocket app takes this connection now.")
+            raise unavailable("no WebSocket app takes this connection now")
         stream._expect_taker(self._take_timeout)
-        return None
 
     async def _place(self, stream: WebsocketStream) -> bool:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import trio
 from wsproto.utilities import generate_accept_token
 
+from .._failures import report_and_pass
 from .._http._headers import Headers
 from .._http._response import Response
 from .._server._codec import encode_switch, tokens
@@ -41,6 +42,10 @@ _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _VERSION = "13"
 _KEY_BYTES = 16
+# RFC 6455, section 4.4, and RFC 9110, section 15.5.22: which version, and which protocol, would do.
+_OTHER_VERSION = Headers(
+    [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION)]
+)
 _RETRY_AFTER_SECONDS = 1
 _NO_HEADERS = Headers()
 _SWITCH_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
@@ -69,7 +74,7 @@ def check_handshake(request: Request) -> str:
         raise HandshakeError("the header 'Connection: Upgrade' is missing")
     version = _single(headers, "Sec-WebSocket-Version")
     if version != _VERSION:
-        raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426)
+        raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426, headers=_OTHER_VERSION)
     key = _single(headers, "Sec-WebSocket-Key")
     try:
         decoded = base64.b64decode(key, validate=True)
@@ -182,8 +187,13 @@ class Upgrade:
             RuntimeError: the upgrade was accepted before.
             ValueError, TypeError: an option or a header is invalid.
         """
-        extra = Headers(headers)
-        stream = self._prepare(allowed_origins(origins), StreamLimits(**options))
+        return await self._accept(allowed_origins(origins), StreamLimits(**options), Headers(headers))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept(
+        self, origins: frozenset[str] | None, limits: StreamLimits, extra: Headers = _NO_HEADERS
+    ) -> WebsocketStream:
+        stream = self._prepare(origins, limits)
         stream._own_reader()
         self._complete(extra)
         await trio.lowlevel.checkpoint()
@@ -207,9 +217,9 @@ class Upgrade:
         return opened
 
 
-def unavailable(reason: str) -> Response:
+def unavailable(reason: str) -> HandshakeError:
     """A 503 that says when to come back (RFC 9110, section 10.2.3)."""
-    return Response(503, reason, [("Retry-After", str(_RETRY_AFTER_SECONDS))])
+    return HandshakeError(reason, 503, headers=[("Retry-After", str(_RETRY_AFTER_SECONDS))])
 
 
 # ---------------------------------------------------------------------------------------------- running
@@ -245,6 +255,8 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
             refusal = await route(upgrade, state)
         except Exception as exc:
             error = exc
+        except BaseExceptionGroup as group:
+            report_and_pass(group, lambda exc: _part(upgrade, None, exc))
         _part(upgrade, refusal, error)
         decided.set()
 

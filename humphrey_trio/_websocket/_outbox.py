@@ -31,9 +31,8 @@ class Outbox:
         "_corked",
         "_direct",
         "_ended",
+        "_lane",
         "_limits",
-        "_ping",
-        "_pong",
         "_progress",
         "_queue",
         "_queued_bytes",
@@ -51,8 +50,7 @@ class Outbox:
         self._queue: list[bytes] = []
         self._queued_bytes = 0  # in the queue and in what has begun
         self._begun: memoryview | None = None
-        self._pong: bytes | None = None
-        self._ping: bytes | None = None
+        self._lane: dict[int, bytes] = {}  # the latest control frame of each kind
         self._close: bytes | None = None
         self._writer: trio.lowlevel.Task | None = None  # while it waits for work
         self._progress: trio.Event | None = None  # whoever waits for room waits for it
@@ -126,24 +124,16 @@ class Outbox:
         """Whether somebody waits for room already."""
         return self._turn is not None and self._turn.locked()
 
-    def put_pong(self, frame: bytes) -> None:
-        """Hand over a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
+    def put_control(self, frame: bytes) -> None:
+        """Hand over a ping or a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
         if self._direct:
             self.put(frame)
         elif not self._ended:
-            self._pong = frame
-            self._call_writer()
-
-    def put_ping(self, frame: bytes) -> None:
-        """Hand over a ping; it replaces one that still waits."""
-        if self._direct:
-            self.put(frame)
-        elif not self._ended:
-            self._ping = frame
+            self._lane[frame[0]] = frame
             self._call_writer()
 
     def end(self, close: bytes, *, drop_queue: bool = False) -> None:
-        """Put the last frame behind what waits, or in its place: then all but a begun frame is dropped."""
+        """Put the last frame behind what waits, or in the place of the messages that have not begun."""
         if self._ended:
             return
         self._ended = True
@@ -158,7 +148,8 @@ class Outbox:
         """Drop everything: there is no peer any more."""
         self._ended = True
         self._direct = False
-        self._begun = self._pong = self._ping = self._close = None
+        self._begun = self._close = None
+        self._lane.clear()
         self._drop_queue()
         self._call_writer()
         self._tell_progress()
@@ -221,13 +212,10 @@ class Outbox:
 
     def _next_batch(self) -> memoryview | None:
         """The next frames to be written, as many as make a chunk; the lane for control frames first."""
-        batch: list[bytes] = []
-        for frame in (self._pong, self._ping):
-            if frame is not None:
-                batch.append(frame)
-                self._queued_bytes += len(frame)
-        self._pong = self._ping = None
+        batch = list(self._lane.values())
+        self._lane.clear()
         size = sum(map(len, batch))
+        self._queued_bytes += size
         taken = 0
         for frame in self._queue:
             size += len(frame)
@@ -245,7 +233,7 @@ class Outbox:
         return memoryview(batch[0] if len(batch) == 1 else b"".join(batch))
 
     def _has_frames(self) -> bool:
-        return bool(self._begun is not None or self._queue or self._close or self._pong or self._ping)
+        return bool(self._begun is not None or self._queue or self._close or self._lane)
 
     def _drop_queue(self) -> None:
         self._queue.clear()

@@ -63,6 +63,7 @@ class WebsocketStream:
 
     __slots__ = (
         "_ahead",
+        "_attended",
         "_close_by",
         "_closed",
         "_deadline",
@@ -104,6 +105,7 @@ class WebsocketStream:
         self._taken = False
         self._reading = False
         self._has_own_reader = False
+        self._attended = False  # whether a task reads until the end, whatever happens
         self._ahead: deque[Message] | None = None
         self._news: trio.Event | None = None
         self._opened: trio.Event | None = None
@@ -158,7 +160,9 @@ class WebsocketStream:
             await outbox.wait_for_room(size)
         if self._closed is not None:
             raise self._closed_now()
-        self._put(frame)
+        self._hand_over(outbox.put, frame)
+        if self._closed is not None:
+            raise self._closed_now()
         if self._pace.spent(size):
             await trio.lowlevel.checkpoint()
 
@@ -175,13 +179,12 @@ class WebsocketStream:
         """
         frame = encode_ping(payload)
         await trio.lowlevel.checkpoint()
+        self._taken = True
         if self._closed is not None:
             raise self._closed_now()
-        try:
-            self._outbox.put_ping(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
-            raise self._closed_now() from None
+        self._hand_over(self._outbox.put_control, frame)
+        if self._closed is not None:
+            raise self._closed_now()
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -201,12 +204,12 @@ class WebsocketStream:
         await trio.lowlevel.checkpoint()
         self._close(code, reason)
 
-    def _put(self, frame: bytes) -> None:
+    def _hand_over(self, put: Callable[[bytes], None], frame: bytes) -> None:
+        """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
         try:
-            self._outbox.put(frame)
+            put(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose()
-            raise self._closed_now() from None
 
     def _offer(self, frame: bytes) -> None:
         """A broadcast's frame: taken if there is room; a peer that is too slow for it is closed."""
@@ -214,11 +217,8 @@ class WebsocketStream:
             return
         if not self._outbox.has_room(len(frame)):
             self._close(TRY_AGAIN_LATER, "too slow", drop_queue=True)
-            return
-        try:
-            self._outbox.put(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
+        else:
+            self._hand_over(self._outbox.put, frame)
 
     # ---------------------------------------------------------------------------------------- receiving
 
@@ -231,6 +231,8 @@ class WebsocketStream:
             trio.BusyResourceError: another task receives already.
         """
         if self._reading:
+            if self._closed is not None:
+                raise self._closed_now()
             raise trio.BusyResourceError("another task receives from this stream already")
         self._taken = self._reading = True
         try:
@@ -280,10 +282,7 @@ class WebsocketStream:
 
     def _control(self, event: Event) -> None:
         if isinstance(event, Ping):
-            try:
-                self._outbox.put_pong(encode_pong(event.payload))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._lose()
+            self._hand_over(self._outbox.put_control, encode_pong(event.payload))
         elif isinstance(event, Close):
             self._heard_end = True
             self._close(event.code, event.reason)
@@ -308,7 +307,7 @@ class WebsocketStream:
         while (message := await self._next()) is not None:
             ahead.append(message)
             self._tell_news()
-            while len(ahead) >= self._limits.max_read_ahead and self._closed is None:
+            while self._is_deaf and self._closed is None:
                 await self._wait_news()
         self._tell_news()
 
@@ -373,7 +372,7 @@ class WebsocketStream:
 
     def _own_reader(self) -> None:
         """Have a reader of its own (``_read_ahead``), from which ``receive`` gets its messages."""
-        self._taken = True
+        self._taken = self._attended = True
         self._has_own_reader = True
         self._ahead = deque()
 
@@ -387,10 +386,7 @@ class WebsocketStream:
         if self._closed is not None:
             self._end_reading()
             return False
-        try:
-            self._outbox.uncork(head)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
+        self._hand_over(self._outbox.uncork, head)
         if self._opened is not None:
             self._opened.set()
         return True
@@ -402,7 +398,7 @@ class WebsocketStream:
 
     def _take(self, limits: StreamLimits, timeouts: Timeouts) -> None:
         """Belong to an application, with its bounds."""
-        self._taken = True
+        self._taken = self._attended = True
         self._limits = limits
         self._timeouts = timeouts
         self._outbox.limit(limits)
@@ -410,10 +406,21 @@ class WebsocketStream:
         self._take_by = inf
         self._set_deadline()
 
+    @property
+    def _is_deaf(self) -> bool:
+        """Whether so much was read ahead that nobody reads."""
+        return self._ahead is not None and len(self._ahead) >= self._limits.max_read_ahead
+
+    def _look_for_peer(self) -> None:
+        """Notice that the peer has left, where reading would not."""
+        if self._is_deaf and not self._over and self._transport.hung_up():
+            self._lose()
+
     def _leave(self) -> None:
-        """Nobody reads any more; an open stream is closed with 1001."""
+        """Whoever read does not any more; an open stream is closed with 1001."""
         self._close(GOING_AWAY, "")
-        self._end_reading()
+        self._attended = False
+        self._outbox.wake()
 
     # ------------------------------------------------------------------------------ the connection task
 
@@ -424,6 +431,7 @@ class WebsocketStream:
         """
         try:
             await self._write_until_over()
+            self._end_reading()
             if not self._heard_end:
                 await linger(self._transport)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -447,9 +455,19 @@ class WebsocketStream:
                     self._expect_end()
             elif outbox.ended and (self._over or not self._taken):
                 return
+            elif outbox.ended and not self._attended and not self._reading:
+                await self._hear_out()
+                return
             else:
                 self._set_deadline()
                 await outbox.wait_for_work()
+
+    async def _hear_out(self) -> None:
+        """Read on to the peer's Close in the place of somebody who has closed and does not read."""
+        self._reading = True
+        with trio.move_on_after(self._timeouts.close):
+            while await self._next() is not None:
+                pass
 
     async def _say_last_words(self) -> None:
         words = self._outbox.last_words(encode_close(GOING_AWAY))
