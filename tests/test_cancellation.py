@@ -23,6 +23,7 @@ from humphrey_trio import (
     AsyncWebsocketApp,
     ConnectionClosed,
     Message,
+    Response,
     WebsocketStream,
     async_websocket_handler,
     websocket_handler,
@@ -30,7 +31,7 @@ from humphrey_trio import (
 from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient
-from humphrey_trio.websocket import HandshakeError
+from humphrey_trio.websocket import HandshakeError, Upgrade
 
 #: Seconds within which everything has ended that was cancelled; generous, because nothing waits for them.
 PATIENCE = 10
@@ -123,7 +124,7 @@ async def talk_to(connect: Connect, talk: Talk) -> bool:
                 if client.close_code == 1000:
                     assert await stream.receive_some() == b""
                     return True
-                # Over a foreign stream a cancelled write may have left half a frame; nothing goes behind it.
+                # A cancelled write over a foreign stream may have left half a frame, so that no Close may follow.
                 assert client.close_code == 1001 or not isinstance(stream, trio.SocketStream)
         except INTERRUPTED:
             pass
@@ -236,6 +237,18 @@ def over_sockets(handlers: Handlers) -> Any:
     return {"http": (app.run, ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}, connect_to("http")
 
 
+def by_own_route(handlers: Handlers) -> Any:
+    websocket_app = handlers.attach(AsyncWebsocketApp.new_unlinked())
+    hook_route = async_websocket_handler(websocket_app.connect_hook())
+
+    async def route(upgrade: Upgrade, state: None) -> Response | None:
+        await trio.lowlevel.checkpoint()
+        return await hook_route(upgrade, state)
+
+    app = App().with_websocket_route("/", route)
+    return {"http": (app.run, ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}, connect_to("http")
+
+
 def internally_linked(handlers: Handlers) -> Any:
     websocket_app = handlers.attach(AsyncWebsocketApp().with_address("127.0.0.1:0"))
     return {"websocket": (websocket_app.run, ())}, connect_to("websocket")
@@ -278,7 +291,7 @@ def name_all(names: set[str]) -> str:
 
 
 @pytest.mark.parametrize("cancelled", BOTH, ids=name_all)
-@pytest.mark.parametrize("make", [in_memory, over_sockets])
+@pytest.mark.parametrize("make", [in_memory, over_sockets, by_own_route])
 async def test_cancelled_at_every_step(make: Any, cancelled: set[str]) -> None:
     """Cancelled anywhere in connect, echo and close, a pair leaves no task or file, and disconnects once."""
     await cancel_at_every_step(make, echo, cancelled)

@@ -13,6 +13,7 @@ from helpers import linked, open_websocket, served_in_memory
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Timeouts
 from humphrey_trio._websocket import _async_app
+from humphrey_trio._websocket._codec import encode_message
 
 MESSAGES_PER_TURN = 64
 #: Turns that an echo may take beside a busy connection: it needs about ten.
@@ -199,7 +200,6 @@ async def test_broadcast_is_encoded_once(
 ) -> None:
     """However many clients get a broadcast, its frame is made once, and those for whom it waits share it."""
     encoded: list[bytes] = []
-    encode_message = _async_app.encode_message
 
     def encode(message: Any) -> bytes:
         encoded.append(encode_message(message))

@@ -154,8 +154,9 @@ async def test_place_timeout(timeout: float, autojump_clock: trio.testing.MockCl
 def test_invalid_timeouts(option: str, seconds: float) -> None:
     """A timeout that is not above zero is a ValueError when the route is made."""
     hook = AsyncWebsocketApp.new_unlinked().connect_hook()
+    options: dict[str, Any] = {option: seconds}
     with pytest.raises(ValueError, match=option):
-        async_websocket_handler(hook, **{option: seconds})
+        async_websocket_handler(hook, **options)
 
 
 async def test_refused_client_keeps_its_connection(autojump_clock: trio.testing.MockClock) -> None:
