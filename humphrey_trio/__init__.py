@@ -13,9 +13,9 @@ from ._http._request import Request as Request
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
 from ._route import SubApp as SubApp
-from ._websocket._async_app import AsyncSender as AsyncSender
-from ._websocket._async_app import AsyncStream as AsyncStream
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
+from ._websocket._async_stream import AsyncSender as AsyncSender
+from ._websocket._async_stream import AsyncStream as AsyncStream
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler

@@ -22,15 +22,16 @@ from ._krauss import wildcard_match
 from ._route import HttpRoute, Routes, SubApp
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
-from ._server._listen import HttpServer, open_listeners
+from ._server._listen import open_listeners
 from ._server._pacing import Pace
+from ._server._server import HttpServer
 from ._state import State
 from ._websocket._errors import HandshakeError
-from ._websocket._handshake import Upgrade, run_upgrade
+from ._websocket._upgrade import Upgrade, run_upgrade
 
 if TYPE_CHECKING:
     from ._http._address import Address
-    from ._websocket._handshake import WebsocketRoute
+    from ._websocket._upgrade import WebsocketRoute
 
 logger = logging.getLogger("humphrey_trio.http")
 

@@ -9,7 +9,7 @@ from ._http._request import Request
 from ._http._response import Response
 from ._krauss import wildcard_match
 from ._state import State
-from ._websocket._handshake import Upgrade, WebsocketRoute
+from ._websocket._upgrade import Upgrade, WebsocketRoute
 
 Answer: TypeAlias = Response | Awaitable[Response]
 #: What ``with_route`` takes: ``(request, state)``, plain or async.

@@ -1,11 +1,11 @@
 """WebSockets: the event-driven application, streams, messages, routes, and what can go wrong."""
 
-from ._websocket._async_app import AsyncSender as AsyncSender
-from ._websocket._async_app import AsyncStream as AsyncStream
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._async_app import ConnectHandler as ConnectHandler
 from ._websocket._async_app import DisconnectHandler as DisconnectHandler
 from ._websocket._async_app import MessageHandler as MessageHandler
+from ._websocket._async_stream import AsyncSender as AsyncSender
+from ._websocket._async_stream import AsyncStream as AsyncStream
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
@@ -13,11 +13,11 @@ from ._websocket._errors import WebsocketError as WebsocketError
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler
 from ._websocket._handshake import ANY_ORIGIN as ANY_ORIGIN
-from ._websocket._handshake import Upgrade as Upgrade
-from ._websocket._handshake import WebsocketRoute as WebsocketRoute
 from ._websocket._limits import StreamLimits as StreamLimits
 from ._websocket._message import Message as Message
 from ._websocket._stream import WebsocketStream as WebsocketStream
+from ._websocket._upgrade import Upgrade as Upgrade
+from ._websocket._upgrade import WebsocketRoute as WebsocketRoute
 
 __all__ = [
     "ANY_ORIGIN",

@@ -23,10 +23,10 @@ FLOORS = (
     ),
     ("_server._pacing", "_server._transport", "_server._codec", "_websocket._mask", "_websocket._codec"),
     (
-        *("_server._connection", "_server._listen"),
-        *("_websocket._outbox", "_websocket._stream", "_websocket._handshake"),
+        *("_server._connection", "_server._listen", "_server._server"),
+        *("_websocket._handshake", "_websocket._outbox", "_websocket._stream", "_websocket._upgrade"),
     ),
-    ("_route", "_app", "_websocket._handler", "_websocket._async_app", "_testing"),
+    ("_route", "_app", "_websocket._handler", "_websocket._async_stream", "_websocket._async_app", "_testing"),
     ("__init__", "http", "websocket", "testing"),
 )
 ROOMS = tuple(room for floor in FLOORS for room in floor)

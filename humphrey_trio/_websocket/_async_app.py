@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
@@ -21,8 +20,9 @@ from .._http._limits import Timeouts
 from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
 from .._state import NewState, NewStreamState, State, StreamState
-from ._codec import INTERNAL_ERROR, NORMAL, encode_message
-from ._errors import ConnectionClosed, LinkError, tells_the_end
+from ._async_stream import AsyncSender, AsyncStream, Audience
+from ._codec import INTERNAL_ERROR
+from ._errors import LinkError, tells_the_end
 from ._handler import async_websocket_handler
 from ._handshake import allowed_origins
 from ._limits import StreamLimits
@@ -32,178 +32,14 @@ from ._stream import WebsocketStream
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._http._request import Request
     from ._limits import StreamOptions
-    from ._message import Sendable
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
 _HOOK_SIZE = 64
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # Humphrey's
-# After so many receivers a broadcast lets the other tasks run.
-_BROADCAST_TURN = 100
 # A handler that is still running at the second sweep after its beginning gets help.
 _SLOW_SWEEPS = 2
-
-
-class AsyncStream(Generic[StreamState]):
-    """A connected client, as the handlers of an ``AsyncWebsocketApp`` get it.
-
-    Attributes:
-        state: what the app's ``stream_state`` made for this client; None without one.
-    """
-
-    __slots__ = ("_app", "_busy_since", "_closing", "_helper", "_scope", "_websocket", "state")
-
-    def __init__(self, app: AsyncWebsocketApp[Any, Any], websocket: WebsocketStream, state: StreamState) -> None:
-        self._app = app
-        self._websocket = websocket
-        self.state = state
-        self._scope: trio.CancelScope | None = None  # around the handlers
-        self._closing = False  # by a handler of its own, which then may finish
-        self._busy_since = 0  # the sweep in whose time a handler began; 0 while none runs
-        self._helper: _Helper | None = None
-
-    # What the app does with it...
-
-    @trio.lowlevel.enable_ki_protection
-    async def _next(self) -> Message | None:
-        """The next message for a handler; None when there will be none."""
-        if self._helper is not None:
-            await self._helper.stop()
-            self._helper = None
-        ahead = self._websocket._ahead
-        return ahead.popleft() if ahead else await self._websocket._next()
-
-    def _get_help(self, nursery: trio.Nursery) -> None:
-        if self._helper is None:
-            self._helper = _Helper(self._websocket)
-            nursery.start_soon(self._helper.run)
-
-    def _client_left(self) -> None:
-        if self._busy_since and not self._closing and self._scope is not None:
-            self._scope.cancel()
-
-    # What a handler does with it...
-
-    @property
-    def id(self) -> int:
-        """A number that no other stream of this process has."""
-        return self._websocket.id
-
-    @property
-    def peer_addr(self) -> Address:
-        """The client's end of the connection."""
-        return self._websocket.peer_addr
-
-    @property
-    def request(self) -> Request:
-        """The request that opened the stream."""
-        return self._websocket.request
-
-    @property
-    def closed(self) -> bool:
-        """Whether either side has closed the stream."""
-        return self._websocket.closed
-
-    @property
-    def close_code(self) -> int | None:
-        """The close code as in ``ConnectionClosed``; None while the stream is open."""
-        return self._websocket.close_code
-
-    @property
-    def close_reason(self) -> str | None:
-        """The text beside the close code; None while the stream is open."""
-        return self._websocket.close_reason
-
-    async def send(self, message: Sendable) -> None:
-        """Send a message to this client; see ``WebsocketStream.send``.
-
-        Raises:
-            ConnectionClosed: the stream is closed.
-        """
-        await self._websocket.send(message)
-
-    async def broadcast(self, message: Sendable) -> None:
-        """Send a message to every client of the app, this one too; see ``AsyncSender.broadcast``."""
-        await self._app._broadcast(message)
-
-    async def ping(self, payload: bytes = b"") -> None:
-        """Send a Ping; see ``WebsocketStream.ping``."""
-        await self._websocket.ping(payload)
-
-    async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
-        self._closing = True
-        await self._websocket.close(code, reason)
-
-    def __repr__(self) -> str:
-        return f"<AsyncStream of {self._websocket!r}>"
-
-
-class _Helper:
-    """Reads ahead on one stream while a handler is busy, so that pings are answered and a leave is noticed.
-
-    Two tasks never read at once: the reader stops its helper before it goes on itself.
-    """
-
-    __slots__ = ("_done", "_scope", "_websocket")
-
-    def __init__(self, websocket: WebsocketStream) -> None:
-        self._websocket = websocket
-        self._scope = trio.CancelScope()
-        self._done = trio.Event()
-
-    @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
-        try:
-            with self._scope:
-                await self._websocket._read_ahead()
-        finally:
-            self._done.set()
-
-    async def stop(self) -> None:
-        self._scope.cancel()
-        await self._done.wait()
-
-
-class AsyncSender:
-    """Sends to the clients of an app from anywhere in its trio run: before, during and after ``run``.
-
-    From another thread: ``trio.from_thread.run(sender.broadcast, message)``, with ``trio_token=`` if the
-    thread was not started by trio.
-    """
-
-    __slots__ = ("_app",)
-
-    def __init__(self, app: AsyncWebsocketApp[Any, Any]) -> None:
-        self._app = app
-
-    async def send(self, stream_id: int, message: Sendable) -> bool:
-        """Send a message to one client.
-
-        Returns:
-            False if no open stream of the app has that id.
-        """
-        stream = self._app._streams.get(stream_id)
-        if stream is not None:
-            with suppress(ConnectionClosed):
-                await stream.send(message)
-                return True
-        await trio.lowlevel.checkpoint()
-        return False
-
-    async def broadcast(self, message: Sendable) -> None:
-        """Send a message to every client that is connected when it begins.
-
-        It is encoded once and waits for no client: one whose outbox is full is closed with 1013. Broadcasts of
-        one app go out one after the other, so that all clients see the same order; a cancelled one has reached
-        some. Other tasks run at every hundredth client.
-
-        Raises:
-            TypeError: this cannot be sent.
-        """
-        await self._app._broadcast(message)
 
 
 #: What ``with_connect_handler`` takes: ``async (stream, state)``.
@@ -264,9 +100,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._on_connect: ConnectHandler[StreamState, State] | None = None
         self._on_message: MessageHandler[StreamState, State] | None = None
         self._on_disconnect: DisconnectHandler[StreamState, State] | None = None
-        self._streams: dict[int, AsyncStream[StreamState]] = {}
-        self._broadcasting = trio.StrictFIFOLock()
-        self._turn = 0  # broadcasts and their receivers since other tasks could run
+        self._audience = Audience()
         self._sweeps = 1
         self._parting: set[trio.CancelScope] = set()
         self._parting_limit = inf
@@ -344,7 +178,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def sender(self) -> AsyncSender:
         """Something to send to this app's clients with, from anywhere; see ``AsyncSender``."""
-        return AsyncSender(self)
+        return AsyncSender(self._audience)
 
     # Running...
 
@@ -391,11 +225,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 websocket = await self._incoming.receive()
             if not websocket.closed and (stream := self._new_stream(websocket)) is not None:
                 # Before its task runs: the next look at the slots has to see it.
-                self._streams[stream.id] = stream
+                self._audience.streams[stream.id] = stream
                 nursery.start_soon(self._serve, stream)
 
     async def _wait_for_slot(self) -> None:
-        while self._max_connections is not None and len(self._streams) >= self._max_connections:
+        while self._max_connections is not None and len(self._audience.streams) >= self._max_connections:
             self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
@@ -430,7 +264,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             await self._part(stream)
 
     def _forget(self, stream: AsyncStream[StreamState]) -> None:
-        del self._streams[stream.id]
+        del self._audience.streams[stream.id]
         stream._websocket._leave()
         if self._slot_freed is not None:
             self._slot_freed.set()
@@ -451,7 +285,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             websocket._close(INTERNAL_ERROR, "")
             websocket._leave()
             return None
-        stream = AsyncStream(self, websocket, state)
+        stream = AsyncStream(self._audience, websocket, state)
         websocket._on_gone = stream._client_left
         return stream
 
@@ -504,7 +338,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             while True:
                 await trio.sleep(SWEEP_INTERVAL)
                 self._sweeps += 1
-                for stream in tuple(self._streams.values()):
+                for stream in tuple(self._audience.streams.values()):
                     if stream._busy_since and self._sweeps - stream._busy_since >= _SLOW_SWEEPS:
                         stream._get_help(nursery)
                         stream._websocket._look_for_peer()
@@ -512,29 +346,3 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             self._parting_limit = trio.current_time() + self._timeouts.disconnect
             for scope in self._parting:
                 scope.deadline = self._parting_limit
-
-    @trio.lowlevel.enable_ki_protection
-    async def _broadcast(self, message: Sendable) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        frame = encode_message(message)
-        try:
-            self._broadcasting.acquire_nowait()
-        except trio.WouldBlock:
-            await self._broadcasting.acquire()
-        try:
-            for stream in tuple(self._streams.values()):
-                stream._websocket._offer(frame)
-                if self._turn_is_over():
-                    await trio.lowlevel.checkpoint()
-            # The broadcast itself counts as well: one to nobody has to let somebody connect.
-            if self._turn_is_over():
-                await trio.lowlevel.checkpoint()
-        finally:
-            self._broadcasting.release()
-
-    def _turn_is_over(self) -> bool:
-        self._turn += 1
-        if self._turn < _BROADCAST_TURN:
-            return False
-        self._turn = 0
-        return True

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._state import State
-from ._handshake import Upgrade, allowed_origins, unavailable
+from ._handshake import allowed_origins
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
+from ._upgrade import Upgrade, unavailable
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .._http._response import Response
-    from ._handshake import WebsocketRoute
     from ._limits import StreamOptions
+    from ._upgrade import WebsocketRoute
 
 _DEFAULT_LIMITS = StreamLimits()
 

@@ -1,0 +1,190 @@
+"""A server: its accept loops, a task for each connection, and one sweep of their deadlines.
+
+It accepts and closes connections, and speaks no protocol itself. Its tasks are protected from
+KeyboardInterrupt: Ctrl-C is raised in handlers, or in the main task, and never tears what is half done here.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._http._address import UNIX_PREFIX, Address
+from ._connection import HttpConnection, ServerSettings
+from ._pacing import SWEEP_INTERVAL, Deadline
+from ._transport import SocketTransport, StreamTransport, Transport
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Sequence
+
+    from ._listen import Listener
+
+logger = logging.getLogger("humphrey_trio.http")
+
+# Newcomers that are taken at once: one per scheduler pass would let them starve beside busy connections.
+_ACCEPT_BURST = 64
+# What accept says when the process or the system has no room for one more connection; it goes by.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_ROOM_PAUSE = 0.1
+# accept(2): these are about the connection that would have come, not about the listener.
+_NEWCOMER_FAILED = {
+    errno.EPERM,
+    errno.ECONNABORTED,
+    errno.ECONNRESET,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ETIMEDOUT,
+}
+
+
+class HttpServer:
+    """The connections of one server, whatever they come from.
+
+    Args:
+        settings: what the connections share.
+        max_connections: how many may be open at once, upgraded ones included; None for no bound. While there
+            are as many, nobody is accepted and the kernel's backlog waits.
+        tls: the context for connections that come from listeners; None for plain ones.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        max_connections: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._max_connections = max_connections
+        self._tls = tls
+        self._deadlines: set[Deadline] = set()
+        self._open = 0
+        self._slot_freed = trio.Event()
+
+    async def run(
+        self,
+        listeners: Sequence[Listener] = (),
+        *,
+        task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until cancelled; the listeners are closed at the end.
+
+        Without listeners it only sweeps, for connections that come by ``serve``.
+        """
+        try:
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self._sweep)
+                for listener in listeners:
+                    connections.start_soon(self._accept, listener, connections)
+                task_status.started(tuple(listener.address for listener in listeners))
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    @trio.lowlevel.enable_ki_protection
+    async def serve(self, transport: Transport) -> None:
+        """One connection, from beginning to end; the transport is closed whatever happens."""
+        settings = self._settings
+        deadline = Deadline()
+        self._deadlines.add(deadline)
+        try:
+            # While the connection is lent nothing of HTTP is kept; most WebSockets are idle, and many.
+            takeover = await HttpConnection(transport, settings, deadline).serve()
+            while takeover is not None:
+                refusal = await settings.service.upgrade(takeover)
+                if refusal is None:
+                    break
+                takeover = await HttpConnection(transport, settings, deadline).go_on(takeover, refusal)
+        except Exception:
+            # Nothing that one connection does may end the others; what arrives here is a defect of ours.
+            logger.exception("connection from %s failed", transport.peer)
+        finally:
+            self._deadlines.discard(deadline)
+            await transport.close()
+
+    # Accepting...
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        while True:
+            await self._wait_for_slot()
+            await trio.lowlevel.wait_readable(listener.socket)
+            try:
+                self._accept_burst(listener, connections)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                if exc.errno in _NO_ROOM:
+                    logger.warning("accepting pauses: %s", exc.strerror)
+                    await trio.sleep(_NO_ROOM_PAUSE)
+                elif exc.errno not in _NEWCOMER_FAILED:
+                    raise
+
+    def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
+        for _ in range(_ACCEPT_BURST):
+            if self._is_full():
+                return
+            sock, name = listener.socket.accept()
+            self._open += 1
+            peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
+            connections.start_soon(self._serve_socket, sock, peer)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _serve_socket(self, sock: socket.socket, peer: Address) -> None:
+        try:
+            if self._tls is None:
+                await self.serve(SocketTransport(sock, peer))
+            else:
+                await self._serve_tls(sock, peer, self._tls)
+        finally:
+            self._open -= 1
+            self._slot_freed.set()
+
+    async def _serve_tls(self, sock: socket.socket, peer: Address, context: ssl.SSLContext) -> None:
+        sock.setblocking(False)
+        stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            context,
+            server_side=True,
+            https_compatible=True,
+        )
+        try:
+            with trio.fail_after(self._settings.timeouts.handshake):
+                await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+            logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
+            await trio.aclose_forcefully(stream)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        else:
+            await self.serve(StreamTransport(stream, peer))
+
+    def _is_full(self) -> bool:
+        return self._max_connections is not None and self._open >= self._max_connections
+
+    async def _wait_for_slot(self) -> None:
+        while self._is_full():
+            # One event for all listeners that wait, or only the last of them would be woken.
+            if self._slot_freed.is_set():
+                self._slot_freed = trio.Event()
+            await self._slot_freed.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_INTERVAL)
+            now = trio.current_time()
+            for deadline in tuple(self._deadlines):
+                if deadline.at <= now:
+                    deadline.expire()

@@ -1,0 +1,187 @@
+"""An upgrade to WebSocket: how a route accepts it, and which task runs what afterwards.
+
+The route decides before anything is promised to the client. The connection task always keeps the stream
+(``WebsocketStream._keep``); a route with a coroutine of its own runs beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import trio
+
+from .._failures import report_and_pass
+from .._http._headers import Headers
+from .._http._response import Response
+from ._codec import INTERNAL_ERROR, NORMAL
+from ._errors import HandshakeError, tells_the_end
+from ._handshake import allowed_origins, answer_handshake, check_handshake, check_origin
+from ._limits import StreamLimits
+from ._stream import WebsocketStream
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .._http._headers import HeadersLike
+    from .._http._request import Request
+    from .._server._connection import Takeover
+    from ._limits import StreamOptions
+
+logger = logging.getLogger("humphrey_trio.websocket")
+
+_RETRY_AFTER_SECONDS = 1
+_NO_HEADERS = Headers()
+
+_State = TypeVar("_State")
+
+#: What ``with_websocket_route`` takes.
+WebsocketRoute: TypeAlias = Callable[["Upgrade", _State], Awaitable[Response | None]]
+
+
+class Upgrade:
+    """A client's wish to open a WebSocket, as a websocket route gets it.
+
+    The route either accepts it, once, or returns a ``Response`` that refuses it.
+
+    Attributes:
+        request: the opening handshake, checked.
+    """
+
+    __slots__ = ("_decided", "_key", "_stream", "_takeover", "request")
+
+    def __init__(self, takeover: Takeover) -> None:
+        self._key = check_handshake(takeover.request)
+        self.request: Request = takeover.request
+        self._takeover = takeover
+        self._stream: WebsocketStream | None = None
+        self._decided: trio.Event | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def accept(
+        self,
+        *,
+        origins: str | Collection[str] | None = None,
+        headers: HeadersLike = (),
+        **options: Unpack[StreamOptions],
+    ) -> WebsocketStream:
+        """Complete the handshake and open the stream.
+
+        The stream lives as long as the route runs: then it is closed with 1000, or with 1011 if the route
+        raised. When the client leaves, the route has ``Timeouts.disconnect`` seconds to end before it is
+        cancelled.
+
+        Args:
+            origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those
+                of the host they connect to, ``ANY_ORIGIN`` for all.
+            headers: further header fields of the 101.
+            **options: bounds of the stream, as in ``StreamLimits``.
+
+        Raises:
+            HandshakeError: the page's origin may not connect; let it pass, and the client gets its status.
+            RuntimeError: the upgrade was accepted before.
+            ValueError, TypeError: an option or a header is invalid.
+        """
+        return await self._accept(allowed_origins(origins), StreamLimits(**options), Headers(headers))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept(
+        self, origins: frozenset[str] | None, limits: StreamLimits, extra: Headers = _NO_HEADERS
+    ) -> WebsocketStream:
+        stream = self._prepare(origins, limits)
+        stream._own_reader()
+        self._complete(extra)
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    def _prepare(self, origins: frozenset[str] | None, limits: StreamLimits) -> WebsocketStream:
+        """The stream before its handshake is answered: what is sent on it waits."""
+        if self._stream is not None:
+            raise RuntimeError("this upgrade was accepted before")
+        check_origin(self.request, origins)
+        self._stream = WebsocketStream(self._takeover, limits)
+        return self._stream
+
+    def _complete(self, extra: Headers = _NO_HEADERS) -> bool:
+        """Answer the handshake; False if the stream was closed before."""
+        assert self._stream is not None
+        opened = self._stream._open(answer_handshake(self._key, extra))
+        if self._decided is not None:
+            self._decided.set()
+        return opened
+
+
+def unavailable(reason: str) -> HandshakeError:
+    """A 503 that says when to come back (RFC 9110, section 10.2.3)."""
+    return HandshakeError(reason, 503, headers=[("Retry-After", str(_RETRY_AFTER_SECONDS))])
+
+
+async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
+    """Run a route in the connection task, and keep its stream until it has ended.
+
+    Returns:
+        The response that refuses the upgrade, or None.
+
+    Raises:
+        Exception: what the route raised before it accepted, HandshakeError among it.
+    """
+    # A route that gives its stream away returns at once, and needs no task of its own.
+    if not getattr(route, "lends", False):
+        return await _run_beside(route, upgrade, state)
+    refusal = await route(upgrade, state)
+    if refusal is None and upgrade._stream is not None:
+        await upgrade._stream._keep()
+    return refusal
+
+
+async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
+    """Run the route in a task of its own, and keep the stream in this one."""
+    decided = upgrade._decided = trio.Event()
+    refusal: Response | None = None
+    error: Exception | None = None
+
+    async def run_route() -> None:
+        nonlocal refusal, error
+        try:
+            refusal = await route(upgrade, state)
+        except Exception as exc:
+            error = exc
+        except BaseExceptionGroup as group:
+            report_and_pass(group, lambda exc: _part(upgrade, None, exc))
+        _part(upgrade, refusal, error)
+        decided.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_route)
+        await decided.wait()
+        stream = upgrade._stream
+        if stream is not None and stream._is_open:
+            if stream._has_own_reader:
+                nursery.start_soon(stream._read_ahead)
+            await stream._keep()
+            nursery.cancel_scope.deadline = trio.current_time() + upgrade._takeover.timeouts.disconnect
+            return None
+    if error is not None:
+        raise error
+    return _checked(refusal)
+
+
+def _checked(refusal: object) -> Response:
+    if not isinstance(refusal, Response):
+        raise TypeError(f"a websocket route that has neither accepted nor refused returned {refusal!r}")
+    return refusal
+
+
+def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -> None:
+    """Close the stream of a route that has ended, and report what cannot be answered any more."""
+    stream = upgrade._stream
+    if stream is None or not stream._is_open:
+        return
+    if refusal is not None:
+        logger.error("the route of %r returned %r after it had accepted", stream, refusal)
+    failed = error is not None and not (stream.closed and tells_the_end(error))
+    if failed:
+        logger.error("the handler of %r failed", stream, exc_info=error)
+    if stream._has_own_reader:  # else it was given away
+        stream._close(INTERNAL_ERROR if failed else NORMAL, "")
