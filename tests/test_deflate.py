@@ -648,6 +648,24 @@ def test_any_payload(junk: bytes) -> None:
         assert codes(events_of(meet()[1], *one_by_one(wire))) == events
 
 
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"bad \xff" + bytes(60), 1007),
+        (bytes(60) + b"\xff", 1007),
+        (bytes(61) + b"\xff", 1009),
+        (b"\xe2\x82\xac" * 21, 1009),
+    ],
+)
+def test_what_came_first_decides(content: bytes, code: int) -> None:
+    """A text that is bad up to the first byte too many is bad, and else too long, in one read and in many."""
+    limits = StreamLimits(max_message_size=60)
+    wire = compressed_frame(Client("").compress(content))
+
+    assert failure_code(events_of(meet(WIDE, limits=limits)[1], wire)) == code
+    assert failure_code(events_of(meet(WIDE, limits=limits)[1], *one_by_one(wire))) == code
+
+
 @settings(deadline=None)
 @given(
     content=st.builds(

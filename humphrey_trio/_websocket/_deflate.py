@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _NAME = "permessage-deflate"
 _MAX_BITS = 15  # what a window has that nobody has limited (RFC 7692, section 7.1.2)
-_MIN_BITS = 9  # the smallest that zlib compresses with; RFC 7692 knows 8
+_MIN_BITS = 9  # the smallest that zlib compresses with; it inflates with 8, which RFC 7692 knows too
 
 # A message ends with an empty stored block, of which this much is not sent (RFC 7692, section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
-_EMPTY = b"\x00"
+_EMPTY = b"\x00"  # that block, as the whole of a message (section 7.2.3.6)
 
 # Complete DEFLATE streams in one message. A peer that cannot flush ends one instead; each of them costs us a
 # new inflater, for as little as two bytes.
@@ -245,8 +245,7 @@ class _Inflater:
     __slots__ = ("_bits", "_ended", "_size", "_stream", "_takeover")
 
     def __init__(self, bits: int, *, takeover: bool) -> None:
-        # zlib inflates with a window of 8 bits; but some compressors that say 8 use 9.
-        self._bits = max(bits, _MIN_BITS)
+        self._bits = bits
         self._takeover = takeover
         self._stream: zlib._Decompress | None = None
         self._size = 0  # of the message, inflated so far
@@ -317,7 +316,7 @@ def _compressor(settings: Deflate, window_bits: int) -> zlib._Compress:
 
 def _compressed(compressor: zlib._Compress, payload: bytes) -> bytes:
     if not payload:
-        return _EMPTY  # zlib flushes nothing twice (RFC 7692, section 7.2.3.6)
+        return _EMPTY  # without a flush, which zlib may leave out where there is nothing to flush
     data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
     return data[: -len(_TAIL)]
 
