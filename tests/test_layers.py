@@ -19,9 +19,9 @@ FLOORS = (
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._method", "_http._status"),
         *("_http._request", "_http._response"),
-        *("_websocket._limits", "_websocket._message", "_websocket._errors"),
+        *("_websocket._limits", "_websocket._compression", "_websocket._message", "_websocket._errors"),
     ),
-    ("_server._pacing", "_server._transport", "_server._codec", "_websocket._mask", "_websocket._codec"),
+    ("_server._pacing", "_server._transport", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     (
         *("_server._connection", "_server._listen", "_server._server"),
         *("_websocket._handshake", "_websocket._outbox", "_websocket._stream", "_websocket._upgrade"),
@@ -37,14 +37,14 @@ HALLS = ("_http.__init__", "_server.__init__", "_websocket.__init__")
 # Beside trio, which is everywhere but in the values and in what has no I/O.
 FOREIGN = {
     "h11": {"_server._codec"},
-    "wsproto": {"_websocket._codec", "_websocket._mask", "_websocket._handshake"},
+    "wsproto": {"_websocket._codec", "_websocket._mask", "_websocket._deflate", "_websocket._handshake"},
     "Crypto": {"_websocket._mask"},
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {
     *FLOORS[0],
     *FLOORS[1],
-    *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._codec"),
+    *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
 }
 
 any_room = pytest.mark.parametrize("room", ROOMS)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, ParseFailed, XorMaskerSimple
 
+from ._deflate import longest_compressed
 from ._mask import Mask, unmask_short
 from ._message import Message
 
 if TYPE_CHECKING:
-    from wsproto.frame_protocol import Frame
+    from collections.abc import Callable
 
+    from wsproto.frame_protocol import Frame, Header
+
+    from ._deflate import PerMessageDeflate
     from ._limits import StreamLimits
     from ._message import Sendable
 
@@ -39,6 +43,8 @@ _REASON_BYTES = _MAX_CONTROL_PAYLOAD - 2
 _WHOLE_TEXT = 0x81
 _WHOLE = (_WHOLE_TEXT, 0x82)
 _MASKED = 0x80
+# The first reserved bit: a message is compressed (RFC 7692, section 6).
+_COMPRESSED = 0x40
 _SHORT_HEADER = 6
 
 
@@ -100,16 +106,32 @@ class Decoder:
     Args:
         limits: bounds of a message.
         client: whether this is the client's side, for tests; a server's peer masks its frames.
+        deflate: what was agreed on compression; None refuses compressed messages.
     """
 
-    __slots__ = ("_assembled", "_fragments", "_frames", "_limits", "_opcode", "_over", "_size", "_utf8")
+    __slots__ = (
+        "_assembled",
+        "_compressed",
+        "_deflate",
+        "_fragments",
+        "_frames",
+        "_limits",
+        "_opcode",
+        "_over",
+        "_size",
+        "_utf8",
+    )
 
-    def __init__(self, limits: StreamLimits, *, client: bool = False) -> None:
-        self._limits = limits
-        self._frames = _Frames(client)
+    def __init__(
+        self, limits: StreamLimits, *, client: bool = False, deflate: PerMessageDeflate | None = None
+    ) -> None:
+        self._deflate = deflate
+        self._frames = _Frames(client, [deflate] if deflate is not None else None)
         self._over = False
+        self.limit(limits)
         # The message that is being put together:
         self._opcode: Opcode | None = None
+        self._compressed = False
         self._assembled = bytearray()
         self._utf8: codecs.IncrementalDecoder | None = None
         self._size = 0
@@ -118,6 +140,8 @@ class Decoder:
     def limit(self, limits: StreamLimits) -> None:
         """Other bounds from here on; for a stream that changes hands before its first frame."""
         self._limits = limits
+        if self._deflate is not None:
+            self._deflate.max_message_size = limits.max_message_size
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer. Behind a Close or a failure nothing counts any more."""
@@ -176,23 +200,24 @@ class Decoder:
         if frames.header is None and frames.parse_header():
             assert frames.header is not None
             if frames.header.opcode < Opcode.CLOSE:
-                self._check_sequence(frames.header.opcode)
+                self._check_sequence(frames.header)
                 self._count(frames.header.payload_len)
         return frames.header is not None
 
-    def _check_sequence(self, opcode: Opcode) -> None:
+    def _check_sequence(self, header: Header) -> None:
         if self._opcode is None:
-            if opcode is Opcode.CONTINUATION:
+            if header.opcode is Opcode.CONTINUATION:
                 raise _Failed(PROTOCOL_ERROR, "a continuation without a message (RFC 6455, section 5.4)")
-            self._opcode = opcode
-        elif opcode is not Opcode.CONTINUATION:
+            self._opcode, self._compressed = header.opcode, header.rsv.rsv1
+        elif header.opcode is not Opcode.CONTINUATION:
             raise _Failed(PROTOCOL_ERROR, "a message inside another (RFC 6455, section 5.4)")
 
     def _count(self, size: int) -> None:
         self._size += size
-        if self._size > self._limits.max_message_size:
-            raise _Failed(TOO_BIG, f"the message is longer than {self._limits.max_message_size} bytes")
         self._fragments += 1
+        longest = self._limits.max_message_size
+        if self._size > (longest_compressed(longest, self._fragments) if self._compressed else longest):
+            raise _Failed(TOO_BIG, f"the message is longer than {longest} bytes")
         if self._fragments > self._limits.max_fragments:
             raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
 
@@ -201,6 +226,8 @@ class Decoder:
         assert isinstance(payload, bytes)
         finished = frame.frame_finished and frame.message_finished
         is_text = self._opcode is Opcode.TEXT
+        if len(self._assembled) + len(payload) > self._limits.max_message_size:
+            self._refuse_inflated(payload, is_text)
         if finished and not self._assembled:
             message = Message(payload.decode() if is_text else payload)
         else:
@@ -214,6 +241,15 @@ class Decoder:
         self._opcode = self._utf8 = None
         self._size = self._fragments = 0
         return message
+
+    def _refuse_inflated(self, payload: bytes, is_text: bool) -> NoReturn:
+        """Refuse a message that inflates too far, unless its text was bad before: what came first decides.
+
+        So the code does not hang on how the bytes were split into reads.
+        """
+        if is_text:
+            self._check_utf8(payload, False)
+        raise _Failed(TOO_BIG, f"the message inflates to more than {self._limits.max_message_size} bytes")
 
     def _check_utf8(self, payload: bytes, finished: bool) -> None:
         """Refuse bad text as it arrives, not only at its end."""
@@ -261,7 +297,7 @@ def may_be_sent(code: int) -> bool:
 # costs a tenth of what wsproto's serialiser does with its copies, and a broadcast shares the result.
 
 
-def _frame(opcode: Opcode, payload: bytes) -> bytes:
+def _frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload
@@ -284,6 +320,21 @@ def encode_message(message: Sendable) -> bytes:
     if isinstance(data, str):
         return _frame(Opcode.TEXT, data.encode())
     return _frame(Opcode.BINARY, data)
+
+
+def encode_compressed(message: Sendable, compress: Callable[[bytes], bytes]) -> bytes:
+    """The frame of a whole message, compressed (RFC 7692, section 6.1).
+
+    Args:
+        message: what to send.
+        compress: makes the frame's payload of the message's: ``PerMessageDeflate.compress``, or something
+            around ``compress_apart``.
+
+    Raises:
+        TypeError: as ``encode_message``.
+    """
+    message = _as_message(message)
+    return _frame(_COMPRESSED | (Opcode.TEXT if message.is_text else Opcode.BINARY), compress(message.bytes))
 
 
 def _as_message(message: Sendable) -> Message:
