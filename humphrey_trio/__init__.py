@@ -16,6 +16,7 @@ from ._route import SubApp as SubApp
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._async_stream import AsyncSender as AsyncSender
 from ._websocket._async_stream import AsyncStream as AsyncStream
+from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler
@@ -28,6 +29,7 @@ __all__ = [
     "AsyncStream",
     "AsyncWebsocketApp",
     "ConnectionClosed",
+    "Deflate",
     "Headers",
     "Limits",
     "Message",

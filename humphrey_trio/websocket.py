@@ -1,11 +1,14 @@
 """WebSockets: the event-driven application, streams, messages, routes, and what can go wrong."""
 
+from ._websocket._admission import Accept as Accept
+from ._websocket._admission import AcceptHandler as AcceptHandler
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._async_app import ConnectHandler as ConnectHandler
 from ._websocket._async_app import DisconnectHandler as DisconnectHandler
 from ._websocket._async_app import MessageHandler as MessageHandler
 from ._websocket._async_stream import AsyncSender as AsyncSender
 from ._websocket._async_stream import AsyncStream as AsyncStream
+from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
@@ -21,11 +24,14 @@ from ._websocket._upgrade import WebsocketRoute as WebsocketRoute
 
 __all__ = [
     "ANY_ORIGIN",
+    "Accept",
+    "AcceptHandler",
     "AsyncSender",
     "AsyncStream",
     "AsyncWebsocketApp",
     "ConnectHandler",
     "ConnectionClosed",
+    "Deflate",
     "DisconnectHandler",
     "HandshakeError",
     "LinkError",

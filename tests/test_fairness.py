@@ -12,7 +12,7 @@ import trio.testing
 from helpers import linked, open_websocket, served_in_memory
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Timeouts
-from humphrey_trio._websocket import _async_app
+from humphrey_trio._websocket import _codec
 from humphrey_trio._websocket._codec import encode_message
 
 MESSAGES_PER_TURN = 64
@@ -205,7 +205,7 @@ async def test_broadcast_is_encoded_once(
         encoded.append(encode_message(message))
         return encoded[-1]
 
-    monkeypatch.setattr(_async_app, "encode_message", encode)
+    monkeypatch.setattr(_codec, "encode_message", encode)
     echo = Echo()
     async with (
         linked(echo.app) as app,

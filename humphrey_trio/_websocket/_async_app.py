@@ -24,7 +24,6 @@ from ._async_stream import AsyncSender, AsyncStream, Audience
 from ._codec import INTERNAL_ERROR
 from ._errors import LinkError, tells_the_end
 from ._handler import async_websocket_handler
-from ._handshake import allowed_origins
 from ._limits import StreamLimits
 from ._message import Message
 from ._stream import WebsocketStream
@@ -32,6 +31,8 @@ from ._stream import WebsocketStream
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from ._admission import AcceptHandler
+    from ._compression import Deflate
     from ._limits import StreamOptions
 
 logger = logging.getLogger("humphrey_trio.websocket")
@@ -69,8 +70,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         max_connections: how many streams are served at once; those beyond it wait in the hook. None for no
             bound.
         timeouts: how long clients and disconnect handlers may take.
-        origins: of which pages browsers may connect, as for ``Upgrade.accept``; an unlinked app leaves that to
-            the routes.
+        origins, subprotocols, deflate, accept: who may connect and with what, as for
+            ``async_websocket_handler``; an unlinked app leaves that to the routes.
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
@@ -85,6 +86,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         max_connections: int | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         origins: str | Collection[str] | None = None,
+        subprotocols: Collection[str] = (),
+        deflate: Deflate | None = None,
+        accept: AcceptHandler[State] | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
         if max_connections is not None and max_connections < 1:
@@ -96,7 +100,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._limits = StreamLimits(**options)
         self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
         self._address: str | None = _DEFAULT_ADDRESS
-        self._origins = allowed_origins(origins)
+        self._route = async_websocket_handler(
+            self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
+        )
         self._on_connect: ConnectHandler[StreamState, State] | None = None
         self._on_message: MessageHandler[StreamState, State] | None = None
         self._on_disconnect: DisconnectHandler[StreamState, State] | None = None
@@ -211,9 +217,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         finally:
             self._close_hook()
 
-    def _own_http_app(self) -> App[None]:
-        route = async_websocket_handler(self._hook, origins=self._origins)
-        return App(timeouts=self._timeouts).with_websocket_route("/*", route)
+    def _own_http_app(self) -> App[State]:
+        return App(self._state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
 
     @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:

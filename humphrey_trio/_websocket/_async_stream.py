@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import trio
 
 from .._state import StreamState
-from ._codec import NORMAL, encode_message
+from ._codec import NORMAL, Frames
 from ._errors import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -40,17 +40,17 @@ class Audience:
         self._turn = 0  # broadcasts and their receivers since other tasks could run
 
     @trio.lowlevel.enable_ki_protection
-    async def broadcast(self, message: Sendable) -> None:
+    async def broadcast(self, message: Sendable, compress: bool) -> None:
         """Send a message to all; see ``AsyncSender.broadcast``."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        frame = encode_message(message)
+        frames = Frames(message, compress=compress)
         try:
             self._broadcasting.acquire_nowait()
         except trio.WouldBlock:
             await self._broadcasting.acquire()
         try:
             for stream in tuple(self.streams.values()):
-                stream._websocket._offer(frame)
+                stream._websocket._offer(frames)
                 if self._turn_is_over():
                     await trio.lowlevel.checkpoint()
             # The broadcast itself counts as well: one to nobody has to let somebody connect.
@@ -123,6 +123,16 @@ class AsyncStream(Generic[StreamState]):
         return self._websocket.request
 
     @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on, or None."""
+        return self._websocket.subprotocol
+
+    @property
+    def value(self) -> Any:
+        """What the route's ``accept`` function let the client in with, or None."""
+        return self._websocket.value
+
+    @property
     def closed(self) -> bool:
         """Whether either side has closed the stream."""
         return self._websocket.closed
@@ -137,17 +147,17 @@ class AsyncStream(Generic[StreamState]):
         """The text beside the close code; None while the stream is open."""
         return self._websocket.close_reason
 
-    async def send(self, message: Sendable) -> None:
+    async def send(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message to this client; see ``WebsocketStream.send``.
 
         Raises:
             ConnectionClosed: the stream is closed.
         """
-        await self._websocket.send(message)
+        await self._websocket.send(message, compress=compress)
 
-    async def broadcast(self, message: Sendable) -> None:
+    async def broadcast(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message to every client of the app, this one too; see ``AsyncSender.broadcast``."""
-        await self._audience.broadcast(message)
+        await self._audience.broadcast(message, compress)
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping; see ``WebsocketStream.ping``."""
@@ -200,8 +210,8 @@ class AsyncSender:
     def __init__(self, audience: Audience) -> None:
         self._audience = audience
 
-    async def send(self, stream_id: int, message: Sendable) -> bool:
-        """Send a message to one client.
+    async def send(self, stream_id: int, message: Sendable, *, compress: bool = True) -> bool:
+        """Send a message to one client; see ``WebsocketStream.send``.
 
         Returns:
             False if no open stream of the app has that id.
@@ -209,19 +219,20 @@ class AsyncSender:
         stream = self._audience.streams.get(stream_id)
         if stream is not None:
             with suppress(ConnectionClosed):
-                await stream.send(message)
+                await stream.send(message, compress=compress)
                 return True
         await trio.lowlevel.checkpoint()
         return False
 
-    async def broadcast(self, message: Sendable) -> None:
+    async def broadcast(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message to every client that is connected when it begins.
 
-        It is encoded once and waits for no client: one whose outbox is full is closed with 1013. Broadcasts of
-        one app go out one after the other, so that all clients see the same order; a cancelled one has reached
-        some. Other tasks run at every hundredth client.
+        It is encoded once, and compressed once for all clients that can share that; it waits for no client,
+        and one whose outbox is full is closed with 1013. Broadcasts of one app go out one after the other, so
+        that all clients see the same order; a cancelled one has reached some. Other tasks run at every
+        hundredth client.
 
         Raises:
             TypeError: this cannot be sent.
         """
-        await self._audience.broadcast(message)
+        await self._audience.broadcast(message, compress)

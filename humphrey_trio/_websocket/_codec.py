@@ -322,6 +322,18 @@ def encode_message(message: Sendable) -> bytes:
     return _frame(Opcode.BINARY, data)
 
 
+def encode_for(message: Sendable, deflate: PerMessageDeflate) -> bytes:
+    """The frame of a whole message for one peer, compressed if that is worth it; the next that it is sent.
+
+    Raises:
+        TypeError: as ``encode_message``.
+    """
+    message = _as_message(message)
+    if len(message) < deflate.min_size:
+        return encode_message(message)
+    return encode_compressed(message, deflate.compress)
+
+
 def encode_compressed(message: Sendable, compress: Callable[[bytes], bytes]) -> bytes:
     """The frame of a whole message, compressed (RFC 7692, section 6.1).
 
@@ -339,6 +351,30 @@ def encode_compressed(message: Sendable, compress: Callable[[bytes], bytes]) -> 
 
 def _as_message(message: Sendable) -> Message:
     return message if isinstance(message, Message) else Message(message)
+
+
+class Frames:
+    """The frames of one message for many receivers: each way to write it is encoded once."""
+
+    __slots__ = ("_compress", "_compressed", "_message", "plain")
+
+    def __init__(self, message: Sendable, *, compress: bool) -> None:
+        self._message = _as_message(message)
+        self._compress = compress
+        self._compressed: dict[object, bytes] = {}
+        self.plain = encode_message(message)
+
+    def compressed_for(self, deflate: PerMessageDeflate) -> bytes | None:
+        """The frame that all peers of one kind can share; None if it is not worth it.
+
+        Whoever gets it needs its compressor ``reset`` (see ``compress_apart``).
+        """
+        if not self._compress or len(self._message) < deflate.min_size:
+            return None
+        frame = self._compressed.get(deflate.kind)
+        if frame is None:
+            frame = self._compressed[deflate.kind] = encode_compressed(self._message, deflate.compress_apart)
+        return frame
 
 
 def encode_ping(payload: bytes) -> bytes:

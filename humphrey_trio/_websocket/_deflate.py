@@ -231,6 +231,15 @@ class PerMessageDeflate(Extension):
             self._compressor = _compressor(self._settings, self.window_bits)
         return _compressed(self._compressor, payload)
 
+    @property
+    def kind(self) -> object:
+        """Peers of one kind can share what is compressed apart for any of them."""
+        return self._settings, self.window_bits
+
+    def compress_apart(self, payload: bytes) -> bytes:
+        """The payload of a compressed message for every peer of this kind; see the function."""
+        return compress_apart(payload, self._settings, self.window_bits)
+
     def reset(self) -> None:
         """Forget what was sent, as is needed whenever the peer got what ``compress`` has not seen."""
         self._compressor = None

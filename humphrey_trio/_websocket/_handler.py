@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._http._response import Response
 from .._state import State
-from ._handshake import allowed_origins
+from ._admission import Admission
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, unavailable
@@ -16,7 +17,8 @@ from ._upgrade import Upgrade, unavailable
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._http._response import Response
+    from ._admission import AcceptHandler
+    from ._compression import Deflate
     from ._limits import StreamOptions
     from ._upgrade import WebsocketRoute
 
@@ -27,6 +29,9 @@ def websocket_handler(
     handler: Callable[[WebsocketStream, State], Awaitable[object]],
     *,
     origins: str | Collection[str] | None = None,
+    subprotocols: Collection[str] = (),
+    deflate: Deflate | None = None,
+    accept: AcceptHandler[State] | None = None,
     **options: Unpack[StreamOptions],
 ) -> WebsocketRoute[State]:
     """A websocket route that gives each connection to a coroutine of its own.
@@ -37,16 +42,23 @@ def websocket_handler(
             and ``async for`` ends; a handler that has not returned ``Timeouts.disconnect`` seconds later is
             cancelled.
         origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
+            offers.
+        deflate: how messages are compressed, if the client can do that; None for not at all.
+        accept: ``async (request, state)``, asked before the 101; see ``Accept``.
         **options: bounds of each stream, as in ``StreamLimits``.
 
     Raises:
         ValueError, TypeError: an option is invalid.
     """
     limits = StreamLimits(**options)
-    allowed = allowed_origins(origins)
+    admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
 
     async def route(upgrade: Upgrade, state: State) -> Response | None:
-        await handler(await upgrade._accept(allowed, limits), state)
+        admitted = await admission.admit(upgrade.request, state)
+        if isinstance(admitted, Response):
+            return admitted
+        await handler(await upgrade._accept(admitted, limits), state)
         return None
 
     return route
@@ -56,6 +68,9 @@ def async_websocket_handler(
     hook: trio.MemorySendChannel[WebsocketStream],
     *,
     origins: str | Collection[str] | None = None,
+    subprotocols: Collection[str] = (),
+    deflate: Deflate | None = None,
+    accept: AcceptHandler[Any] | None = None,
     place_timeout: float = 1.0,
     take_timeout: float = 10.0,
 ) -> HookRoute:
@@ -69,6 +84,10 @@ def async_websocket_handler(
         hook: what ``AsyncWebsocketApp.connect_hook`` gives, or the send end of a channel of your own. Many
             routes of many apps may use the same.
         origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
+            offers.
+        deflate: how messages are compressed, if the client can do that; None for not at all.
+        accept: ``async (request, state)``, asked before the 101; see ``Accept``.
         place_timeout: seconds to wait for a place.
         take_timeout: seconds after the 101 in which somebody has to take the stream out of the hook; then it
             is closed with 1013.
@@ -81,7 +100,8 @@ def async_websocket_handler(
         raise TypeError(f"give the hook, app.connect_hook(), not {type(hook).__name__}")
     if not place_timeout > 0 or not take_timeout > 0:
         raise ValueError("place_timeout and take_timeout are seconds above zero")
-    return HookRoute(hook, allowed_origins(origins), place_timeout, take_timeout)
+    admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
+    return HookRoute(hook, admission, place_timeout, take_timeout)
 
 
 class HookRoute:
@@ -92,26 +112,30 @@ class HookRoute:
 
     lends = True  # to the connection task: the stream is somebody else's when this returns
 
-    __slots__ = ("_hook", "_origins", "_place_timeout", "_take_timeout")
+    __slots__ = ("_admission", "_hook", "_place_timeout", "_take_timeout")
 
     def __init__(
         self,
         hook: trio.MemorySendChannel[WebsocketStream],
-        origins: frozenset[str] | None,
+        admission: Admission,
         place_timeout: float,
         take_timeout: float,
     ) -> None:
         self._hook = hook
-        self._origins = origins
+        self._admission = admission
         self._place_timeout = place_timeout
         self._take_timeout = take_timeout
 
-    async def __call__(self, upgrade: Upgrade, state: object) -> None:
-        stream = upgrade._prepare(self._origins, _DEFAULT_LIMITS)
+    async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
+        admitted = await self._admission.admit(upgrade.request, state)
+        if isinstance(admitted, Response):
+            return admitted
+        stream = upgrade._prepare(admitted, _DEFAULT_LIMITS)
         # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
-        if not await self._place(stream) or not upgrade._complete():
+        if not await self._place(stream) or not upgrade._complete(admitted):
             raise unavailable("no WebSocket app takes this connection now")
         stream._expect_taker(self._take_timeout)
+        return None
 
     async def _place(self, stream: WebsocketStream) -> bool:
         try:

@@ -68,7 +68,7 @@ def _single(headers: Headers, name: str) -> str:
     return values[0]
 
 
-def allowed_origins(origins: str | Collection[str] | None) -> frozenset[str] | None:
+def parse_origins(origins: str | Collection[str] | None) -> frozenset[str] | None:
     """The origins that a route lets in, checked; None for the page's own host.
 
     Raises:
@@ -88,7 +88,7 @@ def check_origin(request: Request, origins: frozenset[str] | None) -> None:
 
     Args:
         request: the opening handshake.
-        origins: what ``allowed_origins`` made of them.
+        origins: what ``parse_origins`` made of them.
 
     Raises:
         HandshakeError: with 403 (RFC 6455, section 10.2).

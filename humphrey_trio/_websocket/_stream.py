@@ -27,6 +27,7 @@ from ._codec import (
     Failure,
     Ping,
     encode_close,
+    encode_for,
     encode_message,
     encode_ping,
     encode_pong,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from .._http._limits import Timeouts
     from .._http._request import Request
     from .._server._connection import Takeover
-    from ._codec import Event
+    from ._admission import Admitted
+    from ._codec import Event, Frames
     from ._limits import StreamLimits
     from ._message import Sendable
 
@@ -59,6 +61,8 @@ class WebsocketStream:
     Attributes:
         id: a number that no other stream of this process has.
         request: the request that opened it.
+        subprotocol: what was agreed on (RFC 6455, section 1.9), or None.
+        value: what the route's ``accept`` function let it in with, or None.
     """
 
     __slots__ = (
@@ -68,6 +72,7 @@ class WebsocketStream:
         "_closed",
         "_deadline",
         "_decoder",
+        "_deflate",
         "_has_own_reader",
         "_heard_end",
         "_limits",
@@ -85,9 +90,11 @@ class WebsocketStream:
         "_write_by",
         "id",
         "request",
+        "subprotocol",
+        "value",
     )
 
-    def __init__(self, takeover: Takeover, limits: StreamLimits) -> None:
+    def __init__(self, takeover: Takeover, limits: StreamLimits, admitted: Admitted) -> None:
         self.id = next(_ids)
         self.request: Request = takeover.request
         self._transport = takeover.transport
@@ -95,7 +102,10 @@ class WebsocketStream:
         self._pace = takeover.pace
         self._limits = limits
         self._outbox = Outbox(takeover.transport, limits)
-        self._decoder = Decoder(limits)
+        self.subprotocol = admitted.subprotocol
+        self.value = admitted.value
+        self._deflate = admitted.deflate
+        self._decoder = Decoder(limits, deflate=admitted.deflate)
         self._decoder.receive(takeover.rest)
         # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.
         self._closed: ConnectionClosed | None = None
@@ -142,11 +152,15 @@ class WebsocketStream:
     # ------------------------------------------------------------------------------------------ sending
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, message: Sendable) -> None:
+    async def send(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message; a str goes as text, bytes go as binary.
 
         It waits while the outbox is full. Cancelled, it has either handed over the whole message or nothing.
         It is a checkpoint for cancellation; other tasks run at every 64th message or 64 KiB.
+
+        Args:
+            message: what to send.
+            compress: False sends it uncompressed, where compression was agreed on.
 
         Raises:
             ConnectionClosed: the stream is closed.
@@ -160,6 +174,9 @@ class WebsocketStream:
             await outbox.wait_for_room(size)
         if self._closed is not None:
             raise self._closed_now()
+        if compress and self._deflate is not None:
+            # Not before it is certain to be sent: the peer's memory has to follow the compressor's.
+            frame = encode_for(message, self._deflate)
         self._hand_over(outbox.put, frame)
         if self._closed is not None:
             raise self._closed_now()
@@ -211,10 +228,14 @@ class WebsocketStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose()
 
-    def _offer(self, frame: bytes) -> None:
-        """A broadcast's frame: taken if there is room; a peer that is too slow for it is closed."""
+    def _offer(self, frames: Frames) -> None:
+        """A broadcast's message: taken if there is room; a peer that is too slow for it is closed."""
         if self._closed is not None:
             return
+        frame = frames.plain
+        if self._deflate is not None and (compressed := frames.compressed_for(self._deflate)) is not None:
+            frame = compressed
+            self._deflate.reset()
         if not self._outbox.has_room(len(frame)):
             self._close(TRY_AGAIN_LATER, "too slow", drop_queue=True)
         else:

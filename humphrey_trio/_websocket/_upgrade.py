@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import trio
 
 from .._failures import report_and_pass
-from .._http._headers import Headers
 from .._http._response import Response
+from ._admission import Accept, Admission, Admitted
 from ._codec import INTERNAL_ERROR, NORMAL
 from ._errors import HandshakeError, tells_the_end
-from ._handshake import allowed_origins, answer_handshake, check_handshake, check_origin
+from ._handshake import answer_handshake, check_handshake, check_origin, parse_origins
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from .._http._headers import HeadersLike
     from .._http._request import Request
     from .._server._connection import Takeover
+    from ._compression import Deflate
     from ._limits import StreamOptions
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
 _RETRY_AFTER_SECONDS = 1
-_NO_HEADERS = Headers()
 
 _State = TypeVar("_State")
 
@@ -63,6 +63,8 @@ class Upgrade:
         self,
         *,
         origins: str | Collection[str] | None = None,
+        subprotocols: Collection[str] = (),
+        deflate: Deflate | None = None,
         headers: HeadersLike = (),
         **options: Unpack[StreamOptions],
     ) -> WebsocketStream:
@@ -75,6 +77,8 @@ class Upgrade:
         Args:
             origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those
                 of the host they connect to, ``ANY_ORIGIN`` for all.
+            subprotocols: those that are spoken, best first; the first that the client offers is taken.
+            deflate: how messages are compressed, if the client can do that; None for not at all.
             headers: further header fields of the 101.
             **options: bounds of the stream, as in ``StreamLimits``.
 
@@ -83,30 +87,30 @@ class Upgrade:
             RuntimeError: the upgrade was accepted before.
             ValueError, TypeError: an option or a header is invalid.
         """
-        return await self._accept(allowed_origins(origins), StreamLimits(**options), Headers(headers))
+        admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate)
+        check_origin(self.request, parse_origins(origins))
+        admitted = admission.agree(self.request, Accept(headers=headers))
+        return await self._accept(admitted, StreamLimits(**options))
 
     @trio.lowlevel.enable_ki_protection
-    async def _accept(
-        self, origins: frozenset[str] | None, limits: StreamLimits, extra: Headers = _NO_HEADERS
-    ) -> WebsocketStream:
-        stream = self._prepare(origins, limits)
+    async def _accept(self, admitted: Admitted, limits: StreamLimits) -> WebsocketStream:
+        stream = self._prepare(admitted, limits)
         stream._own_reader()
-        self._complete(extra)
+        self._complete(admitted)
         await trio.lowlevel.checkpoint()
         return stream
 
-    def _prepare(self, origins: frozenset[str] | None, limits: StreamLimits) -> WebsocketStream:
+    def _prepare(self, admitted: Admitted, limits: StreamLimits) -> WebsocketStream:
         """The stream before its handshake is answered: what is sent on it waits."""
         if self._stream is not None:
             raise RuntimeError("this upgrade was accepted before")
-        check_origin(self.request, origins)
-        self._stream = WebsocketStream(self._takeover, limits)
+        self._stream = WebsocketStream(self._takeover, limits, admitted)
         return self._stream
 
-    def _complete(self, extra: Headers = _NO_HEADERS) -> bool:
+    def _complete(self, admitted: Admitted) -> bool:
         """Answer the handshake; False if the stream was closed before."""
         assert self._stream is not None
-        opened = self._stream._open(answer_handshake(self._key, extra))
+        opened = self._stream._open(answer_handshake(self._key, admitted.fields))
         if self._decided is not None:
             self._decided.set()
         return opened

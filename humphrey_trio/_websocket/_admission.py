@@ -1,0 +1,134 @@
+"""Admission: who may open a WebSocket, and with what. All of it is decided before the 101.
+
+It reads the request and asks the application; it opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .._http._headers import Headers, HeadersLike
+from .._http._request import Request
+from .._http._response import Response
+from .._state import State
+from ._deflate import negotiate, parse_offers
+from ._handshake import check_origin, parse_origins
+
+if TYPE_CHECKING:
+    from ._compression import Deflate
+    from ._deflate import PerMessageDeflate
+
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_PROTOCOL = "Sec-WebSocket-Protocol"
+_EXTENSIONS = "Sec-WebSocket-Extensions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """What an ``accept`` function lets a client in with.
+
+    Attributes:
+        subprotocol: one that the client offers; None leaves the choice to the route's ``subprotocols``.
+        headers: further header fields of the 101.
+        value: anything; the stream carries it as ``value``, and an app's ``stream_state`` factory can use it.
+    """
+
+    subprotocol: str | None = None
+    headers: HeadersLike = ()
+    value: Any = None
+
+
+#: What ``accept=`` takes: ``async (request, state)``. It lets in with an ``Accept``, or with None as it is, and
+#: refuses with a ``Response``.
+AcceptHandler: TypeAlias = Callable[[Request, State], Awaitable[Accept | Response | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What was agreed on with one client; ``fields`` are the header fields of the 101 that say so."""
+
+    subprotocol: str | None
+    value: Any
+    deflate: PerMessageDeflate | None
+    fields: Headers
+
+
+class Admission:
+    """A route's rules.
+
+    Args:
+        origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those of the
+            host they connect to, ``ANY_ORIGIN`` for all.
+        subprotocols: those that are spoken, best first; the first that the client offers is taken, and none if
+            it offers none of them.
+        deflate: how messages are compressed, if the client can do that; None for not at all.
+        accept: asks the application, before anything is promised to the client.
+
+    Raises:
+        ValueError: an origin or a subprotocol cannot be one.
+    """
+
+    __slots__ = ("_accept", "_deflate", "_origins", "_subprotocols")
+
+    def __init__(
+        self,
+        *,
+        origins: str | Collection[str] | None = None,
+        subprotocols: Collection[str] = (),
+        deflate: Deflate | None = None,
+        accept: AcceptHandler[Any] | None = None,
+    ) -> None:
+        self._origins = parse_origins(origins)
+        self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
+        for subprotocol in self._subprotocols:
+            if not _TOKEN.fullmatch(subprotocol):
+                raise ValueError(f"{subprotocol!r} is no subprotocol: use letters, digits and -!#$%&'*+.^_`|~")
+        self._deflate = deflate
+        self._accept = accept
+
+    async def admit(self, request: Request, state: Any) -> Admitted | Response:
+        """Decide about one handshake.
+
+        Returns:
+            What was agreed on, or the response that refuses.
+
+        Raises:
+            HandshakeError: the page's origin may not connect, or the handshake is malformed.
+            ValueError: the application accepted with what cannot be.
+        """
+        check_origin(request, self._origins)
+        accepted = None if self._accept is None else await self._accept(request, state)
+        if isinstance(accepted, Response):
+            return accepted
+        return self.agree(request, accepted or _AS_IT_IS)
+
+    def agree(self, request: Request, accepted: Accept) -> Admitted:
+        """Agree with the client on what the application accepts."""
+        fields = Headers(accepted.headers)
+        subprotocol = self._choose(request, accepted.subprotocol)
+        if subprotocol is not None:
+            fields = fields.with_header(_PROTOCOL, subprotocol)
+        deflate = None
+        if self._deflate is not None:
+            agreed = negotiate(self._deflate, parse_offers(request.headers.get_all(_EXTENSIONS)))
+            if agreed is not None:
+                fields, deflate = fields.with_header(_EXTENSIONS, agreed[0]), agreed[1]
+        return Admitted(subprotocol, accepted.value, deflate, fields)
+
+    def _choose(self, request: Request, wanted: str | None) -> str | None:
+        """The subprotocol (RFC 6455, section 4.2.2): the server's choice among those that the client offers."""
+        if wanted is None and not self._subprotocols:
+            return None
+        lines = request.headers.get_all(_PROTOCOL)
+        offered = {token.strip() for line in lines for token in line.split(",")}
+        if wanted is not None:
+            if wanted not in offered:
+                raise ValueError(f"the client does not offer the subprotocol {wanted!r}, so it cannot be accepted")
+            return wanted
+        return next((subprotocol for subprotocol in self._subprotocols if subprotocol in offered), None)
+
+
+_AS_IT_IS = Accept()
