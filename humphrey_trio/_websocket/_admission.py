@@ -138,10 +138,10 @@ _AS_IT_IS = Accept()
 # A hook's route asks in the connection task, which is protected.
 @trio.lowlevel.disable_ki_protection
 async def _ask(accept: AcceptHandler[Any], request: Request, state: Any) -> Accept | Response:
-    """The application's answer; not a value that happens to be false, which would look like None."""
-    answer: object = await accept(request, state)
+    """The application's answer; a value that only happens to be false is none."""
+    answer = await accept(request, state)
     if answer is None:
         return _AS_IT_IS
-    if not isinstance(answer, (Accept, Response)):
+    if not isinstance(answer, (Accept, Response)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an accept function returns an Accept, a Response or None, not {type(answer).__name__}")
     return answer
