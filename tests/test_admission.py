@@ -247,6 +247,10 @@ async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> No
     [
         pytest.param(raising(KeyError("sessions")), "sessions", id="raises"),
         pytest.param(returning(Accept(subprotocol="b")), "does not offer the subprotocol 'b'", id="not-offered"),
+        *(
+            pytest.param(returning(Accept(headers=[(name, "a")])), "the server itself says", id=name)
+            for name in ("Sec-WebSocket-Protocol", "sec-websocket-extensions", "Connection")
+        ),
         pytest.param(returning(Accept(subprotocol="")), "does not offer the subprotocol ''", id="empty"),
         *(
             pytest.param(returning(answer), f"not {type(answer).__name__}", id=repr(answer))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
 _EXTENSIONS = "Sec-WebSocket-Extensions"
+# Twice in a 101, or untrue, they make clients fail (RFC 6455, section 4.1).
+_OURS = ("Upgrade", "Connection", "Sec-WebSocket-Accept", _PROTOCOL, _EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,9 @@ class Admission:
     def agree(self, request: Request, accepted: Accept) -> Admitted:
         """Agree with the client on what the application accepts."""
         fields = Headers(accepted.headers)
+        for name in _OURS:
+            if name in fields:
+                raise ValueError(f"the server itself says {name}, so it cannot be among the headers")
         subprotocol = self._choose(request, accepted.subprotocol)
         if subprotocol is not None:
             fields = fields.with_header(_PROTOCOL, subprotocol)
