@@ -32,8 +32,9 @@ logger = logging.getLogger("humphrey_trio.http")
 # What a peer gets when its connection ends while it still waits for an answer; it must not hold us up.
 _LAST_WORDS_SECONDS = 1.0
 
-# Sixteen pipelined requests, or as many pieces of a body, are a turn; then the other connections run.
-_REQUEST_COST = 4096
+# Four pipelined requests, or as many pieces of a body, are a turn; then the other connections run. Longer turns
+# would be a little cheaper, and make everybody else wait for whoever floods.
+_REQUEST_COST = 16 * 1024
 
 
 class Service(Protocol):
