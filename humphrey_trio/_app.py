@@ -253,6 +253,8 @@ class _Service(Generic[State]):
             return response
         except Exception as exc:
             return await self._fail(request, exc)
+        except BaseExceptionGroup as group:
+            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
 
     def _find_websocket_route(self, host: str, path: str) -> WebsocketRoute[Any] | None:
         app = self._app

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import trio
+
 from .._http._headers import Headers, HeadersLike
 from .._http._request import Request
 from .._http._response import Response
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
 _EXTENSIONS = "Sec-WebSocket-Extensions"
+# Twice in a 101, or untrue, they make clients fail (RFC 6455, section 4.1).
+_OURS = ("Upgrade", "Connection", "Sec-WebSocket-Accept", _PROTOCOL, _EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +102,18 @@ class Admission:
         Raises:
             HandshakeError: the page's origin may not connect, or the handshake is malformed.
             ValueError: the application accepted with what cannot be.
+            TypeError: it returned something else, which must let nobody in.
         """
         check_origin(request, self._origins)
-        accepted = None if self._accept is None else await self._accept(request, state)
-        if isinstance(accepted, Response):
-            return accepted
-        return self.agree(request, accepted or _AS_IT_IS)
+        accepted = _AS_IT_IS if self._accept is None else await _ask(self._accept, request, state)
+        return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
 
     def agree(self, request: Request, accepted: Accept) -> Admitted:
         """Agree with the client on what the application accepts."""
         fields = Headers(accepted.headers)
+        for name in _OURS:
+            if name in fields:
+                raise ValueError(f"the server itself says {name}, so it cannot be among the headers")
         subprotocol = self._choose(request, accepted.subprotocol)
         if subprotocol is not None:
             fields = fields.with_header(_PROTOCOL, subprotocol)
@@ -123,7 +129,7 @@ class Admission:
         if wanted is None and not self._subprotocols:
             return None
         lines = request.headers.get_all(_PROTOCOL)
-        offered = {token.strip() for line in lines for token in line.split(",")}
+        offered = {token.strip() for line in lines for token in line.split(",")} - {""}
         if wanted is not None:
             if wanted not in offered:
                 raise ValueError(f"the client does not offer the subprotocol {wanted!r}, so it cannot be accepted")
@@ -132,3 +138,15 @@ class Admission:
 
 
 _AS_IT_IS = Accept()
+
+
+# A hook's route asks in the connection task, which is protected.
+@trio.lowlevel.disable_ki_protection
+async def _ask(accept: AcceptHandler[Any], request: Request, state: Any) -> Accept | Response:
+    """The application's answer; a value that only happens to be false is none."""
+    answer = await accept(request, state)
+    if answer is None:
+        return _AS_IT_IS
+    if not isinstance(answer, (Accept, Response)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"an accept function returns an Accept, a Response or None, not {type(answer).__name__}")
+    return answer

@@ -152,6 +152,8 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
         except Exception as exc:
             error = exc
         except BaseExceptionGroup as group:
+            if upgrade._stream is None or not upgrade._stream._is_open:
+                raise  # the app reports what fails before a stream is open
             report_and_pass(group, lambda exc: _part(upgrade, None, exc))
         _part(upgrade, refusal, error)
         decided.set()

@@ -1,0 +1,481 @@
+"""Admission: an application is asked before the 101, and picks a subprotocol among those that are offered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from helpers import (
+    HANDSHAKE_FIELDS,
+    PATIENCE,
+    TEXT,
+    RawClient,
+    Reply,
+    client_frame,
+    request_bytes,
+    served_in_memory,
+)
+from trio.lowlevel import currently_ki_protected
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Message,
+    Request,
+    Response,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+from humphrey_trio.websocket import Accept, HandshakeError, Upgrade
+
+Fields = Iterable[tuple[str, str]]
+AcceptFunction = Callable[[Request, Any], Awaitable[Any]]
+Connect = Callable[[], Awaitable[RawClient]]
+
+STATE = "the state"
+NO_FIELDS: Fields = ()
+
+#: A coroutine for each connection, a hook's route, and an app that is linked internally.
+KINDS = ("coroutine", "hook", "internal")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+#: Those that have HTTP routes beside the WebSocket.
+ROUTES = KINDS[:2]
+every_route = pytest.mark.parametrize("kind", ROUTES)
+
+
+async def tell(stream: WebsocketStream | AsyncStream[Any], state: str) -> None:
+    """Say what was agreed on."""
+    await stream.send(f"{stream.subprotocol} {stream.value!r}")
+
+
+async def tell_and_wait(stream: WebsocketStream, state: str) -> None:
+    await tell(stream, state)
+    async for _ in stream:
+        pass
+
+
+@asynccontextmanager
+async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
+    """Serve a WebSocket at every path but ``/hello``; what it gives makes a client."""
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as sockets, trio.open_nursery() as nursery:
+            if kind == "internal":
+                own = AsyncWebsocketApp(STATE, **options).with_address("127.0.0.1:0").with_connect_handler(tell)
+                (address,) = await nursery.start(own.run)
+
+                async def connect() -> RawClient:
+                    stream = await trio.open_tcp_stream(address.host, address.port)
+                    return RawClient(await sockets.enter_async_context(stream))
+
+                yield connect
+            else:
+                websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(tell)
+                await nursery.start(websocket_app.run)
+                app = App(STATE).with_stateless_route("/hello", lambda _: Response(200, "hello"))
+                app.with_websocket_route("/*", route_of(kind, websocket_app, **options))
+                async with served_in_memory(app) as connect_stream:
+
+                    async def connect() -> RawClient:
+                        return RawClient(connect_stream())
+
+                    yield connect
+            nursery.cancel_scope.cancel()
+
+
+def route_of(kind: str, websocket_app: AsyncWebsocketApp[str, None], **options: Any) -> Any:
+    if kind == "coroutine":
+        return websocket_handler(tell_and_wait, **options)
+    return async_websocket_handler(websocket_app.connect_hook(), **options)
+
+
+async def ask(client: RawClient, fields: Fields = NO_FIELDS) -> Reply:
+    """The answer to a handshake with further fields."""
+    await client.send(request_bytes("GET /ws HTTP/1.1", [*HANDSHAKE_FIELDS, *fields]))
+    return await client.reply()
+
+
+async def assert_still_http(client: RawClient) -> None:
+    await client.send(request_bytes("GET /hello HTTP/1.1", [("Host", "testserver")]))
+    assert (await client.reply()).content == b"hello"
+
+
+async def agreed(client: RawClient, fields: Fields = NO_FIELDS) -> str:
+    """What the stream of an accepted handshake says of itself."""
+    assert (await ask(client, fields)).status == 101
+    opcode, payload = await client.frame()
+    assert opcode == TEXT
+    return payload.decode()
+
+
+def returning(answer: object) -> AcceptFunction:
+    async def accept(request: Request, state: str) -> object:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    return accept
+
+
+def raising(error: Exception) -> AcceptFunction:
+    async def accept(request: Request, state: str) -> object:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    return accept
+
+
+# ------------------------------------------------------------------------------------------ letting in
+
+
+@every_kind
+async def test_accept_gets_the_request_and_the_state(kind: str) -> None:
+    """``accept`` is asked with the handshake's request and with the app's state."""
+    asked: list[tuple[str, str | None, object]] = []
+
+    async def accept(request: Request, state: object) -> None:
+        asked.append((request.path, request.headers.get("Authorization"), state))
+
+    async with serving(kind, accept=accept) as connect:
+        assert await agreed(await connect(), [("Authorization", "Bearer secret")]) == "None None"
+    assert asked == [("/ws", "Bearer secret", STATE)]
+
+
+@every_kind
+async def test_accept_lets_in_with_what_it_likes(kind: str) -> None:
+    """An ``Accept`` gives the 101 its subprotocol and its further fields, and the stream its value."""
+    accept = returning(Accept(subprotocol="b", headers=[("Set-Cookie", "seen=1")], value={"user": 7}))
+    async with serving(kind, accept=accept) as connect:
+        client = await connect()
+        reply = await ask(client, [("Sec-WebSocket-Protocol", "a, b")])
+        assert reply.status == 101
+        assert reply.headers.get_all("Sec-WebSocket-Protocol") == ("b",)
+        assert reply.headers.get_all("Set-Cookie") == ("seen=1",)
+        assert await client.frame() == (TEXT, b"b {'user': 7}")
+
+
+@every_kind
+async def test_an_accept_without_a_subprotocol_leaves_it_to_the_route(kind: str) -> None:
+    """Where ``accept`` names no subprotocol, that of the route's ``subprotocols`` is taken."""
+    async with serving(kind, accept=returning(Accept(value=1)), subprotocols=["a"]) as connect:
+        assert await agreed(await connect(), [("Sec-WebSocket-Protocol", "b, a")]) == "a 1"
+
+
+async def test_accept_overrules_the_order_of_the_route() -> None:
+    """The subprotocol of an ``Accept`` counts, whatever the route would have taken."""
+    async with serving("coroutine", accept=returning(Accept(subprotocol="b")), subprotocols=["a"]) as connect:
+        assert await agreed(await connect(), [("Sec-WebSocket-Protocol", "a, b")]) == "b None"
+
+
+async def test_the_value_reaches_the_state_of_the_stream(nursery: trio.Nursery) -> None:
+    """``stream_state`` is called with a stream that has its value and subprotocol already."""
+
+    async def tell_state(stream: AsyncStream[str], state: None) -> None:
+        await stream.send(stream.state)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked(
+        stream_state=lambda stream: f"{stream.value} {stream.subprotocol}"
+    ).with_connect_handler(tell_state)
+    await nursery.start(websocket_app.run)
+    accept = returning(Accept(value="ann"))
+    route = async_websocket_handler(websocket_app.connect_hook(), accept=accept, subprotocols="chat")
+    async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
+        assert await agreed(RawClient(connect()), [("Sec-WebSocket-Protocol", "chat")]) == "ann chat"
+    nursery.cancel_scope.cancel()
+
+
+# -------------------------------------------------------------------------------------------- refusing
+
+
+@every_route
+@pytest.mark.parametrize("status", [401, 403, 429])
+async def test_accept_refuses(kind: str, status: int) -> None:
+    """A ``Response`` of ``accept`` goes to the client as it is, and its connection goes on with HTTP."""
+    refusal = Response(status, "no", [("Retry-After", "7")])
+    async with serving(kind, accept=returning(refusal)) as connect:
+        client = await connect()
+        for _ in range(2):
+            reply = await ask(client)
+            assert (reply.status, reply.content) == (status, b"no")
+            assert reply.headers["Retry-After"] == "7"
+        await assert_still_http(client)
+
+
+async def test_accept_of_an_internally_linked_app_refuses() -> None:
+    """An app that is linked internally refuses as routes do, and a client may try again at once."""
+    answers = iter([Response(401, "who?"), None])
+
+    async def accept(request: Request, state: str) -> Response | None:
+        return next(answers)
+
+    async with serving("internal", accept=accept) as connect:
+        client = await connect()
+        assert (await ask(client)).content == b"who?"
+        assert await agreed(client) == "None None"
+
+
+@every_route
+async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> None:
+    """A ``HandshakeError`` of ``accept`` becomes the error handler's answer, with its status and fields."""
+    asked: list[int] = []
+
+    def page(status: int, request: Request | None, exception: Exception | None) -> Response:
+        asked.append(status)
+        return Response(status, f"sorry: {exception}")
+
+    error = HandshakeError("too many of you", 429, headers=[("Retry-After", "7")])
+    hook, _ = trio.open_memory_channel[WebsocketStream](1)
+    route: Any = (
+        websocket_handler(tell_and_wait, accept=raising(error))
+        if kind == "coroutine"
+        else async_websocket_handler(hook, accept=raising(error))
+    )
+    async with served_in_memory(App().with_error_handler(page).with_websocket_route("/*", route)) as connect:
+        reply = await ask(RawClient(connect()))
+    assert (reply.status, reply.content, reply.headers["Retry-After"]) == (429, b"sorry: too many of you", "7")
+    assert asked == [429]
+
+
+@every_route
+@pytest.mark.parametrize(
+    ("accept", "logged"),
+    [
+        pytest.param(raising(KeyError("sessions")), "sessions", id="raises"),
+        pytest.param(returning(Accept(subprotocol="b")), "does not offer the subprotocol 'b'", id="not-offered"),
+        *(
+            pytest.param(returning(Accept(headers=[(name, "a")])), "the server itself says", id=name)
+            for name in ("Sec-WebSocket-Protocol", "sec-websocket-extensions", "Connection")
+        ),
+        pytest.param(returning(Accept(subprotocol="")), "does not offer the subprotocol ''", id="empty"),
+        *(
+            pytest.param(returning(answer), f"not {type(answer).__name__}", id=repr(answer))
+            for answer in (False, True, 0, "", "b", {})
+        ),
+    ],
+)
+async def test_an_accept_that_fails(
+    kind: str, accept: AcceptFunction, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ``accept`` raises or returns in error lets nobody in: it is logged, and a 500."""
+    async with serving(kind, accept=accept) as connect:
+        client = await connect()
+        reply = await ask(client, [("Sec-WebSocket-Protocol", "a,")])
+        assert reply.status == 500
+        assert b"sessions" not in reply.content
+        await assert_still_http(client)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert logged in caplog.text
+
+
+@every_route
+async def test_the_origin_is_checked_first(kind: str) -> None:
+    """``accept`` is not asked about a page that may not connect."""
+    asked: list[str] = []
+
+    async def accept(request: Request, state: str) -> None:
+        asked.append(request.headers["Origin"])
+
+    async with serving(kind, accept=accept, origins={"https://friend.example"}) as connect:
+        client = await connect()
+        assert (await ask(client, [("Origin", "https://foe.example")])).status == 403
+        assert asked == []
+        assert (await ask(client, [("Origin", "https://friend.example")])).status == 101
+    assert asked == ["https://friend.example"]
+
+
+# ---------------------------------------------------------------------------------------- subprotocols
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("ours", "offered", "chosen"),
+    [
+        pytest.param(["a", "b"], ["b, a"], "a", id="the-server-prefers"),
+        pytest.param(["a", "b"], ["c,b"], "b", id="the-second"),
+        pytest.param(["a", "b"], ["c", "b,a"], "a", id="several-lines"),
+        pytest.param("chat", ["c, chat"], "chat", id="one-str"),
+        pytest.param(["a"], [], None, id="none-offered"),
+        pytest.param(["a"], ["A, aa"], None, id="none-matches"),
+        pytest.param([], ["a"], None, id="none-spoken"),
+    ],
+)
+async def test_subprotocols(kind: str, ours: str | list[str], offered: list[str], chosen: str | None) -> None:
+    """The first of the server's subprotocols that is offered is taken; without one the 101 has no such field."""
+    async with serving(kind, subprotocols=ours) as connect:
+        client = await connect()
+        reply = await ask(client, [("Sec-WebSocket-Protocol", line) for line in offered])
+        assert reply.status == 101
+        assert reply.headers.get_all("Sec-WebSocket-Protocol") == (() if chosen is None else (chosen,))
+        assert await client.frame() == (TEXT, f"{chosen} None".encode())
+
+
+async def test_subprotocols_of_a_route_of_ones_own() -> None:
+    """``Upgrade.accept`` takes ``subprotocols``, too."""
+
+    async def route(upgrade: Upgrade, state: None) -> None:
+        stream = await upgrade.accept(subprotocols=["a", "b"])
+        await stream.send(str(stream.subprotocol))
+
+    async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
+        assert await agreed(RawClient(connect()), [("Sec-WebSocket-Protocol", "b")]) == "b"
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a,b", "ä", "a\r\n", "a/b"])
+def test_what_is_no_subprotocol(bad: str) -> None:
+    """A subprotocol that cannot stand in the header is refused when the route or the app is made."""
+    hook, _ = trio.open_memory_channel[WebsocketStream](1)
+    for make in (
+        lambda: websocket_handler(tell, subprotocols=[bad]),
+        lambda: async_websocket_handler(hook, subprotocols=[bad]),
+        lambda: AsyncWebsocketApp(subprotocols=["fine", bad]),
+    ):
+        with pytest.raises(ValueError, match="is no subprotocol"):
+            make()
+
+
+# ----------------------------------------------------------------------------------- while it is asked
+
+
+async def test_there_is_no_stream_before_accept_has_agreed() -> None:
+    """Nothing is in the hook, and nothing goes to the client, until ``accept`` has let it in."""
+    hook, streams = trio.open_memory_channel[WebsocketStream](1)
+    asked, agree = trio.Event(), trio.Event()
+
+    async def accept(request: Request, state: None) -> None:
+        asked.set()
+        await agree.wait()
+
+    app = App().with_websocket_route("/*", async_websocket_handler(hook, accept=accept))
+    with trio.fail_after(PATIENCE):
+        async with served_in_memory(app) as connect:
+            client = RawClient(connect())
+            await client.send(request_bytes("GET / HTTP/1.1") + client_frame(TEXT, b"early"))
+            await asked.wait()
+            with pytest.raises(trio.WouldBlock):
+                streams.receive_nowait()
+            agree.set()
+            assert (await client.reply()).status == 101
+            stream = streams.receive_nowait()
+            assert await stream.receive() == Message("early")
+
+
+@every_route
+async def test_a_client_that_leaves_while_accept_runs(
+    kind: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A client that is gone when ``accept`` agrees leaves no task, no stream and no log entry behind."""
+    asked, agree = trio.Event(), trio.Event()
+    streams: list[WebsocketStream] = []
+
+    async def accept(request: Request, state: None) -> None:
+        asked.set()
+        await agree.wait()
+
+    async def handler(stream: WebsocketStream, state: None) -> None:
+        streams.append(stream)
+        async for _ in stream:
+            pass
+
+    hook, incoming = trio.open_memory_channel[WebsocketStream](1)
+    route: Any = (
+        websocket_handler(handler, accept=accept)
+        if kind == "coroutine"
+        else async_websocket_handler(hook, accept=accept)
+    )
+    with trio.fail_after(PATIENCE):
+        async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
+            await trio.testing.wait_all_tasks_blocked()
+            before = trio.lowlevel.current_statistics().tasks_living
+            client = connect()
+            await client.send_all(request_bytes("GET / HTTP/1.1"))
+            await asked.wait()
+            await trio.aclose_forcefully(client)
+            agree.set()
+            await trio.sleep(PATIENCE / 2)
+            if kind == "hook":
+                streams.append(incoming.receive_nowait())
+            assert [stream.close_code for stream in streams] == [1006]
+            assert trio.lowlevel.current_statistics().tasks_living == before
+    assert caplog.records == []
+
+
+@every_route
+async def test_the_server_is_cancelled_while_accept_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Cancelling the server cancels ``accept``; there is no stream, and nothing is logged."""
+    asked, cancelled = trio.Event(), trio.Event()
+
+    async def accept(request: Request, state: None) -> None:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    hook, incoming = trio.open_memory_channel[WebsocketStream](1)
+    route: Any = (
+        websocket_handler(tell_and_wait, accept=accept)
+        if kind == "coroutine"
+        else async_websocket_handler(hook, accept=accept)
+    )
+    with trio.fail_after(PATIENCE):
+        async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
+            client = connect()
+            await client.send_all(request_bytes("GET / HTTP/1.1"))
+            await asked.wait()
+    assert cancelled.is_set()
+    assert await client.receive_some() == b""
+    with pytest.raises(trio.WouldBlock):
+        incoming.receive_nowait()
+    assert caplog.records == []
+
+
+@every_route
+async def test_an_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What ``accept`` raises beside its cancellation is logged, and cancelling the server is no failure."""
+    asked = trio.Event()
+
+    async def clean_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("cleaning up failed")
+
+    async def accept(request: Request, state: None) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clean_up)
+            asked.set()
+            await trio.sleep_forever()
+
+    hook, _ = trio.open_memory_channel[WebsocketStream](1)
+    route: Any = (
+        websocket_handler(tell_and_wait, accept=accept)
+        if kind == "coroutine"
+        else async_websocket_handler(hook, accept=accept)
+    )
+    with trio.fail_after(PATIENCE):
+        async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
+            await connect().send_all(request_bytes("GET / HTTP/1.1"))
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(caplog.records) == 1
+    assert "cleaning up failed" in caplog.text
+
+
+@every_kind
+async def test_accept_can_be_interrupted(kind: str) -> None:
+    """Ctrl-C is raised in ``accept``, as it is in handlers."""
+    protected: list[bool] = []
+
+    async def accept(request: Request, state: str) -> None:
+        await trio.lowlevel.checkpoint()
+        protected.append(currently_ki_protected())
+
+    async with serving(kind, accept=accept) as connect:
+        await agreed(await connect())
+    assert protected == [False]

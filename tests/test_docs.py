@@ -1,0 +1,184 @@
+"""The documentation: every block of Python in it is built or run, and none is left out."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+from helpers import PATIENCE, ROOT
+
+from humphrey_trio import App, AsyncWebsocketApp
+from humphrey_trio.testing import websocket_client
+from humphrey_trio.websocket import HandshakeError
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_FENCE = re.compile(r"^```(.*)$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A block of Python on a page."""
+
+    page: Path
+    line: int
+    source: str
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it stands alone, and so begins with what it imports; else it is a fragment."""
+        return bool(re.search(r"^(import|from) ", self.source, re.MULTILINE))
+
+    def code(self, source: str) -> CodeType:
+        """Compile it with the line numbers of its page, and without the future import of this module."""
+        return compile("\n" * self.line + source, self.page, "exec", dont_inherit=True)
+
+    def run(self) -> dict[str, Any]:
+        """Run it as a module; what it defines."""
+        namespace: dict[str, Any] = {"__name__": "documentation"}
+        exec(self.code(self.source), namespace)
+        return namespace
+
+
+def fences(page: Path) -> Iterator[tuple[str, int, str]]:
+    """The blocks of a page: language, line of the fence, and content."""
+    text = page.read_text()
+    marks = list(_FENCE.finditer(text))
+    assert len(marks) % 2 == 0, f"a block of {page.name} does not end"
+    for begin, end in zip(marks[::2], marks[1::2], strict=True):
+        assert end[1] == "", f"a block of {page.name} has no language, or another stands in it"
+        yield begin[1].strip(), text.count("\n", 0, begin.start()) + 1, text[begin.end() + 1 : end.start()]
+
+
+BLOCKS = [Block(page, line, source) for page in PAGES for kind, line, source in fences(page) if kind == "python"]
+PROGRAMS = [block for block in BLOCKS if block.is_program]
+FRAGMENTS = [block for block in BLOCKS if not block.is_program]
+
+
+def name_of(block: Block) -> str:
+    return f"{block.page.name}:{block.line}"
+
+
+def block_with(text: str) -> Block:
+    """The one program that has some text."""
+    (found,) = (block for block in PROGRAMS if text in block.source)
+    return found
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The calls of ``trio.run``, which only notes them down."""
+    calls: list[tuple[Any, ...]] = []
+
+    def run(async_fn: Any, *args: object, **_: object) -> None:
+        assert inspect.iscoroutinefunction(async_fn), "trio.run takes an async function"
+        inspect.signature(async_fn).bind(*args)
+        calls.append((async_fn, *args))
+
+    monkeypatch.setattr(trio, "run", run)
+    return calls
+
+
+def test_every_page_with_code_is_here() -> None:
+    """Python stands in blocks that say so, on pages that are looked at, and nowhere else."""
+    languages = {kind for page in PAGES for kind, _, _ in fences(page)}
+    assert languages == {"python", "sh"}
+    assert {*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")} == {*PAGES}
+    assert {block.page.name for block in BLOCKS} >= {
+        "README.md",
+        "http.md",
+        "linking.md",
+        "testing.md",
+        "websocket.md",
+    }
+    assert sum(page.read_text().count("```python") for page in PAGES) == len(PROGRAMS) + len(FRAGMENTS)
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=name_of)
+def test_programs(block: Block, runs: list[tuple[Any, ...]]) -> None:
+    """A program builds its app with nothing but what it imports, and starts it where it says so."""
+    namespace = block.run()
+    assert len(runs) == block.source.count("trio.run(")
+    assert global_names(block.code(block.source)) <= {*namespace, *dir(builtins)}
+
+
+def global_names(code: CodeType) -> set[str]:
+    """The global names that some code and the functions in it look up, though it may not have been called."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(global_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+@pytest.mark.parametrize("block", FRAGMENTS, ids=name_of)
+def test_fragments(block: Block) -> None:
+    """A fragment is the inside of an async function."""
+    block.code("async def fragment():\n" + textwrap.indent(block.source, "    "))
+
+
+def documented_tests() -> Iterator[Any]:
+    """The tests that testing.md shows."""
+    for block in PROGRAMS:
+        if block.page.name == "testing.md":
+            for name, value in block.run().items():
+                if name.startswith("test_"):
+                    yield pytest.param(value, id=name)
+
+
+DOCUMENTED_TESTS = list(documented_tests())
+assert DOCUMENTED_TESTS, "testing.md shows no test"
+
+
+@pytest.mark.parametrize("function", DOCUMENTED_TESTS)
+async def test_documented_tests(function: Any, nursery: trio.Nursery) -> None:
+    """A test that the documentation shows passes."""
+    with trio.fail_after(PATIENCE):
+        await (function(nursery) if inspect.signature(function).parameters else function())
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:
+    """The program under "Who may connect" greets whom it knows, and refuses everybody else."""
+    app: App[Any] = block_with("Accept(value=user)").run()["app"]
+    headers = {"Authorization": "Bearer secret", "Sec-WebSocket-Protocol": "chat.v1, chat.v2"}
+    async with websocket_client(app, "/ws", headers=headers) as client:
+        assert (await client.receive()).text == "hello ann, we speak chat.v2"
+    for wrong, status in (({"Authorization": "Bearer guess"}, 401), ({"Origin": "https://foe.example"}, 403)):
+        with pytest.raises(HandshakeError) as refused:
+            async with websocket_client(app, "/ws", headers=headers | wrong):
+                pass
+        assert refused.value.status == status
+
+
+async def test_compression(runs: list[tuple[Any, ...]]) -> None:
+    """The program under "Compression" agrees on it with a client that offers it, and broadcasts."""
+    websocket_app: AsyncWebsocketApp = block_with("AsyncWebsocketApp(deflate=Deflate())").run()["app"]
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(websocket_app.with_address("127.0.0.1:0").run)
+            async with websocket_client(
+                websocket_app._own_http_app(), headers={"Sec-WebSocket-Extensions": "permessage-deflate"}
+            ) as client:
+                assert client.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate; ")
+                for message in ("short", b"bytes" * 100):
+                    await client.send(message)
+                    assert (await client.receive()).data == message
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_route_of_ones_own() -> None:
+    """The program under "Routes of your own" echoes in its room, and knows no other."""
+    app: App[Any] = block_with("async def route(upgrade: Upgrade").run()["app"]
+    async with websocket_client(app, "/ws?room=1") as client:
+        await client.send("hello")
+        assert (await client.receive()).text == "hello"
+    with pytest.raises(HandshakeError) as refused:
+        async with websocket_client(app, "/ws?room=2"):
+            pass
+    assert refused.value.status == 404
