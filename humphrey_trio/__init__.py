@@ -20,6 +20,7 @@ from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler
+from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._stream import WebsocketStream as WebsocketStream
 
@@ -31,6 +32,7 @@ __all__ = [
     "ConnectionClosed",
     "Deflate",
     "Headers",
+    "Heartbeat",
     "Limits",
     "Message",
     "Method",

@@ -16,6 +16,7 @@ from ._websocket._errors import WebsocketError as WebsocketError
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler
 from ._websocket._handshake import ANY_ORIGIN as ANY_ORIGIN
+from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._limits import StreamLimits as StreamLimits
 from ._websocket._message import Message as Message
 from ._websocket._stream import WebsocketStream as WebsocketStream
@@ -34,6 +35,7 @@ __all__ = [
     "Deflate",
     "DisconnectHandler",
     "HandshakeError",
+    "Heartbeat",
     "LinkError",
     "Message",
     "MessageHandler",

@@ -90,7 +90,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_every_page_with_code_is_here() -> None:
     """Python stands in blocks that say so, on pages that are looked at, and nowhere else."""
     languages = {kind for page in PAGES for kind, _, _ in fences(page)}
-    assert languages == {"python", "sh"}
+    assert languages == {"json", "python", "sh"}
     assert {*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")} == {*PAGES}
     assert {block.page.name for block in BLOCKS} >= {
         "README.md",

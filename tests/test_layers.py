@@ -19,7 +19,13 @@ FLOORS = (
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._method", "_http._status"),
         *("_http._request", "_http._response"),
-        *("_websocket._limits", "_websocket._compression", "_websocket._message", "_websocket._errors"),
+        *(
+            "_websocket._limits",
+            "_websocket._compression",
+            "_websocket._heartbeat",
+            "_websocket._message",
+            "_websocket._errors",
+        ),
     ),
     (
         "_server._pacing",

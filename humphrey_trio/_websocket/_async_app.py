@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ._admission import AcceptHandler
     from ._compression import Deflate
+    from ._heartbeat import Heartbeat
     from ._limits import StreamOptions
 
 logger = logging.getLogger("humphrey_trio.websocket")
@@ -41,6 +42,8 @@ _HOOK_SIZE = 64
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # Humphrey's
 # A handler that is still running at the second sweep after its beginning gets help.
 _SLOW_SWEEPS = 2
+# After so many pings of a heartbeat the other tasks run.
+_PING_TURN = 100
 
 
 #: What ``with_connect_handler`` takes: ``async (stream, state)``.
@@ -107,6 +110,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._on_message: MessageHandler[StreamState, State] | None = None
         self._on_disconnect: DisconnectHandler[StreamState, State] | None = None
         self._audience = Audience()
+        self._heartbeat: Heartbeat | None = None
         self._sweeps = 1
         self._parting: set[trio.CancelScope] = set()
         self._parting_limit = inf
@@ -155,6 +159,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     def with_disconnect_handler(self, handler: DisconnectHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, state)`` when a stream has ended; it has ``close_code`` by then."""
         self._on_disconnect = handler
+        return self
+
+    def with_heartbeat(self, heartbeat: Heartbeat) -> Self:
+        """Ping silent clients, and cut off those that do not answer; without it nobody is.
+
+        The disconnect handler of a client that was cut off finds 1006 and the cause.
+        """
+        self._heartbeat = heartbeat
         return self
 
     def with_address(self, address: str) -> Self:
@@ -338,12 +350,21 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self, nursery: trio.Nursery) -> None:
-        """Look after slow handlers, until the app is cancelled; then the disconnect handlers have to hurry."""
+        """Look after slow handlers and silent clients, until the app is cancelled.
+
+        Then the disconnect handlers have to hurry.
+        """
+        pings = 0
         try:
             while True:
                 await trio.sleep(SWEEP_INTERVAL)
                 self._sweeps += 1
+                now = trio.current_time()
                 for stream in tuple(self._audience.streams.values()):
+                    if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
+                        pings += 1
+                        if pings % _PING_TURN == 0:
+                            await trio.lowlevel.checkpoint()
                     if stream._busy_since and self._sweeps - stream._busy_since >= _SLOW_SWEEPS:
                         stream._get_help(nursery)
                         stream._websocket._look_for_peer()

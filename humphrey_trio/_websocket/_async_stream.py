@@ -133,6 +133,11 @@ class AsyncStream(Generic[StreamState]):
         return self._websocket.value
 
     @property
+    def latency(self) -> float | None:
+        """Seconds from the heartbeat's last ping to its answer; None before the first."""
+        return self._websocket.latency
+
+    @property
     def closed(self) -> bool:
         """Whether either side has closed the stream."""
         return self._websocket.closed

@@ -26,6 +26,7 @@ from ._codec import (
     Decoder,
     Failure,
     Ping,
+    Pong,
     encode_close,
     encode_for,
     encode_message,
@@ -45,10 +46,14 @@ if TYPE_CHECKING:
     from .._server._connection import Takeover
     from ._admission import Admitted
     from ._codec import Event, Frames
+    from ._heartbeat import Heartbeat
     from ._limits import StreamLimits
     from ._message import Sendable
 
 _ids = itertools.count(1)
+
+# The payload of a heartbeat's ping: its answer tells the latency.
+_BEAT = b"heartbeat"
 
 
 class WebsocketStream:
@@ -63,6 +68,7 @@ class WebsocketStream:
         request: the request that opened it.
         subprotocol: what was agreed on (RFC 6455, section 1.9), or None.
         value: what the route's ``accept`` function let it in with, or None.
+        latency: seconds from the last ping of a heartbeat to its answer; None before the first.
     """
 
     __slots__ = (
@@ -74,6 +80,7 @@ class WebsocketStream:
         "_decoder",
         "_deflate",
         "_has_own_reader",
+        "_heard",
         "_heard_end",
         "_limits",
         "_news",
@@ -82,13 +89,16 @@ class WebsocketStream:
         "_outbox",
         "_over",
         "_pace",
+        "_pinged_at",
         "_reading",
+        "_silent_since",
         "_take_by",
         "_taken",
         "_timeouts",
         "_transport",
         "_write_by",
         "id",
+        "latency",
         "request",
         "subprotocol",
         "value",
@@ -120,6 +130,11 @@ class WebsocketStream:
         self._news: trio.Event | None = None
         self._opened: trio.Event | None = None
         self._on_gone: Callable[[], None] | None = None
+        # The heartbeat's: whether a byte came since its last look, and since when none did.
+        self._heard = False
+        self._silent_since = -inf
+        self._pinged_at: float | None = None
+        self.latency: float | None = None
         # Moments on trio's clock; the server's sweep looks at the earliest.
         self._take_by = self._write_by = self._close_by = inf
         self._deadline = takeover.deadline
@@ -297,6 +312,7 @@ class WebsocketStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
         if data:
+            self._heard = True
             self._decoder.receive(data)
         else:
             self._lose()
@@ -304,6 +320,9 @@ class WebsocketStream:
     def _control(self, event: Event) -> None:
         if isinstance(event, Ping):
             self._hand_over(self._outbox.put_control, encode_pong(event.payload))
+        elif isinstance(event, Pong):
+            if event.payload == _BEAT and self._pinged_at is not None:
+                self.latency = trio.current_time() - self._pinged_at
         elif isinstance(event, Close):
             self._heard_end = True
             self._close(event.code, event.reason)
@@ -437,6 +456,28 @@ class WebsocketStream:
         if self._is_deaf and not self._over and self._transport.hung_up():
             self._lose()
 
+    def _beat(self, now: float, heartbeat: Heartbeat) -> bool:
+        """Look for a sign of life; whether the peer was pinged."""
+        if self._heard or self._is_deaf or self._silent_since == -inf:
+            # Where nobody reads, silence means nothing.
+            self._heard, self._silent_since = False, now
+            self._pinged_at = None
+        elif self._pinged_at is not None:
+            if now - self._pinged_at >= heartbeat.timeout:
+                self._cut(f"no answer to a ping in {heartbeat.timeout:g} s")
+        elif now - self._silent_since >= heartbeat.interval and self._closed is None:
+            self._pinged_at = now
+            self._hand_over(self._outbox.put_control, encode_ping(_BEAT))
+            return True
+        return False
+
+    def _cut(self, cause: str) -> None:
+        """End the connection without a word, for a peer that would not hear one."""
+        if self._closed is None:
+            self._closed = ConnectionClosed(ABNORMAL, cause)
+        self._transport.abort()
+        self._lose()
+
     def _leave(self) -> None:
         """Whoever read does not any more; an open stream is closed with 1001."""
         self._close(GOING_AWAY, "")
@@ -514,5 +555,4 @@ class WebsocketStream:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
-            self._transport.abort()
-            self._lose()
+            self._cut("too slow")

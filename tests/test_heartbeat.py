@@ -1,0 +1,150 @@
+"""The heartbeat of an app: silent clients are pinged, and cut off when they stay silent."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+import trio
+import trio.testing
+from helpers import PING, client_frame, linked
+
+from humphrey_trio import AsyncStream, AsyncWebsocketApp, Heartbeat, Message
+from humphrey_trio.testing import WebsocketClient, websocket_client
+
+SWEEP = 0.25
+PONG_OPCODE = 0xA
+
+
+class Ends:
+    """Notes when and how streams end."""
+
+    def __init__(self, heartbeat: Heartbeat, max_read_ahead: int = 16) -> None:
+        self.entries: list[tuple[float, int | None, str | None]] = []
+        self.streams: list[AsyncStream] = []
+        self.app = (
+            AsyncWebsocketApp.new_unlinked(max_read_ahead=max_read_ahead)
+            .with_connect_handler(self.on_connect)
+            .with_message_handler(self.on_message)
+            .with_disconnect_handler(self.on_disconnect)
+            .with_heartbeat(heartbeat)
+        )
+
+    async def on_connect(self, stream: AsyncStream, state: None) -> None:
+        self.streams.append(stream)
+
+    async def on_message(self, stream: AsyncStream, message: Message, state: None) -> None:
+        if message.text == "sleep":
+            await trio.sleep(20)
+
+    async def on_disconnect(self, stream: AsyncStream, state: None) -> None:
+        self.entries.append((trio.current_time(), stream.close_code, stream.close_reason))
+
+
+async def send_frame(client: WebsocketClient, opcode: int, payload: bytes = b"") -> None:
+    await client.send_raw(client_frame(opcode, payload))
+
+
+@pytest.mark.parametrize("kwargs", [{"interval": 0}, {"timeout": -1}, {"interval": inf}, {"timeout": nan}])
+def test_invalid_heartbeats(kwargs: dict[str, float]) -> None:
+    """A time that is no finite number above zero is refused, by its name."""
+    with pytest.raises(ValueError, match=next(iter(kwargs))):
+        Heartbeat(**kwargs)
+
+
+def test_default_heartbeat() -> None:
+    """The default is Humphrey's: a ping after five seconds, ten to answer it."""
+    assert Heartbeat() == Heartbeat(interval=5, timeout=10)
+
+
+async def test_a_silent_client_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers no ping is cut off after both times; the disconnect handler finds 1006 and why."""
+    ends = Ends(Heartbeat(interval=2, timeout=3))
+    async with linked(ends.app) as app, websocket_client(app):
+        began = trio.current_time()
+        await trio.sleep(10)
+        ((ended, code, reason),) = ends.entries
+    assert 5 <= ended - began <= 5 + 3 * SWEEP
+    assert (code, reason) == (1006, "no answer to a ping in 3 s")
+
+
+async def test_a_client_that_answers_stays(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers its pings stays, and the stream knows how long the last answer took."""
+    ends = Ends(Heartbeat(interval=1, timeout=1))
+    async with linked(ends.app) as app, websocket_client(app) as client:
+        with trio.move_on_after(30):
+            await client.receive()
+        assert ends.entries == []
+        latency = ends.streams[0].latency
+        assert latency is not None
+        assert 0 <= latency < 1
+
+
+@pytest.mark.parametrize("opcode", [0x1, PING, PONG_OPCODE])
+async def test_any_byte_is_life(opcode: int, autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers no ping but says anything else in time stays."""
+    ends = Ends(Heartbeat(interval=2, timeout=2))
+    async with linked(ends.app) as app, websocket_client(app) as client:
+        for _ in range(10):
+            await trio.sleep(3)
+            await send_frame(client, opcode)
+        assert ends.entries == []
+        assert ends.streams[0].latency is None
+
+
+async def test_half_a_frame_is_life(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that sends a message byte by byte is alive."""
+    ends = Ends(Heartbeat(interval=1, timeout=1))
+    async with linked(ends.app) as app, websocket_client(app) as client:
+        for byte in client_frame(0x1, b"x" * 10):
+            await trio.sleep(1.5)
+            await client.send_raw(bytes([byte]))
+        assert ends.entries == []
+
+
+async def test_a_busy_handler_does_not_hide_life(autojump_clock: trio.testing.MockClock) -> None:
+    """While a handler takes long, answers to pings are read for it, and a silent client is found out."""
+    ends = Ends(Heartbeat(interval=1, timeout=2))
+    async with linked(ends.app) as app, websocket_client(app) as lively, websocket_client(app) as silent:
+        await lively.send("sleep")
+        await silent.send("sleep")
+        with trio.move_on_after(15):
+            await lively.receive()
+        assert [code for _, code, _ in ends.entries] == [1006]
+        assert not ends.streams[0].closed
+
+
+async def test_where_nobody_reads_silence_means_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """While so much was read ahead that reading pauses, the heartbeat's clock stands still."""
+    ends = Ends(Heartbeat(interval=1, timeout=1), max_read_ahead=2)
+    async with linked(ends.app) as app, websocket_client(app) as client:
+        for text in ("sleep", "a", "b", "c"):
+            await client.send(text)
+        await trio.sleep(15)
+        assert ends.entries == []
+
+
+async def test_without_a_heartbeat_nobody_is_pinged(autojump_clock: trio.testing.MockClock) -> None:
+    """The heartbeat is off until it is set."""
+    websocket_app = AsyncWebsocketApp.new_unlinked()
+    async with linked(websocket_app) as app, websocket_client(app) as client:
+        await trio.sleep(100)
+        await client.close()
+        assert client.close_code == 1000
+
+
+async def test_hundreds_are_pinged(autojump_clock: trio.testing.MockClock) -> None:
+    """However many are silent, all of them are pinged."""
+    ends = Ends(Heartbeat(interval=1, timeout=50))
+    async with linked(ends.app) as app, trio.open_nursery() as nursery:
+        for _ in range(250):
+            nursery.start_soon(stay, app)
+        await trio.sleep(3)
+        assert all(stream._websocket._pinged_at is not None for stream in ends.streams)
+        assert len(ends.streams) == 250
+        nursery.cancel_scope.cancel()
+
+
+async def stay(app: object) -> None:
+    async with websocket_client(app):  # type: ignore[arg-type]
+        await trio.sleep_forever()
