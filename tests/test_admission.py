@@ -26,6 +26,7 @@ from humphrey_trio import (
     App,
     AsyncStream,
     AsyncWebsocketApp,
+    Deflate,
     Message,
     Request,
     Response,
@@ -479,3 +480,26 @@ async def test_accept_can_be_interrupted(kind: str) -> None:
     async with serving(kind, accept=accept) as connect:
         await agreed(await connect())
     assert protected == [False]
+
+
+async def test_malformed_offers_are_refused_before_anybody_is_asked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Malformed extensions are a 400 before ``accept`` runs, so that it has no effects for nothing."""
+    asked: list[Request] = []
+
+    async def accept(request: Request, state: None) -> None:
+        asked.append(request)
+
+    async def handler(stream: WebsocketStream, state: None) -> None:
+        await stream.close()
+
+    route = websocket_handler(handler, accept=accept, deflate=Deflate())
+    with pytest.raises(HandshakeError) as refusal:
+        async with websocket_client(
+            App().with_websocket_route("/", route), headers={"Sec-WebSocket-Extensions": "a;;b"}
+        ):
+            pass
+
+    assert refusal.value.status == 400
+    assert asked == []

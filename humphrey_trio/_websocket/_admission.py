@@ -21,7 +21,7 @@ from ._handshake import check_origin, parse_origins
 
 if TYPE_CHECKING:
     from ._compression import Deflate
-    from ._deflate import PerMessageDeflate
+    from ._deflate import Offer, PerMessageDeflate
 
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
@@ -105,7 +105,10 @@ class Admission:
             TypeError: it returned something else, which must let nobody in.
         """
         check_origin(request, self._origins)
-        accepted = _AS_IT_IS if self._accept is None else await _ask(self._accept, request, state)
+        if self._accept is None:
+            return self.agree(request, _AS_IT_IS) if self._subprotocols or self._deflate else _NOTHING
+        self._offers(request)  # what is malformed is refused before anybody is asked
+        accepted = await _ask(self._accept, request, state)
         return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
 
     def agree(self, request: Request, accepted: Accept) -> Admitted:
@@ -119,10 +122,14 @@ class Admission:
             fields = fields.with_header(_PROTOCOL, subprotocol)
         deflate = None
         if self._deflate is not None:
-            agreed = negotiate(self._deflate, parse_offers(request.headers.get_all(_EXTENSIONS)))
+            agreed = negotiate(self._deflate, self._offers(request))
             if agreed is not None:
                 fields, deflate = fields.with_header(_EXTENSIONS, agreed[0]), agreed[1]
         return Admitted(subprotocol, accepted.value, deflate, fields)
+
+    def _offers(self, request: Request) -> list[Offer]:
+        """The extensions that the client offers; not looked at where none would be accepted."""
+        return [] if self._deflate is None else parse_offers(request.headers.get_all(_EXTENSIONS))
 
     def _choose(self, request: Request, wanted: str | None) -> str | None:
         """The subprotocol (RFC 6455, section 4.2.2): the server's choice among those that the client offers."""
@@ -138,6 +145,7 @@ class Admission:
 
 
 _AS_IT_IS = Accept()
+_NOTHING = Admitted(None, None, None, Headers())  # was agreed on
 
 
 # A hook's route asks in the connection task, which is protected.
