@@ -34,6 +34,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import Accept, HandshakeError, Upgrade
 
 Fields = Iterable[tuple[str, str]]
