@@ -45,13 +45,15 @@ def check_handshake(request: Request) -> str:
         raise HandshakeError("an upgrade to WebSocket is a GET request")
     if request.version != "HTTP/1.1":
         raise HandshakeError("an upgrade to WebSocket needs HTTP/1.1")
-    headers = request.headers
-    if not any("upgrade" in tokens(value) for value in headers.get_all("Connection")):
+    fields: dict[str, list[str]] = {}
+    for name, value in request.headers:
+        fields.setdefault(name.lower(), []).append(value)
+    if not any("upgrade" in tokens(value) for value in fields.get("connection", ())):
         raise HandshakeError("the header 'Connection: Upgrade' is missing")
-    version = _single(headers, "Sec-WebSocket-Version")
+    version = _single(fields, "Sec-WebSocket-Version")
     if version != _VERSION:
         raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426, headers=_OTHER_VERSION)
-    key = _single(headers, "Sec-WebSocket-Key")
+    key = _single(fields, "Sec-WebSocket-Key")
     try:
         decoded = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
@@ -61,8 +63,8 @@ def check_handshake(request: Request) -> str:
     return key
 
 
-def _single(headers: Headers, name: str) -> str:
-    values = headers.get_all(name)
+def _single(fields: dict[str, list[str]], name: str) -> str:
+    values = fields.get(name.lower(), [])
     if len(values) != 1:
         raise HandshakeError(f"{name} {'is missing' if not values else 'stands more than once'}")
     return values[0]

@@ -133,14 +133,20 @@ class Outbox:
             self._call_writer()
 
     def end(self, close: bytes, *, drop_queue: bool = False) -> None:
-        """Put the last frame behind what waits, or in the place of the messages that have not begun."""
+        """Put the last frame behind what waits, or in the place of the messages that have not begun.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
+        """
         if self._ended:
             return
         self._ended = True
-        self._direct = False
-        self._close = close
         if drop_queue:
             self._drop_queue()
+        if self._direct:
+            self.put(close)
+        else:
+            self._close = close
         self._call_writer()
         self._tell_progress()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -386,9 +387,10 @@ class WebsocketStream:
         if self._closed is not None:
             return
         self._closed = ConnectionClosed(code, reason)
-        self._expect_end()
+        if not self._heard_end:
+            self._expect_end()
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
-        self._outbox.end(close, drop_queue=drop_queue)
+        self._hand_over(partial(self._outbox.end, drop_queue=drop_queue), close)
         self._tell_news()
 
     def _lose(self) -> None:
@@ -513,7 +515,9 @@ class WebsocketStream:
                 self._set_deadline()
                 await outbox.flush_some()
                 self._write_by = inf
-                if self._closed is not None:  # a peer that reads what waits before the Close gets its time
+                if (
+                    self._closed is not None and not self._heard_end
+                ):  # a peer that reads what waits before the Close gets its time
                     self._expect_end()
             elif outbox.ended and (self._over or not self._taken):
                 return
