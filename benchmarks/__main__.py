@@ -63,6 +63,13 @@ def parse() -> argparse.Namespace:
     for name in options.servers or []:
         if name not in catalogue.BY_NAME:
             parser.error(f"no server {name!r}, see --list")
+    if options.reference not in catalogue.BY_NAME:
+        parser.error(f"no server {options.reference!r} to refer to, see --list")
+    if options.rounds < 1 or options.seconds <= 0 or options.warmup < 0:
+        parser.error("--rounds is at least 1, --seconds is above 0, and --warmup is not below 0")
+    for file in (options.json, options.svg):
+        if file is not None and not file.absolute().parent.is_dir():
+            parser.error(f"there is no folder for {str(file)!r}")
     for name in options.scenarios:
         if not scenarios.chosen([name]):
             parser.error(f"no scenario {name!r}, see --list")

@@ -52,6 +52,7 @@ DISTRIBUTIONS = (
     "trio",
     "h11",
     "wsproto",
+    "pycryptodome",
     "hypercorn",
     "quart-trio",
     "trio-websocket",

@@ -17,7 +17,7 @@ def number(value: float) -> str:
     """Three digits or more, whatever the size."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return f"{value:.3g}" if 0 < abs(value) < 1 else f"{value:#.3g}"
 
 
 def shortened(words: str, half: int = 80) -> str:
