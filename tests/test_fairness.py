@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import linked, open_websocket, served_in_memory
+from helpers import (
+    HANDSHAKE_FIELDS,
+    PATIENCE,
+    TEXT,
+    client_frame,
+    linked,
+    open_websocket,
+    request_bytes,
+    served_in_memory,
+)
 
-from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Timeouts
+from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
 from humphrey_trio._websocket import _codec
 from humphrey_trio._websocket._codec import encode_message
 
@@ -356,3 +365,35 @@ async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) 
         await client.send("hello")
         assert (await client.receive()).text == "hello"
         assert not stream.closed
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_newcomers_are_accepted_beside_a_flood(kind: str) -> None:
+    """However fast one client pipelines requests or messages, others can connect and are answered."""
+    echo = Echo()
+    async with linked(echo.app) as app, trio.open_nursery() as nursery:
+        app.with_stateless_route("/hello", lambda _: Response(200, "hello"))
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        flooder = await trio.open_tcp_stream(address.host, address.port)
+        hello = request_bytes("GET /hello HTTP/1.1", [("Host", "a")])
+        if kind == "websocket":
+            await flooder.send_all(request_bytes("GET / HTTP/1.1", HANDSHAKE_FIELDS))
+            await flooder.receive_some()
+
+        async def flood() -> None:
+            while True:
+                await flooder.send_all((hello if kind == "http" else client_frame(TEXT, b"x")) * 1000)
+
+        async def read() -> None:
+            while await flooder.receive_some():
+                pass
+
+        nursery.start_soon(flood)
+        nursery.start_soon(read)
+        with trio.fail_after(PATIENCE):
+            for _ in range(20):
+                async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                    await stream.send_all(hello)
+                    assert b"hello" in await stream.receive_some()
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(flooder)

@@ -148,6 +148,11 @@ class Decoder:
         if not self._over:
             self._frames.receive_bytes(data)
 
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes came that are not decoded yet."""
+        return bool(self._frames.buffer.buffer)
+
     def next(self) -> Event | None:
         """The next thing the peer said, or None while more bytes are needed.
 

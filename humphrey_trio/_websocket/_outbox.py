@@ -98,15 +98,19 @@ class Outbox:
             trio.BrokenResourceError: the peer is gone.
             trio.ClosedResourceError: the transport is closed.
         """
-        if self._direct:
-            sent = self._transport.send_now(frame)
-            if sent == len(frame):
-                return
+        if not self._direct:
+            self.put_later(frame)
+            return
+        sent = self._transport.send_now(frame)
+        if sent < len(frame):
             self._begun = memoryview(frame)[sent:]
             self._queued_bytes = len(self._begun)
-        else:
-            self._queue.append(frame)
-            self._queued_bytes += len(frame)
+            self._call_writer()
+
+    def put_later(self, frame: bytes) -> None:
+        """Hand over a frame that the writer sends in its next step, with those that come until then."""
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
         self._call_writer()
 
     async def wait_for_room(self, size: int) -> None:

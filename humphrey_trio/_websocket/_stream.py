@@ -193,7 +193,9 @@ class WebsocketStream:
         if compress and self._deflate is not None:
             # Not before it is certain to be sent: the peer's memory has to follow the compressor's.
             frame = encode_for(message, self._deflate)
-        self._hand_over(outbox.put, frame)
+        # Replies to a peer that sends many messages at once leave together: a system call for each would cost
+        # more than all the rest, and fill the peer's buffers with tiny segments.
+        self._hand_over(outbox.put_later if self._decoder.buffered else outbox.put, frame)
         if self._closed is not None:
             raise self._closed_now()
         if self._pace.spent(size):
