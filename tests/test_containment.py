@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from helpers import request_bytes, served_in_memory
+from helpers import HANDSHAKE_FIELDS, close_frame, request_bytes, served_in_memory
 
 from humphrey_trio import (
     App,
@@ -231,3 +231,32 @@ async def test_a_socket_file_that_cannot_be_removed(
     assert caplog.records[-1].levelno == logging.WARNING
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(str(tmp_path / "moved"))  # type: ignore[operator]
+
+
+async def test_whoever_stops_receiving_after_the_close_is_replaced(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A stream whose receiver is cancelled after the close ends with its client's Close, not with a deadline."""
+    hook, streams = trio.open_memory_channel[WebsocketStream](1)
+    app = App().with_websocket_route("/", async_websocket_handler(hook))
+    async with trio.open_nursery() as nursery, served_in_memory(app) as connect:
+        client = connect()
+        await client.send_all(request_bytes("GET / HTTP/1.1", HANDSHAKE_FIELDS))
+        stream = await streams.receive()
+        await client.receive_some()
+        receiving = trio.CancelScope()
+
+        async def receive() -> None:
+            with receiving:
+                await stream.receive()
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.close()
+        await trio.testing.wait_all_tasks_blocked()
+        receiving.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send_all(close_frame(1000))
+        assert await client.receive_some() == bytes.fromhex("88 02 03 e8")
+        assert await client.receive_some() == b""
+        assert trio.current_time() == 0

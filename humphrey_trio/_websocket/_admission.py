@@ -104,12 +104,20 @@ class Admission:
             ValueError: the application accepted with what cannot be.
             TypeError: it returned something else, which must let nobody in.
         """
-        check_origin(request, self._origins)
+        self.check(request)
         if self._accept is None:
             return self.agree(request, _AS_IT_IS) if self._subprotocols or self._deflate else _NOTHING
         self._offers(request)  # what is malformed is refused before anybody is asked
         accepted = await _ask(self._accept, request, state)
         return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
+
+    def check(self, request: Request) -> None:
+        """Refuse the pages that may not connect.
+
+        Raises:
+            HandshakeError: with 403.
+        """
+        check_origin(request, self._origins)
 
     def agree(self, request: Request, accepted: Accept) -> Admitted:
         """Agree with the client on what the application accepts."""

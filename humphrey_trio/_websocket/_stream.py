@@ -278,6 +278,8 @@ class WebsocketStream:
             message = await (self._next_ahead() if self._has_own_reader else self._next())
         finally:
             self._reading = False
+            if self._closed is not None:
+                self._outbox.wake()  # now the connection task may have to hear the peer out
         if message is None:
             raise self._closed_now()
         return message
@@ -517,9 +519,8 @@ class WebsocketStream:
                 self._set_deadline()
                 await outbox.flush_some()
                 self._write_by = inf
-                if (
-                    self._closed is not None and not self._heard_end
-                ):  # a peer that reads what waits before the Close gets its time
+                # A peer that reads on through what waits before our Close gets its time anew.
+                if self._closed is not None and not self._heard_end:
                     self._expect_end()
             elif outbox.ended and (self._over or not self._taken):
                 return

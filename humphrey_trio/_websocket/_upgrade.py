@@ -17,7 +17,7 @@ from .._http._response import Response
 from ._admission import Accept, Admission, Admitted
 from ._codec import INTERNAL_ERROR, NORMAL
 from ._errors import HandshakeError, tells_the_end
-from ._handshake import answer_handshake, check_handshake, check_origin, parse_origins
+from ._handshake import answer_handshake, check_handshake
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
 
@@ -88,7 +88,7 @@ class Upgrade:
             ValueError, TypeError: an option or a header is invalid.
         """
         admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate)
-        check_origin(self.request, parse_origins(origins))
+        admission.check(self.request)
         admitted = admission.agree(self.request, Accept(headers=headers))
         return await self._accept(admitted, StreamLimits(**options))
 
