@@ -5,6 +5,7 @@ have the rest.
 """
 
 from ._app import App as App
+from ._http._drain import Drain as Drain
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
@@ -22,6 +23,9 @@ from ._websocket._handler import async_websocket_handler as async_websocket_hand
 from ._websocket._handler import websocket_handler as websocket_handler
 from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
+from ._websocket._policies import KeepLatest as KeepLatest
+from ._websocket._policies import WhenFull as WhenFull
+from ._websocket._policies import WhenLeft as WhenLeft
 from ._websocket._stream import WebsocketStream as WebsocketStream
 
 __all__ = [
@@ -31,8 +35,10 @@ __all__ = [
     "AsyncWebsocketApp",
     "ConnectionClosed",
     "Deflate",
+    "Drain",
     "Headers",
     "Heartbeat",
+    "KeepLatest",
     "Limits",
     "Message",
     "Method",
@@ -42,6 +48,8 @@ __all__ = [
     "SubApp",
     "Timeouts",
     "WebsocketStream",
+    "WhenFull",
+    "WhenLeft",
     "async_websocket_handler",
     "websocket_handler",
 ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 import trio
 
 from ._failures import report_and_pass
+from ._http._drain import Drain, check_drain
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
 from ._http._request import Request
@@ -78,6 +79,8 @@ class App(Routes[State]):
         self._hosts: list[tuple[str, SubApp[State]]] = []
         self._error_handler: ErrorHandler = default_error_handler
         self._tls: ssl.SSLContext | None = None
+        self._shutdown: trio.Event | None = None
+        self._drain = Drain()
 
     @property
     def state(self) -> State:
@@ -132,6 +135,25 @@ class App(Routes[State]):
         self._tls = cert
         return self
 
+    def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
+        """End gracefully when the event is set; then ``run`` returns.
+
+        Nobody is accepted any more, requests that have begun are answered, idle connections and WebSockets are
+        closed, and upgrades that still come get a 503 with Retry-After. What is left ``Timeouts.drain`` seconds
+        later is cancelled. Streams of a linked ``AsyncWebsocketApp`` that ends by itself are left to it: give
+        both the same event.
+
+        Args:
+            event: set by whoever wants the end.
+            drain: how WebSockets are closed.
+
+        Raises:
+            ValueError: the drain's spread is not below ``Timeouts.drain``.
+        """
+        check_drain(drain, self._timeouts)
+        self._shutdown, self._drain = event, drain
+        return self
+
     async def handle(self, request: Request) -> Response:
         """Answer a request; the whole application without a socket.
 
@@ -149,7 +171,7 @@ class App(Routes[State]):
         *addresses: str,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen and serve until cancelled.
+        """Listen and serve until cancelled, or until ``with_shutdown`` ends it.
 
         Args:
             addresses: ``127.0.0.1:80``, ``[::1]:80`` or ``unix:/path``; port 0 takes a free one.
@@ -166,7 +188,7 @@ class App(Routes[State]):
         *addresses: str,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen and serve over TLS until cancelled; as ``run`` otherwise.
+        """Listen and serve over TLS; as ``run`` otherwise.
 
         Raises:
             RuntimeError: there is no certificate; see ``with_cert``.
@@ -193,8 +215,8 @@ class App(Routes[State]):
         await self._server(tls).run(listeners, task_status=task_status)
 
     def _server(self, tls: ssl.SSLContext | None = None) -> HttpServer:
-        settings = ServerSettings(_Service(self), self._limits, self._timeouts, self._writer, Pace())
-        return HttpServer(settings, max_connections=self._max_connections, tls=tls)
+        settings = ServerSettings(_Service(self), self._limits, self._timeouts, self._drain, self._writer, Pace())
+        return HttpServer(settings, max_connections=self._max_connections, tls=tls, shutdown=self._shutdown)
 
 
 class _Service(Generic[State]):

@@ -4,6 +4,7 @@ from ._app import App as App
 from ._app import ErrorHandler as ErrorHandler
 from ._app import default_error_handler as default_error_handler
 from ._http._address import Address as Address
+from ._http._drain import Drain as Drain
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
@@ -19,6 +20,7 @@ from ._route import SubApp as SubApp
 __all__ = [
     "Address",
     "App",
+    "Drain",
     "ErrorHandler",
     "Headers",
     "Limits",

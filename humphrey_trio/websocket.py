@@ -1,14 +1,17 @@
 """WebSockets: the event-driven application, streams, messages, routes, and what can go wrong."""
 
+from ._http._drain import Drain as Drain
 from ._websocket._admission import Accept as Accept
 from ._websocket._admission import AcceptHandler as AcceptHandler
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
-from ._websocket._async_app import ConnectHandler as ConnectHandler
-from ._websocket._async_app import DisconnectHandler as DisconnectHandler
-from ._websocket._async_app import MessageHandler as MessageHandler
 from ._websocket._async_stream import AsyncSender as AsyncSender
 from ._websocket._async_stream import AsyncStream as AsyncStream
+from ._websocket._close_record import CloseRecord as CloseRecord
+from ._websocket._close_record import Initiator as Initiator
 from ._websocket._compression import Deflate as Deflate
+from ._websocket._conversation import ConnectHandler as ConnectHandler
+from ._websocket._conversation import DisconnectHandler as DisconnectHandler
+from ._websocket._conversation import MessageHandler as MessageHandler
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
@@ -19,6 +22,12 @@ from ._websocket._handshake import ANY_ORIGIN as ANY_ORIGIN
 from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._limits import StreamLimits as StreamLimits
 from ._websocket._message import Message as Message
+from ._websocket._policies import FullPolicy as FullPolicy
+from ._websocket._policies import KeepLatest as KeepLatest
+from ._websocket._policies import WhenFull as WhenFull
+from ._websocket._policies import WhenLeft as WhenLeft
+from ._websocket._statistics import AppStatistics as AppStatistics
+from ._websocket._statistics import StreamStatistics as StreamStatistics
 from ._websocket._stream import WebsocketStream as WebsocketStream
 from ._websocket._upgrade import Upgrade as Upgrade
 from ._websocket._upgrade import WebsocketRoute as WebsocketRoute
@@ -27,23 +36,32 @@ __all__ = [
     "ANY_ORIGIN",
     "Accept",
     "AcceptHandler",
+    "AppStatistics",
     "AsyncSender",
     "AsyncStream",
     "AsyncWebsocketApp",
+    "CloseRecord",
     "ConnectHandler",
     "ConnectionClosed",
     "Deflate",
     "DisconnectHandler",
+    "Drain",
+    "FullPolicy",
     "HandshakeError",
     "Heartbeat",
+    "Initiator",
+    "KeepLatest",
     "LinkError",
     "Message",
     "MessageHandler",
     "StreamLimits",
+    "StreamStatistics",
     "Upgrade",
     "WebsocketError",
     "WebsocketRoute",
     "WebsocketStream",
+    "WhenFull",
+    "WhenLeft",
     "async_websocket_handler",
     "websocket_handler",
 ]

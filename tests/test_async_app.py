@@ -25,7 +25,7 @@ from humphrey_trio import (
     WebsocketStream,
     async_websocket_handler,
 )
-from humphrey_trio._websocket import _async_stream
+from humphrey_trio._websocket import _audience
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError
@@ -679,7 +679,7 @@ async def test_broadcast_does_not_reach_those_who_come_later(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A client that connects while a broadcast goes out does not get it, but gets the next one."""
-    monkeypatch.setattr(_async_stream, "_BROADCAST_TURN", 1)
+    monkeypatch.setattr(_audience, "_TURN", 1)
     broadcasting = False
     came_in_between = False
 

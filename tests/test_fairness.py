@@ -227,7 +227,7 @@ async def test_broadcast_is_encoded_once(
         await echo.app.sender().broadcast("first")
         await trio.testing.wait_all_tasks_blocked()
         await echo.app.sender().broadcast("second")
-        waiting = [frame for stream in echo.streams for frame in stream._websocket._outbox._queue]
+        waiting = [frame for stream in echo.streams for frame in stream._websocket._outbox._queue.values()]
     assert len(encoded) == 2
     assert len(waiting) == 20
     assert all(frame is encoded[1] for frame in waiting)

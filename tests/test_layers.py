@@ -17,7 +17,7 @@ PACKAGE = "humphrey_trio"
 FLOORS = (
     ("_failures", "_krauss", "_state"),
     (
-        *("_http._address", "_http._headers", "_http._limits", "_http._method", "_http._status"),
+        *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
         *("_http._request", "_http._response"),
         *(
             "_websocket._limits",
@@ -25,6 +25,10 @@ FLOORS = (
             "_websocket._heartbeat",
             "_websocket._message",
             "_websocket._errors",
+            "_websocket._policies",
+            "_websocket._tally",
+            "_websocket._close_record",
+            "_websocket._statistics",
         ),
     ),
     (
@@ -34,6 +38,7 @@ FLOORS = (
         "_websocket._mask",
         "_websocket._deflate",
         "_websocket._codec",
+        "_websocket._droppables",
     ),
     (
         *("_server._connection", "_server._listen", "_server._server"),
@@ -45,7 +50,20 @@ FLOORS = (
             "_websocket._upgrade",
         ),
     ),
-    ("_route", "_app", "_websocket._handler", "_websocket._async_stream", "_websocket._async_app", "_testing"),
+    (
+        "_route",
+        "_app",
+        *(
+            "_websocket._handler",
+            "_websocket._topics",
+            "_websocket._audience",
+            "_websocket._stream_tasks",
+            "_websocket._async_stream",
+            "_websocket._conversation",
+            "_websocket._async_app",
+        ),
+        "_testing",
+    ),
     ("__init__", "http", "websocket", "testing"),
 )
 ROOMS = tuple(room for floor in FLOORS for room in floor)
@@ -64,6 +82,7 @@ WITHOUT_TRIO = {
     *FLOORS[0],
     *FLOORS[1],
     *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
+    "_websocket._droppables",
 }
 
 any_room = pytest.mark.parametrize("room", ROOMS)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from humphrey_trio._server._transport import CHUNK, Transport
 from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._tally import Tally
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import StreamLimits
 
@@ -101,7 +102,7 @@ class ScriptedTransport(Transport):
 
 def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
     """An outbox behind its handshake."""
-    outbox = Outbox(transport, limits or StreamLimits())
+    outbox = Outbox(transport, limits or StreamLimits(), Tally())
     outbox.uncork(HEAD)
     return outbox
 
@@ -414,7 +415,7 @@ async def test_abandoned_while_it_is_written() -> None:
 def test_no_last_words(torn: bool) -> None:
     """There are no last words before the handshake's answer, nor where nobody knows what was sent."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits())
+    outbox = Outbox(transport, StreamLimits(), Tally())
     outbox.put(encode_message(b"waits"))
     if torn:
         outbox.uncork(HEAD)
@@ -439,7 +440,7 @@ def test_a_peer_that_is_gone() -> None:
 async def test_frames_gather_behind_the_cork() -> None:
     """Whatever is put before the handshake's answer goes out behind it, control frames too."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits())
+    outbox = Outbox(transport, StreamLimits(), Tally())
     outbox.put(encode_message(b"early"))
     outbox.put_control(encode_ping(b""))
     await flush(outbox)
@@ -454,7 +455,7 @@ async def test_frames_gather_behind_the_cork() -> None:
 async def test_a_control_frame_alone_behind_the_cork() -> None:
     """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits())
+    outbox = Outbox(transport, StreamLimits(), Tally())
     outbox.put_control(encode_ping(b""))
     outbox.uncork(HEAD)
     await flush(outbox)
@@ -465,7 +466,7 @@ async def test_a_control_frame_alone_behind_the_cork() -> None:
 async def test_the_handshakes_answer_is_not_dropped() -> None:
     """A Close that drops the queue right behind the cork leaves the handshake's answer where it is."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits())
+    outbox = Outbox(transport, StreamLimits(), Tally())
     outbox.put(encode_message(b"early"))
     outbox.uncork(HEAD)
     outbox.end(GOODBYE, drop_queue=True)
@@ -476,7 +477,7 @@ async def test_the_handshakes_answer_is_not_dropped() -> None:
 
 def test_limits_behind_the_cork() -> None:
     """A corked outbox has the same bounds."""
-    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10))
+    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10), Tally())
 
     assert outbox.has_room(1000)
     outbox.put(bytes(8))

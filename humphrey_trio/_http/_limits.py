@@ -45,6 +45,7 @@ class Timeouts:
         close: for a peer to read on to our WebSocket Close frame, or to answer it.
         disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
             handler when its client has left.
+        drain: for the whole of a graceful end (``with_shutdown``); what is left by then is cancelled.
 
     Raises:
         ValueError: one is not a number above zero.
@@ -57,6 +58,7 @@ class Timeouts:
     write: float = 30.0
     close: float = 5.0
     disconnect: float = 0.5
+    drain: float = 30.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -21,16 +21,20 @@ from ._transport import CHUNK, linger
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .._http._drain import Drain
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
     from ._codec import Head
-    from ._pacing import Deadline, Pace
+    from ._pacing import Leash, Pace
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
 
 # What a peer gets when its connection ends while it still waits for an answer; it must not hold us up.
 _LAST_WORDS_SECONDS = 1.0
+
+# What a newcomer gets to send its request when the server ends: it may be on its way.
+_LATE_HEAD_SECONDS = 1.0
 
 # Four pipelined requests, or as many pieces of a body, are a turn; then the other connections run. Longer turns
 # would be a little cheaper, and make everybody else wait for whoever floods.
@@ -64,6 +68,7 @@ class ServerSettings:
     service: Service
     limits: Limits
     timeouts: Timeouts
+    drain: Drain
     writer: ResponseWriter
     pace: Pace
 
@@ -78,7 +83,8 @@ class Takeover:
         close: whether the connection ends if HTTP answers it.
         rest: what came behind the request's head.
         transport: the bytes; the connection task closes it.
-        deadline: the borrower's to set.
+        leash: the borrower's to set.
+        drain: how the borrower ends if the server ends gracefully.
     """
 
     request: Request
@@ -86,7 +92,8 @@ class Takeover:
     close: bool
     rest: bytes
     transport: Transport
-    deadline: Deadline
+    leash: Leash
+    drain: Drain
     timeouts: Timeouts
     pace: Pace
 
@@ -98,8 +105,9 @@ class HttpConnection:
     """
 
     __slots__ = (
-        "_deadline",
         "_expired",
+        "_idle",
+        "_leash",
         "_out",
         "_out_size",
         "_partial",
@@ -110,15 +118,16 @@ class HttpConnection:
         "_unread_body",
     )
 
-    def __init__(self, transport: Transport, settings: ServerSettings, deadline: Deadline) -> None:
+    def __init__(self, transport: Transport, settings: ServerSettings, leash: Leash) -> None:
         self._transport = transport
         self._settings = settings
-        self._deadline = deadline
+        self._leash = leash
         self._reader = RequestReader(settings.limits)
         self._out: list[bytes] = []
         self._out_size = 0
         self._expired = False
         self._served = False
+        self._idle = False  # whether it waits for a request of which nothing has come
         self._partial = False  # whether a request has begun that is not whole yet
         self._unread_body = False
 
@@ -136,12 +145,14 @@ class HttpConnection:
         """As ``serve``, from the answer to a refused upgrade on."""
         self._reader.receive(takeover.rest)
         self._served = True
-        self._deadline.at = inf
+        self._leash.at = inf
         head_only = takeover.request.method == "HEAD"
-        return await self._guard(self._put_response(refusal, head_only=head_only, close=takeover.close))
+        close = takeover.close or self._leash.draining
+        return await self._guard(self._put_response(refusal, head_only=head_only, close=close))
 
     async def _guard(self, close: bool) -> Takeover | None:
-        self._deadline.expire = self._expire
+        self._leash.expire = self._expire
+        self._leash.drain = self._drain
         try:
             with self._transport.interruptible():
                 return await self._serve_requests(close)
@@ -157,6 +168,13 @@ class HttpConnection:
     def _expire(self) -> None:
         self._expired = True
         self._transport.interrupt()
+
+    def _drain(self) -> None:
+        """Take no request any more, but for a newcomer's first; one that has begun is answered."""
+        if self._idle and self._served:
+            self._transport.interrupt()
+        elif self._idle:
+            self._let_wait(_LATE_HEAD_SECONDS)
 
     # Requests...
 
@@ -182,11 +200,15 @@ class HttpConnection:
                 await trio.lowlevel.checkpoint()
             return head
         await self._flush()
+        self._idle = not reader.buffered
         if self._served:
             self._let_wait(timeouts.idle)
+        elif self._leash.draining:
+            self._let_wait(_LATE_HEAD_SECONDS)
         while head is None:
             if reader.buffered and not self._partial:
                 self._partial = True
+                self._idle = False
                 if self._served:
                     self._let_wait(timeouts.header)
             data = await self._transport.receive_some()
@@ -195,8 +217,8 @@ class HttpConnection:
             reader.receive(data)
             head = reader.next_head()
         self._served = True
-        self._partial = False
-        self._deadline.at = inf
+        self._idle = self._partial = False
+        self._leash.at = inf
         return head
 
     async def _answer(self, head: Head) -> bool:
@@ -229,7 +251,8 @@ class HttpConnection:
             head.close,
             self._reader.take_rest(),
             self._transport,
-            self._deadline,
+            self._leash,
+            self._settings.drain,
             self._settings.timeouts,
             self._settings.pace,
         )
@@ -256,7 +279,7 @@ class HttpConnection:
             if size > limit:
                 raise BadRequest(f"the body is longer than {limit} bytes", 413)
         self._partial = False
-        self._deadline.at = inf
+        self._leash.at = inf
         return b"".join(pieces)
 
     async def _next_piece(self) -> bytes | None:
@@ -272,6 +295,7 @@ class HttpConnection:
     # Responses...
 
     async def _reply(self, head: Head, response: Response, close: bool) -> bool:
+        close = close or self._leash.draining
         close = self._put_response(response, head_only=head.method == "HEAD", close=close)
         if self._out_size >= CHUNK:
             await self._flush()
@@ -302,7 +326,7 @@ class HttpConnection:
         while rest:
             self._let_wait(self._settings.timeouts.write)
             rest = rest[await self._transport.send_some(rest) :]
-        self._deadline.at = inf
+        self._leash.at = inf
 
     async def _say_last(self, error: BadRequest) -> None:
         """Answer what cannot be served, and make sure that it can be read."""
@@ -317,4 +341,4 @@ class HttpConnection:
     # Deadlines...
 
     def _let_wait(self, seconds: float) -> None:
-        self._deadline.at = trio.current_time() + seconds
+        self._leash.at = trio.current_time() + seconds

@@ -1,4 +1,4 @@
-"""What keeps one connection from costing the others: deadlines that are swept, and a count of work done.
+"""What keeps one connection from costing the others: a leash with a deadline on it, and a count of work done.
 
 Both are plain numbers, because they stand on the quick path: setting a cancel scope's deadline or taking a
 checkpoint for every message would cost more than handling it.
@@ -16,20 +16,24 @@ _MESSAGES_PER_TURN = 64
 _BYTES_PER_TURN = 64 * 1024
 
 
-class Deadline:
-    """The moment until which a connection may go on as it does, set by assignment.
+class Leash:
+    """What a server holds a connection by: until when it may go on as it does, and the wish that it ends.
 
     Attributes:
-        at: the moment, in seconds of trio's clock; infinity for none.
+        at: that moment, in seconds of trio's clock; infinity for none. Set by assignment.
         expire: called by the server's sweep when the moment has passed; set before ``at`` is. It must not raise.
+        draining: whether the server ends gracefully, so that nothing new may be begun.
+        drain: called when that begins. It must not raise.
     """
 
-    __slots__ = ("at", "expire")
+    __slots__ = ("at", "drain", "draining", "expire")
 
     expire: Callable[[], None]
+    drain: Callable[[], None]
 
-    def __init__(self) -> None:
+    def __init__(self, draining: bool) -> None:
         self.at = inf
+        self.draining = draining
 
 
 class Pace:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from ._connection import HttpConnection, ServerSettings
-from ._pacing import SWEEP_INTERVAL, Deadline
-from ._transport import SocketTransport, StreamTransport, Transport
+from ._pacing import SWEEP_INTERVAL, Leash
+from ._transport import FAREWELL_SECONDS, SocketTransport, StreamTransport, Transport
 
 if TYPE_CHECKING:
     import socket
@@ -55,6 +56,7 @@ class HttpServer:
         max_connections: how many may be open at once, upgraded ones included; None for no bound. While there
             are as many, nobody is accepted and the kernel's backlog waits.
         tls: the context for connections that come from listeners; None for plain ones.
+        shutdown: set, it ends the server gracefully; None for never.
     """
 
     def __init__(
@@ -63,13 +65,17 @@ class HttpServer:
         *,
         max_connections: int | None = None,
         tls: ssl.SSLContext | None = None,
+        shutdown: trio.Event | None = None,
     ) -> None:
         self._settings = settings
         self._max_connections = max_connections
         self._tls = tls
-        self._deadlines: set[Deadline] = set()
+        self._shutdown = shutdown
+        self._draining = False
+        self._leashes: set[Leash] = set()
         self._open = 0
         self._slot_freed = trio.Event()
+        self._emptied = trio.Event()
 
     async def run(
         self,
@@ -77,13 +83,15 @@ class HttpServer:
         *,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept and serve until cancelled; the listeners are closed at the end.
+        """Accept and serve until cancelled, or until a graceful end; the listeners are closed at the end.
 
         Without listeners it only sweeps, for connections that come by ``serve``.
         """
         try:
             async with trio.open_nursery() as connections:
                 connections.start_soon(self._sweep)
+                if self._shutdown is not None:
+                    connections.start_soon(self._end_gracefully, self._shutdown, listeners, connections)
                 for listener in listeners:
                     connections.start_soon(self._accept, listener, connections)
                 task_status.started(tuple(listener.address for listener in listeners))
@@ -95,22 +103,51 @@ class HttpServer:
     async def serve(self, transport: Transport) -> None:
         """One connection, from beginning to end; the transport is closed whatever happens."""
         settings = self._settings
-        deadline = Deadline()
-        self._deadlines.add(deadline)
+        leash = Leash(self._draining)
+        self._leashes.add(leash)
         try:
             # While the connection is lent nothing of HTTP is kept; most WebSockets are idle, and many.
-            takeover = await HttpConnection(transport, settings, deadline).serve()
+            takeover = await HttpConnection(transport, settings, leash).serve()
             while takeover is not None:
                 refusal = await settings.service.upgrade(takeover)
                 if refusal is None:
                     break
-                takeover = await HttpConnection(transport, settings, deadline).go_on(takeover, refusal)
+                takeover = await HttpConnection(transport, settings, leash).go_on(takeover, refusal)
         except Exception:
             # Nothing that one connection does may end the others; what arrives here is a defect of ours.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            self._deadlines.discard(deadline)
+            self._leashes.discard(leash)
+            self._tell_emptied()
             await transport.close()
+
+    # Ending...
+
+    @trio.lowlevel.enable_ki_protection
+    async def _end_gracefully(
+        self, shutdown: trio.Event, listeners: Sequence[Listener], connections: trio.Nursery
+    ) -> None:
+        """When it is time, stop accepting, and end with the last connection, or with the hard deadline."""
+        await shutdown.wait()
+        # What a hard stop may take over a foreign stream has to fit in: its last words, and its farewell.
+        seconds = self._settings.timeouts.drain - 2 * FAREWELL_SECONDS
+        connections.cancel_scope.deadline = trio.current_time() + max(seconds, 0)
+        self._draining = True
+        for listener in listeners:
+            with suppress(OSError):  # nobody waits, or nobody can be taken
+                self._accept_burst(listener, connections)
+            listener.close()
+        for leash in tuple(self._leashes):
+            leash.draining = True
+            leash.drain()
+        while self._leashes or self._open:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+        connections.cancel_scope.cancel()
+
+    def _tell_emptied(self) -> None:
+        if not self._leashes and not self._open:
+            self._emptied.set()
 
     # Accepting...
 
@@ -118,11 +155,16 @@ class HttpServer:
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
-            await trio.lowlevel.wait_readable(listener.socket)
+            if self._draining:
+                return
             try:
+                await trio.lowlevel.wait_readable(listener.socket)
                 self._accept_burst(listener, connections)
             except BlockingIOError:
                 pass
+            except trio.ClosedResourceError:
+                if not self._draining:
+                    raise
             except OSError as exc:
                 if exc.errno in _NO_ROOM:
                     logger.warning("accepting pauses: %s", exc.strerror)
@@ -149,6 +191,7 @@ class HttpServer:
         finally:
             self._open -= 1
             self._slot_freed.set()
+            self._tell_emptied()
 
     async def _serve_tls(self, sock: socket.socket, peer: Address, context: ssl.SSLContext) -> None:
         sock.setblocking(False)
@@ -185,6 +228,6 @@ class HttpServer:
         while True:
             await trio.sleep(SWEEP_INTERVAL)
             now = trio.current_time()
-            for deadline in tuple(self._deadlines):
-                if deadline.at <= now:
-                    deadline.expire()
+            for leash in tuple(self._leashes):
+                if leash.at <= now:
+                    leash.expire()

@@ -24,8 +24,8 @@ CHUNK = 64 * 1024
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
 
-# How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
-_FAREWELL_SECONDS = 0.5
+#: How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
+FAREWELL_SECONDS = 0.5
 
 # Linux alone tells of an end of file in front of which there are bytes; the others of a reset.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
@@ -227,7 +227,7 @@ class StreamTransport(Transport):
         return len(chunk)
 
     async def send_last(self, data: bytes) -> None:
-        with trio.move_on_after(_FAREWELL_SECONDS, shield=True):
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
             await self.send_all(data)
 
     @property
@@ -257,7 +257,7 @@ class StreamTransport(Transport):
             return
         self._closed = True
         # The farewell of TLS needs the peer to read; shielded, so that a cancelled task can say it too.
-        with trio.move_on_after(_FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
             if not self._torn:
                 await self._stream.aclose()
                 return

@@ -1,32 +1,36 @@
-"""The event-driven WebSocket application: it takes streams out of its hook and runs handlers on them.
+"""The event-driven WebSocket application: it takes streams out of its hook, and has a reader task for each.
 
-Each stream has one reader task, in which its handlers run, one at a time and in order. One sweep looks after
-handlers that take long. The sockets belong to the HTTP side; here nothing is closed, only said.
+One sweep looks after handlers that take long and clients that are silent. The sockets belong to the HTTP side;
+here nothing is closed, only said.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from math import inf
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import trio
 
 from .._app import App
-from .._failures import report_and_pass
 from .._http._address import Address
+from .._http._drain import Drain, check_drain
 from .._http._limits import Timeouts
 from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
 from .._state import NewState, NewStreamState, State, StreamState
-from ._async_stream import AsyncSender, AsyncStream, Audience
+from ._async_stream import AsyncSender, AsyncStream
+from ._audience import Audience
 from ._codec import INTERNAL_ERROR
-from ._errors import LinkError, tells_the_end
+from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
+from ._errors import LinkError
 from ._handler import async_websocket_handler
 from ._limits import StreamLimits
-from ._message import Message
-from ._stream import WebsocketStream
+from ._policies import WhenLeft
+from ._statistics import AppStatistics
+from ._stream import DRAINING, WebsocketStream
+from ._tally import Tally
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -46,14 +50,6 @@ _SLOW_SWEEPS = 2
 _PING_TURN = 100
 
 
-#: What ``with_connect_handler`` takes: ``async (stream, state)``.
-ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_disconnect_handler`` takes: ``async (stream, state)``.
-DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_message_handler`` takes: ``async (stream, message, state)``.
-MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
-
-
 class AsyncWebsocketApp(Generic[State, StreamState]):
     """An event-driven WebSocket application.
 
@@ -64,14 +60,16 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     For one stream, the connect handler ends before the first message handler begins, messages are handled one
     at a time and in order, and the disconnect handler runs once and last, if the connect handler began. A
     stream gets broadcasts from before its connect handler to before its disconnect handler. A handler that
-    raises is logged, and its stream closed with 1011. When a client leaves while a handler of its takes long,
-    the handler is cancelled.
+    raises is logged, and its stream closed with 1011.
 
     Args:
         state: what every handler gets as its last argument.
         stream_state: makes ``stream.state``, called with each new ``WebsocketStream``.
         max_connections: how many streams are served at once; those beyond it wait in the hook. None for no
             bound.
+        concurrency: how many message handlers of one stream may run at once. With more than one they begin in
+            the order of the messages, and end in any.
+        when_left: what happens to the handlers of a client that leaves while they run.
         timeouts: how long clients and disconnect handlers may take.
         origins, subprotocols, deflate, accept: who may connect and with what, as for
             ``async_websocket_handler``; an unlinked app leaves that to the routes.
@@ -87,6 +85,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         *,
         stream_state: Callable[[WebsocketStream], StreamState] | None = None,
         max_connections: int | None = None,
+        concurrency: int = 1,
+        when_left: WhenLeft = WhenLeft.CANCEL,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         origins: str | Collection[str] | None = None,
         subprotocols: Collection[str] = (),
@@ -96,9 +96,12 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1: that is one message after the other")
         self._state = state
         self._stream_state = stream_state
         self._max_connections = max_connections
+        self._when_left = when_left
         self._timeouts = timeouts
         self._limits = StreamLimits(**options)
         self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
@@ -106,14 +109,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
         )
-        self._on_connect: ConnectHandler[StreamState, State] | None = None
-        self._on_message: MessageHandler[StreamState, State] | None = None
-        self._on_disconnect: DisconnectHandler[StreamState, State] | None = None
+        self._conversations: Conversations[State, StreamState] = Conversations(state, concurrency)
         self._audience = Audience()
+        self._streams: dict[AsyncStream[StreamState], None] = {}
+        self._tally = Tally()
         self._heartbeat: Heartbeat | None = None
-        self._sweeps = 1
-        self._parting: set[trio.CancelScope] = set()
-        self._parting_limit = inf
+        self._shutdown: trio.Event | None = None
+        self._drain = Drain()
+        self._ending = False  # gracefully
         self._slot_freed: trio.Event | None = None
         self._ran = False
 
@@ -124,6 +127,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         *,
         stream_state: Callable[[WebsocketStream], NewStreamState] | None = None,
         max_connections: int | None = None,
+        concurrency: int = 1,
+        when_left: WhenLeft = WhenLeft.CANCEL,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         **options: Unpack[StreamOptions],
     ) -> AsyncWebsocketApp[NewState, NewStreamState]:
@@ -133,6 +138,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             state,
             stream_state=stream_state,
             max_connections=max_connections,
+            concurrency=concurrency,
+            when_left=when_left,
             timeouts=timeouts,
             **options,
         )
@@ -148,17 +155,17 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def with_connect_handler(self, handler: ConnectHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, state)`` for each new stream, before its first message."""
-        self._on_connect = handler
+        self._conversations.on_connect = handler
         return self
 
     def with_message_handler(self, handler: MessageHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, message, state)`` for each message; without one they are read away."""
-        self._on_message = handler
+        self._conversations.on_message = handler
         return self
 
     def with_disconnect_handler(self, handler: DisconnectHandler[StreamState, State]) -> Self:
-        """Run ``await handler(stream, state)`` when a stream has ended; it has ``close_code`` by then."""
-        self._on_disconnect = handler
+        """Run ``await handler(stream, state)`` when a stream has ended; it has its ``close_record`` by then."""
+        self._conversations.on_disconnect = handler
         return self
 
     def with_heartbeat(self, heartbeat: Heartbeat) -> Self:
@@ -167,6 +174,25 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         The disconnect handler of a client that was cut off finds 1006 and the cause.
         """
         self._heartbeat = heartbeat
+        return self
+
+    def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
+        """End gracefully when the event is set; then ``run`` returns.
+
+        New upgrades get a 503 with Retry-After. The streams are closed, spread over ``drain.spread`` seconds:
+        what was sent before goes out first, and a handler that runs has ``drain.patience`` seconds to end
+        before. The disconnect handlers run. What is left ``Timeouts.drain`` seconds later is cancelled,
+        whatever its client does.
+
+        Args:
+            event: set by whoever wants the end; of a linked pair, both apps get the same.
+            drain: how the streams are closed.
+
+        Raises:
+            ValueError: the drain's spread is not below ``Timeouts.drain``.
+        """
+        check_drain(drain, self._timeouts)
+        self._shutdown, self._drain = event, drain
         return self
 
     def with_address(self, address: str) -> Self:
@@ -198,10 +224,32 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         """Something to send to this app's clients with, from anywhere; see ``AsyncSender``."""
         return AsyncSender(self._audience)
 
+    def statistics(self) -> AppStatistics:
+        """What the app does at this moment; it looks at every stream."""
+        hook, tally = self._incoming.statistics(), self._tally
+        streams = tuple(self._streams)
+        each = [stream.statistics() for stream in streams]
+        return AppStatistics(
+            connections=len(streams),
+            waiting_in_hook=hook.current_buffer_used,
+            waiting_for_hook=hook.tasks_waiting_send,
+            handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
+            tasks_running=sum(stream._tasks_running for stream in streams),
+            queued_messages=sum(one.queued_messages for one in each),
+            queued_bytes=sum(one.queued_bytes for one in each),
+            read_ahead=sum(one.read_ahead for one in each),
+            subscribers=self._audience.topics.counts(),
+            dropped=tally.dropped,
+            unhandled=tally.unhandled,
+            slow_closes=tally.slow_closes,
+            send_waits=tally.waits,
+            read_pauses=tally.pauses,
+        )
+
     # Running...
 
     async def run(self, *, task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve the streams that come, until cancelled. An app runs once.
+        """Serve the streams that come, until cancelled, or until ``with_shutdown`` ends it. An app runs once.
 
         Cancelled, it closes every stream with 1001, those that still wait in the hook too, and gives the
         disconnect handlers ``Timeouts.disconnect`` seconds.
@@ -220,43 +268,70 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             # Outside of the nursery, which would wrap what goes wrong in a group.
             listeners = [] if self._address is None else await open_listeners([self._address])
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sweep, nursery)
-                nursery.start_soon(self._take_streams, nursery)
-                if self._address is None:
-                    task_status.started(())
-                else:
-                    task_status.started(await nursery.start(self._own_http_app()._server().run, listeners))
+                nursery.start_soon(self._sweep)
+                async with trio.open_nursery() as serving:
+                    serving.start_soon(self._take_streams, serving)
+                    if self._shutdown is not None:
+                        serving.start_soon(self._end_gracefully, self._shutdown, nursery.cancel_scope)
+                    if self._address is None:
+                        task_status.started(())
+                    else:
+                        task_status.started(await serving.start(self._own_http_app()._server().run, listeners))
+                nursery.cancel_scope.cancel()  # only a graceful end leads here
         finally:
             self._close_hook()
 
     def _own_http_app(self) -> App[State]:
-        return App(self._state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
+        app = App(self._state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
+        return app if self._shutdown is None else app.with_shutdown(self._shutdown, self._drain)
 
     @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:
-        while True:
-            await self._wait_for_slot()
-            try:
-                websocket = self._incoming.receive_nowait()
-            except trio.WouldBlock:
-                websocket = await self._incoming.receive()
-            if not websocket.closed and (stream := self._new_stream(websocket)) is not None:
-                # Before its task runs: the next look at the slots has to see it.
-                self._audience.streams[stream.id] = stream
-                nursery.start_soon(self._serve, stream)
+        with suppress(trio.ClosedResourceError):  # the end of taking
+            while True:
+                await self._wait_for_slot()
+                try:
+                    websocket = self._incoming.receive_nowait()
+                except trio.WouldBlock:
+                    websocket = await self._incoming.receive()
+                if self._ending:
+                    self._turn_away(websocket)
+                elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
+                    # Before its task runs: the next look at the slots has to see it.
+                    self._streams[stream] = None
+                    nursery.start_soon(self._serve, stream)
 
     async def _wait_for_slot(self) -> None:
-        while self._max_connections is not None and len(self._audience.streams) >= self._max_connections:
+        while self._max_connections is not None and len(self._streams) >= self._max_connections:
             self._slot_freed = trio.Event()
             await self._slot_freed.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _end_gracefully(self, shutdown: trio.Event, scope: trio.CancelScope) -> None:
+        """When it is time, take no more streams, and close those that are there; the rest is their own."""
+        await shutdown.wait()
+        drain, begun = self._drain, trio.current_time()
+        # A hard stop still gives the disconnect handlers their time, which has to fit in.
+        scope.deadline = begun + max(self._timeouts.drain - self._timeouts.disconnect, 0)
+        self._ending = True
+        self._close_hook()
+        streams = tuple(self._streams)
+        for number, stream in enumerate(streams):
+            await trio.sleep_until(begun + drain.spread * number / len(streams))
+            stream._drain(drain)
 
     def _close_hook(self) -> None:
         """Close the streams that nobody took; from now on the routes answer 503."""
         try:
             while True:
-                self._incoming.receive_nowait()._leave()
-        except (trio.WouldBlock, trio.EndOfChannel):
+                self._turn_away(self._incoming.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             self._incoming.close()
+
+    def _turn_away(self, websocket: WebsocketStream) -> None:
+        if self._ending:
+            websocket._close(self._drain.code, self._drain.reason, cause=DRAINING)
+        websocket._leave()
 
     # One stream...
 
@@ -267,108 +342,56 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             self._forget(stream)
             return
         try:
-            # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
-            message = await stream._next() if self._on_connect is None else None
-            if message is not None or self._on_connect is not None:
-                with trio.CancelScope() as stream._scope:
-                    await self._converse(stream, message)
-        except Exception as exc:
-            self._report(stream, exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, lambda exc: self._report(stream, exc))
+            await self._conversations.hold(stream)
         finally:
             self._forget(stream)
-            await self._part(stream)
+            await stream._end_tasks()
+            await self._conversations.part(stream)
 
     def _forget(self, stream: AsyncStream[StreamState]) -> None:
-        del self._audience.streams[stream.id]
-        stream._websocket._leave()
+        del self._streams[stream]
+        stream._leave()
         if self._slot_freed is not None:
             self._slot_freed.set()
 
-    def _report(self, stream: AsyncStream[StreamState], exception: Exception) -> None:
-        """Log what a handler raised, unless it only says that the stream is closed."""
-        if not (stream.closed and tells_the_end(exception)):
-            logger.error("a handler of %r failed", stream, exc_info=exception)
-
-    def _new_stream(self, websocket: WebsocketStream) -> AsyncStream[StreamState] | None:
-        websocket._take(self._limits, self._timeouts)
+    def _new_stream(self, websocket: WebsocketStream, nursery: trio.Nursery) -> AsyncStream[StreamState] | None:
+        websocket._take(self._limits, self._timeouts, self._tally, self._shutdown)
         state: Any = None
         try:
             if self._stream_state is not None:
                 state = self._stream_state(websocket)
-        except Exception:
+        except Exception as exc:
             logger.exception("stream_state failed for %r", websocket)
-            websocket._close(INTERNAL_ERROR, "")
+            websocket._close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=exc)
             websocket._leave()
             return None
-        stream = AsyncStream(self._audience, websocket, state)
+        stream = AsyncStream(self._audience, websocket, state, nursery, self._when_left)
+        self._audience.streams[stream.id] = websocket
         websocket._on_gone = stream._client_left
         return stream
-
-    @trio.lowlevel.disable_ki_protection
-    async def _converse(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
-        websocket, handler = stream._websocket, self._on_message
-        try:
-            if self._on_connect is not None:
-                stream._busy_since = self._sweeps
-                await self._on_connect(stream, self._state)
-                stream._busy_since = 0
-                message = await stream._next()
-            while message is not None:
-                if handler is not None and not websocket.closed:
-                    stream._busy_since = self._sweeps
-                    await handler(stream, message, self._state)
-                    stream._busy_since = 0
-                message = await stream._next()
-        except Exception as exc:
-            stream._busy_since = 0
-            self._report(stream, exc)
-            websocket._close(INTERNAL_ERROR, "")
-            # What still comes is read away up to the client's own Close; the close deadline ends that.
-            while await stream._next() is not None:
-                pass
-
-    @trio.lowlevel.disable_ki_protection
-    async def _part(self, stream: AsyncStream[StreamState]) -> None:
-        """Run the disconnect handler, whatever is cancelled; an app that ends bounds its time."""
-        if self._on_disconnect is None:
-            return
-        scope = trio.CancelScope(deadline=self._parting_limit, shield=True)
-        self._parting.add(scope)
-        try:
-            with scope:
-                await self._on_disconnect(stream, self._state)
-        except Exception:
-            logger.exception("the disconnect handler of %r failed", stream)
-        finally:
-            self._parting.discard(scope)
-        if scope.cancelled_caught:
-            logger.warning("the disconnect handler of %r was cut off, because the app ends", stream)
 
     # All streams...
 
     @trio.lowlevel.enable_ki_protection
-    async def _sweep(self, nursery: trio.Nursery) -> None:
+    async def _sweep(self) -> None:
         """Look after slow handlers and silent clients, until the app is cancelled.
 
         Then the disconnect handlers have to hurry.
         """
         pings = 0
+        conversations = self._conversations
         try:
             while True:
                 await trio.sleep(SWEEP_INTERVAL)
-                self._sweeps += 1
+                conversations.sweeps += 1
                 now = trio.current_time()
-                for stream in tuple(self._audience.streams.values()):
+                for stream in tuple(self._streams):
                     if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
                         pings += 1
                         if pings % _PING_TURN == 0:
                             await trio.lowlevel.checkpoint()
-                    if stream._busy_since and self._sweeps - stream._busy_since >= _SLOW_SWEEPS:
-                        stream._get_help(nursery)
-                        stream._websocket._look_for_peer()
+                    if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
+                        stream._get_help()
+                        stream._look_for_client()
         finally:
-            self._parting_limit = trio.current_time() + self._timeouts.disconnect
-            for scope in self._parting:
-                scope.deadline = self._parting_limit
+            conversations.hurry(self._timeouts.disconnect)

@@ -1,7 +1,8 @@
 """What waits to be sent on one WebSocket, in whole frames.
 
 Frames are handed over whole or not at all. Whatever the kernel does not take at once is written by one task,
-the connection's. The outbox itself never waits for a peer except in ``flush``, and knows no messages.
+the connection's. The outbox itself never waits for a peer except in ``flush_some``, and does not know what its
+frames say.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._server._transport import CHUNK
+from ._droppables import Droppables
 
 if TYPE_CHECKING:
     from .._server._transport import Transport
     from ._limits import StreamLimits
+    from ._policies import FullPolicy
+    from ._tally import Tally
 
 
 class Outbox:
@@ -23,33 +27,48 @@ class Outbox:
     It begins corked: frames gather until the handshake's answer is put before them. Frames that cannot go out
     at once queue in order. A pong and a ping pass the queue, between two frames, and only the latest of each
     waits. A Close is the last frame; nothing can be put behind it.
+
+    Attributes:
+        bytes_sent: what the kernel has taken, without the handshake's answer.
     """
 
     __slots__ = (
         "_begun",
+        "_begun_messages",
         "_close",
         "_corked",
         "_direct",
+        "_droppables",
+        "_dropped",
         "_ended",
         "_lane",
         "_limits",
         "_progress",
         "_queue",
         "_queued_bytes",
+        "_tally",
+        "_ticket",
         "_transport",
         "_turn",
         "_writer",
+        "bytes_sent",
     )
 
-    def __init__(self, transport: Transport, limits: StreamLimits) -> None:
+    def __init__(self, transport: Transport, limits: StreamLimits, tally: Tally) -> None:
         self._transport = transport
         self._limits = limits
+        self._tally = tally
         self._corked = True
         self._direct = False  # whether nothing waits, so that a frame may go to the kernel at once
         self._ended = False  # whether the last frame was put
-        self._queue: list[bytes] = []
+        self._ticket = 0  # of the last message that was put; the first is 1
+        self._queue: dict[int, bytes] = {}  # by their tickets
         self._queued_bytes = 0  # in the queue and in what has begun
         self._begun: memoryview | None = None
+        self._begun_messages = 0
+        self._droppables: Droppables | None = None  # made for the first
+        self._dropped = 0  # messages that have waited in vain
+        self.bytes_sent = 0
         self._lane: dict[int, bytes] = {}  # the latest control frame of each kind
         self._close: bytes | None = None
         self._writer: trio.lowlevel.Task | None = None  # while it waits for work
@@ -78,21 +97,48 @@ class Outbox:
         """Bytes of frames that wait."""
         return self._queued_bytes
 
+    @property
+    def queued_messages(self) -> int:
+        """Messages that wait, those that are being written among them."""
+        return len(self._queue) + self._begun_messages
+
+    @property
+    def messages_put(self) -> int:
+        """Messages that were handed over, without those that were dropped since."""
+        return self._ticket - self._dropped
+
     def limit(self, limits: StreamLimits) -> None:
         """Other bounds from here on."""
         self._limits = limits
 
     def has_room(self, size: int) -> bool:
         """Whether a frame of so many bytes may be put. An empty outbox takes one of any size."""
-        if self._direct or not self._queued_bytes:
-            return True
+        return self._direct or self._fits(self._queued_bytes, len(self._queue), size)
+
+    def _fits(self, queued_bytes: int, queued_messages: int, size: int) -> bool:
         limits = self._limits
-        return (
-            self._queued_bytes + size <= limits.max_outbox_bytes and len(self._queue) < limits.max_outbox_messages
+        return not queued_bytes or (
+            queued_bytes + size <= limits.max_outbox_bytes and queued_messages < limits.max_outbox_messages
         )
 
+    def make_room(self, size: int, policy: FullPolicy) -> bool:
+        """Drop as few waiting messages as a policy allows, until a frame of so many bytes may be put.
+
+        Returns:
+            False if dropping all that it allows would not be enough; then none is dropped.
+        """
+        victims: list[int] = []
+        queued_bytes = self._queued_bytes
+        for tickets in self._droppables.candidates(policy) if self._droppables is not None else ():
+            victims += tickets
+            queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
+            if self._fits(queued_bytes, len(self._queue) - len(victims), size):
+                self._drop(victims)
+                return True
+        return False
+
     def put(self, frame: bytes) -> None:
-        """Hand over a frame; the caller has looked at ``has_room`` and ``ended``.
+        """Hand over a message's frame; the caller has looked at ``has_room`` and ``ended``.
 
         Raises:
             trio.BrokenResourceError: the peer is gone.
@@ -101,20 +147,39 @@ class Outbox:
         if not self._direct:
             self.put_later(frame)
             return
-        sent = self._transport.send_now(frame)
-        if sent < len(frame):
-            self._begun = memoryview(frame)[sent:]
-            self._queued_bytes = len(self._begun)
-            self._call_writer()
+        self._ticket += 1
+        if not self._send_now(frame):
+            self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
-        """Hand over a frame that the writer sends in its next step, with those that come until then."""
-        self._queue.append(frame)
+        """Hand over a message's frame that the writer sends in its next step, with those that come until then."""
+        self._ticket += 1
+        self._queue[self._ticket] = frame
         self._queued_bytes += len(frame)
         self._call_writer()
 
+    def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
+        """As ``put``, for a message that may be dropped while it waits; see ``make_room``."""
+        self.put(frame)
+        if self._ticket in self._queue:
+            if self._droppables is None:
+                self._droppables = Droppables()
+            self._droppables.add(self._ticket, policy)
+
+    def _send_now(self, frame: bytes) -> bool:
+        """Give a frame to the kernel; False if the writer has to send the rest."""
+        sent = self._transport.send_now(frame)
+        self.bytes_sent += sent
+        if sent == len(frame):
+            return True
+        self._begun = memoryview(frame)[sent:]
+        self._queued_bytes = len(self._begun)
+        self._call_writer()
+        return False
+
     async def wait_for_room(self, size: int) -> None:
         """Wait until a frame of so many bytes may be put, behind those who came first. Ends with the outbox."""
+        self._tally.count_wait()
         if self._turn is None:
             self._turn = trio.StrictFIFOLock()
         async with self._turn:
@@ -131,7 +196,7 @@ class Outbox:
     def put_control(self, frame: bytes) -> None:
         """Hand over a ping or a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
         if self._direct:
-            self.put(frame)
+            self._send_now(frame)
         elif not self._ended:
             self._lane[frame[0]] = frame
             self._call_writer()
@@ -148,7 +213,7 @@ class Outbox:
         if drop_queue:
             self._drop_queue()
         if self._direct:
-            self.put(close)
+            self._send_now(close)
         else:
             self._close = close
         self._call_writer()
@@ -159,6 +224,7 @@ class Outbox:
         self._ended = True
         self._direct = False
         self._begun = self._close = None
+        self._begun_messages = 0
         self._lane.clear()
         self._drop_queue()
         self._call_writer()
@@ -167,13 +233,14 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
+        self.bytes_sent -= len(head)  # it is none of the frames
         if self._ended or self._has_frames():
             self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
             self._queued_bytes += len(head)
             self._call_writer()
         else:
             self._direct = True
-            self.put(head)
+            self._send_now(head)
 
     # Writing, by the connection task...
 
@@ -206,6 +273,9 @@ class Outbox:
             if self._begun is rest:  # nobody abandoned it meanwhile
                 self._begun = rest[sent:] if sent < len(rest) else None
                 self._queued_bytes -= sent
+                self.bytes_sent += sent
+            if self._begun is None:
+                self._begun_messages = 0
             self._tell_progress()
         self._direct = not self._ended and not self._has_frames()
 
@@ -216,7 +286,8 @@ class Outbox:
         begun = bytes(self._begun) if self._begun is not None else b""
         if not self._ended:
             self._close = close
-        frames = [frame for frame in (*self._queue, self._close) if frame is not None]
+        frames = [*self._queue.values(), self._close or b""]
+        self._queue.clear()  # it is sent, not dropped
         self.abandon()
         return b"".join((begun, *frames))
 
@@ -226,14 +297,15 @@ class Outbox:
         self._lane.clear()
         size = sum(map(len, batch))
         self._queued_bytes += size
-        taken = 0
-        for frame in self._queue:
+        taken: list[int] = []
+        for ticket, frame in self._queue.items():
             size += len(frame)
             if batch and size > CHUNK:
                 break
             batch.append(frame)
-            taken += 1
-        del self._queue[:taken]
+            taken.append(ticket)
+        self._take(taken)
+        self._begun_messages = len(taken)
         if not self._queue and self._close is not None:
             batch.append(self._close)
             self._queued_bytes += len(self._close)
@@ -245,8 +317,25 @@ class Outbox:
     def _has_frames(self) -> bool:
         return bool(self._begun is not None or self._queue or self._close or self._lane)
 
+    def _take(self, tickets: list[int]) -> None:
+        """Take messages out of the queue."""
+        if len(tickets) == len(self._queue):
+            self._queue.clear()
+            self._droppables = None
+            return
+        for ticket in tickets:
+            del self._queue[ticket]
+            if self._droppables is not None:
+                self._droppables.discard(ticket)
+
+    def _drop(self, tickets: list[int]) -> None:
+        self._queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
+        self._take(tickets)
+        self._dropped += len(tickets)
+        self._tally.count_dropped(len(tickets))
+
     def _drop_queue(self) -> None:
-        self._queue.clear()
+        self._drop(list(self._queue))
         self._queued_bytes = 0 if self._begun is None else len(self._begun)
 
     def _call_writer(self) -> None:

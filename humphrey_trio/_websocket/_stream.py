@@ -7,6 +7,8 @@ owns the conversation reads, in one task at a time. Both sides meet in the outbo
 from __future__ import annotations
 
 import itertools
+import logging
+import random
 from collections import deque
 from contextlib import suppress
 from functools import partial
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._server._transport import linger
+from ._close_record import CloseRecord, Ending
 from ._codec import (
     ABNORMAL,
     EMPTY_CLOSE,
     GOING_AWAY,
     NO_CODE,
     NORMAL,
+    POLICY_VIOLATION,
     TRY_AGAIN_LATER,
     Close,
     Decoder,
@@ -37,6 +41,9 @@ from ._codec import (
 from ._errors import ConnectionClosed
 from ._message import Message
 from ._outbox import Outbox
+from ._policies import WhenFull
+from ._statistics import StreamStatistics
+from ._tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,12 +53,19 @@ if TYPE_CHECKING:
     from .._http._request import Request
     from .._server._connection import Takeover
     from ._admission import Admitted
+    from ._close_record import Initiator
     from ._codec import Event, Frames
     from ._heartbeat import Heartbeat
     from ._limits import StreamLimits
     from ._message import Sendable
+    from ._policies import FullPolicy
+
+logger = logging.getLogger("humphrey_trio.websocket")
 
 _ids = itertools.count(1)
+
+#: Why a stream ends when its server or its application ends gracefully.
+DRAINING = "the server ends"
 
 # The payload of a heartbeat's ping: its answer tells the latency.
 _BEAT = b"heartbeat"
@@ -75,26 +89,34 @@ class WebsocketStream:
     __slots__ = (
         "_ahead",
         "_attended",
+        "_bytes_received",
         "_close_by",
         "_closed",
-        "_deadline",
         "_decoder",
         "_deflate",
+        "_drain",
+        "_end_by",
+        "_end_with",
         "_has_own_reader",
         "_heard",
         "_heard_end",
+        "_leash",
         "_limits",
+        "_messages_received",
         "_news",
         "_on_gone",
         "_opened",
         "_outbox",
         "_over",
+        "_own_shutdown",
         "_pace",
         "_pinged_at",
         "_reading",
         "_silent_since",
+        "_since",
         "_take_by",
         "_taken",
+        "_tally",
         "_timeouts",
         "_transport",
         "_write_by",
@@ -112,14 +134,18 @@ class WebsocketStream:
         self._timeouts: Timeouts = takeover.timeouts
         self._pace = takeover.pace
         self._limits = limits
-        self._outbox = Outbox(takeover.transport, limits)
+        self._tally = Tally()
+        self._outbox = Outbox(takeover.transport, limits, self._tally)
         self.subprotocol = admitted.subprotocol
         self.value = admitted.value
         self._deflate = admitted.deflate
         self._decoder = Decoder(limits, deflate=admitted.deflate)
         self._decoder.receive(takeover.rest)
+        self._since = trio.current_time()
+        self._messages_received = 0
+        self._bytes_received = len(takeover.rest)
         # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.
-        self._closed: ConnectionClosed | None = None
+        self._closed: Ending | None = None
         self._heard_end = False
         self._over = False
         # Who reads: nobody yet, a task in ``receive``, or a reader that fills ``_ahead``.
@@ -137,9 +163,14 @@ class WebsocketStream:
         self._pinged_at: float | None = None
         self.latency: float | None = None
         # Moments on trio's clock; the server's sweep looks at the earliest.
-        self._take_by = self._write_by = self._close_by = inf
-        self._deadline = takeover.deadline
-        self._deadline.expire = self._expire
+        self._take_by = self._write_by = self._close_by = self._end_by = inf
+        self._end_with = (POLICY_VIOLATION, "", "")  # code, reason and cause, when ``_end_by`` has come
+        self._leash = takeover.leash
+        self._leash.expire = self._expire
+        # How the server ends gracefully, unless an application ends by itself and looks after its streams.
+        self._drain = takeover.drain
+        self._own_shutdown: trio.Event | None = None
+        self._leash.drain = self._end_gracefully
 
     @property
     def peer_addr(self) -> Address:
@@ -161,8 +192,47 @@ class WebsocketStream:
         """The text beside the close code; None while the stream is open."""
         return None if self._closed is None else self._closed.reason
 
+    @property
+    def close_record(self) -> CloseRecord | None:
+        """Why it was closed, by whom, and what had happened by then; None while it is open."""
+        if (closed := self._closed) is None:
+            return None
+        return CloseRecord(
+            initiator=closed.initiator,
+            code=closed.code,
+            reason=closed.reason,
+            cause=closed.cause,
+            exception=closed.exception,
+            age=closed.age,
+            messages_received=self._messages_received,
+            bytes_received=self._bytes_received,
+            messages_sent=self._outbox.messages_put,
+            bytes_sent=self._outbox.bytes_sent,
+            dropped=self._tally.dropped,
+            unhandled=self._tally.unhandled,
+            queued_messages=closed.queued_messages,
+            queued_bytes=closed.queued_bytes,
+        )
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done so far, and what waits."""
+        outbox, tally = self._outbox, self._tally
+        return StreamStatistics(
+            messages_received=self._messages_received,
+            bytes_received=self._bytes_received,
+            messages_sent=outbox.messages_put,
+            bytes_sent=outbox.bytes_sent,
+            queued_messages=outbox.queued_messages,
+            queued_bytes=outbox.queued_bytes,
+            read_ahead=self._read_ahead_count,
+            dropped=tally.dropped,
+            unhandled=tally.unhandled,
+            send_waits=tally.waits,
+            read_pauses=tally.pauses,
+        )
+
     def __repr__(self) -> str:
-        state = "open" if self._closed is None else str(self._closed)
+        state = "open" if self._closed is None else str(self._closed_now())
         return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
 
     # ------------------------------------------------------------------------------------------ sending
@@ -239,25 +309,61 @@ class WebsocketStream:
         await trio.lowlevel.checkpoint()
         self._close(code, reason)
 
+    def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
+        """Close the stream after so many seconds, for what lets a client in only for a time, such as a token.
+
+        What was sent before goes out first. It replaces the deadline that was set before; a closed stream
+        stays as it is.
+
+        Args:
+            seconds: from now on, above zero, precise to a quarter of a second; ``math.inf`` for no deadline.
+            code: the close code, as for ``close``.
+            reason: the text beside it, as for ``close``.
+
+        Raises:
+            ValueError: the seconds are not above zero, the code may not be sent, or the reason is too long.
+        """
+        if not seconds > 0:
+            raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
+        encode_close(code, reason)
+        self._end_after(seconds, code, reason, "its deadline has passed")
+
+    def _end_after(self, seconds: float, code: int, reason: str, cause: str) -> None:
+        self._end_by = trio.current_time() + seconds
+        self._end_with = (code, reason, cause)
+        self._set_deadline()
+
     def _hand_over(self, put: Callable[[bytes], None], frame: bytes) -> None:
         """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
         try:
             put(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
+            self._lose("the connection broke")
 
-    def _offer(self, frames: Frames) -> None:
-        """A broadcast's message: taken if there is room; a peer that is too slow for it is closed."""
+    def _offer(self, frames: Frames, policy: FullPolicy) -> None:
+        """A broadcast's message; if there is no room for it, the policy says what happens."""
         if self._closed is not None:
             return
-        frame = frames.plain
-        if self._deflate is not None and (compressed := frames.compressed_for(self._deflate)) is not None:
+        frame, outbox, deflate = frames.plain, self._outbox, self._deflate
+        compressed = None if deflate is None else frames.compressed_for(deflate)
+        if compressed is not None:
             frame = compressed
-            self._deflate.reset()
-        if not self._outbox.has_room(len(frame)):
-            self._close(TRY_AGAIN_LATER, "too slow", drop_queue=True)
+        if not outbox.has_room(len(frame)) and not outbox.make_room(len(frame), policy):
+            self._refuse(policy)
+            return
+        if compressed is not None and deflate is not None:
+            deflate.reset()
+        if policy is WhenFull.CLOSE:
+            self._hand_over(outbox.put, frame)
         else:
-            self._hand_over(self._outbox.put, frame)
+            self._hand_over(partial(outbox.put_droppable, policy=policy), frame)
+
+    def _refuse(self, policy: FullPolicy) -> None:
+        """There is no room for a message."""
+        self._tally.count_dropped(1)
+        if policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST):
+            self._tally.count_slow_close()
+            self._close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
 
     # ---------------------------------------------------------------------------------------- receiving
 
@@ -306,6 +412,7 @@ class WebsocketStream:
                 await self._fill()
             elif isinstance(event, Message):
                 if self._closed is None:
+                    self._messages_received += 1
                     return event
             else:
                 self._control(event)
@@ -315,12 +422,14 @@ class WebsocketStream:
         try:
             data = await self._transport.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
+            self._lose("the connection broke")
+            return
         if data:
             self._heard = True
+            self._bytes_received += len(data)
             self._decoder.receive(data)
         else:
-            self._lose()
+            self._lose("the connection ended without a Close")
 
     def _control(self, event: Event) -> None:
         if isinstance(event, Ping):
@@ -330,10 +439,10 @@ class WebsocketStream:
                 self.latency = trio.current_time() - self._pinged_at
         elif isinstance(event, Close):
             self._heard_end = True
-            self._close(event.code, event.reason)
+            self._close(event.code, event.reason, initiator="client")
             self._end_reading()
         elif isinstance(event, Failure):
-            self._close(event.code, event.reason)
+            self._close(event.code, event.reason, cause="what the client sent was refused")
             self._end_reading()
 
     async def _wait_opened(self) -> None:
@@ -352,6 +461,8 @@ class WebsocketStream:
         while (message := await self._next()) is not None:
             ahead.append(message)
             self._tell_news()
+            if self._is_deaf:
+                self._tally.count_pause()
             while self._is_deaf and self._closed is None:
                 await self._wait_news()
         self._tell_news()
@@ -367,6 +478,12 @@ class WebsocketStream:
         message = ahead.popleft()
         self._tell_news()
         return message
+
+    def _count_unread(self) -> None:
+        """What was read ahead goes to nobody."""
+        if self._ahead:
+            self._tally.count_unhandled(len(self._ahead))
+            self._ahead.clear()
 
     async def _wait_news(self) -> None:
         if self._news is None:
@@ -386,24 +503,42 @@ class WebsocketStream:
         assert closed is not None
         return ConnectionClosed(closed.code, closed.reason)
 
-    def _close(self, code: int, reason: str, *, drop_queue: bool = False) -> None:
+    def _close(
+        self,
+        code: int,
+        reason: str,
+        *,
+        cause: str = "",
+        exception: BaseException | None = None,
+        initiator: Initiator = "server",
+        drop_queue: bool = False,
+    ) -> None:
         """Say Close behind what waits, or instead of it; the first to close decides the code."""
         if self._closed is not None:
             return
-        self._closed = ConnectionClosed(code, reason)
+        self._note_end(initiator, code, reason, cause, exception)
         if not self._heard_end:
             self._expect_end()
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
         self._hand_over(partial(self._outbox.end, drop_queue=drop_queue), close)
         self._tell_news()
 
-    def _lose(self) -> None:
+    def _lose(self, cause: str) -> None:
         """The connection has ended without a Close from the peer."""
         if self._closed is None:
-            self._closed = ConnectionClosed(ABNORMAL)
+            self._note_end("client", ABNORMAL, "", cause)
         self._heard_end = True
         self._outbox.abandon()
         self._end_reading()
+
+    def _note_end(
+        self, initiator: Initiator, code: int, reason: str, cause: str, exception: BaseException | None = None
+    ) -> None:
+        age = trio.current_time() - self._since
+        queue = self._outbox
+        self._closed = Ending(
+            initiator, code, reason, cause, exception, age, queue.queued_messages, queue.queued_bytes
+        )
 
     def _end_reading(self) -> None:
         if self._over:
@@ -442,9 +577,11 @@ class WebsocketStream:
             self._take_by = trio.current_time() + seconds
             self._set_deadline()
 
-    def _take(self, limits: StreamLimits, timeouts: Timeouts) -> None:
-        """Belong to an application, with its bounds."""
+    def _take(self, limits: StreamLimits, timeouts: Timeouts, tally: Tally, shutdown: trio.Event | None) -> None:
+        """Belong to an application, with its bounds, its counts and its end."""
         self._taken = self._attended = True
+        self._tally.whole = tally
+        self._own_shutdown = shutdown
         self._limits = limits
         self._timeouts = timeouts
         self._outbox.limit(limits)
@@ -455,12 +592,16 @@ class WebsocketStream:
     @property
     def _is_deaf(self) -> bool:
         """Whether so much was read ahead that nobody reads."""
-        return self._ahead is not None and len(self._ahead) >= self._limits.max_read_ahead
+        return self._read_ahead_count >= self._limits.max_read_ahead
+
+    @property
+    def _read_ahead_count(self) -> int:
+        return 0 if self._ahead is None else len(self._ahead)
 
     def _look_for_peer(self) -> None:
         """Notice that the peer has left, where reading would not."""
         if self._is_deaf and not self._over and self._transport.hung_up():
-            self._lose()
+            self._lose("the connection ended without a Close")
 
     def _beat(self, now: float, heartbeat: Heartbeat) -> bool:
         """Look for a sign of life; whether the peer was pinged."""
@@ -480,13 +621,13 @@ class WebsocketStream:
     def _cut(self, cause: str) -> None:
         """End the connection without a word, for a peer that would not hear one."""
         if self._closed is None:
-            self._closed = ConnectionClosed(ABNORMAL, cause)
+            self._note_end("server", ABNORMAL, cause, cause)
         self._transport.abort()
-        self._lose()
+        self._lose(cause)
 
     def _leave(self) -> None:
         """Whoever read does not any more; an open stream is closed with 1001."""
-        self._close(GOING_AWAY, "")
+        self._close(GOING_AWAY, "", cause="the application has ended")
         self._attended = False
         self._outbox.wake()
 
@@ -508,8 +649,15 @@ class WebsocketStream:
             await self._say_last_words()
             raise
         finally:
-            self._lose()
+            self._lose("the connection broke")
+            self._log_end()
             await self._transport.close()
+
+    def _log_end(self) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            record = self.close_record
+            extra = {"close_record": record}
+            logger.info("stream %d with %s %s", self.id, self.peer_addr, record, extra=extra)
 
     async def _write_until_over(self) -> None:
         outbox = self._outbox
@@ -539,9 +687,9 @@ class WebsocketStream:
                 pass
 
     async def _say_last_words(self) -> None:
-        words = self._outbox.last_words(encode_close(GOING_AWAY))
         if self._closed is None:
-            self._closed = ConnectionClosed(GOING_AWAY)
+            self._note_end("server", GOING_AWAY, "", "the server has ended")
+        words = self._outbox.last_words(encode_close(GOING_AWAY))
         if words:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._transport.send_last(words)
@@ -551,15 +699,31 @@ class WebsocketStream:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        self._deadline.at = min(self._take_by, self._write_by, self._close_by)
+        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by)
 
     def _expire(self) -> None:
-        """A moment has passed: nobody took the stream, or the peer is too slow."""
+        """A moment has passed: nobody took the stream, its time is over, or the peer is too slow."""
         now = trio.current_time()
         if self._take_by <= now:
             self._take_by = inf
             if not self._taken:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
+        if self._end_by <= now:
+            self._end_by = inf
+            code, reason, cause = self._end_with
+            self._close(code, reason, cause=cause)
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
+            self._tally.count_slow_close()
             self._cut("too slow")
+
+    def _end_gracefully(self) -> None:
+        """The server ends: be closed at some moment of the spread, unless an application sees to that."""
+        if self._own_shutdown is not None and self._own_shutdown.is_set():
+            return
+        drain = self._drain
+        if drain.spread:
+            # Not all at once; and a sweep looks at this, as at the other moments.
+            self._end_after(random.uniform(0, drain.spread), drain.code, drain.reason, DRAINING)
+        else:
+            self._close(drain.code, drain.reason, cause=DRAINING)

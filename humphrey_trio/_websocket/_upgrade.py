@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
-_RETRY_AFTER_SECONDS = 1
-
 _State = TypeVar("_State")
 
 #: What ``with_websocket_route`` takes.
@@ -83,7 +81,8 @@ class Upgrade:
             **options: bounds of the stream, as in ``StreamLimits``.
 
         Raises:
-            HandshakeError: the page's origin may not connect; let it pass, and the client gets its status.
+            HandshakeError: the page's origin may not connect, or the server ends; let it pass, and the client
+                gets its status.
             RuntimeError: the upgrade was accepted before.
             ValueError, TypeError: an option or a header is invalid.
         """
@@ -104,6 +103,8 @@ class Upgrade:
         """The stream before its handshake is answered: what is sent on it waits."""
         if self._stream is not None:
             raise RuntimeError("this upgrade was accepted before")
+        if self._takeover.leash.draining:
+            raise unavailable("the server ends", self._takeover.drain.retry_after_field)
         self._stream = WebsocketStream(self._takeover, limits, admitted)
         return self._stream
 
@@ -116,9 +117,9 @@ class Upgrade:
         return opened
 
 
-def unavailable(reason: str) -> HandshakeError:
-    """A 503 that says when to come back (RFC 9110, section 10.2.3)."""
-    return HandshakeError(reason, 503, headers=[("Retry-After", str(_RETRY_AFTER_SECONDS))])
+def unavailable(reason: str, retry_after: str = "1") -> HandshakeError:
+    """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
+    return HandshakeError(reason, 503, headers=[("Retry-After", retry_after)])
 
 
 async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
@@ -190,4 +191,7 @@ def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -
     if failed:
         logger.error("the handler of %r failed", stream, exc_info=error)
     if stream._has_own_reader:  # else it was given away
-        stream._close(INTERNAL_ERROR if failed else NORMAL, "")
+        if failed:
+            stream._close(INTERNAL_ERROR, "", cause="its handler failed", exception=error)
+        else:
+            stream._close(NORMAL, "", cause="its handler has ended")

@@ -1,0 +1,65 @@
+"""How an application ends gracefully: how its WebSockets are told, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._limits import Timeouts
+
+_CODES = (1001, 1012, 1013)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """What ``with_shutdown`` does with the WebSockets that are open.
+
+    Attributes:
+        code: the close code: 1001 (going away), 1012 (service restart), 1013 (try again later), or one of your
+            own, 3000 to 4999.
+        spread: seconds over which the streams are closed, so that not all clients come back at once.
+        retry_after: seconds after which a client should come back. It goes into the close reason, as
+            ``retry-after=2.5``, and into the Retry-After of refused upgrades; None says nothing.
+        patience: seconds that a running handler gets, so that it can still answer, before its stream is closed.
+
+    Raises:
+        ValueError: the code is another, or a time is negative or not finite.
+    """
+
+    code: int = 1001
+    spread: float = 0.0
+    retry_after: float | None = None
+    patience: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.code not in _CODES and not 3000 <= self.code <= 4999:
+            raise ValueError(f"Drain(code=...) must be 1001, 1012, 1013 or 3000 to 4999, not {self.code}")
+        for name in ("spread", "retry_after", "patience"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value >= 0):
+                raise ValueError(f"Drain({name}=...) must be a finite number of seconds, at least 0")
+
+    @property
+    def reason(self) -> str:
+        """The text beside the close code."""
+        return "" if self.retry_after is None else f"retry-after={self.retry_after:g}"
+
+    @property
+    def retry_after_field(self) -> str:
+        """The value of a Retry-After header field, in whole seconds (RFC 9110, section 10.2.3)."""
+        return str(max(1, ceil(self.retry_after or 0)))
+
+
+def check_drain(drain: Drain, timeouts: Timeouts) -> None:
+    """Refuse a drain whose spread the hard deadline would cut off.
+
+    Raises:
+        ValueError: it takes too long.
+    """
+    if drain.spread >= timeouts.drain:
+        raise ValueError(
+            f"Drain(spread={drain.spread:g}) does not fit into Timeouts(drain={timeouts.drain:g}):"
+            " make that longer, or the spread shorter"
+        )

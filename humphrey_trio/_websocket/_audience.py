@@ -1,0 +1,82 @@
+"""All clients of an event-driven app together: what is sent to many of them.
+
+A message for many is encoded once and waits for no client. All clients see such messages in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._codec import Frames
+from ._topics import Topics
+
+if TYPE_CHECKING:
+    from ._message import Sendable
+    from ._policies import FullPolicy
+    from ._stream import WebsocketStream
+
+# After so many receivers the other tasks run.
+_TURN = 100
+
+
+class Audience:
+    """The clients of an app.
+
+    Attributes:
+        streams: those that are connected, by their ids.
+        topics: what they have subscribed to.
+    """
+
+    __slots__ = ("_sending", "_turn", "streams", "topics")
+
+    def __init__(self) -> None:
+        self.streams: dict[int, WebsocketStream] = {}
+        self.topics = Topics()
+        self._sending = trio.StrictFIFOLock()
+        self._turn = 0  # messages and their receivers since other tasks could run
+
+    async def broadcast(self, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
+        """Send a message to all; see ``AsyncSender.broadcast``."""
+        await self._send(lambda: self.streams, message, compress, when_full)
+
+    async def publish(self, topic: Hashable, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
+        """Send a message to the subscribers of a topic; see ``AsyncSender.publish``."""
+        await self._send(lambda: self.topics.subscribers(topic), message, compress, when_full)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _send(
+        self,
+        find_receivers: Callable[[], Mapping[int, WebsocketStream]],
+        message: Sendable,
+        compress: bool,
+        when_full: FullPolicy,
+    ) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        frames = Frames(message, compress=compress)
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            receivers = find_receivers()
+            for id, stream in tuple(receivers.items()):
+                # Whoever has left or unsubscribed since it began gets it no more.
+                if id in receivers:
+                    stream._offer(frames, when_full)
+                if self._turn_is_over():
+                    await trio.lowlevel.checkpoint()
+            # The message itself counts as well: one to nobody has to let somebody connect.
+            if self._turn_is_over():
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._sending.release()
+
+    def _turn_is_over(self) -> bool:
+        self._turn += 1
+        if self._turn < _TURN:
+            return False
+        self._turn = 0
+        return True

@@ -1,0 +1,73 @@
+"""Why a stream was closed: what there is to say of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+#: Who began the end of a stream.
+Initiator: TypeAlias = Literal["client", "server"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRecord:
+    """How a stream ended. As a str it is one line for a log.
+
+    Bytes are those of frames on the wire, without the handshake.
+
+    Attributes:
+        initiator: ``"client"`` or ``"server"``, whoever closed or left first.
+        code: the close code as in ``ConnectionClosed``.
+        reason: the text beside it, often empty.
+        cause: what led to it, in words, where the code does not say so; a failed handler, for instance.
+        exception: what a handler raised, if that was it.
+        age: seconds from the handshake to the close.
+        messages_received: messages that came in.
+        bytes_received: bytes that came in.
+        messages_sent: messages that were handed over and not dropped.
+        bytes_sent: bytes that the system took.
+        dropped: messages that were to be sent and were not.
+        unhandled: messages that came in and that no handler got.
+        queued_messages: messages that waited to be sent when it was closed.
+        queued_bytes: their bytes.
+    """
+
+    initiator: Initiator
+    code: int
+    reason: str
+    cause: str
+    exception: BaseException | None
+    age: float
+    messages_received: int
+    bytes_received: int
+    messages_sent: int
+    bytes_sent: int
+    dropped: int
+    unhandled: int
+    queued_messages: int
+    queued_bytes: int
+
+    def __str__(self) -> str:
+        reason = f" {self.reason!r}" if self.reason else ""
+        cause = f" ({self.cause})" if self.cause else ""
+        return (
+            f"closed by the {self.initiator} with {self.code}{reason} after {self.age:.3f} s{cause};"
+            f" received {self.messages_received} messages, {self.bytes_received} bytes;"
+            f" sent {self.messages_sent} messages, {self.bytes_sent} bytes;"
+            f" dropped {self.dropped}, unhandled {self.unhandled},"
+            f" queued at close {self.queued_messages} messages, {self.queued_bytes} bytes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a stream notes down at the moment of its close."""
+
+    initiator: Initiator
+    code: int
+    reason: str
+    cause: str
+    exception: BaseException | None
+    age: float
+    queued_messages: int
+    queued_bytes: int
