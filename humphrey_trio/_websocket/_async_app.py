@@ -101,7 +101,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._state = state
         self._stream_state = stream_state
         self._max_connections = max_connections
-        self._when_left = when_left
+        self._when_left = WhenLeft(when_left)
         self._timeouts = timeouts
         self._limits = StreamLimits(**options)
         self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
@@ -317,8 +317,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._close_hook()
         streams = tuple(self._streams)
         for number, stream in enumerate(streams):
-            await trio.sleep_until(begun + drain.spread * number / len(streams))
-            stream._drain(drain)
+            if not stream.closed:
+                await trio.sleep_until(begun + drain.spread * number / len(streams))
+                stream._drain(drain)
 
     def _close_hook(self) -> None:
         """Close the streams that nobody took; from now on the routes answer 503."""

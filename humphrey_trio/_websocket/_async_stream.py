@@ -50,6 +50,7 @@ class AsyncStream(Generic[StreamState]):
         "_draining",
         "_helper",
         "_nursery",
+        "_reader",
         "_running",
         "_scope",
         "_tasks",
@@ -72,6 +73,7 @@ class AsyncStream(Generic[StreamState]):
         self.state = state
         self._nursery = nursery
         self._when_left = when_left
+        self._reader: trio.lowlevel.Task | None = None  # in which the handlers run, or tasks of theirs
         self._scope: trio.CancelScope | None = None  # around the handlers
         self._closing = False  # by a handler of its own, which then may finish
         self._busy_since = 0  # the sweep in whose time the reader task left off reading; 0 while it reads
@@ -289,6 +291,13 @@ class AsyncStream(Generic[StreamState]):
         """Close the stream after so many seconds; see ``WebsocketStream.set_deadline``."""
         self._websocket.set_deadline(seconds, code, reason)
 
+    def _is_handling(self, task: trio.lowlevel.Task | None) -> bool:
+        """Whether a task is a handler of this stream, or a child of one."""
+        while task is not None and task is not self._reader:
+            nursery = task.parent_nursery
+            task = None if nursery is None else nursery.parent_task
+        return task is not None
+
     def _check_open(self) -> None:
         if self._websocket.closed:
             raise self._websocket._closed_now()
@@ -299,7 +308,7 @@ class AsyncStream(Generic[StreamState]):
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
-        self._closing = True
+        self._closing = self._closing or self._is_handling(trio.lowlevel.current_task())
         await self._websocket.close(code, reason)
 
     def __repr__(self) -> str:
@@ -374,7 +383,7 @@ class AsyncSender:
                 ``KeepLatest`` with a key. It is closed with 1013 by default.
 
         Raises:
-            TypeError: this cannot be sent.
+            TypeError: this cannot be sent, or ``when_full`` is no policy.
         """
         await self._audience.broadcast(message, compress, when_full)
 
@@ -393,6 +402,6 @@ class AsyncSender:
             message, compress, when_full: as for ``broadcast``.
 
         Raises:
-            TypeError: this cannot be sent.
+            TypeError: this cannot be sent, or ``when_full`` is no policy.
         """
         await self._audience.publish(topic, message, compress, when_full)

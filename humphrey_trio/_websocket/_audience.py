@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._codec import Frames
+from ._policies import check_full_policy
 from ._topics import Topics
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Audience:
         when_full: FullPolicy,
     ) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        check_full_policy(when_full)
         frames = Frames(message, compress=compress)
         try:
             self._sending.acquire_nowait()
@@ -62,21 +64,22 @@ class Audience:
             await self._sending.acquire()
         try:
             receivers = find_receivers()
-            for id, stream in tuple(receivers.items()):
-                # Whoever has left or unsubscribed since it began gets it no more.
-                if id in receivers:
+            interrupted = False
+            for stream in tuple(receivers.values()):
+                # Whoever has left or unsubscribed while other tasks ran gets it no more.
+                if not interrupted or stream.id in receivers:
                     stream._offer(frames, when_full)
-                if self._turn_is_over():
-                    await trio.lowlevel.checkpoint()
+                self._turn += 1
+                if self._turn >= _TURN:
+                    interrupted = True
+                    await self._let_others_run()
             # The message itself counts as well: one to nobody has to let somebody connect.
-            if self._turn_is_over():
-                await trio.lowlevel.checkpoint()
+            self._turn += 1
+            if self._turn >= _TURN:
+                await self._let_others_run()
         finally:
             self._sending.release()
 
-    def _turn_is_over(self) -> bool:
-        self._turn += 1
-        if self._turn < _TURN:
-            return False
+    async def _let_others_run(self) -> None:
         self._turn = 0
-        return True
+        await trio.lowlevel.checkpoint()

@@ -54,6 +54,7 @@ class Conversations(Generic[State, StreamState]):
 
     async def hold(self, stream: AsyncStream[StreamState]) -> None:
         """Run the connect handler and the message handlers, until the stream has ended."""
+        stream._reader = trio.lowlevel.current_task()
         try:
             # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
             message = await stream._next() if self.on_connect is None else None

@@ -148,7 +148,10 @@ class Outbox:
             self.put_later(frame)
             return
         self._ticket += 1
-        if not self._send_now(frame):
+        sent = self._transport.send_now(frame)
+        self.bytes_sent += sent
+        if sent < len(frame):
+            self._begin(frame, sent)
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
@@ -166,16 +169,18 @@ class Outbox:
                 self._droppables = Droppables()
             self._droppables.add(self._ticket, policy)
 
-    def _send_now(self, frame: bytes) -> bool:
-        """Give a frame to the kernel; False if the writer has to send the rest."""
+    def _put_apart(self, frame: bytes) -> None:
+        """As ``put`` where nothing waits, for what is no message."""
         sent = self._transport.send_now(frame)
         self.bytes_sent += sent
-        if sent == len(frame):
-            return True
+        if sent < len(frame):
+            self._begin(frame, sent)
+
+    def _begin(self, frame: bytes, sent: int) -> None:
+        """Leave the rest of a frame to the writer."""
         self._begun = memoryview(frame)[sent:]
         self._queued_bytes = len(self._begun)
         self._call_writer()
-        return False
 
     async def wait_for_room(self, size: int) -> None:
         """Wait until a frame of so many bytes may be put, behind those who came first. Ends with the outbox."""
@@ -196,7 +201,7 @@ class Outbox:
     def put_control(self, frame: bytes) -> None:
         """Hand over a ping or a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
         if self._direct:
-            self._send_now(frame)
+            self._put_apart(frame)
         elif not self._ended:
             self._lane[frame[0]] = frame
             self._call_writer()
@@ -213,7 +218,7 @@ class Outbox:
         if drop_queue:
             self._drop_queue()
         if self._direct:
-            self._send_now(close)
+            self._put_apart(close)
         else:
             self._close = close
         self._call_writer()
@@ -240,7 +245,7 @@ class Outbox:
             self._call_writer()
         else:
             self._direct = True
-            self._send_now(head)
+            self._put_apart(head)
 
     # Writing, by the connection task...
 

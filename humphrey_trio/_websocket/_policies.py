@@ -34,10 +34,16 @@ class KeepLatest:
     even so, because others wait, is closed with 1013: it would never hear of this value.
 
     Attributes:
-        key: what the message is about; anything hashable.
+        key: what the message is about.
+
+    Raises:
+        TypeError: the key is not hashable.
     """
 
     key: Hashable
+
+    def __post_init__(self) -> None:
+        hash(self.key)
 
 
 #: What ``when_full`` takes.
@@ -54,3 +60,13 @@ class WhenLeft(enum.Enum):
 
     CANCEL = "cancel"
     FINISH = "finish"
+
+
+def check_full_policy(policy: FullPolicy) -> None:
+    """Refuse what is no policy.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(policy, (WhenFull, KeepLatest)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"when_full is a WhenFull or a KeepLatest(key), not {type(policy).__name__}")

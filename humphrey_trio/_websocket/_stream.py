@@ -345,13 +345,12 @@ class WebsocketStream:
         if self._closed is not None:
             return
         frame, outbox, deflate = frames.plain, self._outbox, self._deflate
-        compressed = None if deflate is None else frames.compressed_for(deflate)
-        if compressed is not None:
+        if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
             frame = compressed
         if not outbox.has_room(len(frame)) and not outbox.make_room(len(frame), policy):
             self._refuse(policy)
             return
-        if compressed is not None and deflate is not None:
+        if deflate is not None and frame is not frames.plain:
             deflate.reset()
         if policy is WhenFull.CLOSE:
             self._hand_over(outbox.put, frame)
