@@ -119,6 +119,42 @@ def test_broadcast() -> None:
         assert_going_away(second)
 
 
+def test_rooms() -> None:
+    """rooms.py tells each room, and no other, who comes, speaks and leaves."""
+    with (
+        example("rooms.py") as (program, (url,)),
+        open_client(f"{url}red") as ann,
+        open_client(f"{url}blue") as bob,
+    ):
+        for client in (ann, bob):
+            assert str(client.recv(timeout=10)).endswith(" has come")
+        with open_client(f"{url}red") as guest:
+            for client in (ann, guest):
+                assert str(client.recv(timeout=10)).endswith(" has come")
+            guest.send("hello")
+            for client in (ann, guest):
+                assert str(client.recv(timeout=10)).endswith(": hello")
+        assert str(ann.recv(timeout=10)).endswith(" has left")
+        bob.send("nobody here?")
+        assert str(bob.recv(timeout=10)).endswith(": nobody here?")
+        assert_ended_by_ctrl_c(program.interrupt())
+        assert_going_away(ann)
+
+
+def test_graceful() -> None:
+    """graceful.py answers what was asked, says 1012 and when to come back at the first Ctrl-C, and ends with 0."""
+    with example("graceful.py") as (program, (page, socket)), open_client(socket) as client:
+        assert get(page).text == "Hello world!"
+        client.send("text")
+        assert client.recv(timeout=10) == "text"
+        ending = program.interrupt()
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(timeout=10)
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1012, "retry-after=5")
+        assert (ending.status, ending.stderr) == (0, "")
+
+
 def test_tls(tmp_path: Path) -> None:
     """tls.py serves both apps over TLS, with the certificate of its command line."""
     authority = trustme.CA()
