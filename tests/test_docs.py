@@ -7,13 +7,16 @@ import dis
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
 import pytest
 import trio
+import trio.testing
 from helpers import PATIENCE, ROOT
 
 from humphrey_trio import App, AsyncWebsocketApp
@@ -96,6 +99,8 @@ def test_every_page_with_code_is_here() -> None:
         "README.md",
         "http.md",
         "linking.md",
+        "shutdown.md",
+        "slow-clients.md",
         "testing.md",
         "websocket.md",
     }
@@ -170,6 +175,100 @@ async def test_compression(runs: list[tuple[Any, ...]]) -> None:
                     await client.send(message)
                     assert (await client.receive()).data == message
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def run_documented(text: str, seconds: float = PATIENCE) -> AsyncIterator[tuple[dict[str, Any], App[Any]]]:
+    """Run the internally linked app of a program; with what the program defines, and the app's routes."""
+    namespace = block_with(text).run()
+    websocket_app: AsyncWebsocketApp = namespace["app"]
+    with trio.fail_after(seconds):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(websocket_app.with_address("127.0.0.1:0").run)
+            yield namespace, websocket_app._own_http_app()
+            nursery.cancel_scope.cancel()
+
+
+async def test_topics(runs: list[tuple[Any, ...]]) -> None:
+    """The program under "Topics" has rooms, and somebody in one may be quiet."""
+    async with (
+        run_documented('stream.subscribe(("room"') as (_, app),
+        websocket_client(app, "/?red") as ann,
+        websocket_client(app, "/?red") as bob,
+        websocket_client(app, "/?blue") as eve,
+    ):
+        await eve.send("blue")
+        assert (await eve.receive()).text == "blue"
+        await ann.send("red")
+        assert [(await client.receive()).text for client in (ann, bob)] == ["red", "red"]
+        await ann.send("/quiet")
+        await ann.send("to bob")
+        assert (await bob.receive()).text == "to bob"
+        await bob.send("nobody else")
+        assert (await bob.receive()).text == "nobody else"
+        await ann.close()
+        assert [message async for message in ann] == []
+
+
+async def test_what_belongs_to_a_client(
+    runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock
+) -> None:
+    """The program under "What belongs to a client" tells the time until the token expires."""
+    async with run_documented("TOKEN_SECONDS = ", inf) as (namespace, app), websocket_client(app) as client:
+        begun = trio.current_time()
+        assert (await client.receive()).text == "0"
+        while trio.current_time() < begun + namespace["TOKEN_SECONDS"] / 2:
+            await client.receive()
+        await client.send("a new token")
+        ticks = [message async for message in client]
+        assert client.close_code == 4001
+        assert len(ticks) == pytest.approx(namespace["TOKEN_SECONDS"], abs=3)
+
+
+@pytest.mark.parametrize(("code", "said"), [(1002, "we closed"), (1000, "")])
+async def test_why_it_closed(
+    runs: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], code: int, said: str
+) -> None:
+    """The program under "Why it closed" speaks of streams that the server has closed."""
+    async with run_documented("record.initiator ==") as (_, app), websocket_client(app) as client:
+        if code == 1002:
+            await client.send_raw(b"\xff\x80\x00\x00\x00\x00")
+            assert [message async for message in client] == []
+    assert capsys.readouterr().out.startswith(said)
+    assert bool(said) == (client.close_code == 1002)
+
+
+async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
+    """The program under "A client that does not read" sends its announcements to whoever has room."""
+    async with run_documented('KeepLatest("EUR")') as (namespace, app), websocket_client(app) as client:
+        await trio.testing.wait_all_tasks_blocked()
+        await namespace["announce"](namespace["app"].sender())
+        assert [(await client.receive()).text for _ in range(3)] == ["the market opens", "41.50", "tick"]
+
+
+async def test_handlers_that_finish(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
+    """The program under "A client that leaves while its handler runs" stores all that such a client has ordered."""
+    async with run_documented("when_left=WhenLeft.FINISH") as (namespace, app):
+        async with websocket_client(app) as client:
+            for number in range(20):
+                await client.send(str(number))
+        await trio.sleep(10)
+        assert sorted(namespace["app"].state, key=int) == [str(number) for number in range(20)]
+
+
+async def test_reported_statistics(
+    runs: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The program under "Statistics" tells how many clients there are."""
+    async with run_documented("statistics = app.statistics()") as (namespace, app), websocket_client(app):
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(namespace["report"])
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert capsys.readouterr().out == "1 connections, 0 bytes queued\n"
 
 
 async def test_a_route_of_ones_own() -> None:
