@@ -247,7 +247,7 @@ async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
 
 
 async def test_handlers_that_finish(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
-    """The program under "A client that leaves while its handler runs" stores all that such a client has ordered."""
+    """The program under "A client that leaves while its handler runs" stores all that it has ordered."""
     async with run_documented("when_left=WhenLeft.FINISH") as (namespace, app):
         async with websocket_client(app) as client:
             for number in range(20):
