@@ -59,7 +59,7 @@ class CloseRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would cost a microsecond for each connection
 class Ending:
     """What a stream notes down at the moment of its close."""
 
