@@ -159,7 +159,9 @@ class HttpServer:
                 return
             try:
                 await trio.lowlevel.wait_readable(listener.socket)
-                self._accept_burst(listener, connections)
+                # Somebody may come in the very moment of the end, which has taken them, and closed the listener.
+                if not self._draining:
+                    self._accept_burst(listener, connections)
             except BlockingIOError:
                 pass
             except trio.ClosedResourceError:
