@@ -29,7 +29,7 @@ from ._handler import async_websocket_handler
 from ._limits import StreamLimits
 from ._policies import WhenLeft
 from ._statistics import AppStatistics
-from ._stream import DRAINING, WebsocketStream
+from ._stream import WebsocketStream
 from ._tally import Tally
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def _turn_away(self, websocket: WebsocketStream) -> None:
         if self._ending:
-            websocket._close(self._drain.code, self._drain.reason, cause=DRAINING)
+            websocket._drain_after(0, self._drain)
         websocket._leave()
 
     # One stream...

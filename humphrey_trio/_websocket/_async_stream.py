@@ -17,7 +17,6 @@ from .._state import StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION
 from ._errors import ConnectionClosed, tells_the_end
 from ._policies import WhenFull, WhenLeft
-from ._stream import DRAINING
 from ._stream_tasks import StreamTasks
 
 if TYPE_CHECKING:
@@ -142,14 +141,11 @@ class AsyncStream(Generic[StreamState]):
         if self._websocket.closed:
             return
         self._draining = drain
-        if self._handlers_running and drain.patience:
-            self._websocket._end_after(drain.patience, drain.code, drain.reason, DRAINING)
-        else:
-            self._end_drained()
+        self._websocket._drain_after(drain.patience if self._handlers_running else 0, drain)
 
     def _end_drained(self) -> None:
         if self._draining is not None and not self._running:
-            self._websocket._close(self._draining.code, self._draining.reason, cause=DRAINING)
+            self._websocket._drain_after(0, self._draining)
 
     @property
     def _tasks_running(self) -> int:
