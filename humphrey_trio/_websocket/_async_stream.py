@@ -109,7 +109,9 @@ class AsyncStream(Generic[StreamState]):
     def _is_wanted(self) -> bool:
         """Whether its messages still go to the handler: those of a client that has left may have to."""
         record = self._websocket._closed
-        return record is None or (record.initiator == "client" and self._when_left is WhenLeft.FINISH)
+        if record is None:
+            return self._draining is None  # an app that ends lets handlers finish, and begins none
+        return record.initiator == "client" and self._when_left is WhenLeft.FINISH
 
     @property
     def _handlers_running(self) -> int:
