@@ -28,6 +28,10 @@ DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Await
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 
+# The cause in the record of a stream.
+_FAILED = "its handler failed"
+
+
 class Conversations(Generic[State, StreamState]):
     """The handlers of one app.
 
@@ -66,8 +70,7 @@ class Conversations(Generic[State, StreamState]):
         except BaseExceptionGroup as group:
             report_and_pass(group, stream._report)
         finally:
-            if self.on_message is not None:
-                stream._websocket._count_unread()
+            self._count_unread(stream)
 
     @trio.lowlevel.disable_ki_protection
     async def _converse(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
@@ -83,7 +86,8 @@ class Conversations(Generic[State, StreamState]):
                 await self._handle_in_turn(stream, message)
         except Exception as exc:
             stream._busy_since = 0
-            stream._fail(exc, "its handler failed")
+            stream._fail(exc, _FAILED)
+            self._count_unread(stream)
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
                 pass
@@ -94,7 +98,11 @@ class Conversations(Generic[State, StreamState]):
             if handler is not None:
                 if stream._is_wanted:
                     stream._busy_since = self.sweeps
-                    await handler(stream, message, self._state)
+                    try:
+                        await handler(stream, message, self._state)
+                    except Exception as exc:
+                        # The next message is wanted none the less, if its client has left and handlers finish.
+                        stream._fail(exc, _FAILED)
                     stream._busy_since = 0
                 else:
                     stream._websocket._tally.count_unhandled(1)
@@ -129,7 +137,7 @@ class Conversations(Generic[State, StreamState]):
         try:
             await self._handle(stream, handler, message)
         except Exception as exc:
-            stream._fail(exc, "its handler failed")
+            stream._fail(exc, _FAILED)
         except BaseExceptionGroup as group:
             report_and_pass(group, stream._report)
         finally:
@@ -147,6 +155,11 @@ class Conversations(Generic[State, StreamState]):
         await handler(stream, message, self._state)
 
     # The end...
+
+    def _count_unread(self, stream: AsyncStream[StreamState]) -> None:
+        """What was read ahead goes to no handler any more."""
+        if self.on_message is not None:
+            stream._websocket._count_unread()
 
     @trio.lowlevel.disable_ki_protection
     async def part(self, stream: AsyncStream[StreamState]) -> None:
