@@ -111,19 +111,22 @@ class Conversations(Generic[State, StreamState]):
     @trio.lowlevel.enable_ki_protection
     async def _handle_together(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
         handler = self.on_message
-        slots = trio.Semaphore(self._concurrency)
+        slot_freed = trio.lowlevel.ParkingLot()
         async with trio.open_nursery() as nursery:
             while message is not None:
-                if handler is not None:
-                    stream._busy_since = self.sweeps  # as long as it waits for a slot
-                    await slots.acquire()
+                if handler is None:
+                    pass
+                elif not stream._is_wanted:
+                    stream._websocket._tally.count_unhandled(1)
+                elif stream._running < self._concurrency:
+                    stream._running += 1
+                    nursery.start_soon(self._handle_apart, stream, handler, message, slot_freed)
+                else:
+                    # It waits in front of those that are read ahead, and is counted with them.
+                    stream._websocket._put_back(message)
+                    stream._busy_since = self.sweeps
+                    await slot_freed.park()
                     stream._busy_since = 0
-                    if stream._is_wanted:
-                        stream._running += 1
-                        nursery.start_soon(self._handle_apart, stream, handler, message, slots)
-                    else:
-                        slots.release()
-                        stream._websocket._tally.count_unhandled(1)
                 message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -132,18 +135,21 @@ class Conversations(Generic[State, StreamState]):
         stream: AsyncStream[StreamState],
         handler: MessageHandler[StreamState, State],
         message: Message,
-        slots: trio.Semaphore,
+        slot_freed: trio.lowlevel.ParkingLot,
     ) -> None:
+        task = trio.lowlevel.current_task()
         try:
-            await self._handle(stream, handler, message)
+            with trio.CancelScope() as stream._apart[task]:
+                await self._handle(stream, handler, message)
         except Exception as exc:
             stream._fail(exc, _FAILED)
         except BaseExceptionGroup as group:
             report_and_pass(group, stream._report)
         finally:
+            del stream._apart[task]
             stream._running -= 1
             stream._end_drained()
-            slots.release()
+            slot_freed.unpark()
 
     @trio.lowlevel.disable_ki_protection
     async def _handle(
@@ -152,7 +158,10 @@ class Conversations(Generic[State, StreamState]):
         handler: MessageHandler[StreamState, State],
         message: Message,
     ) -> None:
-        await handler(stream, message, self._state)
+        if stream._is_wanted:
+            await handler(stream, message, self._state)
+        else:  # its client has left since
+            stream._websocket._tally.count_unhandled(1)
 
     # The end...
 

@@ -457,14 +457,22 @@ class WebsocketStream:
         ahead = self._ahead
         if ahead is None:
             ahead = self._ahead = deque()
-        while (message := await self._next()) is not None:
-            ahead.append(message)
-            self._tell_news()
+        while True:
             if self._is_deaf:
                 self._tally.count_pause()
             while self._is_deaf and self._closed is None:
                 await self._wait_news()
+            if (message := await self._next()) is None:
+                break
+            ahead.append(message)
+            self._tell_news()
         self._tell_news()
+
+    def _put_back(self, message: Message) -> None:
+        """A message that was received has to wait, in front of those that are read ahead."""
+        if self._ahead is None:
+            self._ahead = deque()
+        self._ahead.appendleft(message)
 
     async def _next_ahead(self) -> Message | None:
         ahead = self._ahead
