@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import trio
@@ -368,7 +369,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             return None
         stream = AsyncStream(self._audience, websocket, state, nursery, self._when_left)
         self._audience.streams[stream.id] = websocket
-        websocket._on_gone = stream._client_left
+        websocket._on_gone = partial(self._conversations.gone, stream)
         return stream
 
     # All streams...

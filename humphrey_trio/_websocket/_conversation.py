@@ -165,6 +165,12 @@ class Conversations(Generic[State, StreamState]):
 
     # The end...
 
+    def gone(self, stream: AsyncStream[StreamState]) -> None:
+        """The client has left: cancel what was for it, and count at once what no handler will get."""
+        if not stream._is_wanted:
+            self._count_unread(stream)
+        stream._client_left()
+
     def _count_unread(self, stream: AsyncStream[StreamState]) -> None:
         """What was read ahead goes to no handler any more."""
         if self.on_message is not None:
