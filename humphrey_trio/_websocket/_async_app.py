@@ -291,16 +291,21 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         with suppress(trio.ClosedResourceError):  # the end of taking
             while True:
                 await self._wait_for_slot()
-                try:
-                    websocket = self._incoming.receive_nowait()
-                except trio.WouldBlock:
-                    websocket = await self._incoming.receive()
-                if self._ending:
-                    self._turn_away(websocket)
-                elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
-                    # Before its task runs: the next look at the slots has to see it.
-                    self._streams[stream] = None
-                    nursery.start_soon(self._serve, stream)
+                self._take(await self._next_incoming(), nursery)
+
+    async def _next_incoming(self) -> WebsocketStream:
+        try:
+            return self._incoming.receive_nowait()
+        except trio.WouldBlock:
+            return await self._incoming.receive()
+
+    def _take(self, websocket: WebsocketStream, nursery: trio.Nursery) -> None:
+        if self._ending:
+            self._turn_away(websocket)
+        elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
+            # Before its task runs: the next look at the slots has to see it.
+            self._streams[stream] = None
+            nursery.start_soon(self._serve, stream)
 
     async def _wait_for_slot(self) -> None:
         while self._max_connections is not None and len(self._streams) >= self._max_connections:
@@ -380,20 +385,23 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Then the disconnect handlers have to hurry.
         """
-        pings = 0
-        conversations = self._conversations
         try:
             while True:
                 await trio.sleep(SWEEP_INTERVAL)
-                conversations.sweeps += 1
-                now = trio.current_time()
-                for stream in tuple(self._streams):
-                    if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
-                        pings += 1
-                        if pings % _PING_TURN == 0:
-                            await trio.lowlevel.checkpoint()
-                    if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
-                        stream._get_help()
-                        stream._look_for_client()
+                await self._look_after_all()
         finally:
-            conversations.hurry(self._timeouts.disconnect)
+            self._conversations.hurry(self._timeouts.disconnect)
+
+    async def _look_after_all(self) -> None:
+        conversations = self._conversations
+        conversations.sweeps += 1
+        now = trio.current_time()
+        pings = 0
+        for stream in tuple(self._streams):
+            if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
+                pings += 1
+                if pings % _PING_TURN == 0:
+                    await trio.lowlevel.checkpoint()
+            if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
+                stream._get_help()
+                stream._look_for_client()

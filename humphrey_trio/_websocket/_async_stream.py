@@ -171,6 +171,7 @@ class AsyncStream(Generic[StreamState]):
     async def _end_tasks(self) -> None:
         if self._tasks is not None:
             await self._tasks.end()
+            self._tasks = None  # they refer to this
 
     # What a handler does with it...
 

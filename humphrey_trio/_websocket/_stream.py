@@ -554,7 +554,8 @@ class WebsocketStream:
         self._tell_news()
         self._outbox.wake()
         if self._on_gone is not None:
-            self._on_gone()
+            on_gone, self._on_gone = self._on_gone, None  # it may refer to whoever refers to this
+            on_gone()
 
     # ------------------------------------------------------------------- for the one who passes it on
 
