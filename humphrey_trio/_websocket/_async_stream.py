@@ -149,7 +149,7 @@ class AsyncStream(Generic[StreamState]):
             return
         self._draining = drain
         if self._handlers_running and drain.patience:
-            self._websocket._end_after(drain.patience, drain.code, drain.reason, DRAINING)
+            self._websocket._drain_after(drain.patience, drain)
         else:
             self._end_drained()
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._http._address import Address
+    from .._http._drain import Drain
     from .._http._limits import Timeouts
     from .._http._request import Request
     from .._server._connection import Takeover
@@ -95,6 +96,7 @@ class WebsocketStream:
         "_decoder",
         "_deflate",
         "_drain",
+        "_drain_by",
         "_end_by",
         "_end_with",
         "_has_own_reader",
@@ -163,8 +165,8 @@ class WebsocketStream:
         self._pinged_at: float | None = None
         self.latency: float | None = None
         # Moments on trio's clock; the server's sweep looks at the earliest.
-        self._take_by = self._write_by = self._close_by = self._end_by = inf
-        self._end_with = (POLICY_VIOLATION, "", "")  # code, reason and cause, when ``_end_by`` has come
+        self._take_by = self._write_by = self._close_by = self._end_by = self._drain_by = inf
+        self._end_with = (POLICY_VIOLATION, "")  # code and reason, when ``_end_by`` has come
         self._leash = takeover.leash
         self._leash.expire = self._expire
         # How the server ends gracefully, unless an application ends by itself and looks after its streams.
@@ -326,12 +328,10 @@ class WebsocketStream:
         if not seconds > 0:
             raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
         encode_close(code, reason)
-        self._end_after(seconds, code, reason, "its deadline has passed")
-
-    def _end_after(self, seconds: float, code: int, reason: str, cause: str) -> None:
-        self._end_by = trio.current_time() + seconds
-        self._end_with = (code, reason, cause)
-        self._set_deadline()
+        if self._closed is None:
+            self._end_by = trio.current_time() + seconds
+            self._end_with = (code, reason)
+            self._set_deadline()
 
     def _hand_over(self, put: Callable[[bytes], None], frame: bytes) -> None:
         """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
@@ -707,7 +707,7 @@ class WebsocketStream:
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by)
+        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by, self._drain_by)
 
     def _expire(self) -> None:
         """A moment has passed: nobody took the stream, its time is over, or the peer is too slow."""
@@ -718,8 +718,10 @@ class WebsocketStream:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
         if self._end_by <= now:
             self._end_by = inf
-            code, reason, cause = self._end_with
-            self._close(code, reason, cause=cause)
+            self._close(*self._end_with, cause="its deadline has passed")
+        if self._drain_by <= now:
+            self._drain_by = inf
+            self._end_drained()
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
             self._tally.count_slow_close()
@@ -729,9 +731,16 @@ class WebsocketStream:
         """The server ends: be closed at some moment of the spread, unless an application sees to that."""
         if self._own_shutdown is not None and self._own_shutdown.is_set():
             return
-        drain = self._drain
-        if drain.spread:
+        if self._drain.spread:
             # Not all at once; and a sweep looks at this, as at the other moments.
-            self._end_after(random.uniform(0, drain.spread), drain.code, drain.reason, DRAINING)
+            self._drain_after(random.uniform(0, self._drain.spread), self._drain)
         else:
-            self._close(drain.code, drain.reason, cause=DRAINING)
+            self._end_drained()
+
+    def _drain_after(self, seconds: float, drain: Drain) -> None:
+        """Be closed in so many seconds, whatever deadline an application sets."""
+        self._drain, self._drain_by = drain, trio.current_time() + seconds
+        self._set_deadline()
+
+    def _end_drained(self) -> None:
+        self._close(self._drain.code, self._drain.reason, cause=DRAINING)
