@@ -401,7 +401,7 @@ class WebsocketStream:
     async def _next(self) -> Message | None:
         """Read the next message in the calling task; None when the peer will send none that counts."""
         decoder = self._decoder
-        if self._outbox.corked:
+        if self._outbox.corked and not self._over:
             await self._wait_opened()
         while not self._over:
             if self._pace.spent(0):
@@ -572,13 +572,14 @@ class WebsocketStream:
 
     def _open(self, head: bytes) -> bool:
         """Send the handshake's answer; False if the stream was closed before."""
-        if self._closed is not None:
+        opened = self._closed is None
+        if opened:
+            self._hand_over(self._outbox.uncork, head)
+        else:
             self._end_reading()
-            return False
-        self._hand_over(self._outbox.uncork, head)
         if self._opened is not None:
             self._opened.set()
-        return True
+        return opened
 
     def _expect_taker(self, seconds: float) -> None:
         if not self._taken:
