@@ -372,9 +372,9 @@ class WebsocketStream:
 
         Raises:
             ConnectionClosed: the stream is closed, and every message before that was received.
-            trio.BusyResourceError: another task receives already.
+            trio.BusyResourceError: another task receives already, or an application, for its handlers.
         """
-        if self._reading:
+        if self._reading or (self._attended and not self._has_own_reader):
             if self._closed is not None:
                 raise self._closed_now()
             raise trio.BusyResourceError("another task receives from this stream already")
