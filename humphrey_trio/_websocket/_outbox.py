@@ -109,6 +109,10 @@ class Outbox:
         """Bytes of frames that the kernel has taken."""
         return max(self._taken_bytes, 0)
 
+    def count_sent(self, size: int) -> None:
+        """So many bytes of ``last_words`` were taken."""
+        self._taken_bytes += size
+
     def limit(self, limits: StreamLimits) -> None:
         """Other bounds from here on."""
         self._limits = limits
