@@ -96,7 +96,12 @@ class AsyncStream(Generic[StreamState]):
         if self._draining is not None:
             self._end_drained()
         ahead = self._websocket._ahead
-        return ahead.popleft() if ahead else await self._websocket._next()
+        if ahead:
+            return ahead.popleft()
+        message = await self._websocket._next()
+        if message is None and self._is_wanted:
+            message = self._websocket._next_left()
+        return message
 
     def _get_help(self) -> None:
         if self._helper is None:

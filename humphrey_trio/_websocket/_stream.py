@@ -417,6 +417,14 @@ class WebsocketStream:
                 self._control(event)
         return None
 
+    def _next_left(self) -> Message | None:
+        """The next message that had come when writing to the peer failed, as long as no other end is in front."""
+        while (event := self._decoder.next()) is not None:
+            if isinstance(event, Message):
+                self._messages_received += 1
+                return event
+        return None
+
     async def _fill(self) -> None:
         try:
             data = await self._transport.receive_some()
