@@ -79,7 +79,7 @@ class ScriptedTransport(Transport):
     async def receive_some(self) -> bytes:
         raise AssertionError
 
-    async def send_last(self, data: bytes) -> None:
+    async def send_last(self, data: bytes) -> int:
         raise AssertionError
 
     # What an outbox never calls:

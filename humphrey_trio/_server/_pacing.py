@@ -35,6 +35,13 @@ class Leash:
         self.at = inf
         self.draining = draining
 
+    def let_go(self) -> None:
+        """Forget the connection, which has ended and refers to this, so that its memory is free at once."""
+        self.expire = self.drain = _do_nothing
+
+
+def _do_nothing() -> None: ...
+
 
 class Pace:
     """Counts what was done since the last full checkpoint, over all connections of a server."""

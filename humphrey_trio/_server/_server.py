@@ -121,6 +121,7 @@ class HttpServer:
             logger.exception("connection from %s failed", transport.peer)
         finally:
             self._leashes.discard(leash)
+            leash.let_go()
             self._tell_emptied()
             await transport.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
@@ -292,16 +293,21 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         with suppress(trio.ClosedResourceError):  # the end of taking
             while True:
                 await self._wait_for_slot()
-                try:
-                    websocket = self._incoming.receive_nowait()
-                except trio.WouldBlock:
-                    websocket = await self._incoming.receive()
-                if self._ending:
-                    self._turn_away(websocket)
-                elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
-                    # Before its task runs: the next look at the slots has to see it.
-                    self._streams[stream] = None
-                    nursery.start_soon(self._serve, stream)
+                self._take(await self._next_incoming(), nursery)
+
+    async def _next_incoming(self) -> WebsocketStream:
+        try:
+            return self._incoming.receive_nowait()
+        except trio.WouldBlock:
+            return await self._incoming.receive()
+
+    def _take(self, websocket: WebsocketStream, nursery: trio.Nursery) -> None:
+        if self._ending:
+            self._turn_away(websocket)
+        elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
+            # Before its task runs: the next look at the slots has to see it.
+            self._streams[stream] = None
+            nursery.start_soon(self._serve, stream)
 
     async def _wait_for_slot(self) -> None:
         while self._max_connections is not None and len(self._streams) >= self._max_connections:
@@ -372,7 +378,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             return None
         stream = AsyncStream(self._audience, websocket, state, nursery, self._when_left)
         self._audience.streams[stream.id] = websocket
-        websocket._on_gone = stream._client_left
+        websocket._on_gone = partial(self._conversations.gone, stream)
         return stream
 
     # All streams...
@@ -383,20 +389,23 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Then the disconnect handlers have to hurry.
         """
-        pings = 0
-        conversations = self._conversations
         try:
             while True:
                 await trio.sleep(SWEEP_INTERVAL)
-                conversations.sweeps += 1
-                now = trio.current_time()
-                for stream in tuple(self._streams):
-                    if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
-                        pings += 1
-                        if pings % _PING_TURN == 0:
-                            await trio.lowlevel.checkpoint()
-                    if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
-                        stream._get_help()
-                        stream._look_for_client()
+                await self._look_after_all()
         finally:
-            conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))
+            self._conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))
+
+    async def _look_after_all(self) -> None:
+        conversations = self._conversations
+        conversations.sweeps += 1
+        now = trio.current_time()
+        pings = 0
+        for stream in tuple(self._streams):
+            if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
+                pings += 1
+                if pings % _PING_TURN == 0:
+                    await trio.lowlevel.checkpoint()
+            if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
+                stream._get_help()
+                stream._look_for_client()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVarTuple
 import trio
 
 from .._state import StreamState
-from ._codec import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION
+from ._codec import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, encode_close
 from ._errors import ConnectionClosed, tells_the_end
 from ._policies import WhenFull, WhenLeft
 from ._stream_tasks import StreamTasks
@@ -43,9 +43,10 @@ class AsyncStream(Generic[StreamState]):
     """
 
     __slots__ = (
+        "_apart",
         "_audience",
         "_busy_since",
-        "_closing",
+        "_closer",
         "_draining",
         "_helper",
         "_nursery",
@@ -74,9 +75,10 @@ class AsyncStream(Generic[StreamState]):
         self._when_left = when_left
         self._reader: trio.lowlevel.Task | None = None  # in which the handlers run, or tasks of theirs
         self._scope: trio.CancelScope | None = None  # around the handlers
-        self._closing = False  # by a handler of its own, which then may finish
+        self._closer: trio.lowlevel.Task | None = None  # of the handler that closed it, which then may finish
         self._busy_since = 0  # the sweep in whose time the reader task left off reading; 0 while it reads
         self._running = 0  # handlers that have tasks of their own
+        self._apart: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # those tasks, and what cancels them
         self._draining: Drain | None = None  # how it is closed as soon as its handlers have ended
         self._helper: _Helper | None = None
         self._tasks: StreamTasks | None = None
@@ -93,7 +95,12 @@ class AsyncStream(Generic[StreamState]):
         if self._draining is not None:
             self._end_drained()
         ahead = self._websocket._ahead
-        return ahead.popleft() if ahead else await self._websocket._next()
+        if ahead:
+            return ahead.popleft()
+        message = await self._websocket._next()
+        if message is None and self._is_wanted:
+            message = self._websocket._next_left()
+        return message
 
     def _get_help(self) -> None:
         if self._helper is None:
@@ -120,9 +127,13 @@ class AsyncStream(Generic[StreamState]):
     def _client_left(self) -> None:
         if self._tasks is not None:
             self._tasks.cancel()
-        if self._closing or self._when_left is WhenLeft.FINISH:
+        if self._when_left is WhenLeft.FINISH:
             return
-        if self._handlers_running and self._scope is not None:
+        for task, scope in self._apart.items():
+            if task is not self._closer:
+                scope.cancel()
+        # With tasks of their own there, the reader waits for those, and then comes to the end by itself.
+        if self._busy_since and not self._running and self._closer is not self._reader and self._scope is not None:
             self._scope.cancel()
 
     def _report(self, exception: Exception) -> None:
@@ -163,6 +174,7 @@ class AsyncStream(Generic[StreamState]):
     async def _end_tasks(self) -> None:
         if self._tasks is not None:
             await self._tasks.end()
+            self._tasks = None  # they refer to this
 
     # What a handler does with it...
 
@@ -289,12 +301,12 @@ class AsyncStream(Generic[StreamState]):
         """Close the stream after so many seconds; see ``WebsocketStream.set_deadline``."""
         self._websocket.set_deadline(seconds, code, reason)
 
-    def _is_handling(self, task: trio.lowlevel.Task | None) -> bool:
-        """Whether a task is a handler of this stream, or a child of one."""
-        while task is not None and task is not self._reader:
+    def _handler_around(self, task: trio.lowlevel.Task | None) -> trio.lowlevel.Task | None:
+        """The task of the handler of this stream that a task is, or is a child of; None if it is neither."""
+        while task is not None and task is not self._reader and task not in self._apart:
             nursery = task.parent_nursery
             task = None if nursery is None else nursery.parent_task
-        return task is not None
+        return task
 
     def _check_open(self) -> None:
         if self._websocket.closed:
@@ -304,10 +316,14 @@ class AsyncStream(Generic[StreamState]):
         """Send a Ping; see ``WebsocketStream.ping``."""
         await self._websocket.ping(payload)
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
-        self._closing = self._closing or self._is_handling(trio.lowlevel.current_task())
-        await self._websocket.close(code, reason)
+        encode_close(code, reason)
+        await trio.lowlevel.checkpoint()
+        if not self.closed:
+            self._closer = self._handler_around(trio.lowlevel.current_task())
+        self._websocket._close(code, reason)
 
     def __repr__(self) -> str:
         return f"<AsyncStream of {self._websocket!r}>"

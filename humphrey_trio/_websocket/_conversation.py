@@ -28,6 +28,10 @@ DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Await
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 
+# The cause in the record of a stream.
+_FAILED = "its handler failed"
+
+
 class Conversations(Generic[State, StreamState]):
     """The handlers of one app.
 
@@ -66,8 +70,7 @@ class Conversations(Generic[State, StreamState]):
         except BaseExceptionGroup as group:
             report_and_pass(group, stream._report)
         finally:
-            if self.on_message is not None:
-                stream._websocket._count_unread()
+            self._count_unread(stream)
 
     @trio.lowlevel.disable_ki_protection
     async def _converse(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
@@ -83,7 +86,8 @@ class Conversations(Generic[State, StreamState]):
                 await self._handle_in_turn(stream, message)
         except Exception as exc:
             stream._busy_since = 0
-            stream._fail(exc, "its handler failed")
+            stream._fail(exc, _FAILED)
+            self._count_unread(stream)
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
                 pass
@@ -94,7 +98,11 @@ class Conversations(Generic[State, StreamState]):
             if handler is not None:
                 if stream._is_wanted:
                     stream._busy_since = self.sweeps
-                    await handler(stream, message, self._state)
+                    try:
+                        await handler(stream, message, self._state)
+                    except Exception as exc:
+                        # The next message is wanted none the less, if its client has left and handlers finish.
+                        stream._fail(exc, _FAILED)
                     stream._busy_since = 0
                 else:
                     stream._websocket._tally.count_unhandled(1)
@@ -103,19 +111,22 @@ class Conversations(Generic[State, StreamState]):
     @trio.lowlevel.enable_ki_protection
     async def _handle_together(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
         handler = self.on_message
-        slots = trio.Semaphore(self._concurrency)
+        slot_freed = trio.lowlevel.ParkingLot()
         async with trio.open_nursery() as nursery:
             while message is not None:
-                if handler is not None:
-                    stream._busy_since = self.sweeps  # as long as it waits for a slot
-                    await slots.acquire()
+                if handler is None:
+                    pass
+                elif not stream._is_wanted:
+                    stream._websocket._tally.count_unhandled(1)
+                elif stream._running < self._concurrency:
+                    stream._running += 1
+                    nursery.start_soon(self._handle_apart, stream, handler, message, slot_freed)
+                else:
+                    # It waits in front of those that are read ahead, and is counted with them.
+                    stream._websocket._put_back(message)
+                    stream._busy_since = self.sweeps
+                    await slot_freed.park()
                     stream._busy_since = 0
-                    if stream._is_wanted:
-                        stream._running += 1
-                        nursery.start_soon(self._handle_apart, stream, handler, message, slots)
-                    else:
-                        slots.release()
-                        stream._websocket._tally.count_unhandled(1)
                 message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -124,18 +135,21 @@ class Conversations(Generic[State, StreamState]):
         stream: AsyncStream[StreamState],
         handler: MessageHandler[StreamState, State],
         message: Message,
-        slots: trio.Semaphore,
+        slot_freed: trio.lowlevel.ParkingLot,
     ) -> None:
+        task = trio.lowlevel.current_task()
         try:
-            await self._handle(stream, handler, message)
+            with trio.CancelScope() as stream._apart[task]:
+                await self._handle(stream, handler, message)
         except Exception as exc:
-            stream._fail(exc, "its handler failed")
+            stream._fail(exc, _FAILED)
         except BaseExceptionGroup as group:
             report_and_pass(group, stream._report)
         finally:
+            del stream._apart[task]
             stream._running -= 1
             stream._end_drained()
-            slots.release()
+            slot_freed.unpark()
 
     @trio.lowlevel.disable_ki_protection
     async def _handle(
@@ -144,9 +158,23 @@ class Conversations(Generic[State, StreamState]):
         handler: MessageHandler[StreamState, State],
         message: Message,
     ) -> None:
-        await handler(stream, message, self._state)
+        if stream._is_wanted:
+            await handler(stream, message, self._state)
+        else:  # its client has left since
+            stream._websocket._tally.count_unhandled(1)
 
     # The end...
+
+    def gone(self, stream: AsyncStream[StreamState]) -> None:
+        """The client has left: cancel what was for it, and count at once what no handler will get."""
+        if not stream._is_wanted:
+            self._count_unread(stream)
+        stream._client_left()
+
+    def _count_unread(self, stream: AsyncStream[StreamState]) -> None:
+        """What was read ahead goes to no handler any more."""
+        if self.on_message is not None:
+            stream._websocket._count_unread()
 
     @trio.lowlevel.disable_ki_protection
     async def part(self, stream: AsyncStream[StreamState]) -> None:

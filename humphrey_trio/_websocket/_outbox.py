@@ -27,9 +27,6 @@ class Outbox:
     It begins corked: frames gather until the handshake's answer is put before them. Frames that cannot go out
     at once queue in order. A pong and a ping pass the queue, between two frames, and only the latest of each
     waits. A Close is the last frame; nothing can be put behind it.
-
-    Attributes:
-        bytes_sent: what the kernel has taken, without the handshake's answer.
     """
 
     __slots__ = (
@@ -46,12 +43,12 @@ class Outbox:
         "_progress",
         "_queue",
         "_queued_bytes",
+        "_taken_bytes",
         "_tally",
         "_ticket",
         "_transport",
         "_turn",
         "_writer",
-        "bytes_sent",
     )
 
     def __init__(self, transport: Transport, limits: StreamLimits, tally: Tally) -> None:
@@ -68,7 +65,7 @@ class Outbox:
         self._begun_messages = 0
         self._droppables: Droppables | None = None  # made for the first
         self._dropped = 0  # messages that have waited in vain
-        self.bytes_sent = 0
+        self._taken_bytes = 0  # by the kernel, of frames; below zero until it has taken the handshake's answer
         self._lane: dict[int, bytes] = {}  # the latest control frame of each kind
         self._close: bytes | None = None
         self._writer: trio.lowlevel.Task | None = None  # while it waits for work
@@ -106,6 +103,15 @@ class Outbox:
     def messages_put(self) -> int:
         """Messages that were handed over, without those that were dropped since."""
         return self._ticket - self._dropped
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames that the kernel has taken."""
+        return max(self._taken_bytes, 0)
+
+    def count_sent(self, size: int) -> None:
+        """So many bytes of ``last_words`` were taken."""
+        self._taken_bytes += size
 
     def limit(self, limits: StreamLimits) -> None:
         """Other bounds from here on."""
@@ -149,7 +155,7 @@ class Outbox:
             return
         self._ticket += 1
         sent = self._transport.send_now(frame)
-        self.bytes_sent += sent
+        self._taken_bytes += sent
         if sent < len(frame):
             self._begin(frame, sent)
             self._begun_messages = 1
@@ -172,7 +178,7 @@ class Outbox:
     def _put_apart(self, frame: bytes) -> None:
         """As ``put`` where nothing waits, for what is no message."""
         sent = self._transport.send_now(frame)
-        self.bytes_sent += sent
+        self._taken_bytes += sent
         if sent < len(frame):
             self._begin(frame, sent)
 
@@ -238,7 +244,7 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        self.bytes_sent -= len(head)  # it is none of the frames
+        self._taken_bytes -= len(head)
         if self._ended or self._has_frames():
             self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
             self._queued_bytes += len(head)
@@ -278,7 +284,7 @@ class Outbox:
             if self._begun is rest:  # nobody abandoned it meanwhile
                 self._begun = rest[sent:] if sent < len(rest) else None
                 self._queued_bytes -= sent
-                self.bytes_sent += sent
+                self._taken_bytes += sent
             if self._begun is None:
                 self._begun_messages = 0
             self._tell_progress()

@@ -55,7 +55,8 @@ class WhenLeft(enum.Enum):
 
     Attributes:
         CANCEL: they are cancelled, and messages that were read but not handled yet are dropped.
-        FINISH: they finish, and the messages that the client sent before it left are handled, too.
+        FINISH: they finish, and the messages that the client sent before it left are handled, too; of a
+            connection that broke, those that had been read by then.
     """
 
     CANCEL = "cancel"

@@ -325,9 +325,10 @@ class WebsocketStream:
         if not seconds > 0:
             raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
         encode_close(code, reason)
-        self._end_by = trio.current_time() + seconds
-        self._end_with = (code, reason)
-        self._set_deadline()
+        if self._closed is None:
+            self._end_by = trio.current_time() + seconds
+            self._end_with = (code, reason)
+            self._set_deadline()
 
     def _hand_over(self, put: Callable[[bytes], None], frame: bytes) -> None:
         """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
@@ -368,9 +369,9 @@ class WebsocketStream:
 
         Raises:
             ConnectionClosed: the stream is closed, and every message before that was received.
-            trio.BusyResourceError: another task receives already.
+            trio.BusyResourceError: another task receives already, or an application, for its handlers.
         """
-        if self._reading:
+        if self._reading or (self._attended and not self._has_own_reader):
             if self._closed is not None:
                 raise self._closed_now()
             raise trio.BusyResourceError("another task receives from this stream already")
@@ -397,7 +398,7 @@ class WebsocketStream:
     async def _next(self) -> Message | None:
         """Read the next message in the calling task; None when the peer will send none that counts."""
         decoder = self._decoder
-        if self._outbox.corked:
+        if self._outbox.corked and not self._over:
             await self._wait_opened()
         while not self._over:
             if self._pace.spent(0):
@@ -411,6 +412,14 @@ class WebsocketStream:
                     return event
             else:
                 self._control(event)
+        return None
+
+    def _next_left(self) -> Message | None:
+        """The next message that had come when writing to the peer failed, as long as no other end is in front."""
+        while (event := self._decoder.next()) is not None:
+            if isinstance(event, Message):
+                self._messages_received += 1
+                return event
         return None
 
     async def _fill(self) -> None:
@@ -453,14 +462,22 @@ class WebsocketStream:
         ahead = self._ahead
         if ahead is None:
             ahead = self._ahead = deque()
-        while (message := await self._next()) is not None:
-            ahead.append(message)
-            self._tell_news()
+        while True:
             if self._is_deaf:
                 self._tally.count_pause()
             while self._is_deaf and self._closed is None:
                 await self._wait_news()
+            if (message := await self._next()) is None:
+                break
+            ahead.append(message)
+            self._tell_news()
         self._tell_news()
+
+    def _put_back(self, message: Message) -> None:
+        """A message that was received has to wait, in front of those that are read ahead."""
+        if self._ahead is None:
+            self._ahead = deque()
+        self._ahead.appendleft(message)
 
     async def _next_ahead(self) -> Message | None:
         ahead = self._ahead
@@ -542,7 +559,8 @@ class WebsocketStream:
         self._tell_news()
         self._outbox.wake()
         if self._on_gone is not None:
-            self._on_gone()
+            on_gone, self._on_gone = self._on_gone, None  # it may refer to whoever refers to this
+            on_gone()
 
     # ------------------------------------------------------------------- for the one who passes it on
 
@@ -559,13 +577,14 @@ class WebsocketStream:
 
     def _open(self, head: bytes) -> bool:
         """Send the handshake's answer; False if the stream was closed before."""
-        if self._closed is not None:
+        opened = self._closed is None
+        if opened:
+            self._hand_over(self._outbox.uncork, head)
+        else:
             self._end_reading()
-            return False
-        self._hand_over(self._outbox.uncork, head)
         if self._opened is not None:
             self._opened.set()
-        return True
+        return opened
 
     def _expect_taker(self, seconds: float) -> None:
         if not self._taken:
@@ -687,7 +706,7 @@ class WebsocketStream:
         words = self._outbox.last_words(encode_close(GOING_AWAY))
         if words:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._transport.send_last(words)
+                self._outbox.count_sent(await self._transport.send_last(words))
 
     def _expect_end(self) -> None:
         self._close_by = trio.current_time() + self._timeouts.close
@@ -705,11 +724,10 @@ class WebsocketStream:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
         if self._end_by <= now:
             self._end_by = inf
-            code, reason = self._end_with
-            self._close(code, reason, cause="its deadline has passed")
+            self._close(*self._end_with, cause="its deadline has passed")
         if self._drain_by <= now:
-            self._drain_after(0, self._drain)
             self._drain_by = inf
+            self._drain_after(0, self._drain)
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
             self._tally.count_slow_close()
