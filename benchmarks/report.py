@@ -87,11 +87,11 @@ def _notes(run: Run, scenario: str, server: str) -> str:
     return "; ".join(notes + troubles(run, scenario, server))
 
 
-def troubles(run: Run, scenario: str, server: str) -> list[str]:
+def troubles(run: Run, scenario: str, server: str, tolerated: float = DISTURBED) -> list[str]:
     """What speaks against these figures."""
     notes = []
     disturbed = run.figure(scenario, server, "disturbed")
-    if disturbed and disturbed.high > DISTURBED:
+    if disturbed and disturbed.high > tolerated:
         notes.append(f"others took up to {disturbed.high:.0%} of a core")
     errors = run.errors(scenario, server)
     if errors:

@@ -76,7 +76,7 @@ def measured(attacker: str, seconds: float, options: argparse.Namespace) -> Resu
         job = AttackJob(WORK, port, pids, seconds, options.warmup, attacker, 1 / options.rate)
         return measure.run_load(job, "benchmarks.attackers.load")
 
-    return measure.measure(SERVER, run)
+    return measure.measure(SERVER, run, report.TOLERATED)
 
 
 if __name__ == "__main__":
