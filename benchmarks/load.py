@@ -16,14 +16,16 @@ import select
 import signal
 import socket
 import statistics
+import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from benchmarks import wire
-from benchmarks.measure import Job, Result, Window, cpu_seconds, resident_bytes
+from benchmarks.measure import LONGEST_CELL, Job, Result, Window, cpu_seconds, resident_bytes
 from benchmarks.scenarios import Work
 from benchmarks.wire import Exchange, Replies, ReplyError
 
@@ -36,6 +38,10 @@ PACE = 0.05  # seconds from one request of a well-behaved client to its next
 FLOOD_NICE = 10  # it shares a core with those who are timed, and must not take it from them
 FLOOD = 2**16  # bytes of requests that a flooding client offers at a time
 FEW_AT_ONCE = 16  # events of a crowd taken between two looks at the clients that are timed
+
+# socket(7); Python does not know the name. The kernel adds a struct timespec, of its real-time clock.
+SO_TIMESTAMPNS = 35
+TIMESPEC = struct.Struct("@qq")
 
 clock = time.perf_counter
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
@@ -91,6 +97,18 @@ class Client:
         self.expects = depth
         self.partial = False
         return True
+
+    def stamp(self) -> None:
+        """Let the kernel note when bytes arrive, for `recv_stamped`."""
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+    def recv_stamped(self, size: int) -> tuple[bytes, float]:
+        """What has come, and when; if the kernel does not tell (it does not at once), it is now."""
+        data, notes, _, _ = self._socket.recvmsg(size, socket.CMSG_SPACE(TIMESPEC.size))
+        if not notes:
+            return data, time.time()
+        seconds, nanoseconds = TIMESPEC.unpack(notes[0][2])
+        return data, seconds + nanoseconds / 1e9
 
     def close(self) -> None:
         self._socket.close()
@@ -311,17 +329,16 @@ class Flood:
         self._requests = memoryview(exchange.request * (FLOOD // len(exchange.request)))
         self._sent = 0
         self._right = b""
-        self.answered = 0
+        self._answered = 0
 
-    def run(self) -> None:
-        """Flood until the process is asked to end."""
-        asked: list[int] = []
-        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    def run(self, enough: Callable[[], bool]) -> dict[str, float]:
+        """Flood until it is enough."""
         ready = select.poll()
         ready.register(self._client.fd, select.POLLIN | select.POLLOUT)
-        while not asked:
+        while not enough():
             ready.poll(100)
             self.step()
+        return {"answered": self._answered}
 
     def step(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -339,10 +356,10 @@ class Flood:
         whole = len(pending) // one if one else 0
         if whole and self._right.startswith(pending[: whole * one]):
             del pending[: whole * one]
-            self.answered += whole
+            self._answered += whole
             return
         count, _ = self._replies.take(pending)
-        self.answered += count
+        self._answered += count
         self._right = self._replies.one * (2 * READ // len(self._replies.one)) if count else b""
 
 
@@ -355,33 +372,37 @@ class WellBehaved:
 
     depth = 1
 
-    def __init__(self, clients: list[Client], exchange: Exchange) -> None:
+    def __init__(self, clients: list[Client], exchange: Exchange, pace: float = PACE) -> None:
         self._board = Switchboard(clients)
         self._exchange = exchange
+        self._pace = pace
+        self._clock = clock
         self.beside: Callable[[], None] | None = None  # what goes on at the same time
 
     def run(self, seconds: float) -> list[float]:
-        board, (request, replies) = self._board, self._exchange
+        board, request = self._board, self._exchange.request
         due = self._first_requests()
         took: list[float] = []
         asked = 0
-        now = clock()
+        now = self._clock()
         end = now + seconds
         while now < end or asked:
             while now < end and due and due[0][0] <= now:
                 when, fd = heapq.heappop(due)
-                board.clients[fd].since = when
-                board.send(board.clients[fd], request)
+                client = board.clients[fd]
+                client.since = self._since(client, when)
+                board.send(client, request)
                 asked += 1
             for fd, _ in board.poll(0, AT_ONCE):
                 client = board.clients[fd]
-                if client.collect(client.recv(READ), replies):
-                    took.append(clock() - client.since)
-                    heapq.heappush(due, (client.since + PACE, fd))
+                arrived = self._replied(client)
+                if arrived is not None:
+                    took.append(arrived - client.since)
+                    heapq.heappush(due, (client.since + self._pace, fd))
                     asked -= 1
             if self.beside:
                 self.beside()
-            now = clock()
+            now = self._clock()
             if now > end + PATIENCE:
                 raise ReplyError(f"{asked} well-behaved clients have no reply after {PATIENCE:.0f} s")
         return took
@@ -390,9 +411,51 @@ class WellBehaved:
         return []
 
     def _first_requests(self) -> list[tuple[float, int]]:
-        now = clock()
-        step = PACE / len(self._board.clients)
+        now = self._clock()
+        step = self._pace / len(self._board.clients)
         return [(now + number * step, fd) for number, fd in enumerate(self._board.clients)]
+
+    def _since(self, client: Client, due: float) -> float:
+        """From when on a request counts that is sent now."""
+        return due
+
+    def _replied(self, client: Client) -> float | None:
+        """When the reply came; None if it is not there, or not whole."""
+        return clock() if client.collect(client.recv(READ), self._exchange.replies) else None
+
+
+class StampedClients(WellBehaved):
+    """Well-behaved clients that do not count how long their own process waits for its core.
+
+    A reply has come when the kernel says so. A request counts from when it was sent; only if the server has
+    held it up, because the reply before it came too late, from when it was due. A server that is late may take
+    its clients for silent, so they answer its pings.
+    """
+
+    _ping = wire.server_frame(wire.PING, b"heartbeat")  # so they look from humphrey_trio
+    _pong = wire.client_frame(wire.PONG, b"heartbeat")
+
+    def __init__(self, clients: list[Client], exchange: Exchange, pace: float = PACE) -> None:
+        super().__init__(clients, exchange, pace)
+        self._clock = time.time
+        self._last = dict.fromkeys(self._board.clients, 0.0)
+        for client in clients:
+            client.stamp()
+
+    def _since(self, client: Client, due: float) -> float:
+        return due if self._last[client.fd] > due else self._clock()
+
+    def _replied(self, client: Client) -> float | None:
+        data, arrived = client.recv_stamped(READ)
+        if self._ping in data:
+            self._board.send(client, self._pong)
+            data = data.replace(self._ping, b"")
+            if not data:
+                return None
+        if not client.collect(data, self._exchange.replies):
+            return None
+        self._last[client.fd] = arrived
+        return arrived
 
 
 def opened(port: int, count: int, exchange: Exchange) -> list[Client]:
@@ -426,10 +489,10 @@ def percentile(samples: list[float], share: float) -> float:
     return sorted(samples)[min(len(samples) - 1, int(len(samples) * share))]
 
 
-def measured(load: Load, job: Job) -> Result:
-    """Warm up, measure, and work out the figures per operation."""
+def measured(load: Load, job: Job, shared: bool = False) -> Result:
+    """Warm up, measure, and work out the figures per operation; `shared` is as for a Window."""
     load.run(job.warmup)
-    window = Window(job.pids)
+    window = Window(job.pids, shared)
     took = load.run(job.seconds)
     window.close()
     if not took:
@@ -546,33 +609,47 @@ def flood(job: Job) -> Result:
     greeting = greeting_for(job.work, request)
     clients = WellBehaved(opened(job.port, job.work.connections, greeting), request)
     alone = measured(clients, job)
-    with flooding(Flood(opened(job.port, 1, greeting)[0], request_for(job.work))) as other:
+    with aside(Flood(opened(job.port, 1, greeting)[0], request_for(job.work)).run, FLOOD_NICE) as other:
         beside = measured(clients, job)
-    if not other.answered:
+    if not other.get("answered"):
         raise ReplyError("the client that floods got no reply")
     return compared(alone, beside)
 
 
 @contextlib.contextmanager
-def flooding(client: Flood) -> Iterator[Flood]:
-    """Let a client flood in a process of its own, so that its checks do not hold up those who are timed."""
+def aside(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int) -> Iterator[dict[str, float]]:
+    """Let something work in a process of its own, so that it does not hold up those who are timed.
+
+    It is given a function that says when it is enough: when the block is left. What it returns is in the
+    block's value then; nothing is, if it failed.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        try:
-            os.nice(FLOOD_NICE)
-            client.run()
-            os.write(writing, b"%d" % client.answered)
-        finally:
-            os._exit(0)
+        _work_aside(work, nice, writing)
     os.close(writing)
+    answer: dict[str, float] = {}
     try:
-        yield client
+        yield answer
     finally:
         os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)
-        client.answered = int(os.read(reading, 20) or b"0")
-        os.close(reading)
+        with open(reading, "rb") as pipe:
+            answer.update(json.loads(pipe.read() or b"{}"))
+
+
+def _work_aside(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int, answer: int) -> NoReturn:
+    asked: list[int] = []
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+        signal.alarm(LONGEST_CELL)
+        os.nice(nice)
+        os.write(answer, json.dumps(work(lambda: bool(asked))).encode())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def beside_broadcasts(job: Job) -> Result:
@@ -620,15 +697,19 @@ MODES: dict[str, Callable[[Job], Result]] = {
 }
 
 
-def main() -> None:
+SomeJob = TypeVar("SomeJob", bound=Job)
+
+
+def answer(kind: type[SomeJob], run: Callable[[SomeJob], Result]) -> None:
+    """Read a job from standard input, do it and print its result."""
     order = json.load(sys.stdin)
-    job = Job(**{**order, "work": Work(**order["work"])})
+    job = kind(**{**order, "work": Work(**order["work"])})
     gc.disable()
     try:
-        print(json.dumps(asdict(MODES[job.work.mode](job))))
+        print(json.dumps(asdict(run(job))))
     except (ReplyError, OSError) as problem:
         sys.exit(f"{type(problem).__name__}: {problem}")
 
 
 if __name__ == "__main__":
-    main()
+    answer(Job, lambda job: MODES[job.work.mode](job))

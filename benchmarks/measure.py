@@ -78,6 +78,23 @@ def resident_bytes(pids: list[int]) -> int:
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
 
 
+def peak_bytes(pids: list[int]) -> int:
+    """The most that each of these processes has had resident, so far or since `forget_peak`."""
+    return sum(
+        int(line.split()[1]) * 1024
+        for pid in pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
+
+
+def forget_peak(pids: list[int]) -> None:
+    """Let the peak be what is resident now (proc(5), clear_refs); where that is not allowed it stays."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def waiting_seconds(pids: list[int]) -> float:
     """How long these processes have been ready to run while their core ran others."""
     return sum(
@@ -104,10 +121,16 @@ def process_tree(pid: int) -> list[int]:
 
 
 class Window:
-    """The measured time: what passed on the clock and on the server's CPU clock, and what others took."""
+    """The measured time: what passed on the clock and on the server's CPU clock, and what others took.
 
-    def __init__(self, pids: list[int]) -> None:
+    Args:
+        pids: the server's processes.
+        shared: whether processes of ours share this one's core, so that its waiting says nothing of others.
+    """
+
+    def __init__(self, pids: list[int], shared: bool = False) -> None:
         self._pids = pids
+        self._shared = shared
         self._lost = self._lost_seconds()
         self._cpu = cpu_seconds(pids)
         self.started = time.perf_counter()
@@ -120,9 +143,10 @@ class Window:
         self.disturbed = max(after - before for before, after in lost) / self.elapsed
 
     def _lost_seconds(self) -> tuple[float, float]:
+        own = [] if self._shared else [os.getpid()]
         return (
             waiting_seconds(self._pids) + stolen_seconds(SERVER_CORE),
-            waiting_seconds([os.getpid()]) + stolen_seconds(LOAD_CORE),
+            waiting_seconds(own) + stolen_seconds(LOAD_CORE),
         )
 
 
@@ -194,10 +218,10 @@ def _end(process: subprocess.Popen[bytes], pids: list[int]) -> None:
     process.wait()
 
 
-def run_load(job: Job) -> Result:
-    """Run the load generator."""
+def run_load(job: Job, program: str = "benchmarks.load") -> Result:
+    """Run the load generator, or another program that is told a job and answers a result."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load"],
+        [sys.executable, "-m", program],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -217,16 +241,18 @@ def run_load(job: Job) -> Result:
     return Result(**json.loads(out))
 
 
-def measure_once(module: str, work: Work, seconds: float, warmup: float) -> Result:
-    with running_server(module) as (port, pids):
-        return run_load(Job(work, port, pids, seconds, warmup))
+def measure(module: str, run: Callable[[int, list[int]], Result], tolerated: float = DISTURBED) -> Result:
+    """Measure one server, again if it was disturbed; the quietest attempt counts.
 
-
-def measure(module: str, work: Work, seconds: float, warmup: float) -> Result:
-    """Measure one server on one piece of work, again if it was disturbed; the quietest attempt counts."""
+    Args:
+        module: the server's program.
+        run: measures the server that has this port and these processes.
+        tolerated: the share of a core that others may take.
+    """
     attempts: list[Result] = []
     while len(attempts) < ATTEMPTS:
-        attempts.append(measure_once(module, work, seconds, warmup))
-        if (attempts[-1].disturbed or 0.0) < DISTURBED:
+        with running_server(module) as server:
+            attempts.append(run(*server))
+        if (attempts[-1].disturbed or 0.0) < tolerated:
             return attempts[-1]
     return min(attempts, key=lambda result: result.disturbed or 0.0)

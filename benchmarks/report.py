@@ -10,7 +10,7 @@ from benchmarks.scenarios import HIGHER
 
 def tables(run: Run, reference: str) -> str:
     parts = [_table(run, name, reference) for name in run.scenarios()]
-    return "\n\n".join([_about(run), *parts])
+    return "\n\n".join([about(run), *parts])
 
 
 def number(value: float) -> str:
@@ -26,10 +26,26 @@ def shortened(words: str, half: int = 80) -> str:
     return line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}"
 
 
-def _about(run: Run) -> str:
-    about = run.about
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"{about['date']}, Python {about['python']}, {about['cpu']}, {about['kernel']}\n{versions}"
+def spread(figure: Figure | None) -> str:
+    """The median and, where rounds differ, the lowest and the highest."""
+    if figure is None:
+        return ""
+    if figure.low == figure.high:
+        return number(figure.median)
+    return f"{number(figure.median)} [{number(figure.low)}..{number(figure.high)}]"
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """The lines of a table: the first column begins on the left, the others end on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [_aligned(row, widths) for row in rows]
+
+
+def about(run: Run) -> str:
+    """When, where and with what it was measured."""
+    facts = run.about
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"{facts['date']}, Python {facts['python']}, {facts['cpu']}, {facts['kernel']}\n{versions}"
 
 
 def _table(run: Run, name: str, reference: str) -> str:
@@ -39,9 +55,7 @@ def _table(run: Run, name: str, reference: str) -> str:
     head = ["", scenario.unit, "p50 ms", "p99 ms", "CPU us/op", "core busy"]
     head += [f"ratio {scenario.unit}", "ratio CPU"] if compared else []
     rows = [head] + [_row(run, name, server, reference if compared else "") for server in servers]
-    rows = _without_empty_columns(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_aligned(row, widths) for row in rows]
+    lines = aligned(_without_empty_columns(rows))
     notes = ["", *(_notes(run, name, server) for server in servers)]
     body = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
     better = "more is better" if scenario.better == HIGHER else "less is better"
@@ -57,18 +71,10 @@ def _aligned(row: list[str], widths: list[int]) -> str:
 def _row(run: Run, scenario: str, server: str, reference: str) -> list[str]:
     figures = [run.figure(scenario, server, key) for key in ("value", "p50_ms", "p99_ms", "cpu_us")]
     busy = run.figure(scenario, server, "busy")
-    row = [server, *map(_spread, figures), f"{busy.median:.0%}" if busy else ""]
+    row = [server, *map(spread, figures), f"{busy.median:.0%}" if busy else ""]
     if reference:
-        row += [_spread(run.ratio(scenario, server, reference, key)) for key in ("value", "cpu_us")]
+        row += [spread(run.ratio(scenario, server, reference, key)) for key in ("value", "cpu_us")]
     return row
-
-
-def _spread(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    if figure.low == figure.high:
-        return number(figure.median)
-    return f"{number(figure.median)} [{number(figure.low)}..{number(figure.high)}]"
 
 
 def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
@@ -77,11 +83,17 @@ def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
 
 
 def _notes(run: Run, scenario: str, server: str) -> str:
-    notes = [f"{name}: {_spread(figure)}" for name, figure in run.extras(scenario, server).items()]
+    notes = [f"{name}: {spread(figure)}" for name, figure in run.extras(scenario, server).items()]
+    return "; ".join(notes + troubles(run, scenario, server))
+
+
+def troubles(run: Run, scenario: str, server: str, tolerated: float = DISTURBED) -> list[str]:
+    """What speaks against these figures."""
+    notes = []
     disturbed = run.figure(scenario, server, "disturbed")
-    if disturbed and disturbed.high > DISTURBED:
+    if disturbed and disturbed.high > tolerated:
         notes.append(f"others took up to {disturbed.high:.0%} of a core")
     errors = run.errors(scenario, server)
     if errors:
         notes.append(f"failed rounds: {len(errors)} ({shortened(errors[0])})")
-    return "; ".join(notes)
+    return notes

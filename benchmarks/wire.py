@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple, Protocol
 
 HELLO = b"Hello, world!"
-TEXT, BINARY, CLOSE = 1, 2, 8
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -131,8 +131,9 @@ def frame_bounds(data: bytearray, at: int) -> tuple[int, int]:
     return start, data[at + 1] if start == at + 2 else int.from_bytes(data[at + 2 : start], "big")
 
 
-def frame_header(opcode: int, size: int, masked: bool) -> bytes:
-    first, flag = 0x80 | opcode, 0x80 if masked else 0
+def frame_header(opcode: int, size: int, masked: bool, last: bool = True) -> bytes:
+    """The first bytes of a frame; `last` is whether its message ends with it."""
+    first, flag = (0x80 if last else 0) | opcode, 0x80 if masked else 0
     if size < 126:
         return bytes((first, flag | size))
     if size < 2**16:
@@ -144,11 +145,11 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
     return frame_header(opcode, len(payload), masked=False) + payload
 
 
-def client_frame(opcode: int, payload: bytes) -> bytes:
+def client_frame(opcode: int, payload: bytes, last: bool = True) -> bytes:
     size = len(payload)
     mask = (MASK * (size // 4 + 1))[:size]
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")
-    return frame_header(opcode, size, masked=True) + MASK + masked.to_bytes(size, "big")
+    return frame_header(opcode, size, masked=True, last=last) + MASK + masked.to_bytes(size, "big")
 
 
 def some_bytes(size: int) -> bytes:
@@ -168,10 +169,11 @@ def post(size: int) -> Exchange:
     return Exchange(head % size + body, HttpReplies(200, body))
 
 
-def upgrade(path: str) -> Exchange:
+def upgrade(path: str, offer: bytes = b"") -> Exchange:
+    """An opening handshake, with a line that offers extensions if it shall have one."""
     request = (
         b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" % (path.encode(), KEY)
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n" % (path.encode(), KEY, offer)
     )
     return Exchange(request, HttpReplies(101, b"", ACCEPT))
 
