@@ -41,6 +41,7 @@ class Outbox:
         "_droppables",
         "_dropped",
         "_ended",
+        "_head_bytes",
         "_lane",
         "_limits",
         "_progress",
@@ -66,6 +67,7 @@ class Outbox:
         self._queued_bytes = 0  # in the queue and in what has begun
         self._begun: memoryview | None = None
         self._begun_messages = 0
+        self._head_bytes = 0  # of the handshake's answer, while that is what has begun; it counts nowhere else
         self._droppables: Droppables | None = None  # made for the first
         self._dropped = 0  # messages that have waited in vain
         self.bytes_sent = 0
@@ -238,14 +240,15 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        self.bytes_sent -= len(head)  # it is none of the frames
-        if self._ended or self._has_frames():
-            self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
-            self._queued_bytes += len(head)
+        waits = self._ended or self._has_frames()
+        rest = memoryview(head)[0 if waits else self._transport.send_now(head) :]
+        if rest:
+            self._begun = rest  # so that nothing passes it, nor is it dropped
+            self._head_bytes = len(rest)
+        if rest or waits:
             self._call_writer()
         else:
             self._direct = True
-            self._put_apart(head)
 
     # Writing, by the connection task...
 
@@ -277,8 +280,11 @@ class Outbox:
             sent = await self._transport.send_some(rest)
             if self._begun is rest:  # nobody abandoned it meanwhile
                 self._begun = rest[sent:] if sent < len(rest) else None
-                self._queued_bytes -= sent
-                self.bytes_sent += sent
+                if self._head_bytes:
+                    self._head_bytes -= sent
+                else:
+                    self._queued_bytes -= sent
+                    self.bytes_sent += sent
             if self._begun is None:
                 self._begun_messages = 0
             self._tell_progress()
@@ -341,7 +347,7 @@ class Outbox:
 
     def _drop_queue(self) -> None:
         self._drop(list(self._queue))
-        self._queued_bytes = 0 if self._begun is None else len(self._begun)
+        self._queued_bytes = 0 if self._begun is None else len(self._begun) - self._head_bytes
 
     def _call_writer(self) -> None:
         self._direct = False
