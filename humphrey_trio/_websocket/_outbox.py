@@ -136,6 +136,7 @@ class Outbox:
             queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
             if self._fits(queued_bytes, len(self._queue) - len(victims), size):
                 self._drop(victims)
+                self._tell_progress()  # more may have gone than comes
                 return True
         return False
 
@@ -149,8 +150,8 @@ class Outbox:
         if not self._direct:
             self.put_later(frame)
             return
-        self._ticket += 1
         sent = self._transport.send_now(frame)
+        self._ticket += 1
         self.bytes_sent += sent
         if sent < len(frame):
             self._begin(frame, sent)
