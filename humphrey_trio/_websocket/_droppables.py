@@ -44,10 +44,12 @@ class Droppables:
         For one with a key: all that it outdates, and then those that others outdate already.
         """
         if isinstance(policy, KeepLatest):
-            if policy.key in self._by_key:
-                yield list(self._by_key[policy.key])
-            for key, tickets in self._by_key.items():
-                if key != policy.key and len(tickets) > 1:
+            outdated = self._by_key.get(policy.key)
+            if outdated is not None:
+                yield list(outdated)
+            for tickets in self._by_key.values():
+                # Compared by what they hold: a key need not equal itself, as NaN does not.
+                if tickets is not outdated and len(tickets) > 1:
                     yield list(tickets)[:-1]
         elif policy is WhenFull.DROP_OLDEST:
             for ticket in self._oldest:

@@ -27,6 +27,9 @@ class Outbox:
     It begins corked: frames gather until the handshake's answer is put before them. Frames that cannot go out
     at once queue in order. A pong and a ping pass the queue, between two frames, and only the latest of each
     waits. A Close is the last frame; nothing can be put behind it.
+
+    Attributes:
+        bytes_sent: what the kernel has taken, without the handshake's answer.
     """
 
     __slots__ = (
@@ -38,17 +41,18 @@ class Outbox:
         "_droppables",
         "_dropped",
         "_ended",
+        "_head_left",
         "_lane",
         "_limits",
         "_progress",
         "_queue",
         "_queued_bytes",
-        "_taken_bytes",
         "_tally",
         "_ticket",
         "_transport",
         "_turn",
         "_writer",
+        "bytes_sent",
     )
 
     def __init__(self, transport: Transport, limits: StreamLimits, tally: Tally) -> None:
@@ -61,11 +65,12 @@ class Outbox:
         self._ticket = 0  # of the last message that was put; the first is 1
         self._queue: dict[int, bytes] = {}  # by their tickets
         self._queued_bytes = 0  # in the queue and in what has begun
+        self._head_left = 0  # bytes of the handshake's answer that wait; they count nowhere else
         self._begun: memoryview | None = None
         self._begun_messages = 0
         self._droppables: Droppables | None = None  # made for the first
         self._dropped = 0  # messages that have waited in vain
-        self._taken_bytes = 0  # by the kernel, of frames; below zero until it has taken the handshake's answer
+        self.bytes_sent = 0
         self._lane: dict[int, bytes] = {}  # the latest control frame of each kind
         self._close: bytes | None = None
         self._writer: trio.lowlevel.Task | None = None  # while it waits for work
@@ -104,15 +109,6 @@ class Outbox:
         """Messages that were handed over, without those that were dropped since."""
         return self._ticket - self._dropped
 
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes of frames that the kernel has taken."""
-        return max(self._taken_bytes, 0)
-
-    def count_sent(self, size: int) -> None:
-        """So many bytes of ``last_words`` were taken."""
-        self._taken_bytes += size
-
     def limit(self, limits: StreamLimits) -> None:
         """Other bounds from here on."""
         self._limits = limits
@@ -140,6 +136,7 @@ class Outbox:
             queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
             if self._fits(queued_bytes, len(self._queue) - len(victims), size):
                 self._drop(victims)
+                self._tell_progress()  # more may have gone than comes
                 return True
         return False
 
@@ -153,9 +150,9 @@ class Outbox:
         if not self._direct:
             self.put_later(frame)
             return
-        self._ticket += 1
         sent = self._transport.send_now(frame)
-        self._taken_bytes += sent
+        self._ticket += 1
+        self.bytes_sent += sent
         if sent < len(frame):
             self._begin(frame, sent)
             self._begun_messages = 1
@@ -178,7 +175,7 @@ class Outbox:
     def _put_apart(self, frame: bytes) -> None:
         """As ``put`` where nothing waits, for what is no message."""
         sent = self._transport.send_now(frame)
-        self._taken_bytes += sent
+        self.bytes_sent += sent
         if sent < len(frame):
             self._begin(frame, sent)
 
@@ -244,14 +241,12 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        self._taken_bytes -= len(head)
-        if self._ended or self._has_frames():
-            self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
-            self._queued_bytes += len(head)
+        self._direct = not self._ended and not self._has_frames()
+        sent = self._transport.send_now(head) if self._direct else 0
+        if sent < len(head):
+            self._begun = memoryview(head)[sent:]  # so that nothing passes it, nor is it dropped
+            self._head_left = len(self._begun)
             self._call_writer()
-        else:
-            self._direct = True
-            self._put_apart(head)
 
     # Writing, by the connection task...
 
@@ -281,17 +276,27 @@ class Outbox:
         if self._begun is not None:
             rest = self._begun
             sent = await self._transport.send_some(rest)
+            sent_of_frames = self.count_sent(sent)
             if self._begun is rest:  # nobody abandoned it meanwhile
                 self._begun = rest[sent:] if sent < len(rest) else None
-                self._queued_bytes -= sent
-                self._taken_bytes += sent
+                self._queued_bytes -= sent_of_frames
             if self._begun is None:
                 self._begun_messages = 0
             self._tell_progress()
         self._direct = not self._ended and not self._has_frames()
 
+    def count_sent(self, size: int) -> int:
+        """The kernel has taken so many bytes of what had to wait; how many were of frames."""
+        head = min(size, self._head_left)
+        self._head_left -= head
+        self.bytes_sent += size - head
+        return size - head
+
     def last_words(self, close: bytes) -> bytes:
-        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow."""
+        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow.
+
+        Whoever sends it tells ``count_sent``.
+        """
         if self._transport.torn or self._corked:
             return b""
         begun = bytes(self._begun) if self._begun is not None else b""
@@ -347,7 +352,7 @@ class Outbox:
 
     def _drop_queue(self) -> None:
         self._drop(list(self._queue))
-        self._queued_bytes = 0 if self._begun is None else len(self._begun)
+        self._queued_bytes = 0 if self._begun is None else len(self._begun) - self._head_left
 
     def _call_writer(self) -> None:
         self._direct = False

@@ -358,7 +358,7 @@ class WebsocketStream:
         """There is no room for a message."""
         self._tally.count_dropped(1)
         if policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST):
-            self._tally.count_slow_close()
+            self._count_slow_close()
             self._close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
 
     # ---------------------------------------------------------------------------------------- receiving
@@ -712,6 +712,11 @@ class WebsocketStream:
         self._close_by = trio.current_time() + self._timeouts.close
         self._set_deadline()
 
+    def _count_slow_close(self) -> None:
+        """The peer is too slow: once, also if it is closed for that and then does not read its Close."""
+        if not self._tally.slow_closes:
+            self._tally.count_slow_close()
+
     def _set_deadline(self) -> None:
         self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by, self._drain_by)
 
@@ -730,7 +735,7 @@ class WebsocketStream:
             self._drain_after(0, self._drain)
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
-            self._tally.count_slow_close()
+            self._count_slow_close()
             self._cut("too slow")
 
     def _end_gracefully(self) -> None:
