@@ -27,6 +27,7 @@ from humphrey_trio._websocket._codec import (
     Decoder,
     Event,
     Failure,
+    Part,
     Ping,
     Pong,
     encode_close,
@@ -44,7 +45,8 @@ def events_of(decoder: Decoder, *reads: bytes) -> list[Event]:
     for data in reads:
         decoder.receive(data)
         while (event := decoder.next()) is not None:
-            events.append(event)
+            if not isinstance(event, Part):
+                events.append(event)
     return events
 
 

@@ -52,6 +52,10 @@ class Pace:
         self._messages = 0
         self._bytes = 0
 
+    def count(self, size: int) -> None:
+        """Count so many bytes, for the next question."""
+        self._bytes += size
+
     def spent(self, size: int) -> bool:
         """Count one message of so many bytes; True when it is time to let the other tasks run."""
         self._messages += 1

@@ -71,7 +71,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def send_last(self, data: bytes) -> int:
-        """Try once to send the last bytes, for a task that is cancelled; how many were taken, if that is known."""
+        """Try once to send the last bytes, for a task that is cancelled; how many are known to be taken."""
 
     @property
     @abstractmethod
@@ -228,9 +228,11 @@ class StreamTransport(Transport):
         return len(chunk)
 
     async def send_last(self, data: bytes) -> int:
-        with trio.move_on_after(FAREWELL_SECONDS, shield=True) as scope:
-            await self.send_all(data)
-        return 0 if scope.cancelled_caught else len(data)
+        sent = 0
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+            while sent < len(data):
+                sent += await self.send_some(data[sent:])
+        return sent
 
     @property
     def torn(self) -> bool:

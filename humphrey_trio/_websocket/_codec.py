@@ -79,7 +79,14 @@ class Failure:
     reason: str
 
 
-Event: TypeAlias = "Message | Ping | Pong | Close | Failure"
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a message has come, which ends in none; so that many of them do not count for nothing."""
+
+
+Event: TypeAlias = "Message | Part | Ping | Pong | Close | Failure"
+
+_PART = Part()
 
 
 # ---------------------------------------------------------------------------------------------- decoding
@@ -165,10 +172,8 @@ class Decoder:
             message = self._short_message()
             if message is not None:
                 return message
-            while self._frame_begun() and (frame := self._frames.process_buffer()) is not None:
-                event = self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
-                if event is not None:
-                    return event
+            if self._frame_begun() and (frame := self._frames.process_buffer()) is not None:
+                return self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
         except ParseFailed as exc:
             return self._failure(int(exc.code), str(exc))
         except _Failed as exc:
@@ -227,7 +232,7 @@ class Decoder:
         if self._fragments > self._limits.max_fragments:
             raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
 
-    def _data(self, frame: Frame) -> Message | None:
+    def _data(self, frame: Frame) -> Message | Part:
         payload = frame.payload
         assert isinstance(payload, bytes)
         finished = frame.frame_finished and frame.message_finished
@@ -241,7 +246,7 @@ class Decoder:
             if is_text:
                 self._check_utf8(payload, finished)
             if not finished:
-                return None
+                return _PART
             message = Message(self._assembled.decode() if is_text else bytes(self._assembled))
             self._assembled.clear()
         self._opcode = self._utf8 = None

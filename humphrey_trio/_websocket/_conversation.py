@@ -90,7 +90,7 @@ class Conversations(Generic[State, StreamState]):
             self._count_unread(stream)
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
-                pass
+                self._count_unhandled(stream)
 
     async def _handle_in_turn(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
         handler = self.on_message
@@ -105,7 +105,7 @@ class Conversations(Generic[State, StreamState]):
                         stream._fail(exc, _FAILED)
                     stream._busy_since = 0
                 else:
-                    stream._websocket._tally.count_unhandled(1)
+                    self._count_unhandled(stream)
             message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -117,7 +117,7 @@ class Conversations(Generic[State, StreamState]):
                 if handler is None:
                     pass
                 elif not stream._is_wanted:
-                    stream._websocket._tally.count_unhandled(1)
+                    self._count_unhandled(stream)
                 elif stream._running < self._concurrency:
                     stream._running += 1
                     nursery.start_soon(self._handle_apart, stream, handler, message, slot_freed)
@@ -161,6 +161,10 @@ class Conversations(Generic[State, StreamState]):
         if stream._is_wanted:
             await handler(stream, message, self._state)
         else:  # its client has left since
+            self._count_unhandled(stream)
+
+    def _count_unhandled(self, stream: AsyncStream[StreamState]) -> None:
+        if self.on_message is not None:  # else nobody misses it
             stream._websocket._tally.count_unhandled(1)
 
     # The end...

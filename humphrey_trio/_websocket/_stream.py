@@ -407,6 +407,8 @@ class WebsocketStream:
             if event is None:
                 await self._fill()
             elif isinstance(event, Message):
+                # What it has inflated to counts; but nothing may wait between a message and whoever gets it.
+                self._pace.count(len(event.data))
                 if self._closed is None:
                     self._messages_received += 1
                     return event
