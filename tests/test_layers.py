@@ -39,6 +39,7 @@ FLOORS = (
         "_websocket._deflate",
         "_websocket._codec",
         "_websocket._droppables",
+        "_websocket._pulse",
     ),
     (
         *("_server._connection", "_server._listen", "_server._server"),
@@ -46,6 +47,7 @@ FLOORS = (
             "_websocket._handshake",
             "_websocket._admission",
             "_websocket._outbox",
+            "_websocket._connection",
             "_websocket._stream",
             "_websocket._upgrade",
         ),
@@ -58,6 +60,7 @@ FLOORS = (
             "_websocket._topics",
             "_websocket._audience",
             "_websocket._stream_tasks",
+            "_websocket._client",
             "_websocket._async_stream",
             "_websocket._conversation",
             "_websocket._async_app",
@@ -83,6 +86,7 @@ WITHOUT_TRIO = {
     *FLOORS[1],
     *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     "_websocket._droppables",
+    "_websocket._pulse",
 }
 
 any_room = pytest.mark.parametrize("room", ROOMS)
