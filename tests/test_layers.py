@@ -39,6 +39,7 @@ FLOORS = (
         "_websocket._deflate",
         "_websocket._codec",
         "_websocket._droppables",
+        "_websocket._pulse",
     ),
     (
         *("_server._connection", "_server._listen", "_server._server"),
@@ -46,6 +47,7 @@ FLOORS = (
             "_websocket._handshake",
             "_websocket._admission",
             "_websocket._outbox",
+            "_websocket._connection",
             "_websocket._stream",
             "_websocket._upgrade",
         ),
@@ -83,6 +85,7 @@ WITHOUT_TRIO = {
     *FLOORS[1],
     *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     "_websocket._droppables",
+    "_websocket._pulse",
 }
 
 any_room = pytest.mark.parametrize("room", ROOMS)

@@ -23,13 +23,14 @@ from .._state import NewState, NewStreamState, State, StreamState
 from ._async_stream import AsyncSender, AsyncStream
 from ._audience import Audience
 from ._codec import INTERNAL_ERROR
+from ._connection import DRAINING
 from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
 from ._errors import LinkError
 from ._handler import async_websocket_handler
 from ._limits import StreamLimits
 from ._policies import WhenLeft
 from ._statistics import AppStatistics
-from ._stream import DRAINING, WebsocketStream
+from ._stream import WebsocketStream
 from ._tally import Tally
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import trio
 
 from .._state import StreamState
 from ._codec import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION
+from ._connection import DRAINING
 from ._errors import ConnectionClosed, tells_the_end
 from ._policies import WhenFull, WhenLeft
-from ._stream import DRAINING
 from ._stream_tasks import StreamTasks
 
 if TYPE_CHECKING:

@@ -1,77 +1,26 @@
-"""One open WebSocket: reading, writing, and its end.
+"""One open WebSocket, as users see it: what they send and receive, and what became of it.
 
-The connection task keeps a stream (``keep``): it alone waits on the socket to write, and it closes. Whoever
-owns the conversation reads, in one task at a time. Both sides meet in the outbox and in ``_over``.
+Everything here stands on ``WebsocketConnection``, which does the work.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
-import random
-from collections import deque
-from contextlib import suppress
-from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
-from .._server._transport import linger
-from ._close_record import CloseRecord, Ending
-from ._codec import (
-    ABNORMAL,
-    EMPTY_CLOSE,
-    GOING_AWAY,
-    NO_CODE,
-    NORMAL,
-    POLICY_VIOLATION,
-    TRY_AGAIN_LATER,
-    Close,
-    Decoder,
-    Failure,
-    Ping,
-    Pong,
-    encode_close,
-    encode_for,
-    encode_message,
-    encode_ping,
-    encode_pong,
-)
+from ._close_record import CloseRecord
+from ._codec import NORMAL, POLICY_VIOLATION, encode_close, encode_for, encode_message, encode_ping
+from ._connection import WebsocketConnection
 from ._errors import ConnectionClosed
-from ._message import Message
-from ._outbox import Outbox
-from ._policies import WhenFull
 from ._statistics import StreamStatistics
-from ._tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._http._address import Address
-    from .._http._limits import Timeouts
-    from .._http._request import Request
-    from .._server._connection import Takeover
-    from ._admission import Admitted
-    from ._close_record import Initiator
-    from ._codec import Event, Frames
-    from ._heartbeat import Heartbeat
-    from ._limits import StreamLimits
-    from ._message import Sendable
-    from ._policies import FullPolicy
-
-logger = logging.getLogger("humphrey_trio.websocket")
-
-_ids = itertools.count(1)
-
-#: Why a stream ends when its server or its application ends gracefully.
-DRAINING = "the server ends"
-
-# The payload of a heartbeat's ping: its answer tells the latency.
-_BEAT = b"heartbeat"
+    from ._message import Message, Sendable
 
 
-class WebsocketStream:
+class WebsocketStream(WebsocketConnection):
     """One WebSocket connection, on the server's side.
 
     ``async for message in stream`` receives until the stream is closed. Any number of tasks may send, one at a
@@ -83,94 +32,9 @@ class WebsocketStream:
         request: the request that opened it.
         subprotocol: what was agreed on (RFC 6455, section 1.9), or None.
         value: what the route's ``accept`` function let it in with, or None.
-        latency: seconds from the last ping of a heartbeat to its answer; None before the first.
     """
 
-    __slots__ = (
-        "_ahead",
-        "_attended",
-        "_bytes_received",
-        "_close_by",
-        "_closed",
-        "_decoder",
-        "_deflate",
-        "_drain",
-        "_end_by",
-        "_end_with",
-        "_has_own_reader",
-        "_heard",
-        "_heard_end",
-        "_leash",
-        "_limits",
-        "_messages_received",
-        "_news",
-        "_on_gone",
-        "_opened",
-        "_outbox",
-        "_over",
-        "_own_shutdown",
-        "_pace",
-        "_pinged_at",
-        "_reading",
-        "_silent_since",
-        "_since",
-        "_take_by",
-        "_taken",
-        "_tally",
-        "_timeouts",
-        "_transport",
-        "_write_by",
-        "id",
-        "latency",
-        "request",
-        "subprotocol",
-        "value",
-    )
-
-    def __init__(self, takeover: Takeover, limits: StreamLimits, admitted: Admitted) -> None:
-        self.id = next(_ids)
-        self.request: Request = takeover.request
-        self._transport = takeover.transport
-        self._timeouts: Timeouts = takeover.timeouts
-        self._pace = takeover.pace
-        self._limits = limits
-        self._tally = Tally()
-        self._outbox = Outbox(takeover.transport, limits, self._tally)
-        self.subprotocol = admitted.subprotocol
-        self.value = admitted.value
-        self._deflate = admitted.deflate
-        self._decoder = Decoder(limits, deflate=admitted.deflate)
-        self._decoder.receive(takeover.rest)
-        self._since = trio.current_time()
-        self._messages_received = 0
-        self._bytes_received = len(takeover.rest)
-        # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.
-        self._closed: Ending | None = None
-        self._heard_end = False
-        self._over = False
-        # Who reads: nobody yet, a task in ``receive``, or a reader that fills ``_ahead``.
-        self._taken = False
-        self._reading = False
-        self._has_own_reader = False
-        self._attended = False  # whether a task reads until the end, whatever happens
-        self._ahead: deque[Message] | None = None
-        self._news: trio.Event | None = None
-        self._opened: trio.Event | None = None
-        self._on_gone: Callable[[], None] | None = None
-        # The heartbeat's: whether a byte came since its last look, and since when none did.
-        self._heard = False
-        self._silent_since = -inf
-        self._pinged_at: float | None = None
-        self.latency: float | None = None
-        # Moments on trio's clock; the server's sweep looks at the earliest.
-        self._take_by = self._write_by = self._close_by = self._end_by = inf
-        self._end_with = (POLICY_VIOLATION, "", "")  # code, reason and cause, when ``_end_by`` has come
-        self._leash = takeover.leash
-        self._leash.expire = self._expire
-        # How the server ends gracefully, unless an application ends by itself and looks after its streams.
-        self._drain = takeover.drain
-        self._own_shutdown: trio.Event | None = None
-        self._leash.drain = self._end_gracefully
+    __slots__ = ()
 
     @property
     def peer_addr(self) -> Address:
@@ -191,6 +55,11 @@ class WebsocketStream:
     def close_reason(self) -> str | None:
         """The text beside the close code; None while the stream is open."""
         return None if self._closed is None else self._closed.reason
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the last ping of a heartbeat to its answer; None before the first."""
+        return self._pulse.latency
 
     @property
     def close_record(self) -> CloseRecord | None:
@@ -235,7 +104,7 @@ class WebsocketStream:
         state = "open" if self._closed is None else str(self._closed_now())
         return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
 
-    # ------------------------------------------------------------------------------------------ sending
+    # Sending...
 
     @trio.lowlevel.enable_ki_protection
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
@@ -328,43 +197,7 @@ class WebsocketStream:
         encode_close(code, reason)
         self._end_after(seconds, code, reason, "its deadline has passed")
 
-    def _end_after(self, seconds: float, code: int, reason: str, cause: str) -> None:
-        self._end_by = trio.current_time() + seconds
-        self._end_with = (code, reason, cause)
-        self._set_deadline()
-
-    def _hand_over(self, put: Callable[[bytes], None], frame: bytes) -> None:
-        """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
-        try:
-            put(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose("the connection broke")
-
-    def _offer(self, frames: Frames, policy: FullPolicy) -> None:
-        """A broadcast's message; if there is no room for it, the policy says what happens."""
-        if self._closed is not None:
-            return
-        frame, outbox, deflate = frames.plain, self._outbox, self._deflate
-        if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
-            frame = compressed
-        if not outbox.has_room(len(frame)) and not outbox.make_room(len(frame), policy):
-            self._refuse(policy)
-            return
-        if deflate is not None and frame is not frames.plain:
-            deflate.reset()
-        if policy is WhenFull.CLOSE:
-            self._hand_over(outbox.put, frame)
-        else:
-            self._hand_over(partial(outbox.put_droppable, policy=policy), frame)
-
-    def _refuse(self, policy: FullPolicy) -> None:
-        """There is no room for a message."""
-        self._tally.count_dropped(1)
-        if policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST):
-            self._tally.count_slow_close()
-            self._close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
-
-    # ---------------------------------------------------------------------------------------- receiving
+    # Receiving...
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
@@ -397,332 +230,3 @@ class WebsocketStream:
             return await self.receive()
         except ConnectionClosed:
             raise StopAsyncIteration from None
-
-    async def _next(self) -> Message | None:
-        """Read the next message in the calling task; None when the peer will send none that counts."""
-        decoder = self._decoder
-        if self._outbox.corked:
-            await self._wait_opened()
-        while not self._over:
-            if self._pace.spent(0):
-                await trio.lowlevel.checkpoint()
-            event = decoder.next()
-            if event is None:
-                await self._fill()
-            elif isinstance(event, Message):
-                if self._closed is None:
-                    self._messages_received += 1
-                    return event
-            else:
-                self._control(event)
-        return None
-
-    async def _fill(self) -> None:
-        try:
-            data = await self._transport.receive_some()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose("the connection broke")
-            return
-        if data:
-            self._heard = True
-            self._bytes_received += len(data)
-            self._decoder.receive(data)
-        else:
-            self._lose("the connection ended without a Close")
-
-    def _control(self, event: Event) -> None:
-        if isinstance(event, Ping):
-            self._hand_over(self._outbox.put_control, encode_pong(event.payload))
-        elif isinstance(event, Pong):
-            if event.payload == _BEAT and self._pinged_at is not None:
-                self.latency = trio.current_time() - self._pinged_at
-        elif isinstance(event, Close):
-            self._heard_end = True
-            self._close(event.code, event.reason, initiator="client")
-            self._end_reading()
-        elif isinstance(event, Failure):
-            self._close(event.code, event.reason, cause="what the client sent was refused")
-            self._end_reading()
-
-    async def _wait_opened(self) -> None:
-        if self._opened is None:
-            self._opened = trio.Event()
-        await self._opened.wait()
-
-    # Reading ahead...
-
-    @trio.lowlevel.enable_ki_protection
-    async def _read_ahead(self) -> None:
-        """Read for a receiver that is busy, until the end; while enough is there, do not read."""
-        ahead = self._ahead
-        if ahead is None:
-            ahead = self._ahead = deque()
-        while (message := await self._next()) is not None:
-            ahead.append(message)
-            self._tell_news()
-            if self._is_deaf:
-                self._tally.count_pause()
-            while self._is_deaf and self._closed is None:
-                await self._wait_news()
-        self._tell_news()
-
-    async def _next_ahead(self) -> Message | None:
-        ahead = self._ahead
-        assert ahead is not None
-        await trio.lowlevel.checkpoint()
-        while not ahead and not self._over:
-            await self._wait_news()
-        if not ahead:
-            return None
-        message = ahead.popleft()
-        self._tell_news()
-        return message
-
-    def _count_unread(self) -> None:
-        """What was read ahead goes to nobody."""
-        if self._ahead:
-            self._tally.count_unhandled(len(self._ahead))
-            self._ahead.clear()
-
-    async def _wait_news(self) -> None:
-        if self._news is None:
-            self._news = trio.Event()
-        await self._news.wait()
-
-    def _tell_news(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
-
-    # ------------------------------------------------------------------------------------------ the end
-
-    def _closed_now(self) -> ConnectionClosed:
-        """What a caller is told; a new exception each time, since each gets its own traceback."""
-        closed = self._closed
-        assert closed is not None
-        return ConnectionClosed(closed.code, closed.reason)
-
-    def _close(
-        self,
-        code: int,
-        reason: str,
-        *,
-        cause: str = "",
-        exception: BaseException | None = None,
-        initiator: Initiator = "server",
-        drop_queue: bool = False,
-    ) -> None:
-        """Say Close behind what waits, or instead of it; the first to close decides the code."""
-        if self._closed is not None:
-            return
-        self._note_end(initiator, code, reason, cause, exception)
-        if not self._heard_end:
-            self._expect_end()
-        close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
-        self._hand_over(partial(self._outbox.end, drop_queue=drop_queue), close)
-        self._tell_news()
-
-    def _lose(self, cause: str) -> None:
-        """The connection has ended without a Close from the peer."""
-        if self._closed is None:
-            self._note_end("client", ABNORMAL, "", cause)
-        self._heard_end = True
-        self._outbox.abandon()
-        self._end_reading()
-
-    def _note_end(
-        self, initiator: Initiator, code: int, reason: str, cause: str, exception: BaseException | None = None
-    ) -> None:
-        age = trio.current_time() - self._since
-        queue = self._outbox
-        self._closed = Ending(
-            initiator, code, reason, cause, exception, age, queue.queued_messages, queue.queued_bytes
-        )
-
-    def _end_reading(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._tell_news()
-        self._outbox.wake()
-        if self._on_gone is not None:
-            self._on_gone()
-
-    # ------------------------------------------------------------------- for the one who passes it on
-
-    def _own_reader(self) -> None:
-        """Have a reader of its own (``_read_ahead``), from which ``receive`` gets its messages."""
-        self._taken = self._attended = True
-        self._has_own_reader = True
-        self._ahead = deque()
-
-    @property
-    def _is_open(self) -> bool:
-        """Whether the handshake was answered."""
-        return not self._outbox.corked
-
-    def _open(self, head: bytes) -> bool:
-        """Send the handshake's answer; False if the stream was closed before."""
-        if self._closed is not None:
-            self._end_reading()
-            return False
-        self._hand_over(self._outbox.uncork, head)
-        if self._opened is not None:
-            self._opened.set()
-        return True
-
-    def _expect_taker(self, seconds: float) -> None:
-        if not self._taken:
-            self._take_by = trio.current_time() + seconds
-            self._set_deadline()
-
-    def _take(self, limits: StreamLimits, timeouts: Timeouts, tally: Tally, shutdown: trio.Event | None) -> None:
-        """Belong to an application, with its bounds, its counts and its end."""
-        self._taken = self._attended = True
-        self._tally.whole = tally
-        self._own_shutdown = shutdown
-        self._limits = limits
-        self._timeouts = timeouts
-        self._outbox.limit(limits)
-        self._decoder.limit(limits)
-        self._take_by = inf
-        self._set_deadline()
-
-    @property
-    def _is_deaf(self) -> bool:
-        """Whether so much was read ahead that nobody reads."""
-        return self._read_ahead_count >= self._limits.max_read_ahead
-
-    @property
-    def _read_ahead_count(self) -> int:
-        return 0 if self._ahead is None else len(self._ahead)
-
-    def _look_for_peer(self) -> None:
-        """Notice that the peer has left, where reading would not."""
-        if self._is_deaf and not self._over and self._transport.hung_up():
-            self._lose("the connection ended without a Close")
-
-    def _beat(self, now: float, heartbeat: Heartbeat) -> bool:
-        """Look for a sign of life; whether the peer was pinged."""
-        if self._heard or self._is_deaf or self._silent_since == -inf:
-            # Where nobody reads, silence means nothing.
-            self._heard, self._silent_since = False, now
-            self._pinged_at = None
-        elif self._pinged_at is not None:
-            if now - self._pinged_at >= heartbeat.timeout:
-                self._cut(f"no answer to a ping in {heartbeat.timeout:g} s")
-        elif now - self._silent_since >= heartbeat.interval and self._closed is None:
-            self._pinged_at = now
-            self._hand_over(self._outbox.put_control, encode_ping(_BEAT))
-            return True
-        return False
-
-    def _cut(self, cause: str) -> None:
-        """End the connection without a word, for a peer that would not hear one."""
-        if self._closed is None:
-            self._note_end("server", ABNORMAL, cause, cause)
-        self._transport.abort()
-        self._lose(cause)
-
-    def _leave(self) -> None:
-        """Whoever read does not any more; an open stream is closed with 1001."""
-        self._close(GOING_AWAY, "", cause="the application has ended")
-        self._attended = False
-        self._outbox.wake()
-
-    # ------------------------------------------------------------------------------ the connection task
-
-    async def _keep(self) -> None:
-        """Write what waits until the stream has ended, then close; the connection task's part.
-
-        Cancelled, it says what it can without waiting, and a Close with 1001.
-        """
-        try:
-            await self._write_until_over()
-            self._end_reading()
-            if not self._heard_end:
-                await linger(self._transport)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        except trio.Cancelled:
-            await self._say_last_words()
-            raise
-        finally:
-            self._lose("the connection broke")
-            self._log_end()
-            await self._transport.close()
-
-    def _log_end(self) -> None:
-        if logger.isEnabledFor(logging.INFO):
-            record = self.close_record
-            extra = {"close_record": record}
-            logger.info("stream %d with %s %s", self.id, self.peer_addr, record, extra=extra)
-
-    async def _write_until_over(self) -> None:
-        outbox = self._outbox
-        while True:
-            if outbox.pending:
-                self._write_by = trio.current_time() + self._timeouts.write
-                self._set_deadline()
-                await outbox.flush_some()
-                self._write_by = inf
-                # A peer that reads on through what waits before our Close gets its time anew.
-                if self._closed is not None and not self._heard_end:
-                    self._expect_end()
-            elif outbox.ended and (self._over or not self._taken):
-                return
-            elif outbox.ended and not self._attended and not self._reading:
-                await self._hear_out()
-                return
-            else:
-                self._set_deadline()
-                await outbox.wait_for_work()
-
-    async def _hear_out(self) -> None:
-        """Read on to the peer's Close in the place of somebody who has closed and does not read."""
-        self._reading = True
-        with trio.move_on_after(self._timeouts.close):
-            while await self._next() is not None:
-                pass
-
-    async def _say_last_words(self) -> None:
-        if self._closed is None:
-            self._note_end("server", GOING_AWAY, "", "the server has ended")
-        words = self._outbox.last_words(encode_close(GOING_AWAY))
-        if words:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._transport.send_last(words)
-
-    def _expect_end(self) -> None:
-        self._close_by = trio.current_time() + self._timeouts.close
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
-        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by)
-
-    def _expire(self) -> None:
-        """A moment has passed: nobody took the stream, its time is over, or the peer is too slow."""
-        now = trio.current_time()
-        if self._take_by <= now:
-            self._take_by = inf
-            if not self._taken:
-                self._close(TRY_AGAIN_LATER, "nobody takes this connection")
-        if self._end_by <= now:
-            self._end_by = inf
-            code, reason, cause = self._end_with
-            self._close(code, reason, cause=cause)
-        self._set_deadline()
-        if min(self._write_by, self._close_by) <= now:
-            self._tally.count_slow_close()
-            self._cut("too slow")
-
-    def _end_gracefully(self) -> None:
-        """The server ends: be closed at some moment of the spread, unless an application sees to that."""
-        if self._own_shutdown is not None and self._own_shutdown.is_set():
-            return
-        drain = self._drain
-        if drain.spread:
-            # Not all at once; and a sweep looks at this, as at the other moments.
-            self._end_after(random.uniform(0, drain.spread), drain.code, drain.reason, DRAINING)
-        else:
-            self._close(drain.code, drain.reason, cause=DRAINING)
