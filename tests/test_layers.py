@@ -60,6 +60,7 @@ FLOORS = (
             "_websocket._topics",
             "_websocket._audience",
             "_websocket._stream_tasks",
+            "_websocket._client",
             "_websocket._async_stream",
             "_websocket._conversation",
             "_websocket._async_app",
