@@ -374,10 +374,10 @@ class End(Exception):
         self.reason = reason
 
 
-#: What characters of UTF-8 begin with. (That a surrogate is none shows at its third byte here.)
+#: What characters of UTF-8 begin with.
 BEGINNINGS = {
     encoded[:size]
-    for encoded in (chr(code).encode(errors="surrogatepass") for code in range(0, 0x110000, 64))
+    for encoded in (chr(code).encode() for code in range(0, 0x110000, 64) if not 0xD800 <= code < 0xE000)
     for size in range(1, len(encoded))
 }
 
