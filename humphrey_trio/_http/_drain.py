@@ -34,11 +34,13 @@ class Drain:
     patience: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.code not in _CODES and not 3000 <= self.code <= 4999:
-            raise ValueError(f"Drain(code=...) must be 1001, 1012, 1013 or 3000 to 4999, not {self.code}")
+        if not isinstance(self.code, int) or not (self.code in _CODES or 3000 <= self.code <= 4999):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"Drain(code=...) must be 1001, 1012, 1013 or 3000 to 4999, not {self.code!r}")
         for name in ("spread", "retry_after", "patience"):
             value = getattr(self, name)
-            if value is not None and not (isfinite(value) and value >= 0):
+            if value is None and name == "retry_after":
+                continue
+            if not (isinstance(value, (int, float)) and isfinite(value) and value >= 0):
                 raise ValueError(f"Drain({name}=...) must be a finite number of seconds, at least 0")
 
     @property

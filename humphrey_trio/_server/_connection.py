@@ -154,8 +154,12 @@ class HttpConnection:
         self._leash.expire = self._expire
         self._leash.drain = self._drain
         try:
-            with self._transport.interruptible():
-                return await self._serve_requests(close)
+            while True:
+                with self._transport.interruptible():
+                    return await self._serve_requests(close)
+                # Here it was interrupted, over a foreign stream perhaps at the moment in which a request came.
+                if self._expired or not self._reader.buffered:
+                    break
         except BadRequest as exc:
             await self._say_last(exc)
             return None
@@ -202,6 +206,9 @@ class HttpConnection:
         await self._flush()
         self._idle = not reader.buffered
         if self._served:
+            if self._idle and self._leash.draining:  # since the last reply, which did not say so
+                await linger(self._transport)
+                return None
             self._let_wait(timeouts.idle)
         elif self._leash.draining:
             self._let_wait(_LATE_HEAD_SECONDS)
@@ -209,17 +216,26 @@ class HttpConnection:
             if reader.buffered and not self._partial:
                 self._partial = True
                 self._idle = False
-                if self._served:
+                if self._served or self._leash.draining:
                     self._let_wait(timeouts.header)
-            data = await self._transport.receive_some()
-            if not data:
+            if not await self._receive():
                 return None
-            reader.receive(data)
             head = reader.next_head()
         self._served = True
         self._idle = self._partial = False
         self._leash.at = inf
         return head
+
+    async def _receive(self) -> bool:
+        """Receive some bytes; False at the end of the connection."""
+        data = await self._transport.receive_some()
+        if not data:
+            return False
+        self._reader.receive(data)
+        if self._expired or self._leash.draining:
+            # An interrupt that came at the same moment takes effect here, not when a handler waits to be answered.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        return True
 
     async def _answer(self, head: Head) -> bool:
         """Answer one request; whether the connection ends behind it."""
@@ -284,10 +300,8 @@ class HttpConnection:
 
     async def _next_piece(self) -> bytes | None:
         while (piece := self._reader.next_body()) is None:
-            data = await self._transport.receive_some()
-            if not data:
+            if not await self._receive():
                 return None
-            self._reader.receive(data)
         if self._settings.pace.spent(_REQUEST_COST):
             await trio.lowlevel.checkpoint()
         return piece

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-_BACKLOG = 4096
+#: How many clients may wait to be accepted.
+BACKLOG = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) 
         # Small frames leave at once; the connections inherit it from here.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(sockaddr)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -112,7 +113,7 @@ def _open_unix(address: Address) -> Listener:
         sock.setblocking(False)
         _remove_stale_file(path)
         sock.bind(path)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

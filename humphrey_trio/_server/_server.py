@@ -15,6 +15,7 @@ import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from ._connection import HttpConnection, ServerSettings
+from ._listen import BACKLOG
 from ._pacing import SWEEP_INTERVAL, Leash
 from ._transport import FAREWELL_SECONDS, SocketTransport, StreamTransport, Transport
 
@@ -29,6 +30,8 @@ logger = logging.getLogger("humphrey_trio.http")
 
 # Newcomers that are taken at once: one per scheduler pass would let them starve beside busy connections.
 _ACCEPT_BURST = 64
+# With as many at the end everybody in the backlog is taken, and a flood of newcomers does not put it off.
+_LAST_BURSTS = BACKLOG // _ACCEPT_BURST
 # What accept says when the process or the system has no room for one more connection; it goes by.
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_ROOM_PAUSE = 0.1
@@ -134,8 +137,9 @@ class HttpServer:
         connections.cancel_scope.deadline = trio.current_time() + max(seconds, 0)
         self._draining = True
         for listener in listeners:
-            with suppress(OSError):  # nobody waits, or nobody can be taken
-                self._accept_burst(listener, connections)
+            with suppress(OSError):  # nobody waits any more, or nobody can be taken
+                for _ in range(_LAST_BURSTS):
+                    self._accept_burst(listener, connections)
             listener.close()
         for leash in tuple(self._leashes):
             leash.draining = True
@@ -159,7 +163,9 @@ class HttpServer:
                 return
             try:
                 await trio.lowlevel.wait_readable(listener.socket)
-                self._accept_burst(listener, connections)
+                # Somebody may come in the very moment of the end, which has taken them, and closed the listener.
+                if not self._draining:
+                    self._accept_burst(listener, connections)
             except BlockingIOError:
                 pass
             except trio.ClosedResourceError:

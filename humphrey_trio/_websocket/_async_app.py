@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import trio
@@ -23,7 +24,6 @@ from .._state import NewState, NewStreamState, State, StreamState
 from ._async_stream import AsyncSender, AsyncStream
 from ._audience import Audience
 from ._codec import INTERNAL_ERROR
-from ._connection import DRAINING
 from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
 from ._errors import LinkError
 from ._handler import async_websocket_handler
@@ -118,6 +118,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._shutdown: trio.Event | None = None
         self._drain = Drain()
         self._ending = False  # gracefully
+        self._end_by = inf  # when it has ended, then
         self._slot_freed: trio.Event | None = None
         self._ran = False
 
@@ -312,8 +313,10 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         """When it is time, take no more streams, and close those that are there; the rest is their own."""
         await shutdown.wait()
         drain, begun = self._drain, trio.current_time()
-        # A hard stop still gives the disconnect handlers their time, which has to fit in.
-        scope.deadline = begun + max(self._timeouts.drain - self._timeouts.disconnect, 0)
+        self._end_by = begun + self._timeouts.drain
+        if self._end_by < inf:
+            # A hard stop still gives the disconnect handlers their time, which has to fit in.
+            scope.deadline = self._end_by - min(self._timeouts.disconnect, self._timeouts.drain / 2)
         self._ending = True
         self._close_hook()
         streams = tuple(self._streams)
@@ -332,7 +335,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def _turn_away(self, websocket: WebsocketStream) -> None:
         if self._ending:
-            websocket._close(self._drain.code, self._drain.reason, cause=DRAINING)
+            websocket._drain_after(0, self._drain)
         websocket._leave()
 
     # One stream...
@@ -396,4 +399,4 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                         stream._get_help()
                         stream._look_for_client()
         finally:
-            conversations.hurry(self._timeouts.disconnect)
+            conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))

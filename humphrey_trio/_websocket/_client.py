@@ -13,7 +13,6 @@ import trio
 
 from .._state import StreamState
 from ._codec import INTERNAL_ERROR
-from ._connection import DRAINING
 from ._errors import tells_the_end
 from ._policies import WhenLeft
 from ._stream_tasks import StreamTasks
@@ -99,7 +98,9 @@ class Client(Generic[StreamState]):
     def _is_wanted(self) -> bool:
         """Whether its messages still go to the handler: those of a client that has left may have to."""
         record = self._websocket._closed
-        return record is None or (record.initiator == "client" and self._when_left is WhenLeft.FINISH)
+        if record is None:
+            return self._draining is None  # an app that ends lets handlers finish, and begins none
+        return record.initiator == "client" and self._when_left is WhenLeft.FINISH
 
     @property
     def _handlers_running(self) -> int:
@@ -131,14 +132,11 @@ class Client(Generic[StreamState]):
         if self._websocket.closed:
             return
         self._draining = drain
-        if self._handlers_running and drain.patience:
-            self._websocket._end_after(drain.patience, drain.code, drain.reason, DRAINING)
-        else:
-            self._end_drained()
+        self._websocket._drain_after(drain.patience if self._handlers_running else 0, drain)
 
     def _end_drained(self) -> None:
         if self._draining is not None and not self._running:
-            self._websocket._close(self._draining.code, self._draining.reason, cause=DRAINING)
+            self._websocket._drain_after(0, self._draining)
 
     @property
     def _tasks_running(self) -> int:

@@ -44,6 +44,7 @@ from ._tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._http._drain import Drain
     from .._http._limits import Timeouts
     from .._http._request import Request
     from .._server._connection import Takeover
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
     from ._policies import FullPolicy
 
 _ids = itertools.count(1)
-
-#: Why a stream ends when its server or its application ends gracefully.
-DRAINING = "the server ends"
 
 
 class WebsocketConnection:
@@ -79,6 +77,7 @@ class WebsocketConnection:
         "_decoder",
         "_deflate",
         "_drain",
+        "_drain_by",
         "_end_by",
         "_end_with",
         "_has_own_reader",
@@ -140,8 +139,8 @@ class WebsocketConnection:
         self._on_gone: Callable[[], None] | None = None
         self._pulse = Pulse()
         # Moments on trio's clock; the server's sweep looks at the earliest.
-        self._take_by = self._write_by = self._close_by = self._end_by = inf
-        self._end_with = (POLICY_VIOLATION, "", "")  # code, reason and cause, when ``_end_by`` has come
+        self._take_by = self._write_by = self._close_by = self._end_by = self._drain_by = inf
+        self._end_with = (POLICY_VIOLATION, "")  # code and reason, when ``_end_by`` has come
         self._leash = takeover.leash
         self._leash.expire = self._expire
         # How the server ends gracefully, unless an application ends by itself and looks after its streams.
@@ -472,13 +471,8 @@ class WebsocketConnection:
         self._close_by = trio.current_time() + self._timeouts.close
         self._set_deadline()
 
-    def _end_after(self, seconds: float, code: int, reason: str, cause: str) -> None:
-        self._end_by = trio.current_time() + seconds
-        self._end_with = (code, reason, cause)
-        self._set_deadline()
-
     def _set_deadline(self) -> None:
-        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by)
+        self._leash.at = min(self._take_by, self._write_by, self._close_by, self._end_by, self._drain_by)
 
     def _expire(self) -> None:
         """A moment has passed: nobody took the stream, its time is over, or the peer is too slow."""
@@ -489,8 +483,11 @@ class WebsocketConnection:
                 self._close(TRY_AGAIN_LATER, "nobody takes this connection")
         if self._end_by <= now:
             self._end_by = inf
-            code, reason, cause = self._end_with
-            self._close(code, reason, cause=cause)
+            code, reason = self._end_with
+            self._close(code, reason, cause="its deadline has passed")
+        if self._drain_by <= now:
+            self._drain_by = inf
+            self._drain_after(0, self._drain)
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
             self._tally.count_slow_close()
@@ -500,9 +497,14 @@ class WebsocketConnection:
         """The server ends: be closed at some moment of the spread, unless an application sees to that."""
         if self._own_shutdown is not None and self._own_shutdown.is_set():
             return
-        drain = self._drain
-        if drain.spread:
-            # Not all at once; and a sweep looks at this, as at the other moments.
-            self._end_after(random.uniform(0, drain.spread), drain.code, drain.reason, DRAINING)
+        # Not all at once; and a sweep looks at this, as at the other moments.
+        self._drain_after(random.uniform(0, self._drain.spread), self._drain)
+
+    def _drain_after(self, seconds: float, drain: Drain) -> None:
+        """Close because of a graceful end, after so many seconds; ``set_deadline`` does not move that."""
+        self._drain = drain
+        if seconds:
+            self._drain_by = min(self._drain_by, trio.current_time() + seconds)
+            self._set_deadline()
         else:
-            self._close(drain.code, drain.reason, cause=DRAINING)
+            self._close(drain.code, drain.reason, cause="the server ends")

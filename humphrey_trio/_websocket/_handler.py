@@ -12,7 +12,7 @@ from .._state import State
 from ._admission import Admission
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
-from ._upgrade import Upgrade, unavailable
+from ._upgrade import Upgrade
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -133,7 +133,7 @@ class HookRoute:
         stream = upgrade._prepare(admitted, _DEFAULT_LIMITS)
         # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
         if not await self._place(stream) or not upgrade._complete(admitted):
-            raise unavailable("no WebSocket app takes this connection now")
+            raise upgrade._unavailable("no WebSocket app takes this connection now")
         stream._expect_taker(self._take_timeout)
         return None
 

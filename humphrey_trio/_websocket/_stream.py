@@ -195,7 +195,9 @@ class WebsocketStream(WebsocketConnection):
         if not seconds > 0:
             raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
         encode_close(code, reason)
-        self._end_after(seconds, code, reason, "its deadline has passed")
+        self._end_by = trio.current_time() + seconds
+        self._end_with = (code, reason)
+        self._set_deadline()
 
     # Receiving...
 

@@ -104,7 +104,7 @@ class Upgrade:
         if self._stream is not None:
             raise RuntimeError("this upgrade was accepted before")
         if self._takeover.leash.draining:
-            raise unavailable("the server ends", self._takeover.drain.retry_after_field)
+            raise self._unavailable("the server ends")
         self._stream = WebsocketStream(self._takeover, limits, admitted)
         return self._stream
 
@@ -116,10 +116,11 @@ class Upgrade:
             self._decided.set()
         return opened
 
-
-def unavailable(reason: str, retry_after: str = "1") -> HandshakeError:
-    """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
-    return HandshakeError(reason, 503, headers=[("Retry-After", retry_after)])
+    def _unavailable(self, reason: str) -> HandshakeError:
+        """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
+        takeover = self._takeover
+        seconds = takeover.drain.retry_after_field if takeover.leash.draining else "1"
+        return HandshakeError(reason, 503, headers=[("Retry-After", seconds)])
 
 
 async def run_upgrade(route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> Response | None:
