@@ -1801,6 +1801,8 @@ async def end_a_thousand(stage: Stage, websocket_app: AnyWebsocketApp) -> dict[i
     """Open a thousand connections, send all the news, and end; when each of those that read was closed."""
     clients = [await (await stage.raw()).open("/ws") for _ in range(THOUSAND)]
     deaf = set(range(0, THOUSAND, THOUSAND // DEAF))
+    while websocket_app.statistics().connections < THOUSAND:  # a stream is taken a moment after its 101
+        await trio.testing.wait_all_tasks_blocked()
     for text in NEWS:
         await websocket_app.sender().broadcast(text)
     await trio.testing.wait_all_tasks_blocked(0.01)

@@ -157,8 +157,9 @@ class HttpConnection:
             while True:
                 with self._transport.interruptible():
                     return await self._serve_requests(close)
+                # Here it was interrupted, over a foreign stream perhaps at the moment in which a request came.
                 if self._expired or not self._reader.buffered:
-                    break  # else a request came at the moment of the end
+                    break
         except BadRequest as exc:
             await self._say_last(exc)
             return None

@@ -256,7 +256,8 @@ class Decoder:
     def _refuse_inflated(self, payload: bytes, is_text: bool) -> NoReturn:
         """Refuse a message that inflates too far, unless its text was bad before: what came first decides.
 
-        So the code does not hang on how the bytes were split into reads.
+        So the code does not hang on how the bytes were split into reads, unless they are corrupt just there:
+        zlib keeps to itself what it had inflated before that.
         """
         if is_text:
             self._check_utf8(payload, False)
@@ -267,6 +268,9 @@ class Decoder:
         if self._utf8 is None:
             self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._utf8.decode(payload, finished)
+        begun, _ = self._utf8.getstate()
+        if b"\xed\xa0" <= begun < b"\xee":  # a surrogate, which Python refuses at its third byte only
+            begun.decode()
 
     # Control frames...
 
