@@ -140,9 +140,10 @@ class AsyncStream(Client[StreamState]):
 
     def unsubscribe(self, topic: Hashable) -> None:
         """Get it no more, from now on; one that was not subscribed to is none the less well."""
+        # In this order, so that nothing is done if the topic is not hashable: a set would discard another set.
+        self._audience.topics.unsubscribe(topic, self._websocket)
         if self._topics is not None:
             self._topics.discard(topic)
-        self._audience.topics.unsubscribe(topic, self._websocket)
 
     def start_soon(self, async_fn: Callable[[*_Args], Awaitable[object]], *args: *_Args) -> None:
         """Run ``await async_fn(*args)`` in a task that belongs to this client.
