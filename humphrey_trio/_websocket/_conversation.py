@@ -86,7 +86,7 @@ class Conversations(Generic[State, StreamState]):
             stream._fail(exc, "its handler failed")
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
-                pass
+                self._count_unhandled(stream)
 
     async def _handle_in_turn(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
         handler = self.on_message
@@ -97,7 +97,7 @@ class Conversations(Generic[State, StreamState]):
                     await handler(stream, message, self._state)
                     stream._busy_since = 0
                 else:
-                    stream._websocket._tally.count_unhandled(1)
+                    self._count_unhandled(stream)
             message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -108,14 +108,18 @@ class Conversations(Generic[State, StreamState]):
             while message is not None:
                 if handler is not None:
                     stream._busy_since = self.sweeps  # as long as it waits for a slot
-                    await slots.acquire()
+                    try:
+                        await slots.acquire()
+                    except trio.Cancelled:
+                        self._count_unhandled(stream)
+                        raise
                     stream._busy_since = 0
                     if stream._is_wanted:
                         stream._running += 1
                         nursery.start_soon(self._handle_apart, stream, handler, message, slots)
                     else:
                         slots.release()
-                        stream._websocket._tally.count_unhandled(1)
+                        self._count_unhandled(stream)
                 message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -145,6 +149,10 @@ class Conversations(Generic[State, StreamState]):
         message: Message,
     ) -> None:
         await handler(stream, message, self._state)
+
+    def _count_unhandled(self, stream: AsyncStream[StreamState]) -> None:
+        if self.on_message is not None:  # else nobody misses it
+            stream._websocket._tally.count_unhandled(1)
 
     # The end...
 
