@@ -70,8 +70,8 @@ class Transport(ABC):
             rest = rest[await self.send_some(rest) :]
 
     @abstractmethod
-    async def send_last(self, data: bytes) -> None:
-        """Try once to send the last bytes, for a task that is cancelled; they may be lost."""
+    async def send_last(self, data: bytes) -> int:
+        """Try once to send the last bytes, for a task that is cancelled; how many are known to be taken."""
 
     @property
     @abstractmethod
@@ -144,11 +144,12 @@ class SocketTransport(Transport):
             self._check_open()
         return sent
 
-    async def send_last(self, data: bytes) -> None:
-        self.send_now(data)
+    async def send_last(self, data: bytes) -> int:
+        sent = self.send_now(data)
         # What has come and was not read would turn the close into a reset, which overtakes the last bytes.
         with suppress(OSError):
             self._socket.recv(CHUNK)
+        return sent
 
     @property
     def torn(self) -> bool:
@@ -226,9 +227,12 @@ class StreamTransport(Transport):
             raise trio.ClosedResourceError("the connection was aborted")
         return len(chunk)
 
-    async def send_last(self, data: bytes) -> None:
+    async def send_last(self, data: bytes) -> int:
+        sent = 0
         with trio.move_on_after(FAREWELL_SECONDS, shield=True):
-            await self.send_all(data)
+            while sent < len(data):
+                sent += await self.send_some(data[sent:])
+        return sent
 
     @property
     def torn(self) -> bool:

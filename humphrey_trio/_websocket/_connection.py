@@ -465,7 +465,7 @@ class WebsocketConnection:
         words = self._outbox.last_words(encode_close(GOING_AWAY))
         if words:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._transport.send_last(words)
+                self._outbox.count_sent(await self._transport.send_last(words))
 
     def _expect_end(self) -> None:
         self._close_by = trio.current_time() + self._timeouts.close

@@ -41,6 +41,7 @@ class Outbox:
         "_droppables",
         "_dropped",
         "_ended",
+        "_head_left",
         "_lane",
         "_limits",
         "_progress",
@@ -64,6 +65,7 @@ class Outbox:
         self._ticket = 0  # of the last message that was put; the first is 1
         self._queue: dict[int, bytes] = {}  # by their tickets
         self._queued_bytes = 0  # in the queue and in what has begun
+        self._head_left = 0  # bytes of the handshake's answer that wait; they count nowhere else
         self._begun: memoryview | None = None
         self._begun_messages = 0
         self._droppables: Droppables | None = None  # made for the first
@@ -238,14 +240,12 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        self.bytes_sent -= len(head)  # it is none of the frames
-        if self._ended or self._has_frames():
-            self._begun = memoryview(head)  # so that nothing passes it, nor is it dropped
-            self._queued_bytes += len(head)
+        self._direct = not self._ended and not self._has_frames()
+        sent = self._transport.send_now(head) if self._direct else 0
+        if sent < len(head):
+            self._begun = memoryview(head)[sent:]  # so that nothing passes it, nor is it dropped
+            self._head_left = len(self._begun)
             self._call_writer()
-        else:
-            self._direct = True
-            self._put_apart(head)
 
     # Writing, by the connection task...
 
@@ -275,17 +275,27 @@ class Outbox:
         if self._begun is not None:
             rest = self._begun
             sent = await self._transport.send_some(rest)
+            sent_of_frames = self.count_sent(sent)
             if self._begun is rest:  # nobody abandoned it meanwhile
                 self._begun = rest[sent:] if sent < len(rest) else None
-                self._queued_bytes -= sent
-                self.bytes_sent += sent
+                self._queued_bytes -= sent_of_frames
             if self._begun is None:
                 self._begun_messages = 0
             self._tell_progress()
         self._direct = not self._ended and not self._has_frames()
 
+    def count_sent(self, size: int) -> int:
+        """The kernel has taken so many bytes of what had to wait; how many were of frames."""
+        head = min(size, self._head_left)
+        self._head_left -= head
+        self.bytes_sent += size - head
+        return size - head
+
     def last_words(self, close: bytes) -> bytes:
-        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow."""
+        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow.
+
+        Whoever sends it tells ``count_sent``.
+        """
         if self._transport.torn or self._corked:
             return b""
         begun = bytes(self._begun) if self._begun is not None else b""
@@ -341,7 +351,7 @@ class Outbox:
 
     def _drop_queue(self) -> None:
         self._drop(list(self._queue))
-        self._queued_bytes = 0 if self._begun is None else len(self._begun)
+        self._queued_bytes = 0 if self._begun is None else len(self._begun) - self._head_left
 
     def _call_writer(self) -> None:
         self._direct = False
