@@ -490,7 +490,8 @@ class WebsocketConnection:
             self._drain_after(0, self._drain)
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
-            self._tally.count_slow_close()
+            if not self._tally.slow_closes:  # else it was closed for that already
+                self._tally.count_slow_close()
             self._cut("too slow")
 
     def _end_gracefully(self) -> None:
