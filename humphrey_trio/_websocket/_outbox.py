@@ -149,8 +149,8 @@ class Outbox:
         if not self._direct:
             self.put_later(frame)
             return
-        self._ticket += 1
         sent = self._transport.send_now(frame)
+        self._ticket += 1
         self.bytes_sent += sent
         if sent < len(frame):
             self._begin(frame, sent)
