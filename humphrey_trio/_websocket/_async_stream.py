@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import trio
@@ -96,7 +97,10 @@ class AsyncStream(Client[StreamState]):
 
     def statistics(self) -> StreamStatistics:
         """What the stream has done so far, and what waits."""
-        return self._websocket.statistics()
+        statistics = self._websocket.statistics()
+        if self._running and self._busy_since:  # the reader has a message in its hands, until a handler may begin
+            statistics = replace(statistics, read_ahead=statistics.read_ahead + 1)
+        return statistics
 
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message to this client; see ``WebsocketStream.send``.

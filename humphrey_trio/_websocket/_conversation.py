@@ -113,7 +113,8 @@ class Conversations(Generic[State, StreamState]):
                     except trio.Cancelled:
                         self._count_unhandled(stream)
                         raise
-                    stream._busy_since = 0
+                    finally:
+                        stream._busy_since = 0
                     if stream._is_wanted:
                         stream._running += 1
                         nursery.start_soon(self._handle_apart, stream, handler, message, slots)
