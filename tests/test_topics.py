@@ -681,8 +681,9 @@ async def another_under_way(meeting: Meeting) -> AsyncGenerator[None]:
         yield
 
 
-async def test_a_publication_that_is_cancelled_while_it_waits() -> None:
-    """One that is cancelled while it waits for its turn reaches nobody, and does not hold up those behind it."""
+@pytest.mark.parametrize("its_turn", [False, True], ids=["waiting", "just having its turn"])
+async def test_a_publication_that_is_cancelled_while_it_waits(its_turn: bool) -> None:
+    """Cancelled while it waits for its turn, one reaches nobody; it never holds up those behind it."""
     async with Meeting().held() as meeting, trio.open_nursery() as nursery:
         client = await meeting.join("client", "news")
         sender = meeting.app.sender()
@@ -697,10 +698,12 @@ async def test_a_publication_that_is_cancelled_while_it_waits() -> None:
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(sender.publish, "news", "behind it")
             await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
+            if not its_turn:
+                scope.cancel()
+        scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        assert scope.cancelled_caught
-        assert await meeting.heard(client) == [["behind it"]]
+        assert scope.cancelled_caught is not its_turn
+        assert await meeting.heard(client) == [["in vain"] * its_turn + ["behind it"]]
 
 
 async def test_a_publication_begins_when_its_turn_comes() -> None:
@@ -1068,7 +1071,8 @@ class Traffic:
         self._here.remove(name)
         wire, model = self.wires[name], self._town.model
         if way in ("close", "fail"):
-            # The application ends it, and the client answers.
+            # The application ends it, and the client answers; whichever is first.
+            model.leave(name)
             wire.feed(command(way), close_frame(1000))
         elif way == "Close":
             model.leave(name)

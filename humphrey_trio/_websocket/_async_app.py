@@ -114,6 +114,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._conversations: Conversations[State, StreamState] = Conversations(state, concurrency)
         self._audience = Audience()
         self._streams: dict[AsyncStream[StreamState], None] = {}
+        self._ending_tasks: set[AsyncStream[StreamState]] = set()  # those that have left but for their tasks
         self._tally = Tally()
         self._heartbeat: Heartbeat | None = None
         self._shutdown: trio.Event | None = None
@@ -237,7 +238,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             waiting_in_hook=hook.current_buffer_used,
             waiting_for_hook=hook.tasks_waiting_send,
             handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
-            tasks_running=sum(stream._tasks_running for stream in streams),
+            tasks_running=sum(stream._tasks_running for stream in (*streams, *self._ending_tasks)),
             queued_messages=sum(one.queued_messages for one in each),
             queued_bytes=sum(one.queued_bytes for one in each),
             read_ahead=sum(one.read_ahead for one in each),
@@ -356,7 +357,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             await self._conversations.hold(stream)
         finally:
             self._forget(stream)
+            self._ending_tasks.add(stream)
             await stream._end_tasks()
+            self._ending_tasks.discard(stream)
             await self._conversations.part(stream)
 
     def _forget(self, stream: AsyncStream[StreamState]) -> None:

@@ -131,6 +131,7 @@ class AsyncStream(Client[StreamState]):
 
         Raises:
             ConnectionClosed: the stream is closed.
+            TypeError: the topic is not hashable.
         """
         self._check_open()
         if self._topics is None:
@@ -241,6 +242,6 @@ class AsyncSender:
             message, compress, when_full: as for ``broadcast``.
 
         Raises:
-            TypeError: this cannot be sent, or ``when_full`` is no policy.
+            TypeError: this cannot be sent, ``when_full`` is no policy, or the topic is not hashable.
         """
         await self._audience.publish(topic, message, compress, when_full)
