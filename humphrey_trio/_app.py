@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 import trio
 
 from ._failures import report_and_pass
-from ._http._drain import Drain, check_drain
+from ._http._drain import Drain
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
 from ._http._request import Request
@@ -25,7 +25,7 @@ from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
 from ._server._pacing import Pace
-from ._server._server import HttpServer
+from ._server._server import HttpServer, check_shutdown
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._upgrade import Upgrade, run_upgrade
@@ -148,9 +148,10 @@ class App(Routes[State]):
             drain: how WebSockets are closed.
 
         Raises:
-            ValueError: the drain's spread is not below ``Timeouts.drain``.
+            ValueError: the drain's spread is too long for ``Timeouts.drain``.
+            TypeError: the event is none of trio's.
         """
-        check_drain(drain, self._timeouts)
+        check_shutdown(event, drain, self._timeouts)
         self._shutdown, self._drain = event, drain
         return self
 

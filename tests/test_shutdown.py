@@ -9,6 +9,7 @@ import resource
 import socket
 import ssl
 import textwrap
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -59,6 +60,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio._http._drain import hard_stop_after
 from humphrey_trio._server._listen import open_listeners
 from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio.http import Address, Drain, Timeouts
@@ -403,6 +405,36 @@ def test_a_spread_beyond_the_deadline(make: Callable[..., App | AsyncWebsocketAp
     with pytest.raises(ValueError, match=r"spread=10.*drain=10"):
         app.with_shutdown(trio.Event(), Drain(spread=10))
     assert app.with_shutdown(trio.Event(), Drain(spread=8)) is app
+
+
+@pytest.mark.parametrize("make", [App, AsyncWebsocketApp, AsyncWebsocketApp.new_unlinked])
+def test_an_event_of_somebody_else(make: Callable[..., App | AsyncWebsocketApp]) -> None:
+    """Both apps refuse an event whose wait would block the thread."""
+    event: Any = threading.Event()
+    with pytest.raises(TypeError, match=r"trio\.Event, not for Event"):
+        make().with_shutdown(event)
+
+
+def test_half_of_the_time_is_grace() -> None:
+    """However short the time is, a hard stop does not take more than half of it."""
+    assert hard_stop_after(Timeouts(drain=30), 1.0) == 29
+    assert hard_stop_after(Timeouts(drain=0.5), 1.0) == 0.25
+    assert hard_stop_after(Timeouts(drain=inf, disconnect=inf), inf) == inf
+
+
+async def test_a_tls_newcomer_that_is_silent(autojump_clock: Clock, contexts: Contexts) -> None:
+    """One that has not even begun its TLS handshake gets a second at the end, instead of the handshake's ten."""
+    shutdown = trio.Event()
+    app = App().with_shutdown(shutdown).with_cert(contexts.server)
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+        async with await trio.open_tcp_stream("127.0.0.1", address.port or 0) as client:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            began = trio.current_time()
+            shutdown.set()
+            with suppress(trio.BrokenResourceError):
+                assert await client.receive_some() == b""
+            assert trio.current_time() - began == pytest.approx(1)
 
 
 # -------------------------------------------------------------------- the WebSocket app: codes and messages
@@ -936,7 +968,7 @@ async def test_an_event_that_is_never_set(autojump_clock: Clock) -> None:
     """An event that is never set changes nothing: clients stay, and a cancelled app does not return."""
     shutdown = trio.Event()
     drain = Drain(code=1012, spread=1, retry_after=1, patience=1)
-    app, websocket_app = linked_pair(shutdown, drain, timeouts=Timeouts(drain=2, idle=50))
+    app, websocket_app = linked_pair(shutdown, drain, timeouts=Timeouts(drain=3, idle=50))
     app.with_stateless_route("/", hello)
     websocket_app.with_message_handler(Slow(20))
     async with in_memory(shutdown, app, websocket_app) as stage:

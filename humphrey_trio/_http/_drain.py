@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._limits import Timeouts
 
 _CODES = (1001, 1012, 1013)
+
+#: What foreign streams such as TLS may take for their last words and their farewell, when all is cancelled.
+FAREWELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +57,27 @@ class Drain:
         return str(max(1, ceil(self.retry_after or 0)))
 
 
+def hard_stop_after(timeouts: Timeouts, seconds: float) -> float:
+    """Seconds after which a graceful end cancels what is left, so that all has ended within ``Timeouts.drain``.
+
+    Args:
+        timeouts: the application's.
+        seconds: what the hard stop itself may take. Half of the time is grace in any case.
+    """
+    if timeouts.drain == inf:
+        return inf
+    return timeouts.drain - min(seconds, timeouts.drain / 2)
+
+
 def check_drain(drain: Drain, timeouts: Timeouts) -> None:
-    """Refuse a drain whose spread the hard deadline would cut off.
+    """Refuse a drain whose spread the hard stop would cut off.
 
     Raises:
         ValueError: it takes too long.
     """
-    if drain.spread >= timeouts.drain:
+    hard_stop = hard_stop_after(timeouts, max(timeouts.disconnect, FAREWELL_SECONDS))
+    if drain.spread >= hard_stop:
         raise ValueError(
-            f"Drain(spread={drain.spread:g}) does not fit into Timeouts(drain={timeouts.drain:g}):"
-            " make that longer, or the spread shorter"
+            f"Drain(spread={drain.spread:g}) has to be below {hard_stop:g}, after which Timeouts(drain="
+            f"{timeouts.drain:g}, disconnect={timeouts.disconnect:g}) cancels what is left"
         )

@@ -33,8 +33,8 @@ logger = logging.getLogger("humphrey_trio.http")
 # What a peer gets when its connection ends while it still waits for an answer; it must not hold us up.
 _LAST_WORDS_SECONDS = 1.0
 
-# What a newcomer gets to send its request when the server ends: it may be on its way.
-_LATE_HEAD_SECONDS = 1.0
+#: What a newcomer gets to send its request when the server ends, or to shake hands: it may be on its way.
+LATE_SECONDS = 1.0
 
 # Four pipelined requests, or as many pieces of a body, are a turn; then the other connections run. Longer turns
 # would be a little cheaper, and make everybody else wait for whoever floods.
@@ -178,7 +178,7 @@ class HttpConnection:
         if self._idle and self._served:
             self._transport.interrupt()
         elif self._idle:
-            self._let_wait(_LATE_HEAD_SECONDS)
+            self._let_wait(LATE_SECONDS)
 
     # Requests...
 
@@ -211,7 +211,7 @@ class HttpConnection:
                 return None
             self._let_wait(timeouts.idle)
         elif self._leash.draining:
-            self._let_wait(_LATE_HEAD_SECONDS)
+            self._let_wait(LATE_SECONDS)
         while head is None:
             if reader.buffered and not self._partial:
                 self._partial = True

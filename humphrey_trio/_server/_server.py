@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
-from ._connection import HttpConnection, ServerSettings
+from .._http._drain import FAREWELL_SECONDS, check_drain, hard_stop_after
+from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._listen import BACKLOG
 from ._pacing import SWEEP_INTERVAL, Leash
-from ._transport import FAREWELL_SECONDS, SocketTransport, StreamTransport, Transport
+from ._transport import SocketTransport, StreamTransport, Transport
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Sequence
 
+    from .._http._drain import Drain
+    from .._http._limits import Timeouts
     from ._listen import Listener
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -51,6 +54,18 @@ _NEWCOMER_FAILED = {
 }
 
 
+def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
+    """Refuse what no graceful end can be made of.
+
+    Raises:
+        TypeError: the event is none of trio's.
+        ValueError: the drain takes too long.
+    """
+    if not isinstance(event, trio.Event):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"with_shutdown waits for a trio.Event, not for {type(event).__name__}")
+    check_drain(drain, timeouts)
+
+
 class HttpServer:
     """The connections of one server, whatever they come from.
 
@@ -76,6 +91,7 @@ class HttpServer:
         self._shutdown = shutdown
         self._draining = False
         self._leashes: set[Leash] = set()
+        self._handshakes: set[trio.CancelScope] = set()  # of TLS, that are under way
         self._open = 0
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
@@ -133,9 +149,8 @@ class HttpServer:
     ) -> None:
         """When it is time, stop accepting, and end with the last connection, or with the hard deadline."""
         await shutdown.wait()
-        # What a hard stop may take over a foreign stream has to fit in: its last words, and its farewell.
-        seconds = self._settings.timeouts.drain - 2 * FAREWELL_SECONDS
-        connections.cancel_scope.deadline = trio.current_time() + max(seconds, 0)
+        now = trio.current_time()
+        connections.cancel_scope.deadline = now + hard_stop_after(self._settings.timeouts, FAREWELL_SECONDS)
         self._draining = True
         for listener in listeners:
             with suppress(OSError):  # nobody waits any more, or nobody can be taken
@@ -145,6 +160,8 @@ class HttpServer:
         for leash in tuple(self._leashes):
             leash.draining = True
             leash.drain()
+        for handshake in self._handshakes:
+            handshake.deadline = min(handshake.deadline, now + LATE_SECONDS)
         while self._leashes or self._open:
             self._emptied = trio.Event()
             await self._emptied.wait()
@@ -209,8 +226,12 @@ class HttpServer:
             https_compatible=True,
         )
         try:
-            with trio.fail_after(self._settings.timeouts.handshake):
-                await stream.do_handshake()
+            with trio.fail_after(self._settings.timeouts.handshake) as scope:
+                self._handshakes.add(scope)
+                try:
+                    await stream.do_handshake()
+                finally:
+                    self._handshakes.discard(scope)
         except (trio.BrokenResourceError, trio.TooSlowError) as exc:
             logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
             await trio.aclose_forcefully(stream)

@@ -16,16 +16,18 @@ import trio
 if TYPE_CHECKING:
     from .._http._address import Address
 
-#: Bytes asked of the kernel at once, and the most that is handed to a foreign stream at once.
+#: Bytes asked of the kernel at once.
 CHUNK = 64 * 1024
+# The most that is handed to a foreign stream at once: a record of TLS. A peer that reads shows it once for each.
+_FOREIGN_CHUNK = 16 * 1024
 
 # Closing a socket with unread input resets the connection, and the peer may lose what was sent to it last.
 # Reading on for a moment lets it arrive; both bounds keep that from becoming a service.
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
 
-#: How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
-FAREWELL_SECONDS = 0.5
+# How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
+_FAREWELL_SECONDS = 0.5
 
 # Linux alone tells of an end of file in front of which there are bytes; the others of a reset.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
@@ -215,7 +217,7 @@ class StreamTransport(Transport):
         return 0
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        chunk = data[:CHUNK]
+        chunk = data[:_FOREIGN_CHUNK]
         if self._torn or self._closed:
             raise trio.ClosedResourceError("the connection was closed")
         # Torn, unless it comes back whole: a stream that was cancelled in between may have sent anything.
@@ -229,7 +231,7 @@ class StreamTransport(Transport):
 
     async def send_last(self, data: bytes) -> int:
         sent = 0
-        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+        with trio.move_on_after(_FAREWELL_SECONDS, shield=True):
             while sent < len(data):
                 sent += await self.send_some(data[sent:])
         return sent
@@ -261,7 +263,7 @@ class StreamTransport(Transport):
             return
         self._closed = True
         # The farewell of TLS needs the peer to read; shielded, so that a cancelled task can say it too.
-        with trio.move_on_after(FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
+        with trio.move_on_after(_FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
             if not self._torn:
                 await self._stream.aclose()
                 return

@@ -17,10 +17,11 @@ import trio
 
 from .._app import App
 from .._http._address import Address
-from .._http._drain import Drain, check_drain
+from .._http._drain import Drain, hard_stop_after
 from .._http._limits import Timeouts
 from .._server._listen import open_listeners
 from .._server._pacing import SWEEP_INTERVAL
+from .._server._server import check_shutdown
 from .._state import NewState, NewStreamState, State, StreamState
 from ._async_stream import AsyncSender, AsyncStream
 from ._audience import Audience
@@ -193,9 +194,10 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             drain: how the streams are closed.
 
         Raises:
-            ValueError: the drain's spread is not below ``Timeouts.drain``.
+            ValueError: the drain's spread is too long for ``Timeouts.drain``.
+            TypeError: the event is none of trio's.
         """
-        check_drain(drain, self._timeouts)
+        check_shutdown(event, drain, self._timeouts)
         self._shutdown, self._drain = event, drain
         return self
 
@@ -321,9 +323,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         await shutdown.wait()
         drain, begun = self._drain, trio.current_time()
         self._end_by = begun + self._timeouts.drain
-        if self._end_by < inf:
-            # A hard stop still gives the disconnect handlers their time, which has to fit in.
-            scope.deadline = self._end_by - min(self._timeouts.disconnect, self._timeouts.drain / 2)
+        scope.deadline = begun + hard_stop_after(self._timeouts, self._timeouts.disconnect)
         self._ending = True
         self._close_hook()
         streams = tuple(self._streams)
