@@ -24,7 +24,8 @@ class CloseRecord:
         age: seconds from the handshake to the close.
         messages_received: messages that came in.
         bytes_received: bytes that came in.
-        messages_sent: messages that were handed over and not dropped.
+        messages_sent: messages that were handed over and not dropped; of those that are just being written when
+            the connection breaks, nobody knows.
         bytes_sent: bytes that the system took.
         dropped: messages that were to be sent and were not.
         unhandled: messages that came in and that no handler got.

@@ -12,7 +12,8 @@ class WhenFull(enum.Enum):
     """What a broadcast does with a receiver whose outbox has no room for it; see also ``KeepLatest``.
 
     Only messages that may be dropped themselves are dropped for another: never one that was sent with
-    ``send``, or broadcast with another policy.
+    ``send``, or broadcast with another policy. A client that takes no byte at all is cut off after
+    ``Timeouts.write``, whatever the policy.
 
     Attributes:
         CLOSE: it is closed with 1013, and what waits is dropped; it cannot know that it has missed a message.

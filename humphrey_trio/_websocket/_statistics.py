@@ -13,7 +13,8 @@ class StreamStatistics:
     Attributes:
         messages_received: messages that came in.
         bytes_received: bytes that came in.
-        messages_sent: messages that were handed over and not dropped.
+        messages_sent: messages that were handed over and not dropped; of those that are just being written when
+            the connection breaks, nobody knows.
         bytes_sent: bytes that the system took.
         queued_messages: messages that wait to be sent.
         queued_bytes: their bytes.
