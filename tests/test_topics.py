@@ -1001,10 +1001,8 @@ class Town:
                 with model.publication(EVERYTHING) as text:
                     await stream.broadcast(text)
             case "close":
-                model.leave(client)
                 await stream.close(4000)
             case "fail":
-                model.leave(client)
                 raise RuntimeError("on purpose")
 
     def check_subscriptions(self) -> None:
@@ -1069,17 +1067,14 @@ class Traffic:
         """A client leaves."""
         name = self._anybody()
         self._here.remove(name)
-        wire, model = self.wires[name], self._town.model
-        if way in ("close", "fail"):
-            # The application ends it, and the client answers; whichever is first.
-            model.leave(name)
-            wire.feed(command(way), close_frame(1000))
-        elif way == "Close":
-            model.leave(name)
-            wire.feed(close_frame(1000))
-        else:
-            model.leave(name, cut=not self._settled)
+        wire, cut = self.wires[name], way in ("reset", "end")
+        self._town.model.leave(name, cut=cut and not self._settled)
+        if cut:
             (wire.reset if way == "reset" else wire.end)()
+        elif way == "Close":
+            wire.feed(close_frame(1000))
+        else:  # the application ends it, and the client answers; whichever is first
+            wire.feed(command(way), close_frame(1000))
 
     async def from_outside(self, verb: str) -> None:
         """The program does something for a client, or with the sender."""
@@ -1226,19 +1221,18 @@ async def obey_all(commands: list[tuple[int, str, str]], concurrency: int) -> No
             if verb == "settle":
                 await trio.testing.wait_all_tasks_blocked()
                 town.check_subscriptions()
-            elif number in here and verb == "Close":
-                town.model.leave(str(number))
-                await client.send(close_frame(1000))
-            elif number in here and verb == "end":
-                town.model.leave(str(number), cut=True)
-                assert isinstance(client.stream, trio.StapledStream)
-                await client.stream.send_eof()
-            elif number in here:
+            elif number not in here:
+                continue
+            elif verb in ("subscribe", "unsubscribe", "publish", "broadcast"):
                 await client.send(command(verb, topic))
-                if verb in ("close", "fail"):
-                    await client.send(close_frame(1000))
-            if verb in ("Close", "end", "close", "fail"):
+            else:
                 here.discard(number)
+                town.model.leave(str(number), cut=verb == "end")
+                if verb == "end":
+                    assert isinstance(client.stream, trio.StapledStream)
+                    await client.stream.send_eof()
+                else:
+                    await client.send((b"" if verb == "Close" else command(verb)) + close_frame(1000))
         await trio.testing.wait_all_tasks_blocked()
         town.check_subscriptions()
         for number in here:
