@@ -234,16 +234,16 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         """What the app does at this moment; it looks at every stream."""
         hook, tally = self._incoming.statistics(), self._tally
         streams = tuple(self._streams)
-        each = [stream.statistics() for stream in streams]
+        websockets = [stream._websocket for stream in streams]
         return AppStatistics(
             connections=len(streams),
             waiting_in_hook=hook.current_buffer_used,
             waiting_for_hook=hook.tasks_waiting_send,
             handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
             tasks_running=sum(stream._tasks_running for stream in (*streams, *self._ending_tasks)),
-            queued_messages=sum(one.queued_messages for one in each),
-            queued_bytes=sum(one.queued_bytes for one in each),
-            read_ahead=sum(one.read_ahead for one in each),
+            queued_messages=sum(websocket._outbox.queued_messages for websocket in websockets),
+            queued_bytes=sum(websocket._outbox.queued_bytes for websocket in websockets),
+            read_ahead=sum(websocket._read_ahead_count for websocket in websockets),
             subscribers=self._audience.topics.counts(),
             dropped=tally.dropped,
             unhandled=tally.unhandled,
