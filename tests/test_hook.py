@@ -296,6 +296,20 @@ async def test_closed_hook(end: str, autojump_clock: trio.testing.MockClock) -> 
     assert trio.current_time() == asked
 
 
+async def test_a_hook_that_somebody_closes(autojump_clock: trio.testing.MockClock) -> None:
+    """Somebody who closes an app's hook keeps newcomers out, and disturbs nobody who is there."""
+    websocket_app = echo_app()
+    app = http_app(websocket_app.connect_hook())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        async with websocket_client(app, "/0") as client:
+            assert await echoed(client)
+            websocket_app.connect_hook().close()
+            assert_unavailable(await refusal(app))
+            assert await echoed(client, "still there")
+        nursery.cancel_scope.cancel()
+
+
 # ------------------------------------------------------------------------------ who starts and who ends
 
 

@@ -293,7 +293,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:
-        with suppress(trio.ClosedResourceError):  # the end of taking
+        # The end of taking; or somebody has closed the hook, which ends no stream.
+        with suppress(trio.ClosedResourceError, trio.EndOfChannel):
             while True:
                 await self._wait_for_slot()
                 self._take(await self._next_incoming(), nursery)
