@@ -121,6 +121,8 @@ class Conversations(Generic[State, StreamState]):
                 elif stream._running < self._concurrency:
                     stream._running += 1
                     nursery.start_soon(self._handle_apart, stream, handler, message, slot_freed)
+                    # Tasks that start in the same pass of the scheduler begin in any order; this one begins first.
+                    await trio.lowlevel.checkpoint()
                 else:
                     # It waits in front of those that are read ahead, and is counted with them.
                     stream._websocket._put_back(message)
