@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -58,6 +59,51 @@ async def served_in_memory(
 
         yield connect
         nursery.cancel_scope.cancel()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A linked pair in memory, whose apps can be cancelled one by one.
+
+    Attributes:
+        connect: makes a connection and returns the client's end.
+        http, websocket: what cancels the apps.
+    """
+
+    connect: Callable[[], trio.abc.Stream]
+    http: trio.CancelScope
+    websocket: trio.CancelScope
+
+
+@asynccontextmanager
+async def staged(
+    websocket_app: AsyncWebsocketApp[Any, Any],
+    app: App[Any] | None = None,
+    stream_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair,
+) -> AsyncGenerator[Stage]:
+    """Run a pair, linked at ``/``, and serve it in memory; what it gives has a scope for each app."""
+    if app is None:
+        app = App()
+    app.with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+
+    async def run_websocket_app(*, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(websocket_app.run)
+                task_status.started(scope)
+
+    async def serve(*, task_status: trio.TaskStatus[tuple[Any, trio.CancelScope]]) -> None:
+        with trio.CancelScope() as scope:
+            async with served_in_memory(app, stream_pair) as connect:
+                task_status.started((connect, scope))
+                await trio.sleep_forever()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            websocket = await nursery.start(run_websocket_app)
+            connect, http = await nursery.start(serve)
+            yield Stage(connect, http, websocket)
+            nursery.cancel_scope.cancel()
 
 
 async def open_websocket(
