@@ -473,6 +473,23 @@ async def test_what_was_read_ahead(
     assert app.statistics().unhandled == 7 - concurrency
 
 
+async def test_what_a_coroutine_has_not_received(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The same holds for a route's coroutine that returns without having received all that had come."""
+
+    async def own(stream: WebsocketStream, state: None) -> None:
+        await stream.receive()
+        await trio.sleep(AGE)
+
+    app = App().with_websocket_route("/", websocket_handler(own))
+    async with websocket_client(app, "/") as client:
+        for number in range(5):
+            await client.send(f"{number}")
+        async for _ in client:
+            pass
+        await trio.sleep(1)
+    assert (log.record.messages_received, log.record.unhandled) == (5, 4)
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("failing", ["connect", "message"])
 async def test_what_was_read_ahead_of_a_failure(
@@ -508,6 +525,42 @@ async def test_what_was_read_ahead_of_a_failure(
     assert log.record.messages_received == 7
     assert log.record.unhandled == 7 - len(begun)
     assert len(begun) == (concurrency if failing == "message" else 0)
+
+
+async def test_what_came_with_the_handshake(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """Frames that came in one packet with the handshake are counted, its own bytes are not."""
+    scene = new_scene()
+    frames = client_frame(TEXT, b"early") + close_frame(4001)
+    async with staged(scene.app) as scene.stage:
+        client = CountingClient(scene.stage.connect())
+        await client.send(request_bytes("GET / HTTP/1.1") + frames)
+        assert (await client.reply()).status == 101
+        await client.rest()
+        await trio.sleep(1)
+    assert (log.record.messages_received, log.record.bytes_received) == (1, len(frames))
+    assert (log.record.messages_sent, log.record.bytes_sent) == (1, client.received)
+
+
+async def test_a_client_that_never_saw_its_101(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """Of a client that was gone before its 101 could be sent, no byte was sent, and not less than none."""
+    counts: list[int] = []
+    scene = new_scene()
+
+    async def on_connect(stream: AsyncStream, state: None) -> None:
+        counts.append(stream.statistics().bytes_sent)
+        await stream.send("hello")
+        counts.append(stream.statistics().bytes_sent)
+
+    scene.app.with_connect_handler(on_connect)
+    async with staged(scene.app, stream_pair=trio.testing.lockstep_stream_pair) as scene.stage:
+        connection = scene.stage.connect()
+        await connection.send_all(request_bytes("GET / HTTP/1.1"))
+        await trio.sleep(1)
+        await trio.aclose_forcefully(connection)
+        await trio.sleep(1)
+        assert settled(scene.records) == settled(log.records)
+    assert counts == [0, 0]
+    assert (log.record.initiator, log.record.code, log.record.bytes_sent) == ("client", 1006, 0)
 
 
 async def test_a_group_of_failures(autojump_clock: trio.testing.MockClock, log: Log) -> None:

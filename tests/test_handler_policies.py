@@ -911,15 +911,16 @@ async def test_handlers_beside_each_other_cancelled_at_every_step(
 # --------------------------------------------------------------------------------- who reads a stream of an app
 
 
+@pytest.mark.parametrize("delay", [0, 1])
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_nobody_else_receives(
-    concurrency: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    concurrency: int, delay: float, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever receives from a stream that an app reads for its handlers is told so; nobody else notices."""
 
     async def work(stream: AsyncStream[WebsocketStream], text: str) -> None:
         if text == "receive":
-            await trio.sleep(1)
+            await trio.sleep(delay)
             await stream.state.receive()
         await stream.send(text)
 

@@ -38,6 +38,7 @@ from humphrey_trio import (
     Response,
     Timeouts,
     WebsocketStream,
+    WhenLeft,
     async_websocket_handler,
     websocket_handler,
 )
@@ -233,6 +234,30 @@ async def test_tasks_end_before_the_disconnect_handler(end: End, autojump_clock:
 
         assert entries == ["cancelled", "cleaned up", "disconnect"]
         assert app.statistics().tasks_running == 0
+
+
+async def test_tasks_do_not_wait_for_handlers(autojump_clock: trio.testing.MockClock) -> None:
+    """Tasks end with their stream, even if a handler of it may finish."""
+    entries: list[tuple[str, float]] = []
+
+    async def work(stream: AsyncStream) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            entries.append(("task", trio.current_time() - begun))
+
+    async def on_connect(stream: AsyncStream) -> None:
+        stream.start_soon(work, stream)
+        await trio.sleep(5)
+        entries.append(("handler", trio.current_time() - begun))
+
+    app = new_app(on_connect, when_left=WhenLeft.FINISH)
+    async with linked(app) as http_app:
+        begun = trio.current_time()
+        async with websocket_client(http_app):
+            await trio.sleep(2)
+        await trio.sleep(5)
+    assert entries == [("task", pytest.approx(2)), ("handler", pytest.approx(5))]
 
 
 async def test_a_task_that_returns_ends_nothing(autojump_clock: trio.testing.MockClock) -> None:
@@ -650,19 +675,21 @@ async def test_an_interrupt_passes(
 PARTS = (AsyncStream, WebsocketStream, StreamTasks, Outbox, HttpConnection)
 
 
+def find_parts() -> list[object]:
+    return [found for found in gc.get_objects() if type(found) in PARTS]
+
+
 @contextmanager
-def without_collector() -> Generator[list[str]]:
-    """What is freed in here is not freed by the garbage collector; with what lives before, of other tests."""
+def without_collector() -> Generator[Callable[[], list[str]]]:
+    """What is freed here is not freed by the garbage collector; gives what tells which parts came and stay."""
     gc.collect()
     gc.disable()
+    older = find_parts()  # other tests may have left them, in exceptions that pytest keeps
+    known = set(map(id, older))
     try:
-        yield living_parts()
+        yield lambda: sorted(type(found).__name__ for found in find_parts() if id(found) not in known)
     finally:
         gc.enable()
-
-
-def living_parts() -> list[str]:
-    return sorted(type(found).__name__ for found in gc.get_objects() if type(found) in PARTS)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -688,7 +715,7 @@ async def test_an_ended_stream_leaves_nothing(
     async with staged(new_app(on_connect, concurrency=concurrency)) as stage:
         await trio.testing.wait_all_tasks_blocked()
         tasks = trio.lowlevel.current_statistics().tasks_living
-        with without_collector() as before:
+        with without_collector() as living_parts:
             client = await open_websocket(stage.connect())
             await client.send("hello")
             await client.receive()
@@ -696,7 +723,7 @@ async def test_an_ended_stream_leaves_nothing(
             await end(stage, client, streams.pop(), trio.Event())
             await trio.sleep(2)
             del client
-            assert living_parts() == before
+            assert living_parts() == []
         if not stage.http.cancel_called:
             assert trio.lowlevel.current_statistics().tasks_living == tasks
 
@@ -711,7 +738,7 @@ async def test_what_has_no_tasks_leaves_nothing(path: str, autojump_clock: trio.
 
     app = App().with_stateless_route("/plain", lambda _: Response(200))
     async with staged(new_app(), app.with_websocket_route("/own", websocket_handler(own))) as stage:
-        with without_collector() as before:
+        with without_collector() as living_parts:
             connection = stage.connect()
             if path == "/plain":
                 client = RawClient(connection)
@@ -724,7 +751,7 @@ async def test_what_has_no_tasks_leaves_nothing(path: str, autojump_clock: trio.
                 await websocket.close()
             await connection.aclose()
             await trio.sleep(1)
-            assert living_parts() == before
+            assert living_parts() == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -820,17 +847,23 @@ async def test_a_deadline_closes(seconds: float, autojump_clock: trio.testing.Mo
         assert ends.causes == ["its deadline has passed"]
 
 
-async def test_a_deadline_says_policy_violation(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("path", ["/", "/own"])
+async def test_a_deadline_says_policy_violation(path: str, autojump_clock: trio.testing.MockClock) -> None:
     """Without a code a deadline closes with 1008."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(1)
 
-    ends = Ends(on_connect)
-    async with linked(ends.app) as http_app, websocket_client(http_app) as client:
-        await read_away(client)
-        await trio.testing.wait_all_tasks_blocked()
-    assert ends.entries == [(about(1), 1008, "")]
+    async def own(stream: WebsocketStream, state: None) -> None:
+        stream.set_deadline(1)
+        await stream.receive()
+
+    async with linked(new_app(on_connect)) as http_app:
+        http_app.with_websocket_route("/own", websocket_handler(own))
+        async with websocket_client(http_app, path) as client:
+            with trio.fail_after(2):
+                await read_away(client)
+            assert client.close_code == 1008
 
 
 @pytest.mark.parametrize(
@@ -856,19 +889,20 @@ async def test_a_deadline_set_anew(again: float, end: object, autojump_clock: tr
 
 async def test_what_was_sent_goes_out_before_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
     """At the deadline of a slow client everything that waits goes out first, then the Close."""
-    count = 50
+    count, size = 50, 20_000  # more than what is written at once
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(1, 4003)
         for number in range(count):
-            await stream.send(f"{number}")
+            await stream.send(f"{number}".zfill(size))
 
     ends = Ends(on_connect)
     async with staged(ends.app, stream_pair=trio.testing.lockstep_stream_pair) as stage:
         client = await RawClient(stage.connect()).open()
         await trio.sleep(2)
         frames = [await client.frame() for _ in range(count + 1)]
-    assert frames == [*((TEXT, b"%d" % number) for number in range(count)), (CLOSE, (4003).to_bytes(2, "big"))]
+    sent = [(TEXT, f"{number}".zfill(size).encode()) for number in range(count)]
+    assert frames == [*sent, (CLOSE, (4003).to_bytes(2, "big"))]
     assert ends.causes == ["its deadline has passed"]
 
 
@@ -1032,8 +1066,9 @@ async def test_a_deadline_of_a_closed_stream(autojump_clock: trio.testing.MockCl
     assert ends.causes == [""]
 
 
-async def test_a_deadline_of_a_refused_stream(autojump_clock: trio.testing.MockClock) -> None:
-    """A stream that was closed before its 101 has no deadline: its connection serves HTTP again, and goes on."""
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_a_deadline_of_a_refused_stream(waiting: bool, autojump_clock: trio.testing.MockClock) -> None:
+    """A stream that was closed before its 101 has ended; a deadline cuts off nothing that comes after it."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     app = App().with_websocket_route("/", async_websocket_handler(hook))
     async with served_in_memory(app) as connect:
@@ -1042,9 +1077,12 @@ async def test_a_deadline_of_a_refused_stream(autojump_clock: trio.testing.MockC
         await trio.testing.wait_all_tasks_blocked()
         stream = streams.receive_nowait()
         stream._close(1000, "")  # before the route has had its turn
+        if waiting:
+            with pytest.raises(ConnectionClosed), trio.fail_after(1):
+                await stream.receive()
+        assert (await client.reply()).status == 503
         with pytest.raises(ConnectionClosed), trio.fail_after(1):
             await stream.receive()
-        assert (await client.reply()).status == 503
 
         stream.set_deadline(1)
         await trio.sleep(3)

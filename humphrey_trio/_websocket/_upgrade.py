@@ -203,6 +203,7 @@ def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -
     if failed:
         logger.error("the handler of %r failed", stream, exc_info=error)
     if stream._has_own_reader:  # else it was given away
+        stream._count_unread()
         if failed:
             stream._close(INTERNAL_ERROR, "", cause="its handler failed", exception=error)
         else:
