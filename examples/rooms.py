@@ -26,6 +26,9 @@ async def on_connect(stream: AsyncStream, state: None) -> None:
 
 
 async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
+    if message.text is None:
+        await stream.close(1003, "this is for text")
+        return
     stream.set_deadline(SILENCE_SECONDS, 4000, "away")
     await stream.publish(room_of(stream), f"{stream.id}: {message.text}")
 

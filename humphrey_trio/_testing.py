@@ -83,6 +83,8 @@ async def websocket_client(
 @asynccontextmanager
 async def _serving(app: App[Any]) -> AsyncGenerator[_Connect]:
     """Serve an app in memory; an exception of the block comes out as it is, not in a group."""
+    if not isinstance(app, App):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"give the HTTP App that has the route, not {type(app).__name__}: see new_unlinked")
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         server = app._server()

@@ -69,6 +69,7 @@ NEW = StreamStatistics(
     read_ahead=0,
     dropped=0,
     unhandled=0,
+    slow_closes=0,
     send_waits=0,
     read_pauses=0,
 )

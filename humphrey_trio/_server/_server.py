@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
-from .._http._drain import FAREWELL_SECONDS, check_drain, hard_stop_after
+from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._listen import BACKLOG
 from ._pacing import SWEEP_INTERVAL, Leash
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from .._http._drain import Drain
     from .._http._limits import Timeouts
     from ._listen import Listener
 
@@ -58,11 +57,13 @@ def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
     """Refuse what no graceful end can be made of.
 
     Raises:
-        TypeError: the event is none of trio's.
+        TypeError: the event is none of trio's, or the drain is none.
         ValueError: the drain takes too long.
     """
     if not isinstance(event, trio.Event):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"with_shutdown waits for a trio.Event, not for {type(event).__name__}")
+    if not isinstance(drain, Drain):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"with_shutdown takes a Drain, not {type(drain).__name__}")
     check_drain(drain, timeouts)
 
 
@@ -226,7 +227,8 @@ class HttpServer:
             https_compatible=True,
         )
         try:
-            with trio.fail_after(self._settings.timeouts.handshake) as scope:
+            seconds = self._settings.timeouts.handshake
+            with trio.fail_after(min(seconds, LATE_SECONDS) if self._draining else seconds) as scope:
                 self._handshakes.add(scope)
                 try:
                     await stream.do_handshake()

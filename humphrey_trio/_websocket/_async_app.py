@@ -29,6 +29,7 @@ from ._codec import INTERNAL_ERROR
 from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
 from ._errors import LinkError
 from ._handler import async_websocket_handler
+from ._heartbeat import Heartbeat
 from ._limits import StreamLimits
 from ._policies import WhenLeft
 from ._statistics import AppStatistics
@@ -40,15 +41,14 @@ if TYPE_CHECKING:
 
     from ._admission import AcceptHandler
     from ._compression import Deflate
-    from ._heartbeat import Heartbeat
     from ._limits import StreamOptions
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
 _HOOK_SIZE = 64
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # Humphrey's
-# A handler that is still running at the second sweep after its beginning gets help.
-_SLOW_SWEEPS = 2
+# What is decided before a stream goes into a hook.
+_OF_ROUTES = ("origins", "subprotocols", "deflate", "accept")
 # After so many pings of a heartbeat the other tasks run.
 _PING_TURN = 100
 
@@ -112,10 +112,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
         )
-        self._conversations: Conversations[State, StreamState] = Conversations(state, concurrency)
+        self._conversations: Conversations[State, StreamState] = Conversations(state, concurrency, self._forget)
         self._audience = Audience()
         self._streams: dict[AsyncStream[StreamState], None] = {}
-        self._ending_tasks: set[AsyncStream[StreamState]] = set()  # those that have left but for their tasks
         self._tally = Tally()
         self._heartbeat: Heartbeat | None = None
         self._shutdown: trio.Event | None = None
@@ -137,7 +136,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         **options: Unpack[StreamOptions],
     ) -> AsyncWebsocketApp[NewState, NewStreamState]:
-        """An app that other apps feed through ``connect_hook``; arguments as for the class."""
+        """An app that other apps feed through ``connect_hook``; arguments as for the class.
+
+        Raises:
+            LinkError: ``origins``, ``subprotocols``, ``deflate`` or ``accept`` is given, which the routes have.
+            ValueError, TypeError: an option is invalid.
+        """
+        if misplaced := [name for name in options if name in _OF_ROUTES]:
+            raise LinkError(f"{misplaced[0]}= is for the routes: give it to async_websocket_handler(hook, ...)")
         make = cast("type[AsyncWebsocketApp[Any, Any]]", cls)
         app = make(
             state,
@@ -177,7 +183,12 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         """Ping silent clients, and cut off those that do not answer; without it nobody is.
 
         The disconnect handler of a client that was cut off finds 1006 and the cause.
+
+        Raises:
+            TypeError: this is no ``Heartbeat``.
         """
+        if not isinstance(heartbeat, Heartbeat):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"with_heartbeat takes a Heartbeat(interval, timeout), not {type(heartbeat).__name__}")
         self._heartbeat = heartbeat
         return self
 
@@ -240,7 +251,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             waiting_in_hook=hook.current_buffer_used,
             waiting_for_hook=hook.tasks_waiting_send,
             handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
-            tasks_running=sum(stream._tasks_running for stream in (*streams, *self._ending_tasks)),
+            tasks_running=sum(stream._tasks_running for stream in (*streams, *self._conversations.ending)),
             queued_messages=sum(websocket._outbox.queued_messages for websocket in websockets),
             queued_bytes=sum(websocket._outbox.queued_bytes for websocket in websockets),
             read_ahead=sum(websocket._read_ahead_count for websocket in websockets),
@@ -311,7 +322,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
             # Before its task runs: the next look at the slots has to see it.
             self._streams[stream] = None
-            nursery.start_soon(self._serve, stream)
+            nursery.start_soon(self._conversations.hold, stream)
 
     async def _wait_for_slot(self) -> None:
         while self._max_connections is not None and len(self._streams) >= self._max_connections:
@@ -347,21 +358,6 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         websocket._leave()
 
     # One stream...
-
-    @trio.lowlevel.enable_ki_protection
-    async def _serve(self, stream: AsyncStream[StreamState]) -> None:
-        """The reader task of one stream, from its connect handler to its disconnect handler."""
-        if stream._websocket.closed:  # it has ended before anybody could greet it
-            self._forget(stream)
-            return
-        try:
-            await self._conversations.hold(stream)
-        finally:
-            self._forget(stream)
-            self._ending_tasks.add(stream)
-            await stream._end_tasks()
-            self._ending_tasks.discard(stream)
-            await self._conversations.part(stream)
 
     def _forget(self, stream: AsyncStream[StreamState]) -> None:
         del self._streams[stream]
@@ -401,8 +397,6 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             self._conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))
 
     async def _look_after_all(self) -> None:
-        conversations = self._conversations
-        conversations.sweeps += 1
         now = trio.current_time()
         pings = 0
         for stream in tuple(self._streams):
@@ -410,6 +404,4 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 pings += 1
                 if pings % _PING_TURN == 0:
                     await trio.lowlevel.checkpoint()
-            if stream._busy_since and conversations.sweeps - stream._busy_since >= _SLOW_SWEEPS:
-                stream._get_help()
-                stream._look_for_client()
+            stream._look_after()

@@ -140,7 +140,7 @@ class AsyncStream(Client[StreamState]):
         self._audience.topics.subscribe(topic, self._websocket)
 
     def unsubscribe(self, topic: Hashable) -> None:
-        """Get it no more, from now on; one that was not subscribed to is none the less well."""
+        """Get it no more, from now on. Nothing happens if it was not subscribed to."""
         # In this order, so that nothing is done if the topic is not hashable: a set would discard another set.
         self._audience.topics.unsubscribe(topic, self._websocket)
         if self._topics is not None:
@@ -154,8 +154,11 @@ class AsyncStream(Client[StreamState]):
 
         Raises:
             ConnectionClosed: the stream is closed.
+            TypeError: this is no function.
         """
         self._check_open()
+        if not callable(async_fn):
+            raise TypeError(f"give the async function and its arguments, start_soon(f, x), not {async_fn!r}")
         if self._tasks is None:
             self._tasks = StreamTasks(self._nursery, self._task_failed)
         self._tasks.start_soon(async_fn, args)

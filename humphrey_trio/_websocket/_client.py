@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
+# A reader that was busy at so many looks of the app in a row gets help.
+_NEGLECT = 2
+
 
 class Client(Generic[StreamState]):
     """A client, as its app drives it; ``AsyncStream`` is what handlers get of it.
@@ -36,10 +39,11 @@ class Client(Generic[StreamState]):
     __slots__ = (
         "_apart",
         "_audience",
-        "_busy_since",
+        "_busy",
         "_closer",
         "_draining",
         "_helper",
+        "_neglected",
         "_nursery",
         "_reader",
         "_running",
@@ -67,9 +71,10 @@ class Client(Generic[StreamState]):
         self._reader: trio.lowlevel.Task | None = None  # in which the handlers run, or tasks of theirs
         self._scope: trio.CancelScope | None = None  # around the handlers
         self._closer: trio.lowlevel.Task | None = None  # of the handler that closed it, which then may finish
-        self._busy_since = 0  # the sweep in whose time the reader task left off reading; 0 while it reads
+        self._busy = False  # whether the reader task runs a handler, or waits until one may begin
+        self._neglected = 0  # looks of the app in a row at which it was busy and nobody read
         self._running = 0  # handlers that have tasks of their own
-        self._apart: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # those tasks, and what cancels them
+        self._apart: dict[trio.lowlevel.Task, trio.CancelScope] | None = None  # those tasks, and what cancels them
         self._draining: Drain | None = None  # how it is closed as soon as its handlers have ended
         self._helper: _Helper | None = None
         self._tasks: StreamTasks | None = None
@@ -91,44 +96,50 @@ class Client(Generic[StreamState]):
             message = self._websocket._next_left()
         return message
 
-    def _get_help(self) -> None:
-        if self._helper is None:
+    def _look_after(self) -> None:
+        """Have somebody read ahead while the reader is busy, be it with one handler or with many in a row.
+
+        Where nobody reads even so, because enough was read ahead, notice that the client has left; one whose
+        handlers may finish is not missed.
+        """
+        if not self._busy or self._websocket._filling:
+            self._neglected = 0
+            return
+        self._neglected += 1
+        if self._neglected >= _NEGLECT and self._helper is None:
             self._helper = _Helper(self._websocket)
             self._nursery.start_soon(self._helper.run)
-
-    def _look_for_client(self) -> None:
-        """Notice that a client has left that nobody reads from; one whose handlers may finish is not missed."""
-        if self._when_left is WhenLeft.CANCEL:
+        if self._neglected > _NEGLECT and self._when_left is WhenLeft.CANCEL:
             self._websocket._look_for_peer()
 
     @property
     def _is_wanted(self) -> bool:
         """Whether its messages still go to the handler: those of a client that has left may have to."""
+        if self._draining is not None:
+            return False  # an app that ends lets handlers finish, and begins none
         record = self._websocket._closed
-        if record is None:
-            return self._draining is None  # an app that ends lets handlers finish, and begins none
-        return record.initiator == "client" and self._when_left is WhenLeft.FINISH
+        return record is None or (record.initiator == "client" and self._when_left is WhenLeft.FINISH)
 
     @property
     def _handlers_running(self) -> int:
-        return self._running or bool(self._busy_since)
+        return self._running or int(self._busy)
 
     def _client_left(self) -> None:
         if self._tasks is not None:
             self._tasks.cancel()
         if self._when_left is WhenLeft.FINISH:
             return
-        for task, scope in self._apart.items():
+        for task, scope in (self._apart or {}).items():
             if task is not self._closer:
                 scope.cancel()
         # With tasks of their own there, the reader waits for those, and then comes to the end by itself.
-        if self._busy_since and not self._running and self._closer is not self._reader and self._scope is not None:
+        if self._busy and not self._running and self._closer is not self._reader and self._scope is not None:
             self._scope.cancel()
 
     def _report(self, exception: Exception) -> None:
         """Log what a handler or a task raised, unless it only says that the stream is closed."""
         if not (self._websocket.closed and tells_the_end(exception)):
-            logger.error("a handler of %r failed", self, exc_info=exception)
+            logger.error("a handler or task of %r failed", self, exc_info=exception)
 
     def _fail(self, exception: Exception, cause: str) -> None:
         """A handler or a task of this client has failed."""
@@ -140,10 +151,9 @@ class Client(Generic[StreamState]):
 
     def _drain(self, drain: Drain) -> None:
         """The app ends: close, behind what the handlers that run still send."""
-        if self._websocket.closed:
-            return
         self._draining = drain
-        self._websocket._drain_after(drain.patience if self._handlers_running else 0, drain)
+        if not self._websocket.closed:
+            self._websocket._drain_after(drain.patience if self._handlers_running else 0, drain)
 
     def _end_drained(self) -> None:
         if self._draining is not None and not self._running:
@@ -158,6 +168,8 @@ class Client(Generic[StreamState]):
         del self._audience.streams[self._websocket.id]
         for topic in self._topics or ():
             self._audience.topics.unsubscribe(topic, self._websocket)
+        if self._draining is not None:
+            self._websocket._drain_after(0, self._draining)  # even if it was cancelled at last
         self._websocket._leave()
 
     async def _end_tasks(self) -> None:
@@ -167,7 +179,7 @@ class Client(Generic[StreamState]):
 
     def _handler_around(self, task: trio.lowlevel.Task | None) -> trio.lowlevel.Task | None:
         """The task of the handler of this stream that a task is, or is a child of; None if it is neither."""
-        while task is not None and task is not self._reader and task not in self._apart:
+        while task is not None and task is not self._reader and task not in (self._apart or ()):
             nursery = task.parent_nursery
             task = None if nursery is None else nursery.parent_task
         return task

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._server._pacing import SWEEP_INTERVAL
 from .._server._transport import linger
 from ._close_record import Ending
 from ._codec import (
@@ -57,6 +58,11 @@ if TYPE_CHECKING:
 
 _ids = itertools.count(1)
 
+_CLOSE = WhenFull.CLOSE  # an enumeration looks its members up anew each time, which a broadcast would feel
+
+#: Why a stream ends with a server or an application that ends gracefully.
+DRAINED = "the server ends"
+
 
 class WebsocketConnection:
     """An open WebSocket, on the server's side; ``WebsocketStream`` is what users get of it.
@@ -80,6 +86,7 @@ class WebsocketConnection:
         "_drain_by",
         "_end_by",
         "_end_with",
+        "_filling",
         "_has_own_reader",
         "_heard_end",
         "_leash",
@@ -131,6 +138,7 @@ class WebsocketConnection:
         # Who reads: nobody yet, a task in ``receive``, or a reader that fills ``_ahead``.
         self._taken = False
         self._reading = False
+        self._filling = False  # whether somebody waits on the socket for bytes, just now
         self._has_own_reader = False
         self._attended = False  # whether a task reads until the end, whatever happens
         self._ahead: deque[Message] | None = None
@@ -169,7 +177,7 @@ class WebsocketConnection:
             return
         if deflate is not None and frame is not frames.plain:
             deflate.reset()
-        if policy is WhenFull.CLOSE:
+        if policy is _CLOSE:
             self._hand_over(outbox.put, frame)
         else:
             self._hand_over(partial(outbox.put_droppable, policy=policy), frame)
@@ -213,11 +221,14 @@ class WebsocketConnection:
         return None
 
     async def _fill(self) -> None:
+        self._filling = True
         try:
             data = await self._transport.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("the connection broke")
             return
+        finally:
+            self._filling = False
         if data:
             self._pulse.heard = True
             self._bytes_received += len(data)
@@ -256,7 +267,10 @@ class WebsocketConnection:
             if self._is_deaf:
                 self._tally.count_pause()
             while self._is_deaf and self._closed is None:
-                await self._wait_news()
+                with trio.move_on_after(SWEEP_INTERVAL) as scope:
+                    await self._wait_news()
+                if scope.cancelled_caught and self._has_own_reader and self._timeouts.disconnect < inf:
+                    self._look_for_peer()  # an application looks for itself
             if (message := await self._next()) is None:
                 break
             ahead.append(message)
@@ -404,12 +418,12 @@ class WebsocketConnection:
 
     def _look_for_peer(self) -> None:
         """Notice that the peer has left, where reading would not."""
-        if self._is_deaf and not self._over and self._transport.hung_up():
+        if not self._filling and not self._over and self._transport.hung_up():
             self._lose("the connection ended without a Close")
 
     def _beat(self, now: float, heartbeat: Heartbeat) -> bool:
         """Look for a sign of life; whether the peer was pinged."""
-        need = self._pulse.look(now, heartbeat, deaf=self._is_deaf)
+        need = self._pulse.look(now, heartbeat, deaf=not self._filling)
         if need is Need.CUT:
             self._cut(f"no answer to a ping in {heartbeat.timeout:g} s")
         elif need is Need.PING and self._closed is None:
@@ -480,12 +494,15 @@ class WebsocketConnection:
                 pass
 
     async def _say_last_words(self) -> None:
+        code, reason, cause = GOING_AWAY, "", "the server has ended"
+        if self._leash.draining:
+            code, reason, cause = self._drain.code, self._drain.reason, DRAINED
         if self._closed is None:
-            self._note_end("server", GOING_AWAY, "", "the server has ended")
-        words = self._outbox.last_words(encode_close(GOING_AWAY))
+            self._note_end("server", code, reason, cause)
+        words = self._outbox.last_words(encode_close(code, reason))
         if words:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                self._outbox.count_sent(await self._transport.send_last(words))
+                self._outbox.count_last_words(await self._transport.send_last(words))
 
     def _expect_end(self) -> None:
         self._close_by = trio.current_time() + self._timeouts.close
@@ -530,4 +547,4 @@ class WebsocketConnection:
             self._drain_by = min(self._drain_by, trio.current_time() + seconds)
             self._set_deadline()
         else:
-            self._close(drain.code, drain.reason, cause="the server ends")
+            self._close(drain.code, drain.reason, cause=DRAINED)

@@ -38,26 +38,31 @@ class Conversations(Generic[State, StreamState]):
     Args:
         state: what every handler gets.
         concurrency: how many message handlers of one stream may run at once.
+        forget: called when a stream has ended, before its tasks and its disconnect handler do.
 
     Attributes:
         on_connect, on_message, on_disconnect: the handlers; None for none.
-        sweeps: how often the app has looked at its streams; a handler that began some sweeps ago takes long.
     """
 
-    def __init__(self, state: State, concurrency: int) -> None:
+    def __init__(self, state: State, concurrency: int, forget: Callable[[AsyncStream[StreamState]], None]) -> None:
         self._state = state
         self._concurrency = concurrency
+        self._forget = forget
         self.on_connect: ConnectHandler[StreamState, State] | None = None
         self.on_message: MessageHandler[StreamState, State] | None = None
         self.on_disconnect: DisconnectHandler[StreamState, State] | None = None
-        self.sweeps = 1
+        self._ending: set[AsyncStream[StreamState]] = set()  # their tasks
         self._parting: set[trio.CancelScope] = set()
         self._parting_limit = inf
 
     # From connect on...
 
+    @trio.lowlevel.enable_ki_protection
     async def hold(self, stream: AsyncStream[StreamState]) -> None:
-        """Run the connect handler and the message handlers, until the stream has ended."""
+        """The reader task of one stream, from its connect handler to its disconnect handler."""
+        if stream._websocket.closed:  # it has ended before anybody could greet it
+            self._forget(stream)
+            return
         stream._reader = trio.lowlevel.current_task()
         try:
             # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
@@ -71,42 +76,43 @@ class Conversations(Generic[State, StreamState]):
             report_and_pass(group, stream._report)
         finally:
             self._count_unread(stream)
+            self._forget(stream)
+            await self._part(stream)
 
     @trio.lowlevel.disable_ki_protection
     async def _converse(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
+        # One coroutine for all of this: each further one would cost every client 200 bytes.
+        handler = self.on_message
         try:
             if self.on_connect is not None:
-                stream._busy_since = self.sweeps
+                stream._busy = True
                 await self.on_connect(stream, self._state)
-                stream._busy_since = 0
+                stream._busy = False
                 message = await stream._next()
             if self._concurrency > 1:
                 await self._handle_together(stream, message)
-            else:
-                await self._handle_in_turn(stream, message)
-        except Exception as exc:
-            stream._busy_since = 0
-            stream._fail(exc, _FAILED)
-            self._count_unread(stream)
-            # What still comes is read away up to the client's own Close; the close deadline ends that.
-            while await stream._next() is not None:
-                self._count_unhandled(stream)
-
-    async def _handle_in_turn(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
-        handler = self.on_message
-        while message is not None:
-            if handler is not None:
-                if stream._is_wanted:
-                    stream._busy_since = self.sweeps
+                return
+            while message is not None:
+                if handler is None:
+                    pass
+                elif stream._is_wanted:
+                    stream._busy = True
                     try:
                         await handler(stream, message, self._state)
                     except Exception as exc:
                         # The next message is wanted none the less, if its client has left and handlers finish.
                         stream._fail(exc, _FAILED)
-                    stream._busy_since = 0
+                    stream._busy = False
                 else:
                     self._count_unhandled(stream)
-            message = await stream._next()
+                message = await stream._next()
+        except Exception as exc:
+            stream._busy = False
+            stream._fail(exc, _FAILED)
+            self._count_unread(stream)
+            # What still comes is read away up to the client's own Close; the close deadline ends that.
+            while await stream._next() is not None:
+                self._count_unhandled(stream)
 
     @trio.lowlevel.enable_ki_protection
     async def _handle_together(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
@@ -126,9 +132,9 @@ class Conversations(Generic[State, StreamState]):
                 else:
                     # It waits in front of those that are read ahead, and is counted with them.
                     stream._websocket._put_back(message)
-                    stream._busy_since = self.sweeps
+                    stream._busy = True
                     await slot_freed.park()
-                    stream._busy_since = 0
+                    stream._busy = False
                 message = await stream._next()
 
     @trio.lowlevel.enable_ki_protection
@@ -139,9 +145,12 @@ class Conversations(Generic[State, StreamState]):
         message: Message,
         slot_freed: trio.lowlevel.ParkingLot,
     ) -> None:
-        task = trio.lowlevel.current_task()
+        task, scope = trio.lowlevel.current_task(), trio.CancelScope()
+        if stream._apart is None:
+            stream._apart = {}
+        stream._apart[task] = scope
         try:
-            with trio.CancelScope() as stream._apart[task]:
+            with scope:
                 await self._handle(stream, handler, message)
         except Exception as exc:
             stream._fail(exc, _FAILED)
@@ -182,22 +191,36 @@ class Conversations(Generic[State, StreamState]):
         if self.on_message is not None:
             stream._websocket._count_unread()
 
-    @trio.lowlevel.disable_ki_protection
-    async def part(self, stream: AsyncStream[StreamState]) -> None:
-        """Run the disconnect handler, whatever is cancelled; an app that ends bounds its time."""
+    async def _part(self, stream: AsyncStream[StreamState]) -> None:
+        """End the tasks and run the disconnect handler, whatever is cancelled; an ending app bounds its time."""
+        if stream._tasks is not None:
+            self._ending.add(stream)
+            await stream._end_tasks()
+            self._ending.discard(stream)
         if self.on_disconnect is None:
             return
         scope = trio.CancelScope(deadline=self._parting_limit, shield=True)
         self._parting.add(scope)
         try:
             with scope:
-                await self.on_disconnect(stream, self._state)
+                await self._say_goodbye(stream, self.on_disconnect)
         except Exception:
             logger.exception("the disconnect handler of %r failed", stream)
         finally:
             self._parting.discard(scope)
         if scope.cancelled_caught:
             logger.warning("the disconnect handler of %r was cut off, because the app ends", stream)
+
+    @trio.lowlevel.disable_ki_protection
+    async def _say_goodbye(
+        self, stream: AsyncStream[StreamState], handler: DisconnectHandler[StreamState, State]
+    ) -> None:
+        await handler(stream, self._state)
+
+    @property
+    def ending(self) -> tuple[AsyncStream[StreamState], ...]:
+        """The streams that have left but for their tasks."""
+        return tuple(self._ending)
 
     @property
     def parting(self) -> int:

@@ -131,6 +131,8 @@ class Outbox:
         """
         victims: list[int] = []
         queued_bytes = self._queued_bytes
+        if self._begun is not None and len(self._begun) + size > self._limits.max_outbox_bytes:
+            return False
         for tickets in self._droppables.candidates(policy) if self._droppables is not None else ():
             victims += tickets
             queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
@@ -295,17 +297,28 @@ class Outbox:
     def last_words(self, close: bytes) -> bytes:
         """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow.
 
-        Whoever sends it tells ``count_sent``.
+        Whoever sends it tells ``count_last_words``, and abandons the rest.
         """
         if self._transport.torn or self._corked:
             return b""
         begun = bytes(self._begun) if self._begun is not None else b""
         if not self._ended:
             self._close = close
-        frames = [*self._queue.values(), self._close or b""]
-        self._queue.clear()  # it is sent, not dropped
-        self.abandon()
-        return b"".join((begun, *frames))
+        words = b"".join((begun, *self._queue.values(), self._close or b""))
+        self._ended, self._direct = True, False
+        return words
+
+    def count_last_words(self, size: int) -> None:
+        """So many bytes of the last words were taken; what is not among them is still to be dropped."""
+        self.count_sent(size)
+        left = size if self._begun is None else size - len(self._begun)
+        sent: list[int] = []
+        for ticket, frame in self._queue.items():
+            left -= len(frame)
+            if left < 0:
+                break
+            sent.append(ticket)
+        self._take(sent)
 
     def _next_batch(self) -> memoryview | None:
         """The next frames to be written, as many as make a chunk; the lane for control frames first."""

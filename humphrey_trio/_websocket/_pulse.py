@@ -31,13 +31,14 @@ class Pulse:
         latency: seconds from the last ping to its answer; None before the first.
     """
 
-    __slots__ = ("_pinged_at", "_silent_since", "heard", "latency")
+    __slots__ = ("_asked_at", "_pinged_at", "_silent_since", "heard", "latency")
 
     def __init__(self) -> None:
         self.heard = False
         self.latency: float | None = None
         self._silent_since = -inf
-        self._pinged_at: float | None = None
+        self._pinged_at: float | None = None  # while no byte has come since
+        self._asked_at: float | None = None  # while its own answer has not come
 
     def look(self, now: float, heartbeat: Heartbeat, *, deaf: bool) -> Need | None:
         """Look for a sign of life since the last look.
@@ -59,9 +60,10 @@ class Pulse:
 
     def pinged(self, now: float) -> None:
         """A ping with ``BEAT`` goes out."""
-        self._pinged_at = now
+        self._pinged_at = self._asked_at = now
 
     def answered(self, now: float) -> None:
         """A pong with ``BEAT`` has come."""
-        if self._pinged_at is not None:
-            self.latency = now - self._pinged_at
+        if self._asked_at is not None:
+            self.latency = now - self._asked_at
+            self._asked_at = None

@@ -21,6 +21,7 @@ class StreamStatistics:
         read_ahead: messages that wait for a handler or a ``receive``.
         dropped: messages that were to be sent and were not.
         unhandled: messages that came in and that no handler got.
+        slow_closes: 1 if it was closed or cut off because its peer was too slow.
         send_waits: how often a ``send`` had to wait for room in the outbox.
         read_pauses: how often reading paused, because enough was read ahead.
     """
@@ -34,6 +35,7 @@ class StreamStatistics:
     read_ahead: int
     dropped: int
     unhandled: int
+    slow_closes: int
     send_waits: int
     read_pauses: int
 

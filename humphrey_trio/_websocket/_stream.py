@@ -96,6 +96,7 @@ class WebsocketStream(WebsocketConnection):
             read_ahead=self._read_ahead_count,
             dropped=tally.dropped,
             unhandled=tally.unhandled,
+            slow_closes=tally.slow_closes,
             send_waits=tally.waits,
             read_pauses=tally.pauses,
         )
