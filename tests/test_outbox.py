@@ -585,7 +585,10 @@ async def test_dropping(
         assert payloads == arrived(sent, BINARY)[: len(payloads)]
         return
     elif end == "last words":
-        transport.wire += outbox.last_words(GOODBYE)
+        words = outbox.last_words(GOODBYE)
+        transport.wire += words
+        outbox.count_last_words(len(words))
+        outbox.abandon()
         model.sent += [one.frame for one in model.waiting]
     if end != "last words":
         while outbox.pending:
@@ -897,3 +900,20 @@ async def test_a_cancelled_writer() -> None:
 
     assert scope.cancelled_caught
     assert outbox.pending
+
+
+@pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 0), (11, 1), (21, 2), (25, 3), (26, 3)])
+def test_last_words_that_are_cut(taken: int, sent: int) -> None:
+    """Of the last words only the messages that were taken whole are sent; the others are dropped, and counted."""
+    tally = Tally()
+    outbox = Outbox(ScriptedTransport([]), StreamLimits(), tally)
+    outbox.uncork(HEAD)
+    outbox.put_later(encode_message("a" * 8))
+    outbox.put_later(encode_message("b" * 8))
+    outbox.put_later(encode_message("c" * 3))
+    words = outbox.last_words(encode_close(1000))
+    assert len(words) == 10 + 10 + 5 + 4
+    outbox.count_last_words(taken)
+    outbox.abandon()
+    assert outbox.messages_put == sent
+    assert tally.dropped == 3 - sent

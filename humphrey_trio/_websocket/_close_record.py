@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 #: Who began the end of a stream.
@@ -28,7 +28,7 @@ class CloseRecord:
             the connection breaks, nobody knows.
         bytes_sent: bytes that the system took.
         dropped: messages that were to be sent and were not.
-        unhandled: messages that came in and that no handler got.
+        unhandled: messages that came in and that no handler got; what was not looked at yet counts in bytes only.
         queued_messages: messages that waited to be sent when it was closed.
         queued_bytes: their bytes.
     """
@@ -47,6 +47,11 @@ class CloseRecord:
     unhandled: int
     queued_messages: int
     queued_bytes: int
+
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """The attributes by their names, for structured logs; the exception as text, None without one."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return named | {"exception": None if self.exception is None else repr(self.exception)}
 
     def __str__(self) -> str:
         reason = f" {self.reason!r}" if self.reason else ""

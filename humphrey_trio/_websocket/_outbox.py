@@ -129,10 +129,11 @@ class Outbox:
         Returns:
             False if dropping all that it allows would not be enough; then none is dropped.
         """
+        begun = 0 if self._begun is None else len(self._begun) - self._head_left
+        if begun and begun + size > self._limits.max_outbox_bytes:
+            return False  # not even with an empty queue
         victims: list[int] = []
         queued_bytes = self._queued_bytes
-        if self._begun is not None and len(self._begun) + size > self._limits.max_outbox_bytes:
-            return False
         for tickets in self._droppables.candidates(policy) if self._droppables is not None else ():
             victims += tickets
             queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
