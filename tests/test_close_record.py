@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
@@ -471,6 +472,32 @@ async def test_what_was_read_ahead(
     assert log.record.messages_received == 7
     assert log.record.unhandled == 7 - concurrency
     assert app.statistics().unhandled == 7 - concurrency
+
+
+class AwkwardError(Exception):
+    """One that cannot be copied."""
+
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__(one)
+
+
+async def test_a_record_for_structured_logs(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """A record can be written as JSON, whatever exception it has; the log says whose it is."""
+
+    async def fail(stream: AsyncStream, message: Message, state: None) -> None:
+        raise AwkwardError("a", "b")
+
+    async with linked(AsyncWebsocketApp.new_unlinked().with_message_handler(fail)) as app:
+        async with websocket_client(app) as client:
+            await client.send("text")
+            async for _ in client:
+                pass
+        await trio.sleep(1)
+    named = json.loads(json.dumps(log.record.as_dict()))
+    assert named["exception"] == "AwkwardError('a')"
+    assert {name: value for name, value in named.items() if name != "exception"} == {
+        field.name: getattr(log.record, field.name) for field in fields(CloseRecord) if field.name != "exception"
+    }
 
 
 async def test_what_a_coroutine_has_not_received(autojump_clock: trio.testing.MockClock, log: Log) -> None:

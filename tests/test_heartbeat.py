@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from helpers import PING, client_frame, linked
+from helpers import PING, TEXT, client_frame, linked, open_websocket, served_in_memory
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Heartbeat, Message
 from humphrey_trio.testing import WebsocketClient, websocket_client
@@ -148,3 +149,56 @@ async def test_hundreds_are_pinged(autojump_clock: trio.testing.MockClock) -> No
 async def stay(app: object) -> None:
     async with websocket_client(app):  # type: ignore[arg-type]
         await trio.sleep_forever()
+
+
+async def test_many_short_handlers_are_no_silence(autojump_clock: trio.testing.MockClock) -> None:
+    """A client whose messages take their time, one short handler after the other, is not silent meanwhile."""
+    app = AsyncWebsocketApp.new_unlinked().with_heartbeat(Heartbeat(interval=1, timeout=1))
+
+    async def answer(stream: AsyncStream, message: Message, state: None) -> None:
+        await trio.sleep(0.1)
+        await stream.send(message)
+
+    async with linked(app.with_message_handler(answer)) as http_app, websocket_client(http_app) as client:
+        await client.send_raw(b"".join(client_frame(TEXT, str(number).encode()) for number in range(200)))
+        answers = [(await client.receive()).text for _ in range(200)]
+    assert answers == [str(number) for number in range(200)]
+
+
+async def test_pings_beside_many_short_handlers(autojump_clock: trio.testing.MockClock) -> None:
+    """A ping behind a few messages is answered soon, though their handlers are not through."""
+    app = AsyncWebsocketApp.new_unlinked()
+
+    async def handle(stream: AsyncStream, message: Message, state: None) -> None:
+        await trio.sleep(0.2)
+
+    async with linked(app.with_message_handler(handle)) as http_app, websocket_client(http_app) as client:
+        began = trio.current_time()
+        for number in range(14):
+            await client.send(str(number))
+        await send_frame(client, PING, b"there?")
+        while not client._decoder.buffered:
+            client._decoder.receive(bytes(await client._stream.receive_some()))
+        assert trio.current_time() - began <= 4 * SWEEP
+
+
+async def test_latency_beside_other_bytes(autojump_clock: trio.testing.MockClock) -> None:
+    """What comes between a ping and its pong does not hide how long the answer took."""
+    ends = Ends(Heartbeat(interval=1, timeout=5))
+    async with linked(ends.app) as app, served_in_memory(app) as connect:
+        stream = connect()
+        client = await open_websocket(stream)
+        ping = bytes(await stream.receive_some())
+        pinged = trio.current_time()
+        await client.send("not an answer")
+        await trio.sleep(0.6)
+        await send_frame(client, PONG_OPCODE, ping[2:])
+        await trio.testing.wait_all_tasks_blocked()
+        assert ends.streams[0].latency == pytest.approx(trio.current_time() - pinged)
+
+
+def test_what_is_no_heartbeat() -> None:
+    """A number in the place of a Heartbeat is refused at once, not by the running app."""
+    seconds: Any = 5
+    with pytest.raises(TypeError, match=r"Heartbeat\(interval, timeout\), not int"):
+        AsyncWebsocketApp().with_heartbeat(seconds)

@@ -24,7 +24,7 @@ from humphrey_trio import (
     async_websocket_handler,
 )
 from humphrey_trio.testing import WebsocketClient, websocket_client
-from humphrey_trio.websocket import HandshakeError, Upgrade
+from humphrey_trio.websocket import HandshakeError, LinkError, Upgrade
 
 HOOK_SIZE = 64
 
@@ -294,6 +294,14 @@ async def test_closed_hook(end: str, autojump_clock: trio.testing.MockClock) -> 
     asked = trio.current_time()
     assert_unavailable(await refusal(http_app(hook)))
     assert trio.current_time() == asked
+
+
+@pytest.mark.parametrize("keyword", ["origins", "subprotocols", "deflate", "accept"])
+def test_what_the_routes_decide(keyword: str) -> None:
+    """An unlinked app that is told who may connect refuses that, instead of letting everybody in."""
+    options: Any = {keyword: None}
+    with pytest.raises(LinkError, match=f"{keyword}= is for the routes"):
+        AsyncWebsocketApp.new_unlinked(**options)
 
 
 async def test_a_hook_that_somebody_closes(autojump_clock: trio.testing.MockClock) -> None:

@@ -422,6 +422,59 @@ def test_half_of_the_time_is_grace() -> None:
     assert hard_stop_after(Timeouts(drain=inf, disconnect=inf), inf) == inf
 
 
+async def test_a_tls_newcomer_in_the_backlog(contexts: Contexts) -> None:
+    """The same second goes to a silent one that was still waiting to be accepted."""
+    shutdown = trio.Event()
+    app = App().with_shutdown(shutdown).with_cert(contexts.server)
+    with ExitStack() as stack, trio.fail_after(8):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            stack.enter_context(socket.create_connection(("127.0.0.1", address.port or 0)))
+            shutdown.set()
+
+
+@pytest.mark.parametrize("drain", [None, 5])
+@pytest.mark.parametrize("make", [App, AsyncWebsocketApp])
+def test_what_is_no_drain(make: Callable[..., App | AsyncWebsocketApp], drain: Any) -> None:
+    """Something else in the place of a Drain is refused when it is given."""
+    with pytest.raises(TypeError, match="takes a Drain"):
+        make().with_shutdown(trio.Event(), drain)
+
+
+async def test_the_hard_stop_says_the_same(autojump_clock: Clock) -> None:
+    """A client whose handler holds out until the hard stop gets the Drain's code and reason, too."""
+    shutdown = trio.Event()
+    drain = Drain(code=1012, retry_after=2, patience=60)
+    app, websocket_app = linked_pair(shutdown, drain, timeouts=Timeouts(drain=10))
+    websocket_app.with_message_handler(Slow(inf))
+    async with in_memory(shutdown, app, websocket_app) as stage:
+        client = await stage.open()
+        await client.send("a")
+        await trio.testing.wait_all_tasks_blocked()
+        stage.end()
+        await trio.sleep(1)
+        assert (await hear_out(client)).code == 1012
+        await stage.websockets[0].returned.wait()
+
+
+@pytest.mark.parametrize("when_left", list(WhenLeft))
+async def test_no_handler_begins_for_a_parted_client(when_left: WhenLeft, autojump_clock: Clock) -> None:
+    """The messages of a client that has left are not handled any more when the end has begun."""
+    shutdown, handler = trio.Event(), Slow(3)
+    app, websocket_app = linked_pair(shutdown, when_left=when_left)
+    websocket_app.with_message_handler(handler)
+    async with in_memory(shutdown, app, websocket_app) as stage:
+        client = await stage.open()
+        for number in range(12):
+            await client.send(str(number))
+        await trio.sleep(1)
+        await client.close()
+        began = trio.current_time()
+        stage.end()
+        await stage.websockets[0].returned.wait()
+        assert trio.current_time() - began < 3
+
+
 async def test_a_tls_newcomer_that_is_silent(autojump_clock: Clock, contexts: Contexts) -> None:
     """One that has not even begun its TLS handshake gets a second at the end, instead of the handshake's ten."""
     shutdown = trio.Event()

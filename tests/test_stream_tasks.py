@@ -669,6 +669,30 @@ async def test_an_interrupt_passes(
     assert failures(caplog) == []
 
 
+async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
+    """A call in the place of a function and its arguments is refused where it stands."""
+    refused: list[str] = []
+
+    async def work() -> None:
+        pass
+
+    async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
+        called: Any = work()
+        try:
+            stream.start_soon(called)
+        except TypeError as exc:
+            refused.append(str(exc))
+        finally:
+            called.close()
+
+    app = AsyncWebsocketApp.new_unlinked().with_message_handler(on_message)
+    async with linked(app) as http_app, websocket_client(http_app) as client:
+        await client.send("text")
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(refused) == 1
+    assert refused[0].startswith("give the async function and its arguments, start_soon(f, x), not <coroutine")
+
+
 # ---------------------------------------------------------------------------------------- nothing is left
 
 #: What belongs to one connection.

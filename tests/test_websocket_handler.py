@@ -23,6 +23,7 @@ from helpers import (
     cancelled_at,
     client_frame,
     close_frame,
+    open_websocket,
     request_bytes,
     served_in_memory,
 )
@@ -914,3 +915,24 @@ async def test_a_socket_that_takes_nothing() -> None:
     async with connected(app_with(send_much, timeouts=Timeouts(write=0.1))) as client:
         await RawClient(client).open()
         await cut_off.wait()
+
+
+@pytest.mark.parametrize("count", [5, 20, 40])
+async def test_a_coroutine_that_does_not_receive(count: int, nursery: trio.Nursery) -> None:
+    """A coroutine that does not receive is cancelled when its client has left, however much that had sent."""
+    ended = trio.Event()
+
+    async def sleep(stream: WebsocketStream, state: None) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    (address,) = await nursery.start(App().with_websocket_route("/", websocket_handler(sleep)).run, "127.0.0.1:0")
+    async with await trio.open_tcp_stream("127.0.0.1", address.port or 0) as stream:
+        client = await open_websocket(stream)
+        for number in range(count):
+            await client.send(str(number))
+    with trio.fail_after(10):
+        await ended.wait()
+    nursery.cancel_scope.cancel()

@@ -63,23 +63,23 @@ class Audience:
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
-            receivers = find_receivers()
-            interrupted = False
-            for stream in tuple(receivers.values()):
-                # Whoever has left or unsubscribed while other tasks ran gets it no more.
-                if not interrupted or stream.id in receivers:
-                    stream._offer(frames, when_full)
-                self._turn += 1
-                if self._turn >= _TURN:
-                    interrupted = True
-                    await self._let_others_run()
-            # The message itself counts as well: one to nobody has to let somebody connect.
-            self._turn += 1
-            if self._turn >= _TURN:
-                await self._let_others_run()
+            await self._hand_out(find_receivers(), frames, when_full)
         finally:
             self._sending.release()
 
-    async def _let_others_run(self) -> None:
-        self._turn = 0
-        await trio.lowlevel.checkpoint()
+    async def _hand_out(
+        self, receivers: Mapping[int, WebsocketStream], frames: Frames, when_full: FullPolicy
+    ) -> None:
+        turn, interrupted = self._turn, False
+        for stream in tuple(receivers.values()):
+            # Whoever has left or unsubscribed while other tasks ran gets it no more.
+            if not interrupted or stream.id in receivers:
+                stream._offer(frames, when_full)
+            turn += 1
+            if turn >= _TURN:
+                turn, interrupted = 0, True
+                await trio.lowlevel.checkpoint()
+        # The message itself counts as well: one to nobody has to let somebody connect.
+        self._turn = (turn + 1) % _TURN
+        if not self._turn:
+            await trio.lowlevel.checkpoint()

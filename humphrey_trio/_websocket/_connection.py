@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 _ids = itertools.count(1)
 
+# Messages up to here count as messages alone; the turn of those ends before their bytes would end it.
+_SHORT = 1024
+
 _CLOSE = WhenFull.CLOSE  # an enumeration looks its members up anew each time, which a broadcast would feel
 
 #: Why a stream ends with a server or an application that ends gracefully.
@@ -172,15 +175,18 @@ class WebsocketConnection:
         frame, outbox, deflate = frames.plain, self._outbox, self._deflate
         if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
             frame = compressed
-        if not outbox.has_room(len(frame)) and not outbox.make_room(len(frame), policy):
+        if not (outbox.direct or outbox.has_room(len(frame)) or outbox.make_room(len(frame), policy)):
             self._refuse(policy)
             return
         if deflate is not None and frame is not frames.plain:
             deflate.reset()
-        if policy is _CLOSE:
-            self._hand_over(outbox.put, frame)
-        else:
-            self._hand_over(partial(outbox.put_droppable, policy=policy), frame)
+        try:
+            if policy is _CLOSE:
+                outbox.put(frame)
+            else:
+                outbox.put_droppable(frame, policy)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._lose("the connection broke")
 
     def _refuse(self, policy: FullPolicy) -> None:
         """There is no room for a message."""
@@ -204,7 +210,8 @@ class WebsocketConnection:
                 await self._fill()
             elif isinstance(event, Message):
                 # What it has inflated to counts; but nothing may wait between a message and whoever gets it.
-                self._pace.count(len(event.data))
+                if len(event.data) > _SHORT:
+                    self._pace.count(len(event.data))
                 if self._closed is None:
                     self._messages_received += 1
                     return event

@@ -29,6 +29,7 @@ class Outbox:
     waits. A Close is the last frame; nothing can be put behind it.
 
     Attributes:
+        direct: whether nothing waits, so that a frame may go to the kernel at once.
         bytes_sent: what the kernel has taken, without the handshake's answer.
     """
 
@@ -37,7 +38,6 @@ class Outbox:
         "_begun_messages",
         "_close",
         "_corked",
-        "_direct",
         "_droppables",
         "_dropped",
         "_ended",
@@ -53,6 +53,7 @@ class Outbox:
         "_turn",
         "_writer",
         "bytes_sent",
+        "direct",
     )
 
     def __init__(self, transport: Transport, limits: StreamLimits, tally: Tally) -> None:
@@ -60,7 +61,7 @@ class Outbox:
         self._limits = limits
         self._tally = tally
         self._corked = True
-        self._direct = False  # whether nothing waits, so that a frame may go to the kernel at once
+        self.direct = False
         self._ended = False  # whether the last frame was put
         self._ticket = 0  # of the last message that was put; the first is 1
         self._queue: dict[int, bytes] = {}  # by their tickets
@@ -92,7 +93,7 @@ class Outbox:
     @property
     def pending(self) -> bool:
         """Whether anything waits that may be written."""
-        return not self._direct and not self._corked and self._has_frames()
+        return not self.direct and not self._corked and self._has_frames()
 
     @property
     def queued_bytes(self) -> int:
@@ -115,7 +116,7 @@ class Outbox:
 
     def has_room(self, size: int) -> bool:
         """Whether a frame of so many bytes may be put. An empty outbox takes one of any size."""
-        return self._direct or self._fits(self._queued_bytes, len(self._queue), size)
+        return self.direct or self._fits(self._queued_bytes, len(self._queue), size)
 
     def _fits(self, queued_bytes: int, queued_messages: int, size: int) -> bool:
         limits = self._limits
@@ -150,7 +151,7 @@ class Outbox:
             trio.BrokenResourceError: the peer is gone.
             trio.ClosedResourceError: the transport is closed.
         """
-        if not self._direct:
+        if not self.direct:
             self.put_later(frame)
             return
         sent = self._transport.send_now(frame)
@@ -206,7 +207,7 @@ class Outbox:
 
     def put_control(self, frame: bytes) -> None:
         """Hand over a ping or a pong; it replaces one that still waits (RFC 6455, section 5.5.3)."""
-        if self._direct:
+        if self.direct:
             self._put_apart(frame)
         elif not self._ended:
             self._lane[frame[0]] = frame
@@ -223,7 +224,7 @@ class Outbox:
         self._ended = True
         if drop_queue:
             self._drop_queue()
-        if self._direct:
+        if self.direct:
             self._put_apart(close)
         else:
             self._close = close
@@ -233,7 +234,7 @@ class Outbox:
     def abandon(self) -> None:
         """Drop everything: there is no peer any more."""
         self._ended = True
-        self._direct = False
+        self.direct = False
         self._begun = self._close = None
         self._begun_messages = 0
         self._lane.clear()
@@ -244,8 +245,8 @@ class Outbox:
     def uncork(self, head: bytes) -> None:
         """Put the handshake's answer before everything, and let it flow."""
         self._corked = False
-        self._direct = not self._ended and not self._has_frames()
-        sent = self._transport.send_now(head) if self._direct else 0
+        self.direct = not self._ended and not self._has_frames()
+        sent = self._transport.send_now(head) if self.direct else 0
         if sent < len(head):
             self._begun = memoryview(head)[sent:]  # so that nothing passes it, nor is it dropped
             self._head_left = len(self._begun)
@@ -286,7 +287,7 @@ class Outbox:
             if self._begun is None:
                 self._begun_messages = 0
             self._tell_progress()
-        self._direct = not self._ended and not self._has_frames()
+        self.direct = not self._ended and not self._has_frames()
 
     def count_sent(self, size: int) -> int:
         """The kernel has taken so many bytes of what had to wait; how many were of frames."""
@@ -306,7 +307,7 @@ class Outbox:
         if not self._ended:
             self._close = close
         words = b"".join((begun, *self._queue.values(), self._close or b""))
-        self._ended, self._direct = True, False
+        self._ended, self.direct = True, False
         return words
 
     def count_last_words(self, size: int) -> None:
@@ -327,15 +328,12 @@ class Outbox:
         self._lane.clear()
         size = sum(map(len, batch))
         self._queued_bytes += size
-        taken: list[int] = []
-        for ticket, frame in self._queue.items():
-            size += len(frame)
-            if batch and size > CHUNK:
-                break
-            batch.append(frame)
-            taken.append(ticket)
-        self._take(taken)
-        self._begun_messages = len(taken)
+        if self._queued_bytes <= CHUNK:
+            self._begun_messages = len(self._queue)
+            batch += self._queue.values()
+            self._take_all()
+        else:
+            self._begun_messages = self._fill_up(batch, size)
         if not self._queue and self._close is not None:
             batch.append(self._close)
             self._queued_bytes += len(self._close)
@@ -344,19 +342,34 @@ class Outbox:
             return None
         return memoryview(batch[0] if len(batch) == 1 else b"".join(batch))
 
+    def _fill_up(self, batch: list[bytes], size: int) -> int:
+        """Take messages until they make a chunk; how many."""
+        taken: list[int] = []
+        for ticket, frame in self._queue.items():
+            size += len(frame)
+            if batch and size > CHUNK:
+                break
+            batch.append(frame)
+            taken.append(ticket)
+        self._take(taken)
+        return len(taken)
+
     def _has_frames(self) -> bool:
         return bool(self._begun is not None or self._queue or self._close or self._lane)
 
     def _take(self, tickets: list[int]) -> None:
         """Take messages out of the queue."""
         if len(tickets) == len(self._queue):
-            self._queue.clear()
-            self._droppables = None
+            self._take_all()
             return
         for ticket in tickets:
             del self._queue[ticket]
             if self._droppables is not None:
                 self._droppables.discard(ticket)
+
+    def _take_all(self) -> None:
+        self._queue.clear()
+        self._droppables = None
 
     def _drop(self, tickets: list[int]) -> None:
         self._queued_bytes -= sum(len(self._queue[ticket]) for ticket in tickets)
@@ -369,8 +382,9 @@ class Outbox:
         self._queued_bytes = 0 if self._begun is None else len(self._begun) - self._head_left
 
     def _call_writer(self) -> None:
-        self._direct = False
-        self.wake()
+        self.direct = False
+        if self._writer is not None:
+            self.wake()
 
     def _tell_progress(self) -> None:
         if self._progress is not None:
