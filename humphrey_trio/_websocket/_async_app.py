@@ -342,7 +342,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         for number, stream in enumerate(streams):
             if not stream.closed:
                 await trio.sleep_until(begun + drain.spread * number / len(streams))
-                stream._drain(drain)
+            stream._drain(drain)  # a closed one begins no further handler
 
     def _close_hook(self) -> None:
         """Close the streams that nobody took; from now on the routes answer 503."""
