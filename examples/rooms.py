@@ -51,7 +51,9 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    status = 0
     try:
         trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
     except* KeyboardInterrupt:
-        sys.exit(130)
+        status = 130  # as shells say it
+    sys.exit(status)

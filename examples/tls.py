@@ -45,7 +45,9 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     cert, key, *port = sys.argv[1:]
+    status = 0
     try:
         trio.run(main, cert, key, int(port[0]) if port else 8443)
     except* KeyboardInterrupt:
-        sys.exit(130)
+        status = 130  # as shells say it
+    sys.exit(status)

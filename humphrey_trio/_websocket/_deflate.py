@@ -42,10 +42,10 @@ _MAX_STREAMS = 256
 _SPACE = r"[ \t]*+"
 _TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 # A quoted value has to be a token as well, once its backslashes are gone (RFC 6455, section 9.1).
-_VALUE = rf'{_TCHAR}++|"(?:\\?{_TCHAR})++"'
+_VALUE = rf'{_TCHAR}++|"(?:\\?{_TCHAR})+"'
 _PARAMETER = re.compile(rf";{_SPACE}({_TCHAR}++){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?")
 # A member of the list may also be empty (RFC 9110, section 5.6.1.2).
-_EXTENSION = re.compile(rf"{_SPACE}(?:({_TCHAR}++){_SPACE}((?:{_PARAMETER.pattern})*+))?")
+_EXTENSION = re.compile(rf"{_SPACE}(?:({_TCHAR}++){_SPACE})?")
 _BITS = re.compile(r"[89]|1[0-5]")
 
 #: An extension's name and its parameters, in order; a parameter without a value has None.
@@ -67,14 +67,19 @@ def _offers(value: str) -> Iterator[Offer]:
         found = _EXTENSION.match(value, end + 1)
         assert found is not None  # nothing is enough for it
         end = found.end()
+        parameters: list[tuple[str, str | None]] = []
+        # One by one: a possessive group of groups is what the first releases of Python 3.11 match wrongly.
+        while found[1] and (parameter := _PARAMETER.match(value, end)) is not None:
+            parameters.append((parameter[1], _unquoted(parameter[2])))
+            end = parameter.end()
         if value[end : end + 1] not in ("", ","):
             raise HandshakeError("Sec-WebSocket-Extensions is malformed (RFC 6455, section 9.1)")
         if found[1]:
-            yield found[1], [(name, _unquoted(value)) for name, value in _PARAMETER.findall(found[2])]
+            yield found[1], parameters
 
 
-def _unquoted(value: str) -> str | None:
-    return value.strip('"').replace("\\", "") or None
+def _unquoted(value: str | None) -> str | None:
+    return None if value is None else value.strip('"').replace("\\", "")
 
 
 def negotiate(settings: Deflate, offers: Iterable[Offer]) -> tuple[str, PerMessageDeflate] | None:
