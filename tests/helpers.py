@@ -24,6 +24,7 @@ import trio.testing
 from humphrey_trio import App, AsyncWebsocketApp, ConnectionClosed, async_websocket_handler
 from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio._testing import _open_websocket
+from humphrey_trio._websocket._codec import Decoder, Event, Part
 from humphrey_trio.http import Address, Headers
 from humphrey_trio.testing import WebsocketClient
 
@@ -175,6 +176,17 @@ def split_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         end = start + size
         frames.append((opcode, data[start:end]))
     return frames, data[end:]
+
+
+def events_of(decoder: Decoder, *reads: bytes) -> list[Event]:
+    """What a decoder says to some reads, one after the other; pieces of messages left out."""
+    events: list[Event] = []
+    for data in reads:
+        decoder.receive(data)
+        while (event := decoder.next()) is not None:
+            if not isinstance(event, Part):
+                events.append(event)
+    return events
 
 
 class Reply(NamedTuple):

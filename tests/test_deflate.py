@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
+from helpers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame, events_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -23,7 +23,6 @@ from humphrey_trio._websocket._codec import (
     Decoder,
     Event,
     Failure,
-    Part,
     Ping,
     Pong,
     encode_compressed,
@@ -89,17 +88,6 @@ def meet(
     """A client, and both directions of its server."""
     answer, deflate = agree(settings or Deflate(), offer)
     return Client(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
-
-
-def events_of(decoder: Decoder, *reads: bytes) -> list[Event]:
-    """What a decoder says to some reads, one after the other."""
-    events: list[Event] = []
-    for data in reads:
-        decoder.receive(data)
-        while (event := decoder.next()) is not None:
-            if not isinstance(event, Part):
-                events.append(event)
-    return events
 
 
 def failure_code(events: list[Event]) -> int:

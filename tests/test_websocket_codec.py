@@ -15,6 +15,7 @@ from helpers import (
     TEXT,
     client_frame,
     close_frame,
+    events_of,
     split_frames,
 )
 from hypothesis import given, settings
@@ -27,7 +28,6 @@ from humphrey_trio._websocket._codec import (
     Decoder,
     Event,
     Failure,
-    Part,
     Ping,
     Pong,
     encode_close,
@@ -37,17 +37,6 @@ from humphrey_trio._websocket._codec import (
 )
 from humphrey_trio._websocket._message import Sendable
 from humphrey_trio.websocket import Message, StreamLimits
-
-
-def events_of(decoder: Decoder, *reads: bytes) -> list[Event]:
-    """What a decoder says to some reads, one after the other."""
-    events: list[Event] = []
-    for data in reads:
-        decoder.receive(data)
-        while (event := decoder.next()) is not None:
-            if not isinstance(event, Part):
-                events.append(event)
-    return events
 
 
 def decode(*reads: bytes, limits: StreamLimits | None = None) -> list[Event]:

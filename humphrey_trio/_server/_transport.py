@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._http._drain import FAREWELL_SECONDS
+
 if TYPE_CHECKING:
     from .._http._address import Address
 
@@ -27,7 +29,7 @@ LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
 
 # How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
-_FAREWELL_SECONDS = 0.5
+_FAREWELL_SECONDS = FAREWELL_SECONDS / 2
 
 # Linux alone tells of an end of file in front of which there are bytes; the others of a reset.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
