@@ -24,8 +24,8 @@ from ._route import HttpRoute, Routes, SubApp
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
-from ._server._pacing import Pace
-from ._server._server import HttpServer, check_shutdown
+from ._server._pacing import Pace, SweepClock
+from ._server._server import HttpServer, ServerStatistics, check_shutdown
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._upgrade import Upgrade, run_upgrade
@@ -47,8 +47,9 @@ class App(Routes[State]):
         state: what every handler gets as its second argument.
         limits: sizes that a client may not exceed.
         timeouts: how long a client may take.
-        max_connections: how many connections may be open at once, upgraded ones included; None for no bound.
-            Those beyond it wait in the kernel's backlog.
+        max_connections: how many connections may be open at once, upgraded and lingering ones included; None
+            for no bound. For one beyond it the oldest lingering connection is closed; if none lingers, it waits
+            in the kernel's backlog. At most half as many linger at once, 1,000 without a bound.
         server_name: the value of the Server header field; empty for none.
 
     Raises:
@@ -81,11 +82,21 @@ class App(Routes[State]):
         self._tls: ssl.SSLContext | None = None
         self._shutdown: trio.Event | None = None
         self._drain = Drain()
+        self._running: list[HttpServer] = []
 
     @property
     def state(self) -> State:
         """What every handler gets."""
         return self._state
+
+    def statistics(self) -> ServerStatistics:
+        """The connections of all calls of ``run`` and ``run_tls`` that are under way."""
+        each = [server.statistics() for server in self._running]
+        return ServerStatistics(
+            connections=sum(one.connections for one in each),
+            lingering=sum(one.lingering for one in each),
+            lingering_cut=sum(one.lingering_cut for one in each),
+        )
 
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
         """Serve hosts that match a pattern from a SubApp; a path it does not know goes to the default routes.
@@ -213,10 +224,17 @@ class App(Routes[State]):
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
         listeners = await open_listeners(addresses)
-        await self._server(tls).run(listeners, task_status=task_status)
+        server = self._server(tls)
+        self._running.append(server)
+        try:
+            await server.run(listeners, task_status=task_status)
+        finally:
+            self._running.remove(server)
 
     def _server(self, tls: ssl.SSLContext | None = None) -> HttpServer:
-        settings = ServerSettings(_Service(self), self._limits, self._timeouts, self._drain, self._writer, Pace())
+        settings = ServerSettings(
+            _Service(self), self._limits, self._timeouts, self._drain, self._writer, Pace(), SweepClock()
+        )
         return HttpServer(settings, max_connections=self._max_connections, tls=tls, shutdown=self._shutdown)
 
 

@@ -226,7 +226,7 @@ class WebsocketClient:
         raise ConnectionClosed(self._closed.code, self._closed.reason)
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close, and wait for the server's answer; what it still sent is read away."""
+        """Close, and wait for the server's answer and end of file. Messages that still arrive are dropped."""
         if self._closed is None:
             await self._say_close(code, reason)
             async for _ in self:
@@ -255,14 +255,22 @@ class WebsocketClient:
         if data:
             self._decoder.receive(bytes(data))
         else:
-            self._closed = ConnectionClosed(ABNORMAL)
+            await self._end(ConnectionClosed(ABNORMAL))
 
     async def _control(self, event: Event) -> None:
         if isinstance(event, Ping):
             await self._send(self._encoder.pong(event.payload))
         elif isinstance(event, Close):
             await self._say_close(event.code, "")
-            self._closed = ConnectionClosed(event.code, event.reason)
+            await self._end(ConnectionClosed(event.code, event.reason))
+
+    async def _end(self, closed: ConnectionClosed) -> None:
+        """Close the connection, behind the server (RFC 6455, section 7.1.1)."""
+        self._closed = closed
+        with suppress(trio.BrokenResourceError):
+            while await self._stream.receive_some():
+                pass
+        await self._stream.aclose()
 
     async def _say_close(self, code: int, reason: str) -> None:
         if not self._closing:

@@ -198,7 +198,10 @@ class Reply(NamedTuple):
 
 
 class RawClient:
-    """A client that sends any bytes and shows what comes back, HTTP replies, then frames; it answers nothing."""
+    """A client that sends any bytes and shows what comes back, HTTP replies, then frames.
+
+    It answers nothing, but closes its side at the server's end of file.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -253,11 +256,15 @@ class RawClient:
 
     async def at_end(self) -> bool:
         """Whether the connection ends without another byte."""
-        return not self._frames and not self._received and not await self.stream.receive_some()
+        if self._frames or self._received or await self.stream.receive_some():
+            return False
+        await self.stream.aclose()
+        return True
 
     async def _fill(self) -> None:
         data = await self.stream.receive_some()
         if not data:
+            await self.stream.aclose()
             raise EOFError(f"the connection has ended behind {self._received!r}")
         self._received += data
 

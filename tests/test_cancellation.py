@@ -122,8 +122,7 @@ async def talk_to(connect: Connect, talk: Talk) -> bool:
                 await talk(client)
                 await client.close()
                 if client.close_code == 1000:
-                    assert await stream.receive_some() == b""
-                    return True
+                    return True  # behind the server's end of file
                 # A cancelled write over a foreign stream may have left half a frame, so that no Close may follow.
                 assert client.close_code == 1001 or not isinstance(stream, trio.SocketStream)
         except INTERRUPTED:

@@ -80,7 +80,7 @@ class Log:
 
 def settled(records: list[CloseRecord | None]) -> list[CloseRecord | None]:
     """Records as disconnect handlers find them and as they are logged: our last bytes may be on their way yet."""
-    return [record and replace(record, bytes_received=0, bytes_sent=0) for record in records]
+    return [record and replace(record, bytes_received=0, bytes_sent=0, clean=None) for record in records]
 
 
 @pytest.fixture
@@ -110,11 +110,12 @@ class CountingClient(RawClient):
         return opcode, payload
 
     async def part(self) -> None:
-        """Read up to the server's Close, answer it, and read on to the end."""
+        """Read up to the server's Close, answer it, read to the end, and close."""
         while (await self.frame())[0] != CLOSE:
             pass
         await self.send_frame(client_frame(CLOSE))
         assert await self.rest() == []
+        await self.stream.aclose()
 
 
 @dataclass
@@ -168,6 +169,7 @@ class Way:
     error: str = ""
     query: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    clean: bool = False
 
     def __str__(self) -> str:
         return self.act.__name__
@@ -273,21 +275,25 @@ def fail(stream: WebsocketStream) -> None:
 REFUSED = "what the client sent was refused"
 
 WAYS = [
-    Way(client_closes, "client", 4001),
-    Way(client_closes_with_a_reason, "client", 1001, "gone"),
-    Way(client_closes_without_a_code, "client", 1005),
+    Way(client_closes, "client", 4001, clean=True),
+    Way(client_closes_with_a_reason, "client", 1001, "gone", clean=True),
+    Way(client_closes_without_a_code, "client", 1005, clean=True),
     Way(client_ends, "client", 1006, "", "the connection ended without a Close"),
     Way(client_breaks_the_rules, "server", 1002, None, REFUSED),
     Way(client_sends_bad_text, "server", 1007, None, REFUSED),
     Way(client_sends_too_much, "server", 1009, None, REFUSED, options={"max_message_size": 30}),
     Way(client_does_not_answer, "server", 4000, "bye"),
-    Way(both_close, "server", 4000, "bye"),
-    Way(message_handler_raises, "server", 1011, "", "its handler failed", "in the message handler"),
-    Way(connect_handler_raises, "server", 1011, "", "its handler failed", "in the connect handler", "connect"),
-    Way(handler_closes, "server", 4000, "bye"),
-    Way(deadline_passes, "server", 4003, "expired", "its deadline has passed"),
-    Way(app_drains, "server", 1012, "retry-after=2.5", "the server ends"),
-    Way(app_is_cancelled, "server", 1001, "", "the application has ended"),
+    Way(both_close, "server", 4000, "bye", clean=True),
+    Way(message_handler_raises, "server", 1011, "", "its handler failed", "in the message handler", clean=True),
+    Way(
+        connect_handler_raises,
+        *("server", 1011, "", "its handler failed", "in the connect handler", "connect"),
+        clean=True,
+    ),
+    Way(handler_closes, "server", 4000, "bye", clean=True),
+    Way(deadline_passes, "server", 4003, "expired", "its deadline has passed", clean=True),
+    Way(app_drains, "server", 1012, "retry-after=2.5", "the server ends", clean=True),
+    Way(app_is_cancelled, "server", 1001, "", "the application has ended", clean=True),
     Way(http_app_is_cancelled, "server", 1001, "", "the server has ended"),
 ]
 
@@ -340,6 +346,7 @@ async def test_how_a_stream_ended(way: Way, autojump_clock: trio.testing.MockClo
         assert record.messages_sent == client.messages_back
         assert record.bytes_sent == client.received
         assert record.dropped == record.unhandled == record.queued_messages == record.queued_bytes == 0
+        assert record.clean is way.clean
 
         assert settled(scene.records) == settled([record])
         assert scene.stream is not None
@@ -626,7 +633,11 @@ async def test_the_record_stays(autojump_clock: trio.testing.MockClock, log: Log
         await scene.client.part()
         await trio.sleep(10)
         assert at_once is not None
-        assert scene.stream.close_record == log.record == replace(at_once, bytes_received=scene.client.sent)
+        assert (
+            scene.stream.close_record
+            == log.record
+            == replace(at_once, bytes_received=scene.client.sent, clean=True)
+        )
         await scene.stream.close(4001)
         scene.stream.set_deadline(1)
         await trio.sleep(10)
@@ -956,6 +967,7 @@ def test_a_record_reads_as_a_line() -> None:
         unhandled=6,
         queued_messages=7,
         queued_bytes=8,
+        clean=None,
     )
     assert str(record) == (
         "closed by the server with 1011 'sorry' after 12.346 s (its handler failed);"

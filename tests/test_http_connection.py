@@ -590,39 +590,6 @@ async def test_a_slow_client_gets_everything(autojump_clock: Virtual) -> None:
     assert received.endswith(b"\r\n\r\n" + bytes(500_000))
 
 
-async def test_the_drain_behind_an_error_has_an_end(autojump_clock: Virtual) -> None:
-    """After an error answer the server ends its side, and waits for a silent client no longer than a second."""
-    async with in_memory(small_app(), stream_pair=trio.testing.lockstep_stream_pair) as connect:
-        client = connect()
-        await client.send(b"\x00")
-        start = trio.current_time()
-        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
-        assert trio.current_time() == start
-        with pytest.raises(trio.BrokenResourceError):
-            await drip_slowly(client)
-        assert trio.current_time() - start == pytest.approx(1, abs=0.2)
-
-
-async def drip_slowly(client: Client) -> None:
-    while True:
-        await client.send(b"x")
-        await trio.sleep(0.1)
-
-
-async def test_the_drain_behind_an_error_has_a_size(autojump_clock: Virtual) -> None:
-    """After an error answer the server reads no more than about a mebibyte, however quickly it comes."""
-    async with in_memory(small_app(), stream_pair=trio.testing.lockstep_stream_pair) as connect:
-        client = connect()
-        await client.send(b"\x00")
-        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
-        sent = 0
-        with suppress(trio.BrokenResourceError):
-            while sent < 2**22:
-                await client.send(bytes(1000))
-                sent += 1000
-    assert 2**20 - 1000 <= sent <= 2**20 + 2**16
-
-
 async def test_a_client_that_reads_no_error_is_cut_off(autojump_clock: Virtual) -> None:
     """An error answer that nobody takes holds the server up no longer than a second."""
     async with in_memory(small_app(), stream_pair=trio.testing.lockstep_stream_pair) as connect:
@@ -931,22 +898,24 @@ class FailingAccept:
 async def test_without_room_accepting_pauses(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, autojump_clock: Virtual
 ) -> None:
-    """Out of file descriptors or memory, accepting pauses for 100 ms at a time, and the log says so."""
+    """Out of file descriptors or memory, accepting pauses for 100 ms at a time; the log says so once a second."""
     async with listening(small_app()) as [address]:
         settled = await dial(address)
         assert (await settled.ask(get())).content == b"fine"
-        failing = FailingAccept(monkeypatch, number, times=3)
+        failing = FailingAccept(monkeypatch, number, times=13)
         start = trio.current_time()
         newcomer = await dial(address)
         await newcomer.send(get())
         assert (await settled.ask(get())).content == b"fine"
         assert (await newcomer.receive()).content == b"fine"
         assert failing.left == 0
-        assert trio.current_time() - start >= 0.3
+        assert trio.current_time() - start >= 1.3
         await settled.stream.aclose()
         await newcomer.stream.aclose()
-    expected = ("humphrey_trio.http", logging.WARNING, f"accepting pauses: {os.strerror(number)}")
-    assert caplog.record_tuples == [expected] * 3
+    first, second = caplog.messages
+    assert first == f"accepting pauses: {os.strerror(number)} (1 times since the last warning)"
+    assert second.startswith(f"accepting pauses: {os.strerror(number)} (1")
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM])

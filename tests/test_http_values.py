@@ -353,11 +353,12 @@ def test_limits_have_a_least_value(name: str) -> None:
 def test_timeouts_have_their_documented_defaults() -> None:
     """Nobody has to set a timeout to be safe."""
     timeouts = Timeouts()
-    assert (timeouts.handshake, timeouts.header, timeouts.body, timeouts.idle) == (10, 10, 60, 60)
+    assert (timeouts.handshake, timeouts.header, timeouts.body, timeouts.idle) == (10, 10, 60, 75)
     assert (timeouts.write, timeouts.close, timeouts.disconnect) == (30, 5, 0.5)
+    assert (timeouts.linger, timeouts.linger_idle) == (30, 5)
 
 
-@pytest.mark.parametrize("name", ["handshake", "header", "body", "idle", "write", "close", "disconnect"])
+@pytest.mark.parametrize("name", ["handshake", "header", "body", "idle", "write", "close", "linger", "disconnect"])
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
 def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
     """A timeout that could never be met is refused; infinity waits for ever."""

@@ -42,7 +42,7 @@ FLOORS = (
         "_websocket._pulse",
     ),
     (
-        *("_server._connection", "_server._listen", "_server._server"),
+        *("_server._lingering", "_server._connection", "_server._listen", "_server._server"),
         *(
             "_websocket._handshake",
             "_websocket._admission",
@@ -84,7 +84,7 @@ FOREIGN = {
 WITHOUT_TRIO = {
     *FLOORS[0],
     *FLOORS[1],
-    *("_server._pacing", "_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
+    *("_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     "_websocket._droppables",
     "_websocket._pulse",
 }

@@ -38,7 +38,7 @@ class ScriptedTransport(Transport):
     """
 
     def __init__(self, script: Iterable[int] = ()) -> None:
-        self.peer = Address("script")
+        super().__init__(Address("script"))
         self.wire = b""
         self.sends = 0
         self.offered: bytes | None = None
@@ -90,7 +90,14 @@ class ScriptedTransport(Transport):
 
     # What an outbox never calls:
 
+    @property
+    def half_closes(self) -> bool:
+        raise AssertionError
+
     async def send_eof(self) -> None:
+        raise AssertionError
+
+    async def discard_some(self) -> bool:
         raise AssertionError
 
     def interruptible(self) -> AbstractContextManager[object]:

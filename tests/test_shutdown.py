@@ -657,6 +657,7 @@ async def test_patience_has_an_end(
         await trio.sleep(2)
         assert not handler.cancelled_at
         await client.send(close_frame(1001))
+        assert await client.at_end()
         await stage.http.returned.wait()
         # At once, but for a reader that is there to hear the answer.
         assert stage.now <= patience + SWEEP + 2

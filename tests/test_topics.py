@@ -738,7 +738,7 @@ class Wire(Transport):
     """
 
     def __init__(self, taken_now: int | None = None) -> None:
-        self.peer = Address("wire")
+        super().__init__(Address("wire"))
         self._taken_now = taken_now
         self._received = bytearray()
         self._read = 0
@@ -751,6 +751,11 @@ class Wire(Transport):
     def feed(self, *data: bytes) -> None:
         """Send bytes to the server."""
         self._feed.send_nowait(b"".join(data))
+
+    def close_with(self, *frames: bytes) -> None:
+        """Send frames and a Close, then an end of file."""
+        self.feed(*frames, close_frame(1000))
+        self._feed.close()
 
     def end(self) -> None:
         """Send nothing more, without a Close, and read on."""
@@ -814,8 +819,15 @@ class Wire(Transport):
     def torn(self) -> bool:
         return False
 
+    @property
+    def half_closes(self) -> bool:
+        return True
+
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def discard_some(self) -> bool:
+        return bool(await self.receive_some())
 
     def interruptible(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -1072,9 +1084,9 @@ class Traffic:
         if cut:
             (wire.reset if way == "reset" else wire.end)()
         elif way == "Close":
-            wire.feed(close_frame(1000))
+            wire.close_with()
         else:  # the application ends it, and the client answers; whichever is first
-            wire.feed(command(way), close_frame(1000))
+            wire.close_with(command(way))
 
     async def from_outside(self, verb: str) -> None:
         """The program does something for a client, or with the sender."""
@@ -1117,7 +1129,7 @@ async def traffic(seed: int, *, settled: bool, **options: Any) -> AsyncGenerator
         assert town.app.statistics().connections == 0
         assert town.app.statistics().subscribers == {}
         assert not town.app._audience.streams
-        await trio.sleep(2)  # those that were closed by the server linger
+        await trio.sleep(2)  # the closing handshakes end
         assert all(wire.closed for wire in run.wires.values())
 
 

@@ -35,14 +35,19 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """How long a server waits, in seconds; ``math.inf`` waits for ever. Precise to a quarter of a second.
+    Time in which the process was held up, by a handler that blocks for instance, does not count.
 
     Attributes:
         handshake: for the TLS handshake, from the accept on.
         header: for a whole head, from the accept or from the first byte of a later request on.
         body: for a whole body, from the end of its head on.
-        idle: between two requests of a connection.
+        idle: between two requests of a connection. Load balancers in front must close idle connections
+            earlier (most do after 60 s), or they send requests into connections that this side just closes.
         write: for a client to take any byte of what is being sent to it.
         close: for a peer to read on to our WebSocket Close frame, or to answer it.
+        linger: to read on, in all, after the last bytes of a connection were sent, until the peer ends it too.
+            Closing earlier would destroy what is still on its way to the peer (RFC 9112, section 9.6).
+        linger_idle: the same, while the peer sends nothing.
         disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
             handler when its client has left.
         drain: for the whole of a graceful end (``with_shutdown``); what is left by then is cancelled.
@@ -54,9 +59,11 @@ class Timeouts:
     handshake: float = 10.0
     header: float = 10.0
     body: float = 60.0
-    idle: float = 60.0
+    idle: float = 75.0
     write: float = 30.0
     close: float = 5.0
+    linger: float = 30.0
+    linger_idle: float = 5.0
     disconnect: float = 0.5
     drain: float = 30.0
 

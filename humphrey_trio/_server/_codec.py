@@ -379,6 +379,7 @@ class ClientCodec:
         self._h11 = h11.Connection(h11.CLIENT)
         self._head: h11.Response | h11.InformationalResponse | None = None
         self._content: list[bytes] = []
+        self._ended = False
 
     def request(self, method: str, target: str, headers: Headers, content: bytes) -> bytes:
         """The bytes of a request; the one before it was answered."""
@@ -392,6 +393,7 @@ class ClientCodec:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the server; empty ones at its end of file."""
+        self._ended = not data
         self._h11.receive_data(data)
 
     def next_response(self) -> tuple[int, Headers, bytes] | None:
@@ -413,6 +415,8 @@ class ClientCodec:
                 else:
                     raise ConnectionError("the server has closed the connection")
         except h11.RemoteProtocolError as exc:
+            if self._ended and self._head is None:
+                raise ConnectionError("the server has closed the connection") from None
             raise ConnectionError(f"the server broke off, or does not speak HTTP: {exc}") from exc
         return None
 
@@ -428,6 +432,6 @@ class ClientCodec:
 
     def _whole(self) -> tuple[int, Headers, bytes]:
         assert self._head is not None
-        content = b"".join(self._content)
-        self._content = []
-        return self._head.status_code, Headers._from_wire(self._head.headers.raw_items()), content
+        head, content = self._head, b"".join(self._content)
+        self._head, self._content = None, []
+        return head.status_code, Headers._from_wire(head.headers.raw_items()), content

@@ -16,7 +16,7 @@ import trio
 
 from .._http._response import Response
 from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, tokens
-from ._transport import CHUNK, linger
+from ._transport import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
     from ._codec import Head
-    from ._pacing import Leash, Pace
+    from ._lingering import Lingering
+    from ._pacing import Leash, Pace, SweepClock
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -71,6 +72,7 @@ class ServerSettings:
     drain: Drain
     writer: ResponseWriter
     pace: Pace
+    clock: SweepClock
 
 
 @dataclass(slots=True)
@@ -84,7 +86,8 @@ class Takeover:
         rest: what came behind the request's head.
         transport: the bytes; the connection task closes it.
         leash: the borrower's to set.
-        drain: how the borrower ends if the server ends gracefully.
+        server: what all connections of the server share.
+        lingering: how the borrower ends the connection, so that the peer receives the last bytes.
     """
 
     request: Request
@@ -93,21 +96,21 @@ class Takeover:
     rest: bytes
     transport: Transport
     leash: Leash
-    drain: Drain
-    timeouts: Timeouts
-    pace: Pace
+    server: ServerSettings
+    lingering: Lingering
 
 
 class HttpConnection:
-    """An HTTP life of a transport: from its beginning, or from a refused upgrade on, to its end or an upgrade.
+    """HTTP on a transport, from its beginning or from a refused upgrade to its end or to an upgrade.
 
-    The connection task runs it, and closes the transport afterwards.
+    The connection task runs it. Afterwards that task lingers on the transport and closes it.
     """
 
     __slots__ = (
         "_expired",
         "_idle",
         "_leash",
+        "_lingering",
         "_out",
         "_out_size",
         "_partial",
@@ -115,13 +118,13 @@ class HttpConnection:
         "_served",
         "_settings",
         "_transport",
-        "_unread_body",
     )
 
-    def __init__(self, transport: Transport, settings: ServerSettings, leash: Leash) -> None:
+    def __init__(self, transport: Transport, settings: ServerSettings, leash: Leash, lingering: Lingering) -> None:
         self._transport = transport
         self._settings = settings
         self._leash = leash
+        self._lingering = lingering
         self._reader = RequestReader(settings.limits)
         self._out: list[bytes] = []
         self._out_size = 0
@@ -129,7 +132,11 @@ class HttpConnection:
         self._served = False
         self._idle = False  # whether it waits for a request of which nothing has come
         self._partial = False  # whether a request has begun that is not whole yet
-        self._unread_body = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits, or waited at its end, for a request of which no byte has arrived."""
+        return self._idle
 
     async def serve(self) -> Takeover | None:
         """Serve until the client leaves, an error ends the connection, or a deadline passes.
@@ -161,12 +168,12 @@ class HttpConnection:
                 if self._expired or not self._reader.buffered:
                     break
         except BadRequest as exc:
-            await self._say_last(exc)
+            await self._refuse_last(exc)
             return None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, or too slow
         if self._expired and self._partial:
-            await self._say_last(BadRequest("the request took too long", 408))
+            await self._refuse_last(BadRequest("the request took too long", 408))
         return None
 
     def _expire(self) -> None:
@@ -191,8 +198,6 @@ class HttpConnection:
                 return await self._lend(head)
             close = await self._answer(head)
         await self._flush()
-        if self._unread_body or self._reader.buffered:
-            await linger(self._transport)
         return None
 
     async def _next_head(self) -> Head | None:
@@ -207,7 +212,6 @@ class HttpConnection:
         self._idle = not reader.buffered
         if self._served:
             if self._idle and self._leash.draining:  # since the last reply, which did not say so
-                await linger(self._transport)
                 return None
             self._let_wait(timeouts.idle)
         elif self._leash.draining:
@@ -245,7 +249,6 @@ class HttpConnection:
             await self._flush()
             response = await service.refuse(404, head.to_request(b"", self._transport.peer), None)
             # A body that nobody reads would be taken for the next request.
-            self._unread_body = head.has_body
             return await self._reply(head, response, head.close or head.has_body)
         content = await self._read_body(head) if head.has_body else b""
         if content is None:
@@ -268,9 +271,8 @@ class HttpConnection:
             self._reader.take_rest(),
             self._transport,
             self._leash,
-            self._settings.drain,
-            self._settings.timeouts,
-            self._settings.pace,
+            self._settings,
+            self._lingering,
         )
 
     # Bodies...
@@ -337,22 +339,24 @@ class HttpConnection:
                 await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, rest: memoryview) -> None:
+        # A peer that takes nothing is not waited for any longer: lingering would wait for it, too.
+        self._leash.expire = self._transport.abort
         while rest:
             self._let_wait(self._settings.timeouts.write)
             rest = rest[await self._transport.send_some(rest) :]
         self._leash.at = inf
+        self._leash.expire = self._expire
 
-    async def _say_last(self, error: BadRequest) -> None:
-        """Answer what cannot be served, and make sure that it can be read."""
+    async def _refuse_last(self, error: BadRequest) -> None:
+        """Answer what cannot be served; the connection ends behind that answer."""
         response = await self._settings.service.refuse(error.status, None, error)
         data = b"".join([*self._out, self._settings.writer.encode(response, head_only=False, close=True)])
+        self._leash.expire = self._transport.abort
+        self._let_wait(_LAST_WORDS_SECONDS)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            with trio.move_on_after(_LAST_WORDS_SECONDS) as scope:
-                await self._transport.send_all(data)
-            if not scope.cancelled_caught:
-                await linger(self._transport)
+            await self._transport.send_all(data)
 
     # Deadlines...
 
     def _let_wait(self, seconds: float) -> None:
-        self._leash.at = trio.current_time() + seconds
+        self._leash.at = self._settings.clock.now() + seconds

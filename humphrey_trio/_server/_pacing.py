@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+import trio
+
 #: Seconds between two looks at the deadlines: the precision of every timeout that is swept.
 SWEEP_INTERVAL = 0.25
 
@@ -16,12 +18,46 @@ _MESSAGES_PER_TURN = 64
 _BYTES_PER_TURN = 64 * 1024
 
 
+class SweepClock:
+    """Seconds as the swept deadlines count them: time in which the process was held up is left out.
+
+    A handler that blocks, a stopped process or a machine that sleeps keeps this side from reading, not its
+    peers from sending. Their bytes wait in the kernel, and a deadline must not fire in front of them. A sweep
+    notices the delay when it runs late; it sets the clock back by that much, and lets the readers run first.
+    """
+
+    __slots__ = ("_held_up",)
+
+    def __init__(self) -> None:
+        self._held_up = 0.0
+
+    def now(self) -> float:
+        """The time of trio's clock, less all delays that sweeps have noticed."""
+        return trio.current_time() - self._held_up
+
+    async def wait_for_sweep(self) -> float:
+        """Sleep until the next sweep is due.
+
+        Returns:
+            The time at which to judge the deadlines. It has advanced by about one interval, however late the
+            sweep runs.
+        """
+        due = trio.current_time() + SWEEP_INTERVAL
+        await trio.sleep_until(due)
+        late = trio.current_time() - due
+        if late > SWEEP_INTERVAL:
+            self._held_up += late
+            # Every task whose socket is readable or writable was scheduled in the same pass as this one.
+            await trio.lowlevel.checkpoint()
+        return self.now()
+
+
 class Leash:
     """What a server holds a connection by: until when it may go on as it does, and the wish that it ends.
 
     Attributes:
-        at: that moment, in seconds of trio's clock; infinity for none. Set by assignment.
-        expire: called by the server's sweep when the moment has passed; set before ``at`` is. It must not raise.
+        at: that moment, in seconds of the server's ``SweepClock``; infinity for none. Set by assignment.
+        expire: called by the server's sweep when the moment has passed. It must not raise.
         draining: whether the server ends gracefully, so that nothing new may be begun.
         drain: called when that begins. It must not raise.
     """
@@ -34,6 +70,7 @@ class Leash:
     def __init__(self, draining: bool) -> None:
         self.at = inf
         self.draining = draining
+        self.expire = self.drain = _do_nothing
 
     def let_go(self) -> None:
         """Forget the connection, which has ended and refers to this, so that its memory is free at once."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,8 +18,9 @@ import trio
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
+from ._lingering import Lingering
 from ._listen import BACKLOG
-from ._pacing import SWEEP_INTERVAL, Leash
+from ._pacing import Leash
 from ._transport import SocketTransport, StreamTransport, Transport
 
 if TYPE_CHECKING:
@@ -34,9 +37,10 @@ logger = logging.getLogger("humphrey_trio.http")
 _ACCEPT_BURST = 64
 # With as many at the end everybody in the backlog is taken, and a flood of newcomers does not put it off.
 _LAST_BURSTS = BACKLOG // _ACCEPT_BURST
-# What accept says when the process or the system has no room for one more connection; it goes by.
+# What accept says when the process or the system has no room for one more connection; it passes.
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_ROOM_PAUSE = 0.1
+_NO_ROOM_LOG_INTERVAL = 1.0
 # accept(2): these are about the connection that would have come, not about the listener.
 _NEWCOMER_FAILED = {
     errno.EPERM,
@@ -67,13 +71,29 @@ def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
     check_drain(drain, timeouts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """The connections of a server at one moment.
+
+    Attributes:
+        connections: those that are open, upgraded and lingering ones included.
+        lingering: those whose last bytes were sent, and that wait for their peer to end them too.
+        lingering_cut: lingering connections that were closed early to make room, since the server began.
+    """
+
+    connections: int
+    lingering: int
+    lingering_cut: int
+
+
 class HttpServer:
     """The connections of one server, whatever they come from.
 
     Args:
         settings: what the connections share.
-        max_connections: how many may be open at once, upgraded ones included; None for no bound. While there
-            are as many, nobody is accepted and the kernel's backlog waits.
+        max_connections: how many may be open at once, upgraded and lingering ones included; None for no bound.
+            While there are as many, the oldest lingering one is closed for a new one; if none lingers, the
+            server does not accept, and new connections wait in the kernel's backlog.
         tls: the context for connections that come from listeners; None for plain ones.
         shutdown: set, it ends the server gracefully; None for never.
     """
@@ -91,11 +111,17 @@ class HttpServer:
         self._tls = tls
         self._shutdown = shutdown
         self._draining = False
-        self._leashes: set[Leash] = set()
-        self._handshakes: set[trio.CancelScope] = set()  # of TLS, that are under way
-        self._open = 0
+        self._leashes: set[Leash] = set()  # one for each connection that holds a slot
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
+        self._pauses = _PauseLog()
+        self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._slot_freed_now)
+
+    def statistics(self) -> ServerStatistics:
+        """The connections at this moment."""
+        return ServerStatistics(
+            connections=len(self._leashes), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
+        )
 
     async def run(
         self,
@@ -122,25 +148,43 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def serve(self, transport: Transport) -> None:
         """One connection, from beginning to end; the transport is closed whatever happens."""
-        settings = self._settings
+        await self._serve(transport, self._new_leash())
+
+    def _new_leash(self) -> Leash:
         leash = Leash(self._draining)
         self._leashes.add(leash)
+        return leash
+
+    async def _serve(self, transport: Transport, leash: Leash) -> None:
+        settings = self._settings
         try:
-            # While the connection is lent nothing of HTTP is kept; most WebSockets are idle, and many.
-            takeover = await HttpConnection(transport, settings, leash).serve()
+            connection = HttpConnection(transport, settings, leash, self._lingering)
+            takeover = await connection.serve()
             while takeover is not None:
+                del connection  # most WebSockets are idle, and many: nothing of HTTP is kept for them
                 refusal = await settings.service.upgrade(takeover)
                 if refusal is None:
-                    break
-                takeover = await HttpConnection(transport, settings, leash).go_on(takeover, refusal)
+                    return  # the other protocol has ended the connection
+                connection = HttpConnection(transport, settings, leash, self._lingering)
+                takeover = await connection.go_on(takeover, refusal)
+            await self._lingering.linger(transport, leash, idle=connection.idle)
         except Exception:
             # Nothing that one connection does may end the others; what arrives here is a defect of ours.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            self._leashes.discard(leash)
             leash.let_go()
-            self._tell_emptied()
+            self._leave(leash)
             await transport.close()
+
+    def _leave(self, leash: Leash) -> None:
+        """Free the slot of a connection; does nothing the second time."""
+        self._leashes.discard(leash)
+        self._slot_freed_now()
+        if not self._leashes:
+            self._emptied.set()
+
+    def _slot_freed_now(self) -> None:
+        self._slot_freed.set()
 
     # Ending...
 
@@ -161,16 +205,10 @@ class HttpServer:
         for leash in tuple(self._leashes):
             leash.draining = True
             leash.drain()
-        for handshake in self._handshakes:
-            handshake.deadline = min(handshake.deadline, now + LATE_SECONDS)
-        while self._leashes or self._open:
+        while self._leashes:
             self._emptied = trio.Event()
             await self._emptied.wait()
         connections.cancel_scope.cancel()
-
-    def _tell_emptied(self) -> None:
-        if not self._leashes and not self._open:
-            self._emptied.set()
 
     # Accepting...
 
@@ -192,33 +230,34 @@ class HttpServer:
                     raise
             except OSError as exc:
                 if exc.errno in _NO_ROOM:
-                    logger.warning("accepting pauses: %s", exc.strerror)
+                    self._pauses.count(exc.strerror)
                     await trio.sleep(_NO_ROOM_PAUSE)
                 elif exc.errno not in _NEWCOMER_FAILED:
                     raise
 
     def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
         for _ in range(_ACCEPT_BURST):
-            if self._is_full():
+            if self._is_full() and not self._lingering:
                 return
             sock, name = listener.socket.accept()
-            self._open += 1
+            if self._is_full() and (cut := self._lingering.cut_oldest()) is not None:
+                self._leave(cut)
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
-            connections.start_soon(self._serve_socket, sock, peer)
+            connections.start_soon(self._serve_socket, sock, peer, self._new_leash())
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve_socket(self, sock: socket.socket, peer: Address) -> None:
-        try:
-            if self._tls is None:
-                await self.serve(SocketTransport(sock, peer))
-            else:
-                await self._serve_tls(sock, peer, self._tls)
-        finally:
-            self._open -= 1
-            self._slot_freed.set()
-            self._tell_emptied()
+    async def _serve_socket(self, sock: socket.socket, peer: Address, leash: Leash) -> None:
+        transport: Transport | None
+        if self._tls is None:
+            transport = SocketTransport(sock, peer)
+        else:
+            transport = await self._shake_hands(sock, peer, leash, self._tls)
+        if transport is not None:
+            await self._serve(transport, leash)
 
-    async def _serve_tls(self, sock: socket.socket, peer: Address, context: ssl.SSLContext) -> None:
+    async def _shake_hands(
+        self, sock: socket.socket, peer: Address, leash: Leash, context: ssl.SSLContext
+    ) -> Transport | None:
         sock.setblocking(False)
         stream = trio.SSLStream(
             trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
@@ -227,27 +266,37 @@ class HttpServer:
             https_compatible=True,
         )
         try:
-            seconds = self._settings.timeouts.handshake
-            with trio.fail_after(min(seconds, LATE_SECONDS) if self._draining else seconds) as scope:
-                self._handshakes.add(scope)
-                try:
-                    await stream.do_handshake()
-                finally:
-                    self._handshakes.discard(scope)
-        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+            with trio.CancelScope() as scope:
+                self._limit_handshake(leash, scope)
+                await stream.do_handshake()
+                return StreamTransport(stream, peer)
+            logger.debug("TLS handshake with %s took too long", peer)
+        except trio.BrokenResourceError as exc:
             logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
-            await trio.aclose_forcefully(stream)
         except BaseException:
+            self._leave(leash)
             await trio.aclose_forcefully(stream)
             raise
-        else:
-            await self.serve(StreamTransport(stream, peer))
+        self._leave(leash)
+        await trio.aclose_forcefully(stream)
+        return None
+
+    def _limit_handshake(self, leash: Leash, scope: trio.CancelScope) -> None:
+        clock, seconds = self._settings.clock, self._settings.timeouts.handshake
+
+        def hurry() -> None:
+            leash.at = min(leash.at, clock.now() + LATE_SECONDS)
+
+        leash.expire, leash.drain = scope.cancel, hurry
+        leash.at = clock.now() + seconds
+        if leash.draining:
+            hurry()
 
     def _is_full(self) -> bool:
-        return self._max_connections is not None and self._open >= self._max_connections
+        return self._max_connections is not None and len(self._leashes) >= self._max_connections
 
     async def _wait_for_slot(self) -> None:
-        while self._is_full():
+        while self._is_full() and not self._lingering:
             # One event for all listeners that wait, or only the last of them would be woken.
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
@@ -256,8 +305,24 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
         while True:
-            await trio.sleep(SWEEP_INTERVAL)
-            now = trio.current_time()
+            now = await self._settings.clock.wait_for_sweep()
             for leash in tuple(self._leashes):
                 if leash.at <= now:
                     leash.expire()
+
+
+class _PauseLog:
+    """Warns that accepting pauses, at most once a second, with the number of pauses since the last warning."""
+
+    __slots__ = ("_count", "_next")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._next = -inf
+
+    def count(self, reason: str | None) -> None:
+        self._count += 1
+        now = trio.current_time()
+        if now >= self._next:
+            logger.warning("accepting pauses: %s (%d times since the last warning)", reason, self._count)
+            self._count, self._next = 0, now + _NO_ROOM_LOG_INTERVAL

@@ -5,6 +5,7 @@ A transport moves bytes and knows nothing of protocols. Only the connection task
 
 from __future__ import annotations
 
+import enum
 import select
 import socket
 from abc import ABC, abstractmethod
@@ -23,11 +24,6 @@ CHUNK = 64 * 1024
 # The most that is handed to a foreign stream at once: a record of TLS. A peer that reads shows it once for each.
 _FOREIGN_CHUNK = 16 * 1024
 
-# Closing a socket with unread input resets the connection, and the peer may lose what was sent to it last.
-# Reading on for a moment lets it arrive; both bounds keep that from becoming a service.
-LINGER_SECONDS = 1.0
-LINGER_BYTES = 1024 * 1024
-
 # How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
 _FAREWELL_SECONDS = FAREWELL_SECONDS / 2
 
@@ -37,17 +33,45 @@ _HANGUP: int = getattr(select, "POLLRDHUP", 0)
 # A socket's waits can be ended one by one, without a scope around them, which would cost 15 microseconds.
 _NOTHING = nullcontext()
 
+# Discarded input goes here; all connections share it, since nothing reads it.
+_DISCARDED = bytearray(CHUNK)
+# A hard stop discards at most so many chunks of input: it must not wait, nor be held up by a fast sender.
+_LAST_DISCARDS = 16
+
+
+class Incoming(enum.Enum):
+    """How far the incoming side of a connection has come.
+
+    Attributes:
+        OPEN: the peer may send more.
+        ENDED: the peer has sent its end of file, and everything before it was received.
+        BROKEN: the connection broke, mostly by a reset. What the kernel had taken to send may be lost.
+    """
+
+    OPEN = enum.auto()
+    ENDED = enum.auto()
+    BROKEN = enum.auto()
+
 
 class Transport(ABC):
     """What a connection does with its peer.
 
     Every method raises ``trio.BrokenResourceError`` once the peer is gone, and ``trio.ClosedResourceError``
     once the transport is closed or aborted.
+
+    Attributes:
+        peer: the peer's address.
+        incoming: the state of the incoming side, as far as it was read.
     """
 
-    __slots__ = ("peer",)
+    __slots__ = ("incoming", "peer")
 
     peer: Address
+    incoming: Incoming
+
+    def __init__(self, peer: Address) -> None:
+        self.peer = peer
+        self.incoming = Incoming.OPEN
 
     @abstractmethod
     async def receive_some(self) -> bytes:
@@ -82,9 +106,18 @@ class Transport(ABC):
     def torn(self) -> bool:
         """Whether a cancelled send has left an unknown part of its bytes behind, so that no more may follow."""
 
+    @property
+    @abstractmethod
+    def half_closes(self) -> bool:
+        """Whether ``send_eof`` shows the peer our end of file while it may still send."""
+
     @abstractmethod
     async def send_eof(self) -> None:
-        """End the outgoing side, where the transport can do that."""
+        """End the outgoing side, where the transport can do that. Does not wait for the peer."""
+
+    @abstractmethod
+    async def discard_some(self) -> bool:
+        """Wait for input and discard it, without a buffer of its own; False at the peer's end of file."""
 
     def hung_up(self) -> bool:
         """Whether the peer has left behind bytes that were not received yet, where that can be known."""
@@ -113,7 +146,7 @@ class SocketTransport(Transport):
     __slots__ = ("_fileno", "_is_new", "_socket")
 
     def __init__(self, sock: socket.socket, peer: Address) -> None:
-        self.peer = peer
+        super().__init__(peer)
         self._socket = sock
         sock.setblocking(False)
         self._fileno = sock.fileno()
@@ -128,11 +161,14 @@ class SocketTransport(Transport):
             else:
                 await trio.lowlevel.wait_readable(self._fileno)
             try:
-                return self._socket.recv(CHUNK)
+                data = self._socket.recv(CHUNK)
             except BlockingIOError:
                 continue
             except OSError as exc:
                 raise self._failure() from exc
+            if not data:
+                self.incoming = Incoming.ENDED
+            return data
 
     def send_now(self, data: bytes | memoryview) -> int:
         try:
@@ -150,19 +186,39 @@ class SocketTransport(Transport):
 
     async def send_last(self, data: bytes) -> int:
         sent = self.send_now(data)
-        # What has come and was not read would turn the close into a reset, which overtakes the last bytes.
+        # Unread input would turn the close into a reset, which overtakes the last bytes.
         with suppress(OSError):
-            self._socket.recv(CHUNK)
+            for _ in range(_LAST_DISCARDS):
+                if not self._socket.recv_into(_DISCARDED):
+                    break
         return sent
 
     @property
     def torn(self) -> bool:
         return False
 
+    @property
+    def half_closes(self) -> bool:
+        return True
+
     async def send_eof(self) -> None:
         self._check_open()
         with suppress(OSError):  # the peer may be gone already
             self._socket.shutdown(socket.SHUT_WR)
+
+    async def discard_some(self) -> bool:
+        while True:
+            self._check_open()
+            await trio.lowlevel.wait_readable(self._fileno)
+            try:
+                size = self._socket.recv_into(_DISCARDED)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise self._failure() from exc
+            if not size:
+                self.incoming = Incoming.ENDED
+            return size > 0
 
     def hung_up(self) -> bool:
         if self._fileno < 0:
@@ -194,6 +250,7 @@ class SocketTransport(Transport):
     def _failure(self) -> Exception:
         if self._fileno < 0:
             return trio.ClosedResourceError("the connection was closed")
+        self.incoming = Incoming.BROKEN
         return trio.BrokenResourceError("the peer is gone")
 
 
@@ -203,7 +260,7 @@ class StreamTransport(Transport):
     __slots__ = ("_closed", "_sending", "_stream", "_torn", "_waiting")
 
     def __init__(self, stream: trio.abc.Stream, peer: Address) -> None:
-        self.peer = peer
+        super().__init__(peer)
         self._stream = stream
         self._torn = False
         self._closed = False
@@ -211,7 +268,14 @@ class StreamTransport(Transport):
         self._waiting: trio.CancelScope | None = None
 
     async def receive_some(self) -> bytes:
-        return bytes(await self._stream.receive_some(CHUNK))
+        try:
+            data = bytes(await self._stream.receive_some(CHUNK))
+        except trio.BrokenResourceError:
+            self.incoming = Incoming.BROKEN
+            raise
+        if not data:
+            self.incoming = Incoming.ENDED
+        return data
 
     def send_now(self, data: bytes | memoryview) -> int:
         if self._closed:
@@ -225,7 +289,11 @@ class StreamTransport(Transport):
         # Torn, unless it comes back whole: a stream that was cancelled in between may have sent anything.
         self._torn = True
         with trio.CancelScope() as self._sending:
-            await self._stream.send_all(chunk)
+            try:
+                await self._stream.send_all(chunk)
+            except trio.BrokenResourceError:
+                self.incoming = Incoming.BROKEN
+                raise
             self._torn = False
         if self._torn:
             raise trio.ClosedResourceError("the connection was aborted")
@@ -242,10 +310,17 @@ class StreamTransport(Transport):
     def torn(self) -> bool:
         return self._torn
 
+    @property
+    def half_closes(self) -> bool:
+        # trio's TLS streams cannot end one direction only; there the close itself carries the end.
+        return isinstance(self._stream, trio.abc.HalfCloseableStream)
+
     async def send_eof(self) -> None:
-        # TLS cannot end one direction only; there the close itself carries the end.
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
+
+    async def discard_some(self) -> bool:
+        return bool(await self.receive_some())
 
     def interruptible(self) -> AbstractContextManager[object]:
         self._waiting = trio.CancelScope()
@@ -270,15 +345,3 @@ class StreamTransport(Transport):
                 await self._stream.aclose()
                 return
         await trio.aclose_forcefully(self._stream)
-
-
-async def linger(transport: Transport) -> None:
-    """End the outgoing side, then read away what still comes, so that the peer can read our last words.
-
-    It ends at the peer's end of file, after a second or after a mebibyte.
-    """
-    left = LINGER_BYTES
-    with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await transport.send_eof()
-        while left > 0 and (data := await transport.receive_some()):
-            left -= len(data)

@@ -20,7 +20,7 @@ from .._http._address import Address
 from .._http._drain import Drain, hard_stop_after
 from .._http._limits import Timeouts
 from .._server._listen import open_listeners
-from .._server._pacing import SWEEP_INTERVAL
+from .._server._pacing import SweepClock
 from .._server._server import check_shutdown
 from .._state import NewState, NewStreamState, State, StreamState
 from ._async_stream import AsyncSender, AsyncStream
@@ -389,18 +389,18 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Then the disconnect handlers have to hurry.
         """
+        clock = SweepClock()
         try:
             while True:
-                await trio.sleep(SWEEP_INTERVAL)
+                await clock.wait_for_sweep()
                 await self._look_after_all()
         finally:
             self._conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))
 
     async def _look_after_all(self) -> None:
-        now = trio.current_time()
         pings = 0
         for stream in tuple(self._streams):
-            if self._heartbeat is not None and stream._websocket._beat(now, self._heartbeat):
+            if self._heartbeat is not None and stream._websocket._beat(self._heartbeat):
                 pings += 1
                 if pings % _PING_TURN == 0:
                     await trio.lowlevel.checkpoint()

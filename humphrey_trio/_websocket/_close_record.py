@@ -31,6 +31,10 @@ class CloseRecord:
         unhandled: messages that came in and that no handler got; what was not looked at yet counts in bytes only.
         queued_messages: messages that waited to be sent when it was closed.
         queued_bytes: their bytes.
+        clean: whether both sides sent a Close frame and the client then ended the connection, so that it could
+            read everything that counts as sent (RFC 6455, section 7.1.4). False if the connection broke, was
+            cut off or did not end in time: the last messages may be lost. None while it is not known, which it
+            is in the log, but mostly not in a disconnect handler.
     """
 
     initiator: Initiator
@@ -47,6 +51,7 @@ class CloseRecord:
     unhandled: int
     queued_messages: int
     queued_bytes: int
+    clean: bool | None
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """The attributes by their names, for structured logs; the exception as text, None without one."""
@@ -56,18 +61,24 @@ class CloseRecord:
     def __str__(self) -> str:
         reason = f" {self.reason!r}" if self.reason else ""
         cause = f" ({self.cause})" if self.cause else ""
+        doubt = "; the last messages may be lost" if self.clean is False and self.messages_sent else ""
         return (
             f"closed by the {self.initiator} with {self.code}{reason} after {self.age:.3f} s{cause};"
             f" received {self.messages_received} messages, {self.bytes_received} bytes;"
             f" sent {self.messages_sent} messages, {self.bytes_sent} bytes;"
             f" dropped {self.dropped}, unhandled {self.unhandled},"
-            f" queued at close {self.queued_messages} messages, {self.queued_bytes} bytes"
+            f" queued at close {self.queued_messages} messages, {self.queued_bytes} bytes{doubt}"
         )
 
 
 @dataclass(slots=True)  # frozen would cost a microsecond for each connection
 class Ending:
-    """What a stream notes down at the moment of its close."""
+    """What a stream notes at the moment of its close, and later how the connection ended.
+
+    Attributes:
+        answered: whether the peer has sent a Close frame.
+        clean: as in ``CloseRecord``.
+    """
 
     initiator: Initiator
     code: int
@@ -77,3 +88,5 @@ class Ending:
     age: float
     queued_messages: int
     queued_bytes: int
+    answered: bool = False
+    clean: bool | None = None

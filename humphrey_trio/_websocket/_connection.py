@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._server._pacing import SWEEP_INTERVAL
-from .._server._transport import linger
+from .._server._transport import Incoming
 from ._close_record import Ending
 from ._codec import (
     ABNORMAL,
@@ -81,6 +81,7 @@ class WebsocketConnection:
         "_ahead",
         "_attended",
         "_bytes_received",
+        "_clock",
         "_close_by",
         "_closed",
         "_decoder",
@@ -94,6 +95,7 @@ class WebsocketConnection:
         "_heard_end",
         "_leash",
         "_limits",
+        "_lingering",
         "_messages_received",
         "_news",
         "_on_gone",
@@ -121,8 +123,10 @@ class WebsocketConnection:
         self.id = next(_ids)
         self.request: Request = takeover.request
         self._transport = takeover.transport
-        self._timeouts: Timeouts = takeover.timeouts
-        self._pace = takeover.pace
+        self._timeouts: Timeouts = takeover.server.timeouts
+        self._pace = takeover.server.pace
+        self._clock = takeover.server.clock
+        self._lingering = takeover.lingering
         self._limits = limits
         self._tally = Tally()
         self._outbox = Outbox(takeover.transport, limits, self._tally)
@@ -155,7 +159,7 @@ class WebsocketConnection:
         self._leash = takeover.leash
         self._leash.expire = self._expire
         # How the server ends gracefully, unless an application ends by itself and looks after its streams.
-        self._drain = takeover.drain
+        self._drain = takeover.server.drain
         self._own_shutdown: trio.Event | None = None
         self._leash.drain = self._end_gracefully
 
@@ -248,10 +252,12 @@ class WebsocketConnection:
             self._hand_over(self._outbox.put_control, encode_pong(event.payload))
         elif isinstance(event, Pong):
             if event.payload == BEAT:
-                self._pulse.answered(trio.current_time())
+                self._pulse.answered(self._clock.now())
         elif isinstance(event, Close):
             self._heard_end = True
             self._close(event.code, event.reason, initiator="client")
+            if self._closed is not None:
+                self._closed.answered = True
             self._end_reading()
         elif isinstance(event, Failure):
             self._close(event.code, event.reason, cause="what the client sent was refused")
@@ -340,7 +346,9 @@ class WebsocketConnection:
         if self._closed is not None:
             return
         self._note_end(initiator, code, reason, cause, exception)
-        if not self._heard_end:
+        if self._outbox.corked:
+            self._end_reading()  # the handshake is refused; nothing was promised to the peer
+        elif not self._heard_end:
             self._expect_end()
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
         self._hand_over(partial(self._outbox.end, drop_queue=drop_queue), close)
@@ -399,7 +407,7 @@ class WebsocketConnection:
 
     def _expect_taker(self, seconds: float) -> None:
         if not self._taken:
-            self._take_by = trio.current_time() + seconds
+            self._take_by = self._clock.now() + seconds
             self._set_deadline()
 
     def _take(self, limits: StreamLimits, timeouts: Timeouts, tally: Tally, shutdown: trio.Event | None) -> None:
@@ -428,8 +436,9 @@ class WebsocketConnection:
         if not self._filling and not self._over and self._transport.hung_up():
             self._lose("the connection ended without a Close")
 
-    def _beat(self, now: float, heartbeat: Heartbeat) -> bool:
+    def _beat(self, heartbeat: Heartbeat) -> bool:
         """Look for a sign of life; whether the peer was pinged."""
+        now = self._clock.now()
         need = self._pulse.look(now, heartbeat, deaf=not self._filling)
         if need is Need.CUT:
             self._cut(f"no answer to a ping in {heartbeat.timeout:g} s")
@@ -462,8 +471,10 @@ class WebsocketConnection:
         try:
             await self._write_until_over()
             self._end_reading()
-            if not self._heard_end:
-                await linger(self._transport)
+            if self._filling:
+                await trio.lowlevel.checkpoint()  # a reader that was interrupted leaves the transport first
+            if not self._filling:
+                await self._lingering.linger(self._transport, self._leash)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except trio.Cancelled:
@@ -471,13 +482,14 @@ class WebsocketConnection:
             raise
         finally:
             self._lose("the connection broke")
+            self._note_clean()
             await self._transport.close()
 
     async def _write_until_over(self) -> None:
         outbox = self._outbox
         while True:
             if outbox.pending:
-                self._write_by = trio.current_time() + self._timeouts.write
+                self._write_by = self._clock.now() + self._timeouts.write
                 self._set_deadline()
                 await outbox.flush_some()
                 self._write_by = inf
@@ -494,11 +506,10 @@ class WebsocketConnection:
                 await outbox.wait_for_work()
 
     async def _hear_out(self) -> None:
-        """Read on to the peer's Close in the place of somebody who has closed and does not read."""
+        """Read to the peer's Close, or to the close deadline, after a close by a user who does not receive."""
         self._reading = True
-        with trio.move_on_after(self._timeouts.close):
-            while await self._next() is not None:
-                pass
+        while await self._next() is not None:
+            pass
 
     async def _say_last_words(self) -> None:
         code, reason, cause = GOING_AWAY, "", "the server has ended"
@@ -512,8 +523,14 @@ class WebsocketConnection:
                 self._outbox.count_last_words(await self._transport.send_last(words))
 
     def _expect_end(self) -> None:
-        self._close_by = trio.current_time() + self._timeouts.close
+        self._close_by = self._clock.now() + self._timeouts.close
         self._set_deadline()
+
+    def _note_clean(self) -> None:
+        """Note whether the peer could read everything; the connection has ended."""
+        ended = self._closed
+        assert ended is not None
+        ended.clean = ended.answered and self._transport.incoming is Incoming.ENDED
 
     def _count_slow_close(self) -> None:
         """The peer is too slow: once, also if it is closed for that and then does not read its Close."""
@@ -525,7 +542,7 @@ class WebsocketConnection:
 
     def _expire(self) -> None:
         """A moment has passed: nobody took the stream, its time is over, or the peer is too slow."""
-        now = trio.current_time()
+        now = self._clock.now()
         if self._take_by <= now:
             self._take_by = inf
             if not self._taken:
@@ -539,7 +556,15 @@ class WebsocketConnection:
         self._set_deadline()
         if min(self._write_by, self._close_by) <= now:
             self._count_slow_close()
-            self._cut("too slow")
+            if self._outbox.pending:
+                self._cut("too slow")
+            else:
+                self._stop_waiting_for_close()
+
+    def _stop_waiting_for_close(self) -> None:
+        """The peer has not answered our Close in time; the connection task lingers, since it may still read."""
+        self._transport.interrupt()
+        self._lose("too slow")
 
     def _end_gracefully(self) -> None:
         """The server ends: be closed at some moment of the spread, unless an application sees to that."""
@@ -551,7 +576,7 @@ class WebsocketConnection:
         """Close because of a graceful end, after so many seconds; ``set_deadline`` does not move that."""
         self._drain = drain
         if seconds:
-            self._drain_by = min(self._drain_by, trio.current_time() + seconds)
+            self._drain_by = min(self._drain_by, self._clock.now() + seconds)
             self._set_deadline()
         else:
             self._close(drain.code, drain.reason, cause=DRAINED)

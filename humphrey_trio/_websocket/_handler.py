@@ -143,6 +143,7 @@ class HookRoute:
                 self._hook.send_nowait(stream)
             except trio.WouldBlock:
                 with trio.move_on_after(self._place_timeout) as scope:
+                    stream._on_gone = scope.cancel  # a graceful end closes it: the client gets its 503 then
                     await self._hook.send(stream)
                 return not scope.cancelled_caught
         except (trio.BrokenResourceError, trio.ClosedResourceError):

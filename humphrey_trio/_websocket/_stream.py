@@ -81,6 +81,7 @@ class WebsocketStream(WebsocketConnection):
             unhandled=self._tally.unhandled,
             queued_messages=closed.queued_messages,
             queued_bytes=closed.queued_bytes,
+            clean=closed.clean,
         )
 
     def statistics(self) -> StreamStatistics:
@@ -197,7 +198,7 @@ class WebsocketStream(WebsocketConnection):
             raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
         encode_close(code, reason)
         if self._closed is None:
-            self._end_by = trio.current_time() + seconds
+            self._end_by = self._clock.now() + seconds
             self._end_with = (code, reason)
             self._set_deadline()
 

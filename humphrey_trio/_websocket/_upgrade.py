@@ -119,7 +119,7 @@ class Upgrade:
     def _unavailable(self, reason: str) -> HandshakeError:
         """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
         takeover = self._takeover
-        seconds = takeover.drain.retry_after_field if takeover.leash.draining else "1"
+        seconds = takeover.server.drain.retry_after_field if takeover.leash.draining else "1"
         return HandshakeError(reason, 503, headers=[("Retry-After", seconds)])
 
 
@@ -163,11 +163,18 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
     decided = upgrade._decided = trio.Event()
     refusal: Response | None = None
     error: Exception | None = None
+    scope = trio.CancelScope()
+
+    def limit_route() -> None:
+        """The client has left, and the connection task may still linger: the route has to end."""
+        disconnect = upgrade._takeover.server.timeouts.disconnect
+        scope.deadline = min(scope.deadline, trio.current_time() + disconnect)
 
     async def run_route() -> None:
         nonlocal refusal, error
         try:
-            refusal = await route(upgrade, state)
+            with scope:
+                refusal = await route(upgrade, state)
         except Exception as exc:
             error = exc
         except BaseExceptionGroup as group:
@@ -183,12 +190,13 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
         stream = upgrade._stream
         if stream is not None and stream._is_open:
             if stream._has_own_reader:
+                stream._on_gone = limit_route
                 nursery.start_soon(stream._read_ahead)
             try:
                 await stream._keep()
             finally:
                 _log_end(stream)
-            nursery.cancel_scope.deadline = trio.current_time() + upgrade._takeover.timeouts.disconnect
+            limit_route()
             return None
     if error is not None:
         raise error
