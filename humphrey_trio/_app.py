@@ -18,6 +18,7 @@ from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
 from ._http._request import Request
 from ._http._response import Response
+from ._http._statistics import HttpStatistics
 from ._http._status import reason_phrase
 from ._krauss import wildcard_match
 from ._route import HttpRoute, Routes, SubApp
@@ -25,7 +26,7 @@ from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
 from ._server._pacing import Pace, SweepClock
-from ._server._server import HttpServer, ServerStatistics, check_shutdown
+from ._server._server import HttpServer, check_shutdown
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._upgrade import Upgrade, run_upgrade
@@ -89,10 +90,10 @@ class App(Routes[State]):
         """What every handler gets."""
         return self._state
 
-    def statistics(self) -> ServerStatistics:
+    def statistics(self) -> HttpStatistics:
         """The connections of all calls of ``run`` and ``run_tls`` that are under way."""
         each = [server.statistics() for server in self._running]
-        return ServerStatistics(
+        return HttpStatistics(
             connections=sum(one.connections for one in each),
             lingering=sum(one.lingering for one in each),
             lingering_cut=sum(one.lingering_cut for one in each),

@@ -11,6 +11,7 @@ from ._http._limits import Timeouts as Timeouts
 from ._http._method import Method as Method
 from ._http._request import Request as Request
 from ._http._response import Response as Response
+from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
 from ._route import PathAwareRequestHandler as PathAwareRequestHandler
 from ._route import RequestHandler as RequestHandler
@@ -23,6 +24,7 @@ __all__ = [
     "Drain",
     "ErrorHandler",
     "Headers",
+    "HttpStatistics",
     "Limits",
     "Method",
     "PathAwareRequestHandler",

@@ -306,6 +306,10 @@ class Program:
                 assert time.monotonic() < give_up, "the program does not listen"
                 time.sleep(0.02)
 
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def interrupt(self) -> Ending:
         """Press Ctrl-C, and wait until it has ended."""
         self._process.send_signal(signal.SIGINT)

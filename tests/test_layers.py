@@ -18,6 +18,7 @@ FLOORS = (
     ("_failures", "_krauss", "_state"),
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
+        "_http._statistics",
         *("_http._request", "_http._response"),
         *(
             "_websocket._limits",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
+from .._http._statistics import HttpStatistics
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
@@ -71,21 +71,6 @@ def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
     check_drain(drain, timeouts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerStatistics:
-    """The connections of a server at one moment.
-
-    Attributes:
-        connections: those that are open, upgraded and lingering ones included.
-        lingering: those whose last bytes were sent, and that wait for their peer to end them too.
-        lingering_cut: lingering connections that were closed early to make room, since the server began.
-    """
-
-    connections: int
-    lingering: int
-    lingering_cut: int
-
-
 class HttpServer:
     """The connections of one server, whatever they come from.
 
@@ -117,9 +102,9 @@ class HttpServer:
         self._pauses = _PauseLog()
         self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._slot_freed_now)
 
-    def statistics(self) -> ServerStatistics:
+    def statistics(self) -> HttpStatistics:
         """The connections at this moment."""
-        return ServerStatistics(
+        return HttpStatistics(
             connections=len(self._leashes), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
         )
 

@@ -1,0 +1,343 @@
+"""Lingering closes: what was sent arrives, deadlines and slots bound the wait, and statistics count it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from helpers import CLOSE, PATIENCE, PONG, TEXT, RawClient, client_frame, close_frame, linked, served_in_memory
+
+from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts, async_websocket_handler
+from humphrey_trio.http import Address, Headers
+from humphrey_trio.websocket import WebsocketStream
+
+Clock = trio.testing.MockClock
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+NO_HTTP = b"\x00"
+
+
+def fine_app(**settings: Any) -> App:
+    return App(**settings).with_stateless_route("/", lambda _: Response(200, "fine"))
+
+
+async def read_to_end(stream: trio.abc.Stream) -> bytes:
+    received = b""
+    while data := await stream.receive_some():
+        received += data
+    return received
+
+
+async def drip(stream: trio.abc.Stream, seconds: float) -> None:
+    """Send a byte every so many seconds until the connection breaks."""
+    while True:
+        await stream.send_all(b"x")
+        await trio.sleep(seconds)
+
+
+@asynccontextmanager
+async def listening(app: App[Any]) -> AsyncGenerator[Address]:
+    """Serve an app on a port of 127.0.0.1."""
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run, "127.0.0.1:0")
+            yield address
+            nursery.cancel_scope.cancel()
+
+
+class Run:
+    """The run of an app, and whether it has returned."""
+
+    def __init__(self, app: App[Any]) -> None:
+        self._app = app
+        self.returned = trio.Event()
+
+    async def __call__(self, *, task_status: trio.TaskStatus[tuple[Address, ...]]) -> None:
+        await self._app.run("127.0.0.1:0", task_status=task_status)
+        self.returned.set()
+
+
+def reset_on_close(stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+# ------------------------------------------------------------------------------------------- deadlines
+
+
+@pytest.mark.parametrize("request_bytes", [NO_HTTP, GET_AND_CLOSE], ids=["error", "close"])
+@pytest.mark.parametrize(("every", "cut_after"), [(1, 30), (4, 30), (6, 5)])
+async def test_a_lingering_connection_has_two_deadlines(
+    request_bytes: bytes, every: float, cut_after: float, autojump_clock: Clock
+) -> None:
+    """After its last bytes the server half-closes, and reads for 30 s in all and 5 s without a byte."""
+    async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
+        client = connect()
+        await client.send_all(request_bytes)
+        assert (await read_to_end(client)).startswith(b"HTTP/1.1 ")
+        ended = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await drip(client, every)
+        assert cut_after - 0.5 <= trio.current_time() - ended <= cut_after + every
+
+
+async def test_the_deadlines_of_lingering_are_timeouts(autojump_clock: Clock) -> None:
+    """``Timeouts.linger`` and ``Timeouts.linger_idle`` set both deadlines."""
+    app = fine_app(timeouts=Timeouts(linger=3, linger_idle=1))
+    async with served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
+        for every, cut_after in ((0.5, 3), (2, 1)):
+            client = connect()
+            await client.send_all(GET_AND_CLOSE)
+            await read_to_end(client)
+            ended = trio.current_time()
+            with pytest.raises(trio.BrokenResourceError):
+                await drip(client, every)
+            assert cut_after - 0.5 <= trio.current_time() - ended <= cut_after + every
+
+
+async def test_no_number_of_bytes_ends_lingering(autojump_clock: Clock) -> None:
+    """A client that sends everything before it reads, however much, is not cut off while it sends."""
+    async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
+        client = connect()
+        await client.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
+        assert (await read_to_end(client)).startswith(b"HTTP/1.1 413 ")
+        for _ in range(128):
+            await client.send_all(bytes(65536))
+
+
+async def test_an_idle_connection_lingers(autojump_clock: Clock) -> None:
+    """The idle timeout half-closes; a request that crosses it is discarded, not reset."""
+    async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
+        client = RawClient(connect())
+        await client.send(GET)
+        assert (await client.reply()).status == 200
+        await trio.sleep(76)
+        await client.send(GET)
+        assert await client.at_end()
+
+
+async def test_a_graceful_end_waits_a_second_for_idle_connections(autojump_clock: Clock) -> None:
+    """A graceful end bounds the lingering of idle connections, those that linger already included, to a second."""
+    shutdown = trio.Event()
+    app = fine_app(timeouts=Timeouts(idle=1)).with_shutdown(shutdown)
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(run := Run(app))
+        clients = [await trio.open_tcp_stream(address.host, address.port) for _ in range(2)]
+        for client in clients:
+            await client.send_all(GET)
+            assert b"fine" in await client.receive_some()
+            await trio.sleep(0.7)
+        assert await clients[0].receive_some() == b""  # lingers; the other one is still idle
+        ended = trio.current_time()
+        shutdown.set()
+        await run.returned.wait()
+        assert 0.9 <= trio.current_time() - ended <= 1.5
+        for client in clients:
+            await client.aclose()
+
+
+async def test_a_response_under_way_outlasts_that_second(autojump_clock: Clock) -> None:
+    """A graceful end does not cut a client that still reads a response; the drain's own deadline does."""
+    shutdown, asked = trio.Event(), trio.Event()
+
+    async def answer(_: object) -> Response:
+        asked.set()
+        await shutdown.wait()
+        return Response(200, bytes(1_000_000))
+
+    app = App().with_stateless_route("/", answer).with_shutdown(shutdown)
+    async with served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
+        client = RawClient(connect())
+        await client.send(GET)
+        await asked.wait()
+        shutdown.set()
+        await trio.sleep(20)
+        reply = await client.reply()
+        assert (len(reply.content), reply.headers["Connection"]) == (1_000_000, "close")
+        await client.send(GET)
+        assert await client.at_end()
+
+
+# ------------------------------------------------------------------------------------------------ slots
+
+
+async def test_lingering_connections_hold_slots_until_one_is_needed() -> None:
+    """With ``max_connections`` in use, the oldest lingering connection is closed for a new one, and counted."""
+    app = fine_app(max_connections=4)
+    async with listening(app) as address:
+        lingering = [await trio.open_tcp_stream(address.host, address.port) for _ in range(2)]
+        for client in lingering:
+            await client.send_all(GET_AND_CLOSE)
+            assert (await read_to_end(client)).endswith(b"fine")
+        statistics = app.statistics()
+        assert (statistics.connections, statistics.lingering, statistics.lingering_cut) == (2, 2, 0)
+
+        others = []
+        for _ in range(3):
+            other = RawClient(await trio.open_tcp_stream(address.host, address.port))
+            await other.send(GET)
+            assert (await other.reply()).status == 200
+            others.append(other)
+        statistics = app.statistics()
+        assert (statistics.connections, statistics.lingering, statistics.lingering_cut) == (4, 1, 1)
+        for stream in (*lingering, *(other.stream for other in others)):
+            await stream.aclose()
+
+
+@pytest.mark.parametrize(("max_connections", "limit"), [(8, 4), (1, 1)])
+async def test_half_of_the_slots_may_linger(max_connections: int, limit: int) -> None:
+    """When half of ``max_connections`` linger, the oldest is closed for the next that begins to."""
+    app = fine_app(max_connections=max_connections)
+    async with listening(app) as address:
+        clients = []
+        for _ in range(limit + 2):
+            client = await trio.open_tcp_stream(address.host, address.port)
+            await client.send_all(GET_AND_CLOSE)
+            assert (await read_to_end(client)).endswith(b"fine")
+            clients.append(client)
+        statistics = app.statistics()
+        assert (statistics.lingering, statistics.lingering_cut) == (limit, 2)
+        for client in clients:
+            await client.aclose()
+
+
+async def test_a_flood_of_lingering_connections_keeps_no_client_out() -> None:
+    """Clients that never close their side cannot use up ``max_connections``."""
+    app = fine_app(max_connections=10)
+    async with listening(app) as address:
+        silent = []
+        for _ in range(50):
+            client = await trio.open_tcp_stream(address.host, address.port)
+            await client.send_all(GET_AND_CLOSE)
+            assert (await read_to_end(client)).endswith(b"fine")
+            silent.append(client)
+        assert app.statistics().lingering_cut == 45
+        for client in silent:
+            await client.aclose()
+
+
+# ------------------------------------------------------------------------------------------- WebSockets
+
+
+async def test_a_pong_behind_a_close_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that sends Close, then a Pong, while a backlog is on its way, receives all of it and our Close."""
+    caplog.set_level(logging.INFO, "humphrey_trio.websocket")
+    count, text = 200, "x" * 20_000
+
+    async def flood(stream: AsyncStream, message: Message, state: None) -> None:
+        for _ in range(count):
+            await stream.send(text)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked(max_outbox_bytes=2**23).with_message_handler(flood)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    async with listening(app) as address, trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        client = await RawClient(await trio.open_tcp_stream(address.host, address.port)).open()
+        await client.send(client_frame(TEXT, b"go"))
+        assert (await client.frame())[0] == TEXT
+        await client.send(close_frame(1000))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await client.send(client_frame(PONG, b"late"))
+        frames = await client.rest()
+        assert [opcode for opcode, _ in frames] == [TEXT] * (count - 1) + [CLOSE]
+        while not caplog.records:
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    (line,) = caplog.records
+    assert line.close_record.clean is True  # type: ignore[attr-defined]
+
+
+async def test_a_record_says_that_messages_may_be_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that resets the connection behind its Close makes the record unclean, and its line says so."""
+    caplog.set_level(logging.INFO, "humphrey_trio.websocket")
+
+    async def greet(stream: AsyncStream, state: None) -> None:
+        await stream.send("hello")
+
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(greet)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    async with listening(app) as address, trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        client = await RawClient(stream).open()
+        await client.send(close_frame(1000))
+        assert await client.frame() == (TEXT, b"hello")
+        assert await client.close_code() == 1000
+        reset_on_close(stream)
+        await stream.aclose()
+        while not caplog.records:
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    (line,) = caplog.records
+    record = line.close_record  # type: ignore[attr-defined]
+    assert (record.code, record.clean) == (1000, False)
+    assert "the last messages may be lost" in line.getMessage()
+
+
+async def test_an_unanswered_close_half_closes(autojump_clock: Clock) -> None:
+    """A client that does not answer our Close in ``Timeouts.close`` gets our end of file and may still read."""
+
+    async def say_and_close(stream: AsyncStream, state: None) -> None:
+        await stream.send("hello")
+        await stream.close(4000)
+
+    ended: list[float] = []
+
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
+        ended.append(trio.current_time())
+
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(say_and_close)
+    websocket_app.with_disconnect_handler(on_disconnect)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        client = await RawClient(await trio.open_tcp_stream(address.host, address.port)).open()
+        began = trio.current_time()
+        await trio.sleep(7)
+        assert [moment - began for moment in ended] == [pytest.approx(5, abs=0.5)]
+        assert app.statistics().lingering == 1
+        await client.send(client_frame(TEXT, b"late"))
+        assert await client.rest() == [(TEXT, b"hello"), (CLOSE, (4000).to_bytes(2, "big"))]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_wait_for_a_place_ends_with_the_server(autojump_clock: Clock) -> None:
+    """A client whose stream waits for a place in a full hook gets a 503 at once when a graceful end begins."""
+    shutdown = trio.Event()
+    hook, incoming = trio.open_memory_channel[WebsocketStream](0)
+    app = App().with_websocket_route("/", async_websocket_handler(hook, place_timeout=60)).with_shutdown(shutdown)
+    async with served_in_memory(app) as connect:
+        client = RawClient(connect())
+        await client.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await trio.sleep(1)
+        began = trio.current_time()
+        shutdown.set()
+        reply = await client.reply()
+        assert reply.status == 503
+        assert "Retry-After" in Headers(reply.headers)
+        assert trio.current_time() == began
+    await incoming.aclose()
+
+
+async def test_cancelled_while_it_lingers(autojump_clock: Clock) -> None:
+    """A hard stop closes lingering connections at once and leaves no task."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    async with linked(AsyncWebsocketApp.new_unlinked()) as app, served_in_memory(app) as connect:
+        client = await RawClient(connect()).open()
+        await client.send(close_frame(1000))
+        assert await client.close_code() == 1000
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+    assert trio.current_time() == began
+    assert trio.lowlevel.current_statistics().tasks_living == before
