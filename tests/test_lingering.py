@@ -150,6 +150,7 @@ async def test_a_response_under_way_outlasts_that_second(autojump_clock: Clock) 
     async def answer(_: object) -> Response:
         asked.set()
         await shutdown.wait()
+        await trio.sleep(1)
         return Response(200, bytes(1_000_000))
 
     app = App().with_stateless_route("/", answer).with_shutdown(shutdown)
