@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 import trio
 
 from ._failures import report_and_pass
+from ._http._address import Address
 from ._http._drain import Drain
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
@@ -27,15 +28,18 @@ from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
 from ._server._pacing import Pace, SweepClock
 from ._server._server import HttpServer, check_shutdown
+from ._server._transport import StreamTransport
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._upgrade import Upgrade, run_upgrade
 
 if TYPE_CHECKING:
-    from ._http._address import Address
     from ._websocket._upgrade import WebsocketRoute
 
 logger = logging.getLogger("humphrey_trio.http")
+
+# The peer of a stream that has no address.
+_MEMORY = Address("memory")
 
 #: What ``with_error_handler`` takes: ``(status, request or None, exception or None)``, plain or async.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
@@ -209,6 +213,27 @@ class App(Routes[State]):
         if self._tls is None:
             raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
         await self._run(addresses, self._tls, task_status)
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, peer: Address = _MEMORY) -> None:
+        """Serve one connection over a stream, which is closed at its end.
+
+        The connection belongs to a ``run`` of this app that is under way: it holds one of its
+        ``max_connections``, ends with its graceful end, and is cancelled when it returns. If the app does not
+        run, the connection has a server of its own with the same bounds and deadlines.
+
+        Args:
+            stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``.
+            peer: what ``request.address`` tells.
+        """
+        transport = StreamTransport(stream, peer)
+        if self._running:
+            await self._running[0].serve(transport)
+            return
+        async with trio.open_nursery() as nursery:
+            server = self._server()
+            await nursery.start(server.run)
+            await server.serve(transport)
+            nursery.cancel_scope.cancel()
 
     def _find_subapp(self, host: str) -> SubApp[State] | None:
         name = _without_port(host)

@@ -97,6 +97,7 @@ class HttpServer:
         self._shutdown = shutdown
         self._draining = False
         self._leashes: set[Leash] = set()  # one for each connection that holds a slot
+        self._guests: set[trio.CancelScope] = set()  # of the connections whose tasks are not in our nursery
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
         self._pauses = _PauseLog()
@@ -127,13 +128,38 @@ class HttpServer:
                     connections.start_soon(self._accept, listener, connections)
                 task_status.started(tuple(listener.address for listener in listeners))
         finally:
+            for guest in tuple(self._guests):
+                guest.cancel()
             for listener in listeners:
                 listener.close()
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self, transport: Transport) -> None:
-        """One connection, from beginning to end; the transport is closed whatever happens."""
+        """One connection, from beginning to end, in the calling task; the transport is closed whatever happens.
+
+        The connection belongs to ``run``, which has to be under way: it holds a slot, takes part in a graceful
+        end, and is cancelled with the server.
+        """
+        with trio.CancelScope() as guest:
+            self._guests.add(guest)
+            try:
+                await self._serve_guest(transport)
+            finally:
+                self._guests.discard(guest)
+
+    async def _serve_guest(self, transport: Transport) -> None:
+        try:
+            await self._wait_for_slot()
+        except BaseException:
+            await transport.close()
+            raise
+        self._make_room()
         await self._serve(transport, self._new_leash())
+
+    def _make_room(self) -> None:
+        """If no slot is free, free that of the oldest lingering connection."""
+        if self._is_full() and (cut := self._lingering.cut_oldest()) is not None:
+            self._leave(cut)
 
     def _new_leash(self) -> Leash:
         leash = Leash(self._draining)
@@ -225,8 +251,7 @@ class HttpServer:
             if self._is_full() and not self._lingering:
                 return
             sock, name = listener.socket.accept()
-            if self._is_full() and (cut := self._lingering.cut_oldest()) is not None:
-                self._leave(cut)
+            self._make_room()
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
             connections.start_soon(self._serve_socket, sock, peer, self._new_leash())
 

@@ -1,0 +1,111 @@
+"""``App.serve_stream``: one connection over any stream, with or without a ``run`` of the app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from helpers import PATIENCE, RawClient
+
+from humphrey_trio import App, Request, Response, Timeouts
+from humphrey_trio.http import Address
+
+Clock = trio.testing.MockClock
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def app_that_tells_its_peer(**settings: Any) -> App:
+    def tell(request: Request) -> Response:
+        return Response(200, str(request.address))
+
+    return App(**settings).with_stateless_route("/", tell)
+
+
+def connect(nursery: trio.Nursery, app: App, **options: Any) -> RawClient:
+    """A client whose connection is served in a task of the nursery."""
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        await app.serve_stream(theirs, **options)
+
+    nursery.start_soon(serve)
+    return RawClient(ours)
+
+
+async def test_without_a_run(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """It serves requests until the client closes, and the deadlines of the app hold."""
+    app = app_that_tells_its_peer(timeouts=Timeouts(idle=7, linger_idle=1))
+    client = connect(nursery, app, peer=Address("10.0.0.1", 5))
+    await client.send(GET + GET)
+    for _ in range(2):
+        assert (await client.reply()).content == b"10.0.0.1:5"
+    began = trio.current_time()
+    assert await client.at_end()
+    assert trio.current_time() - began == pytest.approx(7, abs=0.5)
+
+
+async def test_it_returns_when_the_connection_has_ended(autojump_clock: Clock) -> None:
+    """It returns, and leaves no task, when the client has closed."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    async with trio.open_nursery() as nursery:
+        client = connect(nursery, app_that_tells_its_peer())
+        await client.send(GET)
+        assert (await client.reply()).content == b"memory:0"
+        await client.stream.aclose()
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_a_graceful_end_without_a_run(autojump_clock: Clock) -> None:
+    """The event of ``with_shutdown`` ends it."""
+    shutdown = trio.Event()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            client = connect(nursery, app_that_tells_its_peer().with_shutdown(shutdown))
+            await client.send(GET)
+            assert (await client.reply()).status == 200
+            shutdown.set()
+            assert await client.at_end()
+
+
+async def test_beside_a_run(nursery: trio.Nursery) -> None:
+    """With a run under way the connection counts as one of its own, and takes one of its slots."""
+    app = app_that_tells_its_peer(max_connections=2)
+    with trio.fail_after(PATIENCE):
+        await nursery.start(app.run, "127.0.0.1:0")
+        first, second, third = (connect(nursery, app) for _ in range(3))
+        for client in (first, second):
+            await client.send(GET)
+            assert (await client.reply()).status == 200
+        await third.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert app.statistics().connections == 2
+        await first.stream.aclose()
+        assert (await third.reply()).status == 200
+        assert app.statistics().connections == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_end_of_a_run_ends_it() -> None:
+    """A graceful end closes the connection; a hard stop cancels it; both leave no task."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    for hard in (False, True):
+        shutdown = trio.Event()
+        app = app_that_tells_its_peer().with_shutdown(shutdown)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as clients:
+                async with trio.open_nursery() as running:
+                    await running.start(app.run, "127.0.0.1:0")
+                    client = connect(clients, app)
+                    await client.send(GET)
+                    assert (await client.reply()).status == 200
+                    if hard:
+                        running.cancel_scope.cancel()
+                    else:
+                        shutdown.set()
+                        assert await client.at_end()
+                if hard:
+                    assert await client.at_end()
+    assert trio.lowlevel.current_statistics().tasks_living == before
