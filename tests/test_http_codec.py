@@ -652,6 +652,26 @@ def test_the_end_of_the_connection_is_announced() -> None:
         assert len(re.findall(rb"(?i)connection: close\r\n", encoded(response, close=True))) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "kept_alive", "closed"),
+    [
+        ([], [], [b"close"]),
+        (["keep-alive"], [b"keep-alive"], [b"close"]),
+        (["Keep-Alive, X-Hop"], [b"Keep-Alive, X-Hop"], [b"X-Hop, close"]),
+        (["Upgrade"], [b"Upgrade"], [b"Upgrade, close"]),
+        (["Upgrade", "keep-alive"], [b"Upgrade, keep-alive"], [b"Upgrade, close"]),
+        (["X-Hop", "x-hop, ,"], [b"x-hop"], [b"x-hop, close"]),
+        (["keep-alive", "CLOSE"], [b"keep-alive, CLOSE"], [b"close"]),
+        ([""], [b""], [b"close"]),
+    ],
+)
+def test_one_connection_field(given: list[str], kept_alive: list[bytes], closed: list[bytes]) -> None:
+    """A response has one Connection field at most, in which nothing contradicts the end of the connection."""
+    response = Response(200, "x", [("connection", value) for value in given])
+    for close, values in ((False, kept_alive), (True, closed)):
+        assert re.findall(rb"(?i)connection: (.*)\r\n", encoded(response, close=close)) == values
+
+
 @pytest.mark.parametrize(("status", "line"), [(404, b"HTTP/1.1 404 Not Found"), (799, b"HTTP/1.1 799 ")])
 def test_status_lines(status: int, line: bytes) -> None:
     """A status line has the standard phrase, or none but its space (RFC 9112, section 4)."""

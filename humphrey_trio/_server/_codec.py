@@ -433,6 +433,11 @@ def tokens(value: str) -> list[str]:
     return [token.strip().lower() for token in value.split(",")]
 
 
+def connection_options(headers: Headers) -> list[str]:
+    """The members of all Connection fields, in lower case (RFC 9110, section 7.6.1)."""
+    return [option for value in headers.get_all("Connection") for option in tokens(value) if option]
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 
@@ -455,13 +460,14 @@ class ResponseWriter:
         Args:
             response: what the handler returned.
             head_only: whether it answers HEAD: the body is left out, not its length (RFC 9110, section 9.3.2).
-            close: whether the connection ends behind it.
+            close: whether the connection ends behind it; then the one Connection field says so.
         """
         status, content, given = response.status, response.content, response.headers
         parts = [self._status_line(status)]
         if given:
+            if "Connection" in given:
+                given, close = _with_one_connection(given, close), False
             parts += self._fields_around(given, keep_length=head_only or status == 304)
-            close = close and "close" not in tokens(given.get("Connection", ""))
         else:
             parts += (self._date_field(), self._server)
         if not given or "Content-Type" not in given:
@@ -502,6 +508,18 @@ class ResponseWriter:
             self._date_second = second
             self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
         return self._date
+
+
+def _with_one_connection(given: Headers, close: bool) -> Headers:
+    """The handler's fields with one Connection field, which says close if the connection ends (RFC 9112, 9.6)."""
+    lines = given.get_all("Connection")
+    if len(lines) == 1 and not close:
+        return given
+    options = {option.strip().lower(): option.strip() for line in lines for option in line.split(",")}
+    if close:
+        options.pop("keep-alive", None)
+        options["close"] = "close"
+    return given.without_header("Connection").with_header("Connection", ", ".join(filter(None, options.values())))
 
 
 def encode_switch(fields: bytes, extra: Headers) -> bytes:
