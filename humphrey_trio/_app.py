@@ -8,7 +8,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import trio
 
@@ -22,7 +22,7 @@ from ._http._response import Response
 from ._http._statistics import HttpStatistics
 from ._http._status import reason_phrase
 from ._krauss import wildcard_match
-from ._route import HttpRoute, Routes, SubApp
+from ._route import HttpRoute, Routes, RouteTable, SubApp, http_routes, websocket_routes
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
@@ -31,6 +31,7 @@ from ._server._server import HttpServer, check_shutdown
 from ._server._transport import StreamTransport
 from ._state import State
 from ._websocket._errors import HandshakeError
+from ._websocket._handshake import no_handshake
 from ._websocket._upgrade import Upgrade, run_upgrade
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ logger = logging.getLogger("humphrey_trio.http")
 
 # The peer of a stream that has no address.
 _MEMORY = Address("memory")
+
+_Route = TypeVar("_Route")
 
 #: What ``with_error_handler`` takes: ``(status, request or None, exception or None)``, plain or async.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
@@ -108,14 +111,16 @@ class App(Routes[State]):
 
         Args:
             pattern: a host name in which ``*`` stands for any run of characters, such as ``*.example.com``.
-                Letter case does not count, nor does the port unless the pattern has one.
+                Letter case does not count, nor does a dot at the end of the name (RFC 1034, section 3.1), nor
+                the port unless the pattern has one.
 
         Raises:
             ValueError: the pattern is ``*``, which would leave the default routes without requests.
         """
+        pattern = _without_root(pattern.lower())
         if pattern == "*":
             raise ValueError("'*' is every host: use with_default_subapp, or routes of the app itself")
-        self._hosts.append((pattern.lower(), subapp))
+        self._hosts.append((pattern, subapp))
         return self
 
     def with_default_subapp(self, subapp: SubApp[State]) -> Self:
@@ -177,11 +182,12 @@ class App(Routes[State]):
         A handler's exception is logged and becomes the error handler's 500.
         """
         service = _Service(self)
-        route = service.find(request.headers.get("Host", "").lower(), request.path)
+        host = request.headers.get("Host", "").lower()
+        route = service.find(host, request.path)
         if route is None:
-            return await service.refuse(404, request, None)
+            return await service.reject(host, request)
         answer = service.respond(request, route)
-        return answer if isinstance(answer, Response) else await answer
+        return answer if isinstance(answer, Response) else await service.settle(request, answer)
 
     async def run(
         self,
@@ -236,6 +242,7 @@ class App(Routes[State]):
             nursery.cancel_scope.cancel()
 
     def _find_subapp(self, host: str) -> SubApp[State] | None:
+        host = _without_root(host)
         name = _without_port(host)
         for pattern, subapp in self._hosts:
             # A pattern with a port is compared with the host as it was sent.
@@ -271,28 +278,48 @@ class _Service(Generic[State]):
         self._app = app
 
     def find(self, host: str, path: str) -> HttpRoute | None:
+        return self._find(host, path, http_routes)
+
+    def find_websocket(self, host: str, path: str) -> WebsocketRoute[Any] | None:
+        return self._find(host, path, websocket_routes)
+
+    def _find(
+        self, host: str, path: str, table_of: Callable[[Routes[State]], RouteTable[_Route]]
+    ) -> _Route | None:
+        """The route of a path: one of the host's own, or else one of the app's."""
         app = self._app
         subapp = app._find_subapp(host) if app._hosts else None
-        route = None if subapp is None else subapp._routes.find(path)
-        return app._routes.find(path) if route is None else route
+        route = None if subapp is None else table_of(subapp).find(path)
+        return table_of(app).find(path) if route is None else route
 
     @trio.lowlevel.disable_ki_protection
-    def respond(self, request: Request, resource: HttpRoute) -> Response | Awaitable[Response]:
-        """A plain handler's response at once, else something to await for it."""
+    def respond(self, request: Request, route: HttpRoute) -> Response | Awaitable[Response]:
+        """A plain handler's response at once, else its awaitable for ``settle``."""
         try:
-            answer = resource.call(request, self._app._state)
+            return route.call(request, self._app._state)
         except Exception as exc:
             return self._fail(request, exc)
-        return answer if isinstance(answer, Response) else self._await_answer(request, answer)
 
     @trio.lowlevel.disable_ki_protection
-    async def _await_answer(self, request: Request, answer: object) -> Response:
+    async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
         except Exception as exc:
             return await self._fail(request, exc)
         except BaseExceptionGroup as group:
             report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+
+    async def reject(self, host: str, request: Request) -> Response:
+        """A 404; where only a websocket route is, a 426 or a 405 (RFC 9110, sections 15.5.22 and 15.5.6)."""
+        if self.find_websocket(host, request.path) is None:
+            return await self.refuse(404, request, None)
+        return await self._refuse_handshake(request, no_handshake(request))
+
+    async def _refuse_handshake(self, request: Request, error: HandshakeError) -> Response:
+        response = await self.refuse(error.status, request, error)
+        for name, value in error.headers:
+            response = response.with_header(name, value)
+        return response
 
     async def _fail(self, request: Request, exception: Exception) -> Response:
         _log_failed_handler(request, exception)
@@ -308,31 +335,25 @@ class _Service(Generic[State]):
 
     async def upgrade(self, takeover: Takeover) -> Response | None:
         request = takeover.request
-        route = self._find_websocket_route(takeover.host, request.path)
-        if route is None:
-            return await self.refuse(404, request, None)
         try:
-            return await run_upgrade(route, Upgrade(takeover), self._app._state)
+            return await run_upgrade(takeover.route, Upgrade(takeover), self._app._state)
         except HandshakeError as exc:
-            response = await self.refuse(exc.status, request, exc)
-            for name, value in exc.headers:
-                response = response.with_header(name, value)
-            return response
+            return await self._refuse_handshake(request, exc)
         except Exception as exc:
             return await self._fail(request, exc)
         except BaseExceptionGroup as group:
             report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
 
-    def _find_websocket_route(self, host: str, path: str) -> WebsocketRoute[Any] | None:
-        app = self._app
-        subapp = app._find_subapp(host) if app._hosts else None
-        route = None if subapp is None else subapp._websocket_routes.find(path)
-        return app._websocket_routes.find(path) if route is None else route
-
 
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and not port.endswith("]") else host
+
+
+def _without_root(host: str) -> str:
+    """The host without the dot that stands for the root of the domain name system, where it is given."""
+    name = _without_port(host)
+    return name.removesuffix(".") + host[len(name) :]
 
 
 def _log_failed_handler(request: Request, exception: Exception) -> None:

@@ -102,6 +102,16 @@ class Routes(Generic[State]):
         return self
 
 
+def http_routes(routes: Routes[Any]) -> RouteTable[HttpRoute]:
+    """The routes of one host that answer ordinary requests."""
+    return routes._routes
+
+
+def websocket_routes(routes: Routes[Any]) -> RouteTable[WebsocketRoute[Any]]:
+    """The routes of one host that answer requests to open a WebSocket."""
+    return routes._websocket_routes
+
+
 class SubApp(Routes[State]):
     """Routes for one host pattern; see ``App.with_host``."""
 

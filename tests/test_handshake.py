@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from helpers import (
     BINARY,
     CLOSE,
@@ -217,10 +219,6 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
     "key with a blank": (GET, with_value(KEY, "dGhlIHNh bXBsZSBub25jZQ=="), "not the base64 of 16 bytes"),
     "key not in ASCII": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZ\xe9=="), "not the base64 of 16 bytes"),
     "key without its end": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZQ"), "not the base64 of 16 bytes"),
-    "POST": ("POST /ws HTTP/1.1", list(HANDSHAKE_FIELDS), "is a GET request"),
-    "no Connection": (GET, without("Connection"), "&#x27;Connection: Upgrade&#x27; is missing"),
-    "Connection without Upgrade": (GET, with_value("Connection", "keep-alive"), "Connection: Upgrade"),
-    "Connection that only looks like it": (GET, with_value("Connection", "upgrades"), "Connection: Upgrade"),
     "version missing": (GET, without(VERSION), "Sec-WebSocket-Version is missing"),
     "version twice": (GET, with_value(VERSION, "13", "13"), "Sec-WebSocket-Version stands more than once"),
 }
@@ -247,42 +245,9 @@ async def test_another_version_is_a_426(version: str) -> None:
 
         assert status == 426
         assert headers.get_all("Sec-WebSocket-Version") == ("13",)
-        assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "Upgrade")
+        assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "upgrade")
         assert b"only WebSocket version 13" in content
         await assert_still_http(client)
-
-
-async def test_http_1_0_is_a_400() -> None:
-    """A handshake in HTTP/1.0 is a 400, and the connection ends as HTTP/1.0 has it."""
-    async with client_of_echo() as client:
-        await client.send(request_bytes("GET /ws HTTP/1.0"))
-        status, headers, content = await client.reply()
-
-        assert (status, headers["Connection"]) == (400, "close")
-        assert b"needs HTTP/1.1" in content
-        assert await client.at_end()
-
-
-async def test_head_is_answered_without_a_body() -> None:
-    """A handshake by HEAD is a 400 without a body, so the next answer on the connection can be read."""
-    async with client_of_echo() as client:
-        await client.send(request_bytes("HEAD /ws HTTP/1.1"))
-        head = await client.stream.receive_some()
-
-        assert head.startswith(b"HTTP/1.1 400 ")
-        assert head.endswith(b"\r\n\r\n")
-        await assert_still_http(client)
-
-
-@pytest.mark.parametrize("field", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")])
-async def test_a_handshake_with_a_body(field: tuple[str, str]) -> None:
-    """A handshake that announces a body is a 400 and ends the connection: its body could be taken for frames."""
-    async with client_of_echo() as client:
-        await client.send(request_bytes("POST /ws HTTP/1.1", [*HANDSHAKE_FIELDS, field]) + b"hello")
-
-        assert (await client.reply()).status == 400
-        await client.stream.send_eof()  # type: ignore[attr-defined]
-        assert await client.at_end()
 
 
 async def test_a_good_handshake_behind_a_bad_one() -> None:
@@ -317,29 +282,151 @@ async def test_a_faults_page_is_the_error_handlers() -> None:
 # ------------------------------------------------------------------------------------------------ routes
 
 
-@pytest.mark.parametrize("path", ["/other", "/hello"], ids=["no route", "a route for requests only"])
-async def test_no_websocket_route(path: str) -> None:
-    """An upgrade where no WebSocket is, is a 404 of the error handler, and the connection stays usable."""
-    seen: list[int] = []
+HOST = [("Host", "testserver")]
+NO_UPGRADES: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "no field": (GET, HOST),
+    "no Connection": (GET, without("Connection")),
+    "Connection without Upgrade": (GET, with_value("Connection", "keep-alive")),
+    "Connection that only looks like it": (GET, with_value("Connection", "upgrades")),
+    "no Upgrade": (GET, without("Upgrade")),
+    "another Upgrade": (GET, with_value("Upgrade", "h2c")),
+    "HEAD": ("HEAD /ws HTTP/1.1", list(HANDSHAKE_FIELDS)),
+    "HTTP/1.0": ("GET /ws HTTP/1.0", list(HANDSHAKE_FIELDS)),
+    "a length": (GET, [*HANDSHAKE_FIELDS, ("Content-Length", "5")]),
+    "chunks": (GET, [*HANDSHAKE_FIELDS, ("Transfer-Encoding", "chunked")]),
+}
+no_upgrade = pytest.mark.parametrize(("line", "fields"), NO_UPGRADES.values(), ids=NO_UPGRADES)
+
+
+@no_upgrade
+async def test_no_upgrade_where_only_a_websocket_is(line: str, fields: Fields) -> None:
+    """A GET or HEAD that asks for no WebSocket where nothing else is, is a 426 that says what would be served."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes(line, fields))
+        head, _, page = (await client.stream.receive_some()).partition(b"\r\n\r\n")
+
+        assert head.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+        assert b"\r\nUpgrade: websocket" in head
+        closes = line.endswith("1.0") or fields[-1] in (("Content-Length", "5"), ("Transfer-Encoding", "chunked"))
+        assert re.findall(rb"Connection: (.*?)(?:\r\n|$)", head) == [b"upgrade, close" if closes else b"upgrade"]
+        if line.startswith("HEAD"):
+            assert page == b""
+        else:
+            assert b"only WebSockets are served here" in page
+            assert b"proxy" in page
+        if not closes:
+            await assert_still_http(client)
+
+
+@no_upgrade
+async def test_no_upgrade_where_a_request_is_answered_too(line: str, fields: Fields) -> None:
+    """What asks for no WebSocket goes to the HTTP route of the path, and what asks for one to the WebSocket."""
+    seen: list[Request] = []
+
+    def see(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, request.content)
+
+    app = app_with(websocket_handler(echo)).with_stateless_route("/w*", see)
+    async with client_of(app) as client:
+        body = {"Content-Length": b"hello", "Transfer-Encoding": b"5\r\nhello\r\n0\r\n\r\n"}.get(
+            fields[-1][0], b""
+        )
+        await client.send(request_bytes(line, fields) + body)
+        head = await client.stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert [(request.path, request.content) for request in seen] == [("/ws", b"hello" if body else b"")]
+    async with client_of(app) as client:
+        await client.open("/ws")
+        await assert_echoes(client)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "BREW", "get"])
+@pytest.mark.parametrize("fields", [HOST, list(HANDSHAKE_FIELDS)], ids=["plain", "with the fields of an upgrade"])
+async def test_another_method_where_only_a_websocket_is(method: str, fields: Fields) -> None:
+    """Any method but GET and HEAD is a 405 that names GET, whatever the request asks for."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes(f"{method} /ws HTTP/1.1", fields))
+        status, headers, content = await client.reply()
+
+        assert (status, headers.get_all("Allow")) == (405, ("GET",))
+        assert "Upgrade" not in headers
+        assert b"opened with GET" in content
+        await assert_still_http(client)
+
+
+async def test_a_body_where_only_a_websocket_is() -> None:
+    """A body is not read there, and is never taken for a request: the connection ends behind the answer."""
+    async with client_of_echo() as client:
+        await client.send(request_bytes("POST /ws HTTP/1.1", [*HOST, ("Content-Length", str(len(HELLO)))]) + HELLO)
+        status, headers, _ = await client.reply()
+
+        assert (status, headers["Connection"]) == (405, "close")
+        await client.stream.send_eof()  # type: ignore[attr-defined]
+        assert await client.at_end()
+
+
+async def test_pages_where_only_a_websocket_is() -> None:
+    """The error handler answers there: it gets the request and what is wrong, and its answer gets the fields."""
+    seen: list[tuple[int, str, str]] = []
 
     def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
-        seen.append(status)
+        assert request is not None
+        assert isinstance(exception, HandshakeError)
+        seen.append((status, request.method, str(exception)[:20]))
+        return Response(status, "own page")
+
+    app = app_with(websocket_handler(echo)).with_error_handler(on_error)
+    async with client_of(app) as client:
+        await client.send(request_bytes(GET, HOST) + request_bytes("POST /ws HTTP/1.1", HOST))
+        refused, not_allowed = await client.reply(), await client.reply()
+
+    assert (refused.status, refused.content, refused.headers["Upgrade"]) == (426, b"own page", "websocket")
+    assert (not_allowed.status, not_allowed.content, not_allowed.headers["Allow"]) == (405, b"own page", "GET")
+    assert seen == [(426, "GET", "only WebSockets are "), (405, "POST", "a WebSocket is opene")]
+
+
+async def test_no_socket_where_only_a_websocket_is() -> None:
+    """``App.handle`` answers as a connection does: 426, 405, and 404 where nothing is."""
+    app = app_with(websocket_handler(echo))
+    requests = [Request(path="/ws"), Request("HEAD", "/ws"), Request("PUT", "/ws"), Request(path="/other")]
+    answers = [await app.handle(request) for request in requests]
+
+    assert [answer.status for answer in answers] == [426, 426, 405, 404]
+    assert [answers[0].headers[name] for name in ("Upgrade", "Connection")] == ["websocket", "upgrade"]
+    assert answers[2].headers["Allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "content"),
+    [("/other", 404, b"nothing here"), ("/hello", 200, b"hello")],
+    ids=["no route", "a route for requests only"],
+)
+async def test_no_websocket_route(path: str, status: int, content: bytes) -> None:
+    """An upgrade where no WebSocket is, is an ordinary request, and the connection stays usable."""
+
+    def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
+        assert (status, exception) == (404, None)
         return Response(status, "nothing here")
 
     async with client_of(app_with(websocket_handler(echo)).with_error_handler(on_error)) as client:
         await client.send(request_bytes(f"GET {path} HTTP/1.1"))
-        status, _, content = await client.reply()
 
-        assert (status, content, seen) == (404, b"nothing here", [404])
+        assert (await client.reply())[::2] == (status, content)
         await assert_still_http(client)
 
 
-async def test_an_ordinary_request_to_a_websocket() -> None:
-    """A request without Upgrade to a path that is only a WebSocket is a 404."""
-    async with client_of_echo() as client:
-        await client.send(request_bytes("GET /ws HTTP/1.1", [("Host", "testserver")]))
+async def test_hosts_decide_what_is_served() -> None:
+    """A WebSocket that only another host has is a 404, and one of the app itself is there for all hosts."""
+    subapp: SubApp = SubApp().with_websocket_route("/one", websocket_handler(echo))
+    app = app_with(websocket_handler(echo)).with_host("one.example", subapp)
+    async with client_of(app) as client:
+        statuses = []
+        for host, path in [("one.example", "/one"), ("other", "/one"), ("one.example", "/ws"), ("other", "/ws")]:
+            await client.send(request_bytes(f"GET {path} HTTP/1.1", [("Host", host)]))
+            statuses.append((await client.reply()).status)
 
-        assert (await client.reply()).status == 404
+        assert statuses == [426, 404, 426, 426]
 
 
 @pytest.mark.parametrize(
@@ -505,6 +592,97 @@ async def test_accepted_twice() -> None:
         assert (await client.reply()).status == 101
 
         assert await client.frame() == (TEXT, b"still here")
+        assert await client.close_code() == 1000
+
+
+async def refuse_by_a_response(upgrade: Upgrade, state: list[Upgrade]) -> Response | None:
+    state.append(upgrade)
+    return Response(403, "no")
+
+
+async def refuse_by_an_error(upgrade: Upgrade, state: list[Upgrade]) -> Response | None:
+    state.append(upgrade)
+    raise HandshakeError("no", 403)
+
+
+async def fail_to_decide(upgrade: Upgrade, state: list[Upgrade]) -> Response | None:
+    state.append(upgrade)
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("route", [refuse_by_a_response, refuse_by_an_error, fail_to_decide])
+async def test_accepted_after_a_refusal(route: Route) -> None:
+    """An upgrade whose route has ended cannot be accepted, and nothing gets into the connection, which is HTTP."""
+    kept: list[Upgrade] = []
+    hook, _ = trio.open_memory_channel[WebsocketStream](1)
+    app = App(kept).with_websocket_route("/ws", route)
+    async with client_of(app.with_stateless_route("/hello", lambda _: Response(200, "hello"))) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status in (403, 500)
+
+        with pytest.raises(RuntimeError, match="has ended and refused it"):
+            await kept[0].accept()
+        with pytest.raises(RuntimeError, match="has ended and refused it"):
+            await async_websocket_handler(hook)(kept[0], None)
+        assert hook.statistics().current_buffer_used == 0
+        await assert_still_http(client)
+
+
+async def test_refused_while_another_task_waits_for_a_place(autojump_clock: trio.testing.MockClock) -> None:
+    """A refusal counts at once: a task that still waits for a place in a hook gets a 503 and no place."""
+    hook, streams = trio.open_memory_channel[WebsocketStream](0)
+    statuses: list[int] = []
+
+    async def hand_over(upgrade: Upgrade) -> None:
+        with pytest.raises(HandshakeError) as refused:
+            await async_websocket_handler(hook, place_timeout=50)(upgrade, None)
+        statuses.append(refused.value.status)
+
+    async with trio.open_nursery() as nursery:
+
+        async def refuse(upgrade: Upgrade, state: None) -> Response | None:
+            nursery.start_soon(hand_over, upgrade)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(RuntimeError, match="another task is about to accept"):
+                await upgrade.accept()
+            return Response(403, "no")
+
+        async with client_of(app_with(refuse)) as client:
+            await client.send(HANDSHAKE)
+            assert (await client.reply()).status == 403
+            with pytest.raises(trio.WouldBlock):
+                streams.receive_nowait()
+            await assert_still_http(client)
+    assert statuses == [503]
+
+
+@pytest.mark.parametrize("second", ["a hook", "accept"])
+async def test_a_second_attempt_after_a_503(second: str, autojump_clock: trio.testing.MockClock) -> None:
+    """When a hook has no place, the route may try another, or accept by itself; what came early is not lost."""
+    full, _ = trio.open_memory_channel[WebsocketStream](0)
+    gone, receiver = trio.open_memory_channel[WebsocketStream](1)
+    receiver.close()
+    hook, streams = trio.open_memory_channel[WebsocketStream](1)
+
+    async def route(upgrade: Upgrade, state: None) -> Response | None:
+        for busy in (full, gone):
+            with pytest.raises(HandshakeError, match="no WebSocket app takes this connection now"):
+                await async_websocket_handler(busy)(upgrade, state)
+        with trio.move_on_after(0.5):
+            await async_websocket_handler(full)(upgrade, state)
+        if second == "a hook":
+            return await async_websocket_handler(hook)(upgrade, state)
+        return await websocket_handler(echo)(upgrade, state)
+
+    async with trio.open_nursery() as nursery, client_of(app_with(route)) as client:
+        await client.send(HANDSHAKE + client_frame(TEXT, b"early"))
+        assert (await client.reply()).status == 101
+        if second == "a hook":
+            nursery.start_soon(echo, await streams.receive(), None)
+
+        assert await client.frame() == (TEXT, b"early")
+        await assert_echoes(client)
+        await client.send(close_frame(1000))
         assert await client.close_code() == 1000
 
 

@@ -222,6 +222,17 @@ def hosts(pattern: str) -> App:
         ("example.com:8080", "example.com", "default"),
         ("example.com:8080", "example.com:80", "default"),
         ("localhost:*", "localhost:8080", "host"),
+        ("example.com", "example.com.", "host"),
+        ("example.com", "Example.COM.:8080", "host"),
+        ("example.com.", "example.com", "host"),
+        ("example.com.:8080", "example.com.:8080", "host"),
+        ("example.com:8080", "example.com.:8080", "host"),
+        ("example.com:8080", "example.com.", "default"),
+        ("localhost:*", "localhost.:8080", "host"),
+        ("*.example.com", "a.example.com.", "host"),
+        ("a.*", "a.com.", "host"),
+        ("example.com", "example.com..", "default"),
+        ("example.com", ".", "default"),
         ("*.example.com", "a.example.com", "host"),
         ("*.example.com", "a.b.example.com:80", "host"),
         ("*.example.com", "example.com", "default"),
@@ -234,7 +245,7 @@ def hosts(pattern: str) -> App:
     ],
 )
 async def test_hosts_match_without_case_and_port(pattern: str, host: str | None, winner: str) -> None:
-    """A host's letter case does not count, nor does its port unless the pattern has one."""
+    """A host's letter case does not count, nor a dot at its end, nor its port unless the pattern has one."""
     assert await answer(hosts(pattern), "/", host) == winner
 
 
@@ -284,10 +295,11 @@ async def test_a_subapp_gets_the_state() -> None:
     assert await answer(app, "/", "a") == "/ 6"
 
 
-def test_a_host_for_all_is_refused() -> None:
+@pytest.mark.parametrize("pattern", ["*", "*."])
+def test_a_host_for_all_is_refused(pattern: str) -> None:
     """A host pattern that would leave nothing to the default is refused, with what to use instead."""
     with pytest.raises(ValueError, match="use with_default_subapp, or routes of the app itself"):
-        App().with_host("*", SubApp())
+        App().with_host(pattern, SubApp())
 
 
 # ------------------------------------------------------------------------------------------------ errors

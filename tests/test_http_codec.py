@@ -152,6 +152,7 @@ def test_http_1_0_needs_no_host() -> None:
     [
         ("POST / HTTP/1.1", ["Expect: 100-continue", "Content-Length: 1"], True),
         ("POST / HTTP/1.1", ["expect: 100-Continue", "Content-Length: 1"], True),
+        ("POST / HTTP/1.1", ["Expect: 100-continue", "Expect: nonsense", "Content-Length: 1"], True),
         ("POST / HTTP/1.1", ["Expect: nonsense", "Content-Length: 1"], False),
         ("POST / HTTP/1.0", ["Expect: 100-continue", "Content-Length: 1"], False),
     ],
@@ -161,19 +162,32 @@ def test_who_waits_for_a_100(start: str, lines: list[str], expects: bool) -> Non
     assert head_of(get(*lines, start=start)).expects_continue is expects
 
 
+UPGRADE = ["Connection: Upgrade", "Upgrade: websocket"]
+
+
 @pytest.mark.parametrize(
-    ("lines", "wants"),
+    ("start", "lines", "wants"),
     [
-        (["Upgrade: websocket"], True),
-        (["upgrade: h2c, WebSocket"], True),
-        (["Upgrade: h2c", "Upgrade: websocket"], True),
-        (["Upgrade: h2c"], False),
-        (["X-Upgrade: websocket"], False),
+        ("GET / HTTP/1.1", UPGRADE, True),
+        ("GET / HTTP/1.1", ["connection: upgrade", "upgrade: h2c, WebSocket"], True),
+        ("GET / HTTP/1.1", ["Connection: keep-alive, Upgrade", "Upgrade: h2c", "Upgrade: websocket"], True),
+        ("GET / HTTP/1.1", ["Connection: keep-alive", "Connection: UPGRADE", "Upgrade: websocket"], True),
+        ("GET / HTTP/1.1", [*UPGRADE, "Content-Length: 0"], True),
+        ("GET / HTTP/1.1", ["Connection: Upgrade", "Upgrade: h2c"], False),
+        ("GET / HTTP/1.1", ["Connection: Upgrade", "Upgrade: websocket/13"], False),
+        ("GET / HTTP/1.1", ["Connection: Upgrade", "X-Upgrade: websocket"], False),
+        ("GET / HTTP/1.1", ["Upgrade: websocket"], False),
+        ("GET / HTTP/1.1", ["Connection: keep-alive, upgrades", "Upgrade: websocket"], False),
+        ("GET / HTTP/1.0", UPGRADE, False),
+        ("POST / HTTP/1.1", UPGRADE, False),
+        ("HEAD / HTTP/1.1", UPGRADE, False),
+        ("GET / HTTP/1.1", [*UPGRADE, "Content-Length: 1"], False),
+        ("GET / HTTP/1.1", [*UPGRADE, "Transfer-Encoding: chunked"], False),
     ],
 )
-def test_who_wants_a_websocket(lines: list[str], wants: bool) -> None:
-    """A request whose Upgrade names websocket anywhere, in any case, asks for one."""
-    assert head_of(get(*lines)).wants_websocket is wants
+def test_who_wants_a_websocket(start: str, lines: list[str], wants: bool) -> None:
+    """A request asks for a WebSocket if it is a GET of HTTP/1.1 without a body and both its fields say so."""
+    assert head_of(get(*lines, start=start)).wants_websocket is wants
 
 
 # What is refused: the bytes, the status, and a part of the reason. Every reason names what was wrong.
@@ -360,6 +374,9 @@ CHUNKED = get("Transfer-Encoding: chunked", start="POST / HTTP/1.1")
         (["Transfer-Encoding: chunked"], b"2;a=b\r\nhe\r\n03\r\nllo\r\n0;c\r\n\r\n", b"hello"),
         (["Transfer-Encoding: chunked"], b"0\r\n\r\n", b""),
         (["Transfer-Encoding: chunked"], b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
+        (["Transfer-Encoding: chunked"], b"5 \t\r\nhello\r\n0  \r\n\r\n", b"hello"),
+        (["Transfer-Encoding: chunked"], b'5 ; a = "b;\tc\xe9" \r\nhello\r\n0;\r\n\r\n', b"hello"),
+        (["Transfer-Encoding: chunked"], b"00000000000000000005\r\nhello\r\n0000\r\n\r\n", b"hello"),
         (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", b"hello"),
     ],
 )
@@ -396,22 +413,49 @@ def test_a_lying_length_costs_nothing(length: int) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
+        # Sizes.
         b"x\r\nhello\r\n0\r\n\r\n",
         b"-5\r\nhello\r\n0\r\n\r\n",
         b"+5\r\nhello\r\n0\r\n\r\n",
         b"0x5\r\nhello\r\n0\r\n\r\n",
+        b" 5\r\nhello\r\n0\r\n\r\n",
+        b"5 5\r\nhello\r\n",
+        b"5\0\r\nhello\r\n",
+        b"\r5\r\nhello\r\n",
+        b"5\r\r\nhello\r\n",
         b"\r\nhello",
+        b"123456789012345678901\r\n",
         b"5\nhello\r\n0\r\n\r\n",
+        # Ends of chunks.
         b"5\r\nhello!\r\n0\r\n\r\n",
         b"5\r\nhello\n0\r\n\r\n",
-        b"123456789012345678901\r\n",
-        b"5 5\r\nhello\r\n",
-        b"0\r\nno trailer\r\n\r\n",
-        b"0\r\nX: " + b"a" * 2 * BIG,
+        b"5\r\nhello\r0\r\n\r\n",
+        b"5\r\nhello0\r\n\r\n",
+        # Extensions.
+        b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+        b"5;a=b\r\r\nhello\r\n0\r\n\r\n",
+        b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+        b"5;a\0b\r\nhello\r\n0\r\n\r\n",
+        b"5;a\x0bb\r\nhello\r\n0\r\n\r\n",
+        b'5;a="\x7f"\r\nhello\r\n0\r\n\r\n',
+        b"5\r\nhello\r\n0;\r;\r\n\r\n",
         b"5;" + b"a" * 2 * BIG,
+        b"5;" + b"a" * 2 * BIG + b"\r\nhello\r\n0\r\n\r\n",
+        # Trailers.
+        b"0\r\nno trailer\r\n\r\n",
+        b"0\r\n: no name\r\n\r\n",
+        b"0\r\nX : y\r\n\r\n",
+        b"0\r\n folded: y\r\n\r\n",
+        b"0\r\nX: y\r\n folded\r\n\r\n",
+        b"0\r\nX: a\rb\r\n\r\n",
+        b"0\r\nX: a\0b\r\n\r\n",
+        b"0\r\nX: a\x0bb\r\n\r\n",
         b"0\r\n\n",
         b"0\r\nX: y\n\n",
         b"0\r\nX: y\r\n\n",
+        b"0\r\nX: " + b"a" * 2 * BIG,
+        b"0\r\nX: " + b"a" * 2 * BIG + b"\r\n\r\n",
+        b"0\r\n" + b"X: y\r\n" * 101 + b"\r\n",
     ],
 )
 def test_malformed_chunks_are_refused(sent: bytes) -> None:
@@ -477,7 +521,7 @@ def requests(draw: st.DrawFn) -> Sent:
 
 @st.composite
 def chunk(draw: st.DrawFn, data: bytes) -> bytes:
-    extension = draw(st.sampled_from([b"", b";a", b';a="b"']))
+    extension = draw(st.sampled_from([b"", b" ", b";a", b';a="b"', b" ; a = b\t"]))
     return b"%x%b\r\n%b\r\n" % (len(data), extension, data)
 
 
@@ -606,6 +650,26 @@ def test_the_end_of_the_connection_is_announced() -> None:
     assert b"Connection" not in encoded(Response(200, "x"))
     for response in (Response(200, "x"), Response(200, "x", {"connection": "Close"})):
         assert len(re.findall(rb"(?i)connection: close\r\n", encoded(response, close=True))) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "kept_alive", "closed"),
+    [
+        ([], [], [b"close"]),
+        (["keep-alive"], [b"keep-alive"], [b"close"]),
+        (["Keep-Alive, X-Hop"], [b"Keep-Alive, X-Hop"], [b"X-Hop, close"]),
+        (["Upgrade"], [b"Upgrade"], [b"Upgrade, close"]),
+        (["Upgrade", "keep-alive"], [b"Upgrade, keep-alive"], [b"Upgrade, close"]),
+        (["X-Hop", "x-hop, ,"], [b"x-hop"], [b"x-hop, close"]),
+        (["keep-alive", "CLOSE"], [b"keep-alive, CLOSE"], [b"close"]),
+        ([""], [b""], [b"close"]),
+    ],
+)
+def test_one_connection_field(given: list[str], kept_alive: list[bytes], closed: list[bytes]) -> None:
+    """A response has one Connection field at most, in which nothing contradicts the end of the connection."""
+    response = Response(200, "x", [("connection", value) for value in given])
+    for close, values in ((False, kept_alive), (True, closed)):
+        assert re.findall(rb"(?i)connection: (.*)\r\n", encoded(response, close=close)) == values
 
 
 @pytest.mark.parametrize(("status", "line"), [(404, b"HTTP/1.1 404 Not Found"), (799, b"HTTP/1.1 799 ")])

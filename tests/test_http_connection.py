@@ -8,8 +8,9 @@ import logging
 import os
 import socket
 import struct
+import tracemalloc
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from helpers import PATIENCE, request_bytes, served_in_memory
+from helpers import HANDSHAKE_FIELDS, PATIENCE, request_bytes, served_in_memory
 
 from humphrey_trio import WebsocketStream, websocket_handler
 from humphrey_trio.http import Address, App, Headers, Limits, Request, Response, Timeouts
+from humphrey_trio.websocket import Upgrade
 
 # -------------------------------------------------------------------------------------------- the client
 
@@ -383,6 +385,26 @@ async def test_a_body_has_a_limit(fits: bytes, too_large: bytes) -> None:
         assert b"longer than 10 bytes" in answer.content
 
 
+async def test_a_body_of_tiny_chunks_is_stored_once() -> None:
+    """What a body costs is its size, whatever the size of its chunks."""
+    size = 64 * 1024
+    wire = chunks(*[b"x"] * size) + b"0\r\n\r\n"
+    async with in_memory(small_app()) as connect:
+        client = connect()
+        tracemalloc.start()
+        try:
+            await client.send(post("/echo", "Transfer-Encoding: chunked"))
+            for start in range(0, len(wire), 4096):
+                await client.send(wire[start : start + 4096])
+                await trio.testing.wait_all_tasks_blocked()
+            assert len((await client.receive()).content) == size
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # The request's, the response's and the client's copy, and what lets a buffer grow.
+    assert peak < 10 * size
+
+
 async def test_an_error_comes_behind_the_answers_before_it() -> None:
     """Bad bytes behind good requests are answered in their turn, and end the connection."""
     async with in_memory(small_app()) as connect:
@@ -392,40 +414,71 @@ async def test_an_error_comes_behind_the_answers_before_it() -> None:
         assert await client.rest() == b""
 
 
+class Later:
+    """An awaitable that is no coroutine."""
+
+    def __await__(self) -> Generator[Any, Any, Response]:
+        return wait_a_second(Request()).__await__()
+
+
+@pytest.mark.parametrize(
+    "handler", [wait_a_second, lambda _: wait_a_second(_), lambda _: Later()], ids=["async def", "plain", "object"]
+)
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_handler_behind_a_reply_that_cannot_be_sent(
+    handler: Callable[[Request], Awaitable[Response]], cancelled: bool
+) -> None:
+    """When the reply before it cannot be sent, a handler is not awaited, and Python has nothing to warn of."""
+    app = small_app().with_stateless_route("/handler", handler)
+    async with in_memory(app, stream_pair=trio.testing.lockstep_stream_pair) as connect:
+        client = connect()
+        await client.send(get() + get("/handler"))
+        await trio.testing.wait_all_tasks_blocked()
+        if not cancelled:
+            await trio.aclose_forcefully(client.stream)
+            await trio.testing.wait_all_tasks_blocked()
+    gc.collect()
+
+
 # Upgrades...
 
 
+async def refuse(upgrade: Upgrade, state: None) -> Response:
+    return Response(403, "no")
+
+
+UPGRADE = request_bytes("GET /ws HTTP/1.1")
+
+
 async def test_a_refused_upgrade_is_an_exchange_like_any_other() -> None:
-    """An upgrade without a websocket route is a 404, and requests around it are answered in order."""
-    async with in_memory(small_app()) as connect:
+    """Requests around a refused upgrade are answered in order, those in the same read, too."""
+    async with in_memory(small_app().with_websocket_route("/ws", refuse)) as connect:
         client = connect()
-        await client.send(get() + request_bytes("GET / HTTP/1.1") + get())
-        assert [(await client.receive()).status for _ in range(3)] == [200, 404, 200]
-
-
-async def test_a_refused_upgrade_by_head_has_no_body() -> None:
-    """A HEAD that asks for an upgrade is refused without a body, so that the next response is where it belongs."""
-    async with in_memory(small_app()) as connect:
-        client = connect()
-        await client.send(request_bytes("HEAD / HTTP/1.1") + get())
-        assert (await client.receive(head_only=True)).status == 404
-        assert (await client.receive()).content == b"fine"
+        await client.send(get() + UPGRADE * 2 + get())
+        assert [(await client.receive()).status for _ in range(4)] == [200, 403, 403, 200]
 
 
 async def test_a_refused_upgrade_that_closes_closes() -> None:
     """A refused upgrade that says close gets its answer and nothing behind it."""
-    async with in_memory(small_app()) as connect:
+    fields = [(name, "upgrade, close" if name == "Connection" else value) for name, value in HANDSHAKE_FIELDS]
+    async with in_memory(small_app().with_websocket_route("/ws", refuse)) as connect:
         client = connect()
-        answer = await client.ask(get("/", "Connection: close", "Upgrade: websocket") + get())
-        assert (answer.status, answer.headers["Connection"]) == (404, "close")
+        answer = await client.ask(request_bytes("GET /ws HTTP/1.1", fields) + get())
+        assert (answer.status, answer.headers["Connection"]) == (403, "close")
         assert await client.rest() == b""
 
 
-async def test_an_upgrade_has_no_body() -> None:
-    """An upgrade with a body is a 400: nobody could say where HTTP ends."""
+async def test_an_upgrade_without_a_websocket_is_an_ordinary_request() -> None:
+    """A site behind a proxy that sends the fields of an upgrade with every request is served all the same."""
+    head = request_bytes("GET / HTTP/1.1")
+    fields = [*HANDSHAKE_FIELDS, ("Content-Length", "4")]
     async with in_memory(small_app()) as connect:
-        answer = await connect().ask(get("/", "Content-Length: 1", "Upgrade: websocket") + b"x")
-        assert answer.status == 400
+        client = connect()
+        await client.send(head + request_bytes("POST /echo HTTP/1.1", fields) + b"body" + head)
+        assert [(await client.receive()).content for _ in range(3)] == [b"fine", b"body", b"fine"]
+        await client.send(request_bytes("HEAD / HTTP/1.1") + request_bytes("GET /nowhere HTTP/1.1"))
+        assert (await client.receive(head_only=True)).status == 200
+        assert (await client.receive()).status == 404
 
 
 # --------------------------------------------------------------------------------------------- timeouts

@@ -1,10 +1,14 @@
 """HTTP/1.1 on the wire: bytes in, heads and bodies out; responses in, bytes out. No I/O, and no App.
 
-h11 parses. It is given one head and one body at a time, after the head was looked at here, because its events
-hide what a strict server must refuse (RFC 9112): bare LF, folded lines, a repeated Content-Length, one beside
-Transfer-Encoding, and heads beyond their limits that came in one read. Responses are written here: a
-``Headers`` was checked when it was built, and a ``Response`` knows its length, so there is nothing left for
-h11 to find out (docs/architecture.md has the figures).
+h11 parses heads, one at a time. A head is checked here first, because h11's events hide what a strict server
+must refuse (RFC 9112): bare LF, folded lines, a repeated Content-Length, one beside Transfer-Encoding, and
+heads beyond their limits that came in one read. Bodies are framed here: h11 accepts any byte but LF in a chunk
+extension, and some of its expressions take quadratic time on chunk lines and trailers. Responses are written
+here: a ``Headers`` was checked when it was built, and a ``Response`` knows its length, so there is nothing left
+for h11 to find out (docs/architecture.md has the figures).
+
+Everything that reads what a peer sent takes linear time: each byte is looked at a bounded number of times,
+however the bytes are split into reads.
 """
 
 from __future__ import annotations
@@ -27,13 +31,19 @@ from .._http._status import reason_phrase
 _SWITCHING = 101
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# The fields that decide about framing and the connection, in a head whose letters are lower case.
-_STEERING = re.compile(
-    rb"\r\n(host|connection|content-length|transfer-encoding|expect|upgrade):[ \t]*([^\r]*?)[ \t]*(?=\r\n)"
-)
+_CRLF = b"\r\n"
+_EMPTY_LINE = b"\r\n\r\n"
+
+# The fields that decide about framing and the connection.
+_STEERING = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
 _REQUEST_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TOKEN_START = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
+_FIELD_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:")
+# RFC 9112, section 7.1. The size is bounded as h11 bounds it, blanks behind it are tolerated as h11 does, and an
+# extension may hold anything but control characters: CR and NUL in it are what proxies read differently.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 
@@ -59,7 +69,7 @@ class Head:
         content_length: bytes of the body that follows; None if it is chunked.
         close: whether the client wants the connection closed after the response.
         expects_continue: whether it waits for a 100 before it sends the body.
-        wants_websocket: whether it asks for the WebSocket protocol.
+        wants_websocket: whether it asks for the WebSocket protocol, by version, method and fields.
     """
 
     method: str
@@ -88,19 +98,22 @@ class Head:
 class RequestReader:
     """The requests of one connection, one after the other.
 
-    Its buffer is the only one: h11 gets a head when it is whole, and hands back what is left behind a body.
+    Its buffer is the only one: h11 gets a head when it is whole, and bodies are taken out of it.
+
+    Args:
+        limits: sizes of a head, and of the lines of a chunked body.
+        buffer: what was received before, which from now on is the reader's.
     """
 
-    __slots__ = ("_buffer", "_chunked", "_fed", "_h11", "_limits", "_scanned", "_skipped")
+    __slots__ = ("_body", "_buffer", "_limits", "_line_end", "_seen", "_skipped")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, buffer: bytearray | None = None) -> None:
         self._limits = limits
-        self._buffer = bytearray()
-        self._scanned = 0
+        self._buffer = bytearray() if buffer is None else buffer
+        self._seen = 0  # bytes of the buffer that were searched for the end of a head
+        self._line_end = -1  # of the request line; -1 until it was found
         self._skipped = False
-        self._h11: h11.Connection | None = None
-        self._chunked = False
-        self._fed = b""  # what of the body h11 got last, and three bytes before it
+        self._body: _SizedBody | _ChunkedBody | None = None
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer."""
@@ -111,10 +124,12 @@ class RequestReader:
         """Bytes that came and belong to no head or body so far."""
         return len(self._buffer)
 
-    def take_rest(self) -> bytes:
-        """Give away what came behind the last head; for a connection that leaves HTTP."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+    def take_rest(self) -> bytearray:
+        """Give away what came behind the last head; for a connection that leaves HTTP.
+
+        The buffer itself is handed over, so that many refused upgrades in one read do not copy it each.
+        """
+        rest, self._buffer = self._buffer, bytearray()
         return rest
 
     def next_head(self) -> Head | None:
@@ -126,18 +141,20 @@ class RequestReader:
         raw = self._split_head()
         if raw is None:
             return None
-        version = self._check_lines(raw)
+        version = self._check_head(raw)
         # A new parser for each message costs a microsecond, and nothing of one message reaches the next.
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
         try:
-            self._h11.receive_data(raw)
+            parser.receive_data(raw)
             # A whole head is a request or an error; isinstance would ask the ABC that h11's events have.
-            event = cast("h11.Request", self._h11.next_event())
+            event = cast("h11.Request", parser.next_event())
         except h11.RemoteProtocolError as exc:
             raise BadRequest(str(exc), exc.error_status_hint) from exc
-        head = _head(event, raw.lower(), version)
-        self._chunked = head.content_length is None
-        self._fed = b""
+        head = _head(event, raw, version)
+        if head.content_length is None:
+            self._body = _ChunkedBody(self._limits)
+        else:
+            self._body = _SizedBody(head.content_length) if head.content_length else None
         return head
 
     def next_body(self) -> bytes | None:
@@ -146,43 +163,27 @@ class RequestReader:
         Raises:
             BadRequest: the chunks are malformed.
         """
-        parser = self._h11
-        assert parser is not None
-        try:
-            event = parser.next_event()
-            if event is h11.NEED_DATA and self._buffer:
-                data = self.take_rest()
-                parser.receive_data(data)
-                self._fed = self._fed[-3:] + data
-                event = parser.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise BadRequest(str(exc), exc.error_status_hint) from exc
-        if event is h11.NEED_DATA:
-            return None
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        rest = parser.trailing_data[0]
-        # h11 would let LF alone end the trailers of a chunked body, where others do not see its end.
-        if self._chunked and not self._fed[: len(self._fed) - len(rest)].endswith(b"\r\n\r\n"):
-            raise BadRequest("a chunked body does not end in an empty line (RFC 9112, section 7.1)")
-        self._buffer[:0] = rest
-        return b""
+        if self._body is None:
+            return b""
+        piece = self._body.next_piece(self._buffer)
+        if piece == b"":
+            self._body = None
+        return piece
 
     def _split_head(self) -> bytes | None:
         buffer = self._buffer
         # RFC 9112, section 2.2: one empty line before a request is ignored.
-        if not self._skipped and buffer.startswith(b"\r\n"):
+        if not self._skipped and buffer.startswith(_CRLF):
             del buffer[:2]
             self._skipped = True
-        end = buffer.find(b"\r\n\r\n", self._scanned)
-        if end < 0:
+            self._seen = 0
+        raw = _split_section(buffer, self._seen)
+        if raw is None:
             self._check_incomplete()
-            self._scanned = max(0, len(buffer) - 3)
+            self._seen = len(buffer)
             return None
-        end += 4
-        raw = bytes(buffer[:end])
-        del buffer[:end]
-        self._scanned = 0
+        self._seen = 0
+        self._line_end = -1
         self._skipped = False
         return raw
 
@@ -191,16 +192,16 @@ class RequestReader:
         buffer = self._buffer
         if not buffer:
             return
-        if not _TOKEN_START.match(buffer) and bytes(buffer) != b"\r":
+        if not _TOKEN_START.match(buffer) and buffer != b"\r":
             raise BadRequest("this is not HTTP")
-        line_end = buffer.find(b"\r\n")
+        if self._line_end < 0:
+            self._line_end = buffer.find(_CRLF, max(0, self._seen - 1))
+            if self._line_end >= 0 and not _REQUEST_LINE.fullmatch(buffer, 0, self._line_end):
+                raise BadRequest("the request line is malformed")
         # A CR at the very end may be half of the line's end, which does not count.
-        line_size = line_end if line_end >= 0 else len(buffer) - buffer.endswith(b"\r")
+        line_size = self._line_end if self._line_end >= 0 else len(buffer) - buffer.endswith(b"\r")
         self._check_size(len(buffer), line_size)
-        if line_end >= 0 and not _REQUEST_LINE.fullmatch(buffer, 0, line_end):
-            raise BadRequest("the request line is malformed")
-        if buffer.count(b"\n") != buffer.count(b"\r\n"):
-            raise BadRequest("a line ends in LF without CR")
+        _check_line_ends(buffer, self._seen)
 
     def _check_size(self, head: int, request_line: int) -> None:
         if request_line > self._limits.request_line:
@@ -208,65 +209,204 @@ class RequestReader:
         if head > self._limits.head:
             raise BadRequest(f"the head is longer than {self._limits.head} bytes", 431)
 
-    def _check_lines(self, raw: bytes) -> str:
+    def _check_head(self, raw: bytes) -> str:
         """Check what h11 does not; the version."""
-        line_end = raw.index(b"\r\n")
+        line_end = raw.index(_CRLF)
         self._check_size(len(raw), line_end)
         line = _REQUEST_LINE.fullmatch(raw, 0, line_end)
         if line is None:
             raise BadRequest("the request line is malformed")
-        lines = raw.count(b"\r\n")
-        if lines - 2 > self._limits.headers:
-            raise BadRequest(f"there are more than {self._limits.headers} header lines", 431)
-        if raw.count(b"\n") != lines or raw.count(b"\r") != lines:
-            raise BadRequest("a line ends in LF without CR, or holds a CR")
-        if _CONTROLS.search(raw):
-            raise BadRequest("the head holds a control character (RFC 9110, section 5.5)")
-        if b"\r\n " in raw or b"\r\n\t" in raw:
-            raise BadRequest("a header line is folded (RFC 9112, section 5.2)")
+        _check_lines(raw, 1, self._limits)
         version = line[1]
         if version not in (b"1.1", b"1.0"):
             raise BadRequest(f"HTTP/{version.decode()} is not spoken here, only HTTP/1.1 and 1.0", 505)
         return f"HTTP/{version.decode()}"
 
 
-def _head(event: h11.Request, lower: bytes, version: str) -> Head:
+# A head and the trailers of a chunked body are lines up to an empty one...
+
+
+def _split_section(buffer: bytearray, seen: int) -> bytes | None:
+    """Take the lines up to the first empty one out of a buffer; None while that is missing.
+
+    Args:
+        buffer: what was received.
+        seen: how many bytes of it were searched before.
+    """
+    end = buffer.find(_EMPTY_LINE, max(0, seen - 3))
+    return None if end < 0 else _take(buffer, end + 4)
+
+
+def _take(buffer: bytearray, size: int) -> bytes:
+    """Take at most so many bytes out of a buffer. Deleting them in front does not move those behind."""
+    data = bytes(buffer) if size >= len(buffer) else bytes(buffer[:size])
+    del buffer[:size]
+    return data
+
+
+def _check_line_ends(buffer: bytearray, seen: int) -> None:
+    """Refuse a bare LF in what came behind the first ``seen`` bytes."""
+    # The CR of the first new LF may have been seen before.
+    if buffer.count(b"\n", seen) != buffer.count(_CRLF, max(0, seen - 1)):
+        raise BadRequest("a line ends in LF without CR")
+
+
+def _check_lines(raw: bytes, others: int, limits: Limits) -> None:
+    """Check a whole section: how its lines end, what they hold, and how many there are.
+
+    Args:
+        raw: the section, its empty line included.
+        others: lines in front of the fields.
+        limits: how many fields there may be.
+    """
+    lines = raw.count(_CRLF)
+    if lines - others - 1 > limits.headers:
+        raise BadRequest(f"there are more than {limits.headers} header lines", 431)
+    if raw.count(b"\n") != lines or raw.count(b"\r") != lines:
+        raise BadRequest("a line ends in LF without CR, or holds a CR")
+    if _CONTROLS.search(raw):
+        raise BadRequest("a header line holds a control character (RFC 9110, section 5.5)")
+    if b"\r\n " in raw or b"\r\n\t" in raw:
+        raise BadRequest("a header line is folded (RFC 9112, section 5.2)")
+
+
+# Bodies...
+
+
+class _SizedBody:
+    """A body whose length its head says."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def next_piece(self, buffer: bytearray) -> bytes | None:
+        """As ``RequestReader.next_body``; what it returns is taken out of the buffer."""
+        if self._left and not buffer:
+            return None
+        piece = _take(buffer, self._left)
+        self._left -= len(piece)
+        return piece
+
+
+class _ChunkedBody:
+    """A chunked body (RFC 9112, section 7.1). Its trailers are checked and dropped (RFC 9110, section 6.5.1)."""
+
+    __slots__ = ("_in_trailers", "_left", "_limits", "_line_start", "_seen")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._left = 0  # bytes of the current chunk that are still to come
+        self._line_start = 0  # where the next size stands: behind the CRLF of the chunk before it, if there is one
+        self._in_trailers = False
+        self._seen = 0  # bytes of the buffer that were searched for the end of a line, or of the trailers
+
+    def next_piece(self, buffer: bytearray) -> bytes | None:
+        """As ``RequestReader.next_body``; what it returns is taken out of the buffer."""
+        if not self._left and not self._in_trailers and not self._begin_chunk(buffer):
+            return None
+        if self._in_trailers:
+            return b"" if self._skip_trailers(buffer) else None
+        if not buffer:
+            return None
+        piece = _take(buffer, self._left)
+        self._left -= len(piece)
+        return piece
+
+    def _begin_chunk(self, buffer: bytearray) -> bool:
+        """Read the size of the next chunk; False while its line is incomplete."""
+        start = self._line_start
+        if not _CRLF[:start].startswith(buffer[:start]):
+            raise BadRequest("a chunk does not end behind its last byte (RFC 9112, section 7.1)")
+        end = buffer.find(_CRLF, max(start, self._seen - 1))
+        if (len(buffer) if end < 0 else end) > self._limits.head:
+            raise BadRequest(f"the size line of a chunk is longer than {self._limits.head} bytes")
+        if end < 0:
+            self._seen = len(buffer)
+            return False
+        line = _CHUNK_LINE.fullmatch(buffer, start, end)
+        if line is None:
+            raise BadRequest("the size line of a chunk is malformed (RFC 9112, section 7.1)")
+        self._left = int(line[1], 16)
+        self._in_trailers = not self._left
+        self._line_start = len(_CRLF)
+        self._seen = 0
+        del buffer[: end + len(_CRLF)]
+        return True
+
+    def _skip_trailers(self, buffer: bytearray) -> bool:
+        """Take the trailers out of the buffer; False while they are incomplete."""
+        if buffer.startswith(_CRLF):  # there are none
+            del buffer[:2]
+            return True
+        raw = _split_section(buffer, self._seen)
+        if (len(buffer) if raw is None else len(raw)) > self._limits.head:
+            raise BadRequest(f"the trailers are longer than {self._limits.head} bytes", 431)
+        if raw is None:
+            _check_line_ends(buffer, self._seen)
+            self._seen = len(buffer)
+            return False
+        _check_lines(raw, 0, self._limits)
+        if not all(map(_FIELD_LINE.match, raw.split(_CRLF)[:-2])):
+            raise BadRequest("a trailer is no header field (RFC 9112, section 7.1.2)")
+        return True
+
+
+# Heads...
+
+
+def _head(event: h11.Request, raw: bytes, version: str) -> Head:
     target = event.target.decode("ascii")
     authority, path, query = _split_target(event.method, target)
-    head = Head(event.method.decode("ascii"), path, query, version, event.headers.raw_items(), host=authority)
+    fields = event.headers.raw_items()
+    head = Head(event.method.decode("ascii"), path, query, version, fields, host=authority)
     head.close = version == "HTTP/1.0"
-    lengths: list[bytes] = []
-    chunked = False
-    for name, value in _STEERING.findall(lower):
+    sized = chunked = upgrade = websocket = False
+    for raw_name, value in fields:
+        name = raw_name.lower()
+        if name not in _STEERING:
+            continue
         if name == b"host":
+            value = value.lower()
             if not _HOST.fullmatch(value):
                 raise BadRequest("the Host field is malformed")
             head.host = authority or value.decode("ascii")
-        elif name == b"connection":
-            head.close = head.close or "close" in tokens(value.decode("latin-1"))
         elif name == b"content-length":
-            lengths.append(value)
+            sized = True
         elif name == b"transfer-encoding":
             chunked = True
-        elif name == b"expect":
-            head.expects_continue = version == "HTTP/1.1" and "100-continue" in tokens(value.decode("latin-1"))
         else:
-            head.wants_websocket = head.wants_websocket or "websocket" in tokens(value.decode("latin-1"))
-    head.content_length = _body_length(lengths, chunked, version)
+            members = tokens(value.decode("latin-1"))
+            if name == b"connection":
+                head.close = head.close or "close" in members
+                upgrade = upgrade or "upgrade" in members
+            elif name == b"expect":
+                head.expects_continue |= version == "HTTP/1.1" and "100-continue" in members
+            else:
+                websocket = websocket or "websocket" in members
+    head.content_length = _body_length(raw, sized, chunked, version)
+    # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is none: nobody could say where
+    # HTTP ends.
+    head.wants_websocket = (
+        websocket and upgrade and head.method == "GET" and version == "HTTP/1.1" and not head.has_body
+    )
     return head
 
 
-def _body_length(lengths: list[bytes], chunked: bool, version: str) -> int | None:
+def _body_length(raw: bytes, sized: bool, chunked: bool, version: str) -> int | None:
     """The declared length, None for a chunked body (RFC 9112, section 6.3)."""
     if chunked:
-        if lengths:
+        if sized:
             raise BadRequest("Content-Length stands beside Transfer-Encoding")
         if version == "HTTP/1.0":
             raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
         return None
-    if not lengths:
+    if not sized:
         return 0
-    if len(lengths) > 1 or not lengths[0].isdigit():
+    # As they were sent: h11 makes one length of several that are equal.
+    lengths = [value.strip(b" \t") for value in _CONTENT_LENGTH.findall(raw)]
+    if len(lengths) != 1 or not lengths[0].isdigit():
         raise BadRequest("Content-Length is repeated or no number")
     return int(lengths[0])
 
@@ -293,6 +433,11 @@ def tokens(value: str) -> list[str]:
     return [token.strip().lower() for token in value.split(",")]
 
 
+def connection_options(headers: Headers) -> list[str]:
+    """The members of all Connection fields, in lower case (RFC 9110, section 7.6.1)."""
+    return [option for value in headers.get_all("Connection") for option in tokens(value) if option]
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 
@@ -315,13 +460,14 @@ class ResponseWriter:
         Args:
             response: what the handler returned.
             head_only: whether it answers HEAD: the body is left out, not its length (RFC 9110, section 9.3.2).
-            close: whether the connection ends behind it.
+            close: whether the connection ends behind it; then the one Connection field says so.
         """
         status, content, given = response.status, response.content, response.headers
         parts = [self._status_line(status)]
         if given:
+            if "Connection" in given:
+                given, close = _with_one_connection(given, close), False
             parts += self._fields_around(given, keep_length=head_only or status == 304)
-            close = close and "close" not in tokens(given.get("Connection", ""))
         else:
             parts += (self._date_field(), self._server)
         if not given or "Content-Type" not in given:
@@ -362,6 +508,18 @@ class ResponseWriter:
             self._date_second = second
             self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
         return self._date
+
+
+def _with_one_connection(given: Headers, close: bool) -> Headers:
+    """The handler's fields with one Connection field, which says close if the connection ends (RFC 9112, 9.6)."""
+    lines = given.get_all("Connection")
+    if len(lines) == 1 and not close:
+        return given
+    options = {option.strip().lower(): option.strip() for line in lines for option in line.split(",")}
+    if close:
+        options.pop("keep-alive", None)
+        options["close"] = "close"
+    return given.without_header("Connection").with_header("Connection", ", ".join(filter(None, options.values())))
 
 
 def encode_switch(fields: bytes, extra: Headers) -> bytes:

@@ -7,15 +7,17 @@ sees App, and it knows no WebSockets: an upgrade is given away whole.
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from .._http._response import Response
-from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, tokens
+from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, connection_options
 from ._transport import CHUNK
 
 if TYPE_CHECKING:
@@ -45,12 +47,27 @@ _REQUEST_COST = 16 * 1024
 class Service(Protocol):
     """The application, as a connection sees it. No method raises an ``Exception``."""
 
-    def find(self, host: str, path: str) -> Any:
-        """What answers there, for ``respond``; None for a 404. A body is read only if there is something."""
+    def find(self, host: str, path: str, /) -> Any:
+        """The route of an ordinary request, for ``respond``; None if there is none.
+
+        A body is read only if there is a route.
+        """
         ...
 
-    def respond(self, request: Request, resource: Any, /) -> Response | Awaitable[Response]:
-        """The answer of what ``find`` has found, at once or awaited."""
+    def find_websocket(self, host: str, path: str, /) -> Any:
+        """The route of a request to open a WebSocket, for ``upgrade``; None if there is none."""
+        ...
+
+    def respond(self, request: Request, route: Any, /) -> Response | Awaitable[Response]:
+        """The response of a route that ``find`` has found, or an awaitable for ``settle``."""
+        ...
+
+    async def settle(self, request: Request, answer: Awaitable[Response], /) -> Response:
+        """The response that ``respond`` has left to be awaited."""
+        ...
+
+    async def reject(self, host: str, request: Request, /) -> Response:
+        """The answer to an ordinary request without a route."""
         ...
 
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -81,7 +98,7 @@ class Takeover:
 
     Attributes:
         request: the request that asks for it.
-        host: whom it asks, as in ``Head``.
+        route: what ``Service.find_websocket`` has found.
         close: whether the connection ends if HTTP answers it.
         rest: what came behind the request's head.
         transport: the bytes; the connection task closes it.
@@ -91,9 +108,9 @@ class Takeover:
     """
 
     request: Request
-    host: str
+    route: Any
     close: bool
-    rest: bytes
+    rest: bytearray
     transport: Transport
     leash: Leash
     server: ServerSettings
@@ -150,7 +167,7 @@ class HttpConnection:
 
     async def go_on(self, takeover: Takeover, refusal: Response) -> Takeover | None:
         """As ``serve``, from the answer to a refused upgrade on."""
-        self._reader.receive(takeover.rest)
+        self._reader = RequestReader(self._settings.limits, takeover.rest)
         self._served = True
         self._leash.at = inf
         head_only = takeover.request.method == "HEAD"
@@ -190,12 +207,13 @@ class HttpConnection:
     # Requests...
 
     async def _serve_requests(self, close: bool) -> Takeover | None:
+        service = self._settings.service
         while not close:
             head = await self._next_head()
             if head is None:
                 return None
-            if head.wants_websocket:
-                return await self._lend(head)
+            if head.wants_websocket and (route := service.find_websocket(head.host, head.path)) is not None:
+                return await self._lend(head, route)
             close = await self._answer(head)
         await self._flush()
         return None
@@ -244,29 +262,36 @@ class HttpConnection:
     async def _answer(self, head: Head) -> bool:
         """Answer one request; whether the connection ends behind it."""
         service = self._settings.service
-        resource = service.find(head.host, head.path)
-        if resource is None:
+        route = service.find(head.host, head.path)
+        if route is None:
             await self._flush()
-            response = await service.refuse(404, head.to_request(b"", self._transport.peer), None)
+            response = await service.reject(head.host, head.to_request(b"", self._transport.peer))
             # A body that nobody reads would be taken for the next request.
             return await self._reply(head, response, head.close or head.has_body)
         content = await self._read_body(head) if head.has_body else b""
         if content is None:
             return True
-        answer = service.respond(head.to_request(content, self._transport.peer), resource)
+        request = head.to_request(content, self._transport.peer)
+        answer = service.respond(request, route)
         if not isinstance(answer, Response):
-            # Replies that are ready do not wait for one that is not.
-            await self._flush()
-            answer = await answer
+            await self._flush_before(answer)
+            answer = await service.settle(request, answer)
         return await self._reply(head, answer, head.close)
 
-    async def _lend(self, head: Head) -> Takeover:
-        if head.has_body:
-            raise BadRequest("a request to upgrade has no body here")
+    async def _flush_before(self, answer: Awaitable[Response]) -> None:
+        """Replies that are ready do not wait for one that is not; if they fail, it is not awaited at all."""
+        try:
+            await self._flush()
+        except BaseException:
+            if isinstance(answer, Coroutine):
+                answer.close()  # else Python warns that it was never awaited
+            raise
+
+    async def _lend(self, head: Head, route: Any) -> Takeover:
         await self._flush()
         return Takeover(
             head.to_request(b"", self._transport.peer),
-            head.host,
+            route,
             head.close,
             self._reader.take_rest(),
             self._transport,
@@ -287,18 +312,17 @@ class HttpConnection:
         await self._flush()
         self._partial = True
         self._let_wait(self._settings.timeouts.body)
-        pieces: list[bytes] = []
-        size = 0
+        # One buffer, whose value is taken without a copy: a list would cost 40 bytes for each chunk of a byte.
+        body = BytesIO()
         while (piece := await self._next_piece()) != b"":
             if piece is None:
                 return None
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
+            if body.tell() + len(piece) > limit:
                 raise BadRequest(f"the body is longer than {limit} bytes", 413)
+            body.write(piece)
         self._partial = False
         self._leash.at = inf
-        return b"".join(pieces)
+        return body.getvalue()
 
     async def _next_piece(self) -> bytes | None:
         while (piece := self._reader.next_body()) is None:
@@ -319,7 +343,7 @@ class HttpConnection:
 
     def _put_response(self, response: Response, *, head_only: bool, close: bool) -> bool:
         """Queue a response; whether the connection ends behind it."""
-        if response.headers and "close" in tokens(response.headers.get("Connection", "")):
+        if response.headers and "close" in connection_options(response.headers):
             close = True
         self._put(self._settings.writer.encode(response, head_only=head_only, close=close))
         return close

@@ -134,10 +134,9 @@ class WebsocketConnection:
         self.value = admitted.value
         self._deflate = admitted.deflate
         self._decoder = Decoder(limits, deflate=admitted.deflate)
-        self._decoder.receive(takeover.rest)
         self._since = trio.current_time()
         self._messages_received = 0
-        self._bytes_received = len(takeover.rest)
+        self._bytes_received = 0
         # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.
         self._closed: Ending | None = None
         self._heard_end = False
@@ -394,10 +393,12 @@ class WebsocketConnection:
         """Whether the handshake was answered."""
         return not self._outbox.corked
 
-    def _open(self, head: bytes) -> bool:
-        """Send the handshake's answer; False if the stream was closed before."""
+    def _open(self, head: bytes, rest: bytes) -> bool:
+        """Send the handshake's answer, and take what came behind the handshake; False if it was closed before."""
         opened = self._closed is None
         if opened:
+            self._bytes_received = len(rest)
+            self._decoder.receive(rest)
             self._hand_over(self._outbox.uncork, head)
         else:
             self._end_reading()

@@ -107,7 +107,8 @@ def async_websocket_handler(
 class HookRoute:
     """What ``async_websocket_handler`` returns: a websocket route for any state.
 
-    A route of your own may end in it: ``return await hook_route(upgrade, state)``.
+    A route of your own may end in it: ``return await hook_route(upgrade, state)``. If there is no place for the
+    stream it raises ``HandshakeError`` with a 503, and the route may try another hook.
     """
 
     lends = True  # to the connection task: the stream is somebody else's when this returns
@@ -130,10 +131,10 @@ class HookRoute:
         admitted = await self._admission.admit(upgrade.request, state)
         if isinstance(admitted, Response):
             return admitted
-        stream = upgrade._prepare(admitted, _DEFAULT_LIMITS)
-        # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
-        if not await self._place(stream) or not upgrade._complete(admitted):
-            raise upgrade._unavailable("no WebSocket app takes this connection now")
+        with upgrade._attempt(admitted, _DEFAULT_LIMITS) as stream:
+            # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
+            if not await self._place(stream) or not upgrade._complete(admitted):
+                raise upgrade._unavailable("no WebSocket app takes this connection now")
         stream._expect_taker(self._take_timeout)
         return None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from wsproto.utilities import generate_accept_token
 
 from .._http._headers import Headers
-from .._server._codec import encode_switch, tokens
+from .._server._codec import encode_switch
 from ._errors import HandshakeError
 
 if TYPE_CHECKING:
@@ -28,32 +28,29 @@ _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _VERSION = "13"
 _KEY_BYTES = 16
-# RFC 6455, section 4.4, and RFC 9110, section 15.5.22: which version, and which protocol, would do.
-_OTHER_VERSION = Headers(
-    [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", _VERSION)]
-)
+# RFC 9110, section 15.5.22, and RFC 6455, section 4.4: which protocol, and which version of it, would do.
+_UPGRADE = Headers([("Upgrade", "websocket"), ("Connection", "upgrade")])
+_OTHER_VERSION = _UPGRADE.with_header("Sec-WebSocket-Version", _VERSION)
+_GET_ONLY = Headers([("Allow", "GET")])
 _SWITCH_FIELDS = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
 
 
 def check_handshake(request: Request) -> str:
-    """Check an opening handshake (RFC 6455, section 4.2.1); its key.
+    """Check the fields of an opening handshake (RFC 6455, section 4.2.1).
+
+    Args:
+        request: one whose head ``wants_websocket``: method, version, Connection and Upgrade are right.
+
+    Returns:
+        The key.
 
     Raises:
         HandshakeError: with 426 for a version that is not spoken here, else with 400.
     """
-    if request.method != "GET":
-        raise HandshakeError("an upgrade to WebSocket is a GET request")
-    if request.version != "HTTP/1.1":
-        raise HandshakeError("an upgrade to WebSocket needs HTTP/1.1")
-    fields: dict[str, list[str]] = {}
-    for name, value in request.headers:
-        fields.setdefault(name.lower(), []).append(value)
-    if not any("upgrade" in tokens(value) for value in fields.get("connection", ())):
-        raise HandshakeError("the header 'Connection: Upgrade' is missing")
-    version = _single(fields, "Sec-WebSocket-Version")
+    version = _single(request, "Sec-WebSocket-Version")
     if version != _VERSION:
         raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426, headers=_OTHER_VERSION)
-    key = _single(fields, "Sec-WebSocket-Key")
+    key = _single(request, "Sec-WebSocket-Key")
     try:
         decoded = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
@@ -63,8 +60,23 @@ def check_handshake(request: Request) -> str:
     return key
 
 
-def _single(fields: dict[str, list[str]], name: str) -> str:
-    values = fields.get(name.lower(), [])
+def no_handshake(request: Request) -> HandshakeError:
+    """Why an ordinary request is refused where only a websocket route is.
+
+    HEAD is answered as GET is (RFC 9110, section 9.3.2).
+    """
+    if request.method not in ("GET", "HEAD"):
+        return HandshakeError("a WebSocket is opened with GET", 405, headers=_GET_ONLY)
+    return HandshakeError(
+        "only WebSockets are served here, and the request does not ask for one with 'Connection: Upgrade',"
+        " 'Upgrade: websocket' and HTTP/1.1, or a proxy has not passed that on",
+        426,
+        headers=_UPGRADE,
+    )
+
+
+def _single(request: Request, name: str) -> str:
+    values = request.headers.get_all(name)
     if len(values) != 1:
         raise HandshakeError(f"{name} {'is missing' if not values else 'stands more than once'}")
     return values[0]

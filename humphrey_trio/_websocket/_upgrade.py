@@ -7,7 +7,8 @@ The route decides before anything is promised to the client. The connection task
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import trio
@@ -15,7 +16,7 @@ import trio
 from .._failures import report_and_pass
 from .._http._response import Response
 from ._admission import Accept, Admission, Admitted
-from ._codec import INTERNAL_ERROR, NORMAL
+from ._codec import GOING_AWAY, INTERNAL_ERROR, NORMAL
 from ._errors import HandshakeError, tells_the_end
 from ._handshake import answer_handshake, check_handshake
 from ._limits import StreamLimits
@@ -41,19 +42,22 @@ WebsocketRoute: TypeAlias = Callable[["Upgrade", _State], Awaitable[Response | N
 class Upgrade:
     """A client's wish to open a WebSocket, as a websocket route gets it.
 
-    The route either accepts it, once, or returns a ``Response`` that refuses it.
+    The route either accepts it, once, or returns a ``Response`` that refuses it. An attempt that fails, such as a
+    hook without a place, leaves it as it was: the route may try another hook, or accept it itself. When the route
+    has ended, nobody can accept it any more.
 
     Attributes:
         request: the opening handshake, checked.
     """
 
-    __slots__ = ("_decided", "_key", "_stream", "_takeover", "request")
+    __slots__ = ("_decided", "_ended", "_key", "_stream", "_takeover", "request")
 
     def __init__(self, takeover: Takeover) -> None:
         self._key = check_handshake(takeover.request)
         self.request: Request = takeover.request
         self._takeover = takeover
-        self._stream: WebsocketStream | None = None
+        self._stream: WebsocketStream | None = None  # from the attempt to accept on; None again if it has failed
+        self._ended = False  # whether its route has returned or raised
         self._decided: trio.Event | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -83,7 +87,7 @@ class Upgrade:
         Raises:
             HandshakeError: the page's origin may not connect, or the server ends; let it pass, and the client
                 gets its status.
-            RuntimeError: the upgrade was accepted before.
+            RuntimeError: the upgrade was accepted before, or its route has refused it.
             ValueError, TypeError: an option or a header is invalid.
         """
         admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate)
@@ -93,28 +97,51 @@ class Upgrade:
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(self, admitted: Admitted, limits: StreamLimits) -> WebsocketStream:
-        stream = self._prepare(admitted, limits)
-        stream._own_reader()
-        self._complete(admitted)
+        with self._attempt(admitted, limits) as stream:
+            stream._own_reader()
+            self._complete(admitted)
         await trio.lowlevel.checkpoint()
         return stream
 
-    def _prepare(self, admitted: Admitted, limits: StreamLimits) -> WebsocketStream:
-        """The stream before its handshake is answered: what is sent on it waits."""
+    @contextmanager
+    def _attempt(self, admitted: Admitted, limits: StreamLimits) -> Iterator[WebsocketStream]:
+        """The stream before its handshake is answered, which waits until then with what is sent on it.
+
+        If the handshake is not answered in the block, the attempt has failed, and another may be made.
+        """
         if self._stream is not None:
-            raise RuntimeError("this upgrade was accepted before")
+            raise RuntimeError("this upgrade was accepted before, or another task is about to accept it")
+        if self._ended:
+            raise RuntimeError(
+                "the route of this upgrade has ended and refused it: accept it while the route runs"
+            )
         if self._takeover.leash.draining:
             raise self._unavailable("the server ends")
-        self._stream = WebsocketStream(self._takeover, limits, admitted)
-        return self._stream
+        stream = self._stream = WebsocketStream(self._takeover, limits, admitted)
+        try:
+            yield stream
+        finally:
+            if not stream._is_open:
+                self._stream = None
 
     def _complete(self, admitted: Admitted) -> bool:
         """Answer the handshake; False if the stream was closed before."""
         assert self._stream is not None
-        opened = self._stream._open(answer_handshake(self._key, admitted.fields))
-        if self._decided is not None:
-            self._decided.set()
+        # Moved, not copied: whoever keeps the request does not keep these bytes.
+        rest = bytes(self._takeover.rest)
+        opened = self._stream._open(answer_handshake(self._key, admitted.fields), rest)
+        if opened:
+            self._takeover.rest.clear()
+            if self._decided is not None:
+                self._decided.set()
         return opened
+
+    def _end(self) -> None:
+        """The route has ended. Without a stream the connection goes on with HTTP, and no task may accept it."""
+        self._ended = True
+        if self._stream is not None and not self._stream._is_open:
+            # Another task waits for a place in a hook.
+            self._stream._close(GOING_AWAY, "", cause="its route has refused it")
 
     def _unavailable(self, reason: str) -> HandshakeError:
         """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
@@ -181,6 +208,8 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
             if upgrade._stream is None or not upgrade._stream._is_open:
                 raise  # the app reports what fails before a stream is open
             report_and_pass(group, lambda exc: _part(upgrade, None, exc))
+        finally:
+            upgrade._end()
         _part(upgrade, refusal, error)
         decided.set()
 
