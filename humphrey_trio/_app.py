@@ -20,6 +20,7 @@ from ._http._request import Request
 from ._http._response import Response
 from ._http._status import reason_phrase
 from ._krauss import wildcard_match
+from ._quoting import printable
 from ._route import HttpRoute, Routes, SubApp
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
@@ -292,7 +293,8 @@ def _without_port(host: str) -> str:
 
 
 def _log_failed_handler(request: Request, exception: Exception) -> None:
-    logger.error("the handler of %s %s failed", request.method, request.path, exc_info=exception)
+    method, path = printable(request.method), printable(request.path)
+    logger.error("the handler of %s %s failed", method, path, exc_info=exception)
 
 
 async def _settle(answer: object) -> Response:
@@ -309,7 +311,7 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
     # What a handler raised may hold secrets; what we say of a request holds none.
     is_ours = isinstance(exception, (BadRequest, HandshakeError))
-    detail = f"<p>{html.escape(str(exception))}</p>" if is_ours else ""
+    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours else ""
     page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
     return Response(status, page, _HTML)
 

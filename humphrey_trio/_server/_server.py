@@ -15,6 +15,7 @@ import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
+from .._quoting import printable
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._listen import BACKLOG
 from ._pacing import SWEEP_INTERVAL, Leash
@@ -235,7 +236,7 @@ class HttpServer:
                 finally:
                     self._handshakes.discard(scope)
         except (trio.BrokenResourceError, trio.TooSlowError) as exc:
-            logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
+            logger.debug("TLS handshake with %s failed: %s", peer, printable(str(exc.__cause__ or exc)))
             await trio.aclose_forcefully(stream)
         except BaseException:
             await trio.aclose_forcefully(stream)
