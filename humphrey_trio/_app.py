@@ -176,12 +176,14 @@ class App(Routes[State]):
         """Listen and serve until cancelled, or until ``with_shutdown`` ends it.
 
         Args:
-            addresses: ``127.0.0.1:80``, ``[::1]:80`` or ``unix:/path``; port 0 takes a free one.
+            addresses: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/path``; port 0 takes a free
+                one. A host name is listened on at all of its addresses that this machine has; the others are
+                logged.
             task_status: for ``nursery.start``, which gives the bound addresses.
 
         Raises:
             ValueError: there is no address, or one that cannot be read.
-            OSError: an address cannot be listened on; then none is.
+            OSError: an address cannot be listened on, or none of a host name's; then none is.
         """
         await self._run(addresses, None, task_status)
 

@@ -42,7 +42,7 @@ FLOORS = (
         "_websocket._pulse",
     ),
     (
-        *("_server._connection", "_server._listen", "_server._server"),
+        *("_server._connection", "_server._unix_socket", "_server._listen", "_server._server"),
         *(
             "_websocket._handshake",
             "_websocket._admission",

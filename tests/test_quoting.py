@@ -277,7 +277,11 @@ async def test_an_error_handler_fails(log: pytest.LogCaptureFixture) -> None:
 #: What may stand in a log line by ``%s`` without being quoted, since no peer decides its text.
 OURS = {
     "exc.strerror",  # the operating system's
-    "path",  # of the operator's own socket, or printable
+    "reason.strerror",
+    "self._path",  # of the operator's own socket
+    "name",  # of the operator's own host
+    "skipped",
+    "path",  # printable
     "method",  # printable
     "peer",
     "request.address",
