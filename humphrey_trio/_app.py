@@ -22,6 +22,7 @@ from ._http._response import Response
 from ._http._statistics import HttpStatistics
 from ._http._status import reason_phrase
 from ._krauss import wildcard_match
+from ._quoting import printable
 from ._route import HttpRoute, Routes, RouteTable, SubApp, http_routes, websocket_routes
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
@@ -197,12 +198,14 @@ class App(Routes[State]):
         """Listen and serve until cancelled, or until ``with_shutdown`` ends it.
 
         Args:
-            addresses: ``127.0.0.1:80``, ``[::1]:80`` or ``unix:/path``; port 0 takes a free one.
+            addresses: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/path``; port 0 takes a free
+                one. A host name is listened on at all of its addresses that this machine has; the others are
+                logged.
             task_status: for ``nursery.start``, which gives the bound addresses.
 
         Raises:
             ValueError: there is no address, or one that cannot be read.
-            OSError: an address cannot be listened on; then none is.
+            OSError: an address cannot be listened on, or none of a host name's; then none is.
         """
         await self._run(addresses, None, task_status)
 
@@ -357,7 +360,8 @@ def _without_root(host: str) -> str:
 
 
 def _log_failed_handler(request: Request, exception: Exception) -> None:
-    logger.error("the handler of %s %s failed", request.method, request.path, exc_info=exception)
+    method, path = printable(request.method), printable(request.path)
+    logger.error("the handler of %s %s failed", method, path, exc_info=exception)
 
 
 async def _settle(answer: object) -> Response:
@@ -374,7 +378,7 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
     # What a handler raised may hold secrets; what we say of a request holds none.
     is_ours = isinstance(exception, (BadRequest, HandshakeError))
-    detail = f"<p>{html.escape(str(exception))}</p>" if is_ours else ""
+    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours else ""
     page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
     return Response(status, page, _HTML)
 

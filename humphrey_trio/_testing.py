@@ -19,6 +19,7 @@ from ._app import App
 from ._http._address import Address
 from ._http._headers import Headers
 from ._http._response import Response
+from ._quoting import quoted
 from ._server._codec import ClientCodec
 from ._server._transport import StreamTransport
 from ._websocket._codec import ABNORMAL, NORMAL, ClientEncoder, Close, Decoder, Ping
@@ -297,7 +298,7 @@ async def _open_websocket(stream: trio.abc.Stream, path: str, headers: HeadersLi
     status, found, content = await _read_response(stream, codec)
     if status == _SWITCHING:
         return found, codec.rest
-    reason = f"refused with {status}: {content.decode(errors='replace')}"
+    reason = f"refused with {status}: {quoted(content.decode(errors='replace'))}"
     raise HandshakeError(reason, status, headers=found, response=_response(status, found, content))
 
 

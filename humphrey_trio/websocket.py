@@ -1,6 +1,7 @@
 """WebSockets: the event-driven application, streams, messages, routes, and what can go wrong."""
 
 from ._http._drain import Drain as Drain
+from ._http._origins import ANY_ORIGIN as ANY_ORIGIN
 from ._websocket._admission import Accept as Accept
 from ._websocket._admission import AcceptHandler as AcceptHandler
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
@@ -18,7 +19,6 @@ from ._websocket._errors import LinkError as LinkError
 from ._websocket._errors import WebsocketError as WebsocketError
 from ._websocket._handler import async_websocket_handler as async_websocket_handler
 from ._websocket._handler import websocket_handler as websocket_handler
-from ._websocket._handshake import ANY_ORIGIN as ANY_ORIGIN
 from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._limits import StreamLimits as StreamLimits
 from ._websocket._message import Message as Message

@@ -223,14 +223,13 @@ async def test_a_socket_file_that_cannot_be_removed(
     path = folder / "socket"
     async with trio.open_nursery() as inner:
         await inner.start(App().run, f"unix:{path}")
-        path.rename(tmp_path / "moved")  # type: ignore[operator]
-        folder.rmdir()
+        folder.rename(tmp_path / "moved")  # type: ignore[operator]
         folder.write_text("a file where the folder was")
         inner.cancel_scope.cancel()
     assert "stays" in caplog.text
     assert caplog.records[-1].levelno == logging.WARNING
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(str(tmp_path / "moved"))  # type: ignore[operator]
+        probe.connect(str(tmp_path / "moved" / "socket"))  # type: ignore[operator]
 
 
 async def test_whoever_stops_receiving_after_the_close_is_replaced(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
@@ -724,6 +725,13 @@ ALLOWED: list[tuple[str | None, str, Collection[str] | None]] = [
     ("null", "example.com", {"null"}),
     ("https://other.example", "example.com", {ANY_ORIGIN}),
     ("null", "example.com", [ANY_ORIGIN]),
+    ("https://a.other.example", "example.com", {"https://*.other.example"}),
+    ("http://localhost:5173", "localhost:8080", "http://localhost:*"),
+    ("https://other.example", "example.com", {"https://other.example:443"}),
+    ("https://xn--bcher-kva.example", "example.com", {"https://bücher.example"}),
+    ("file://", "example.com", {"file://"}),
+    ("http://example.com", "example.com.", None),
+    ("http://[::1]", "[0:0::1]", None),
 ]
 
 FORBIDDEN: list[tuple[str, str, Collection[str] | None]] = [
@@ -745,6 +753,12 @@ FORBIDDEN: list[tuple[str, str, Collection[str] | None]] = [
     ("https://other.exam", "example.com", "https://other.example"),
     ("https://other.example:8443", "example.com", {"https://other.example"}),
     ("https://sub.other.example", "example.com", {"https://other.example"}),
+    ("https://evil.example/.other.example", "example.com", {"https://*.other.example"}),
+    ("https://evil.example:.other.example", "example.com", {"https://*.other.example"}),
+    ("https://user@a.other.example", "example.com", {"https://*.other.example"}),
+    ("http://example.com/", "example.com", None),
+    ("http://user@example.com", "example.com", None),
+    ("file://", "example.com", {"null"}),
 ]
 
 
@@ -765,12 +779,32 @@ async def test_allowed_origins(origin: str | None, host: str, origins: Collectio
 
 
 @pytest.mark.parametrize(("origin", "host", "origins"), FORBIDDEN)
-async def test_forbidden_origins(origin: str, host: str, origins: Collection[str] | None) -> None:
-    """Every other page gets a 403 that names its origin, and the connection stays usable."""
+async def test_forbidden_origins(
+    origin: str, host: str, origins: Collection[str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every other page gets a 403; its page and one line of the log name its origin and the host."""
+    caplog.set_level(logging.INFO, "humphrey_trio.websocket")
     status, _, content = await reply_for(origin, host, origins)
 
     assert status == 403
-    assert f"pages of {origin} may not connect" in content.decode()
+    refusal = f"pages of {origin!r} may not connect to {host!r}"
+    assert refusal in html.unescape(content.decode())
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage() == f"refused memory:0: {refusal}"
+    extra = vars(record)
+    assert (extra["origin"], extra["host"], extra["path"]) == (origin, host, "/ws")
+    assert extra["peer_addr"] == "memory:0"
+
+
+async def test_two_origins_are_none() -> None:
+    """A handshake with two Origin fields is of no page that may connect, though one of them may."""
+    fields = [*HANDSHAKE_FIELDS, ("Origin", "http://testserver"), ("Origin", "http://evil.example")]
+    async with client_of(app_with(websocket_handler(echo))) as client:
+        await client.send(request_bytes(GET, fields))
+        reply = await client.reply()
+    assert reply.status == 403
+    assert "'http://testserver, http://evil.example'" in html.unescape(reply.content.decode())
 
 
 async def test_the_origin_on_the_page_is_harmless() -> None:
@@ -782,7 +816,7 @@ async def test_the_origin_on_the_page_is_harmless() -> None:
 
 @pytest.mark.parametrize("origins", ["example.com", {"https://example.com/path"}, ["https://"]])
 async def test_what_is_no_origin(origins: str | set[str] | list[str]) -> None:
-    """An origin without a scheme or a host, or with a path, is refused when the route is made."""
+    """An origin that no browser can send is refused when the route is made."""
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     with pytest.raises(ValueError, match="is no origin"):
         websocket_handler(echo, origins=origins)

@@ -1110,7 +1110,7 @@ async def test_one_bad_address_leaves_nothing_behind(bad: str, tmp_path: Path) -
 
 
 class TwoAddresses(trio.abc.HostnameResolver):
-    """A resolver that knows two addresses for every name."""
+    """A resolver that knows two addresses for every name: two ports of 127.0.0.1."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports
@@ -1125,7 +1125,7 @@ class TwoAddresses(trio.abc.HostnameResolver):
 
 async def test_a_name_is_listened_on_at_all_its_addresses() -> None:
     """A host name that stands for several addresses is served at each of them."""
-    trio.socket.set_custom_hostname_resolver(TwoAddresses(0, 0))
+    trio.socket.set_custom_hostname_resolver(TwoAddresses(free_port(), free_port()))
     async with listening(small_app(), "name.test:80") as addresses:
         assert len(addresses) == 2
         assert [await is_served(address) for address in addresses] == [True, True]
@@ -1225,7 +1225,7 @@ async def test_an_app_can_be_cancelled_at_every_step() -> None:
 async def test_a_start_can_be_cancelled_at_every_step(tmp_path: Path) -> None:
     """Cancelled while it starts, an app leaves nothing that listens, and no file."""
     app = small_app()
-    trio.socket.set_custom_hostname_resolver(TwoAddresses(0, 0))
+    trio.socket.set_custom_hostname_resolver(TwoAddresses(free_port(), free_port()))
     files = open_files()
     step = 0
     started = False

@@ -15,11 +15,10 @@ PACKAGE = "humphrey_trio"
 
 # An import goes to a lower floor, or to a room further left on the same floor.
 FLOORS = (
-    ("_failures", "_krauss", "_state"),
+    ("_failures", "_krauss", "_quoting", "_state"),
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
-        "_http._statistics",
-        *("_http._request", "_http._response"),
+        *("_http._origins", "_http._statistics", "_http._request", "_http._response"),
         *(
             "_websocket._limits",
             "_websocket._compression",
@@ -43,7 +42,7 @@ FLOORS = (
         "_websocket._pulse",
     ),
     (
-        *("_server._lingering", "_server._connection", "_server._listen", "_server._server"),
+        *("_http._origins", "_http._statistics", "_http._request", "_http._response"),
         *(
             "_websocket._handshake",
             "_websocket._admission",

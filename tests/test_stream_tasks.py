@@ -1028,7 +1028,7 @@ async def test_deadlines_of_other_streams(kind: str, autojump_clock: trio.testin
         begun = trio.current_time()
         async with websocket_client(App().with_websocket_route("/", routes[kind])) as client:
             await client.send("hello")
-            with pytest.raises(ConnectionClosed, match="4003: over"):
+            with pytest.raises(ConnectionClosed, match="4003: 'over'"):
                 await client.receive()
             assert trio.current_time() - begun == about(2)
             await trio.testing.wait_all_tasks_blocked()
@@ -1085,7 +1085,7 @@ async def test_a_deadline_of_a_closed_stream(autojump_clock: trio.testing.MockCl
     async with linked(ends.app) as http_app:
         async with websocket_client(http_app) as client:
             await trio.sleep(3)
-            with pytest.raises(ConnectionClosed, match="4000: first"):
+            with pytest.raises(ConnectionClosed, match="4000: 'first'"):
                 await client.receive()
             await trio.testing.wait_all_tasks_blocked()
         streams[0].set_deadline(1, 4003)

@@ -134,7 +134,7 @@ async def test_the_stream_presents_itself() -> None:
         assert repr(stream) == f"<WebsocketStream {stream.id} with {stream.peer_addr}, open>"
         await stream.close(4000, "seen")
         assert (stream.closed, stream.close_code, stream.close_reason) == (True, 4000, "seen")
-        assert repr(stream).endswith(", closed with 4000: seen>")
+        assert repr(stream).endswith(", closed with 4000: 'seen'>")
 
     for _ in range(2):
         async with raw_client(app_with(look)) as client:
@@ -586,7 +586,7 @@ async def test_the_handler_closes(autojump_clock: trio.testing.MockClock) -> Non
     async def close(stream: WebsocketStream, state: None) -> None:
         await stream.close(4000, "enough")
         await stream.close(4001, "the second close changes nothing")
-        with pytest.raises(ConnectionClosed, match="4000: enough"):
+        with pytest.raises(ConnectionClosed, match="4000: 'enough'"):
             await stream.receive()
         handler_done.set()
 

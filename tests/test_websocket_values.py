@@ -124,7 +124,7 @@ def test_handshake_error_is_a_400_by_default() -> None:
     ("error", "text"),
     [
         (ConnectionClosed(1006), "closed with 1006"),
-        (ConnectionClosed(4000, "enough"), "closed with 4000: enough"),
+        (ConnectionClosed(4000, "enough"), "closed with 4000: 'enough'"),
     ],
 )
 def test_connection_closed_says_code_and_reason(error: ConnectionClosed, text: str) -> None:

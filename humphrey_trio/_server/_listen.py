@@ -1,61 +1,68 @@
-"""Listening sockets: opened all or none, and closed with the file that a Unix socket has.
+"""Listening sockets: opened all or none.
 
 Nothing is accepted here.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import socket
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
+from ._unix_socket import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 logger = logging.getLogger("humphrey_trio.http")
 
 #: How many clients may wait to be accepted.
 BACKLOG = 4096
 
+# What bind and socket say of an address that this machine does not have, such as ::1 where there is no IPv6.
+_NOT_OURS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+# A free port of one address may be taken at another; so many are tried until one is free at all of them.
+_PORTS_TRIED = 16
+
+_SocketAddress: TypeAlias = "tuple[str | int, ...] | tuple[int, bytes]"
+#: The family of a socket, and what it is bound to.
+_Target: TypeAlias = "tuple[int, _SocketAddress]"
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket, the address that it really has, and for a Unix socket which file is its own."""
+    """A listening socket, and the address that it really has.
+
+    Attributes:
+        unix: what owns the socket, if it is a Unix socket.
+    """
 
     socket: socket.socket
     address: Address
-    file: tuple[int, int] | None = None
+    unix: UnixSocket | None = None
 
     def close(self) -> None:
-        """Stop listening; the file of a Unix socket goes with it, unless somebody has replaced it."""
+        """Stop listening, and remove the file of a Unix socket; does nothing the second time."""
         if self.socket.fileno() < 0:
             return
         trio.lowlevel.notify_closing(self.socket)
-        self.socket.close()
-        path = self.address.host.removeprefix(UNIX_PREFIX)
-        try:
-            if self.file is not None and _identity(path) == self.file:
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            logger.warning("the socket file %s stays: %s", path, exc.strerror)
+        (self.unix or self.socket).close()
 
 
 async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
-    """Bind every address, or none of them.
+    """Listen on every address, or on none of them.
+
+    An IP address has to be one of this machine. A host name stands for all of its addresses that this machine has,
+    and for one at least; those that it does not have are logged.
 
     Raises:
         ValueError: there is no address, or one that cannot be read.
-        OSError: one cannot be bound; the message says which.
+        OSError: one cannot be listened on; the message says which.
     """
     wanted = [Address.parse(str(text)) for text in addresses]
     if not wanted:
@@ -63,31 +70,34 @@ async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for address in wanted:
-            await _open(address, listeners)
+            listeners += await _open(address)
     except BaseException:
-        for listener in listeners:
-            listener.close()
+        _close(listeners)
         raise
     return listeners
 
 
-async def _open(address: Address, listeners: list[Listener]) -> None:
-    """Add the listeners of one address, one by one, so that none is forgotten when the next fails."""
+async def _open(address: Address) -> list[Listener]:
+    """The listeners of one address. Cancelled, it has opened none."""
     try:
         if address.host.startswith(UNIX_PREFIX):
-            listeners.append(_open_unix(address))
-            return
-        found = await trio.socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, _, _, _, sockaddr in found:
-            listeners.append(_open_tcp(family, sockaddr))
+            return [_open_unix(address)]
+        literal = _parse_literal(address)
+        if literal is not None:
+            return [_open_tcp(literal)]
+        return _open_name(address, await _resolve(address))
     except OSError as exc:
         # A path that is too long is an OSError without an errno.
         raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
-def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) -> Listener:
+def _open_unix(address: Address) -> Listener:
+    unix = UnixSocket(address.host.removeprefix(UNIX_PREFIX), BACKLOG)
+    return Listener(unix.socket, address, unix)
+
+
+def _open_tcp(target: _Target) -> Listener:
+    family, sockaddr = target
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -106,35 +116,78 @@ def _open_tcp(family: int, sockaddr: tuple[str | int, ...] | tuple[int, bytes]) 
     return Listener(sock, Address(host, port))
 
 
-def _open_unix(address: Address) -> Listener:
-    path = address.host.removeprefix(UNIX_PREFIX)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _close(listeners: Iterable[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+# ---------------------------------------------------------------------------------------------- host names
+
+
+def _parse_literal(address: Address) -> _Target | None:
+    """What to bind for an IP address; None for a host name."""
     try:
-        sock.setblocking(False)
-        _remove_stale_file(path)
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return Listener(sock, address, _identity(path))
+        found = socket.getaddrinfo(
+            address.host,
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST,
+        )
+    except socket.gaierror:
+        return None
+    family, _, _, _, sockaddr = found[0]
+    return family, sockaddr
 
 
-def _remove_stale_file(path: str) -> None:
-    """Remove a socket that nobody listens on any more; anything else is left for bind to complain about."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
+async def _resolve(address: Address) -> list[_Target]:
+    """What to bind for a host name; a name may list an address twice."""
+    found = await trio.socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
+
+
+def _open_name(name: Address, targets: Sequence[_Target]) -> list[Listener]:
+    """Listen on the addresses of a name; port 0 is the same port at all of them, if one can be found."""
+    if name.port == 0 and len(targets) > 1:
+        for _ in range(_PORTS_TRIED):
             try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)
-            except BlockingIOError:
-                pass  # somebody listens, and has a full backlog
+                return _open_targets(name, targets, same_port=True)
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+    return _open_targets(name, targets)
 
 
-def _identity(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
+def _open_targets(name: Address, targets: Sequence[_Target], *, same_port: bool = False) -> list[Listener]:
+    """Listen on those that this machine has.
+
+    Raises:
+        OSError: it has none of them, or one cannot be listened on for another reason.
+    """
+    listeners: list[Listener] = []
+    missing: list[tuple[_Target, OSError]] = []
+    try:
+        for target in targets:
+            if same_port and listeners:
+                target = _with_port(target, listeners[0].address.port)
+            try:
+                listeners.append(_open_tcp(target))
+            except OSError as exc:
+                if exc.errno not in _NOT_OURS:
+                    raise
+                missing.append((target, exc))
+        if not listeners:
+            raise missing[0][1]
+    except BaseException:
+        _close(listeners)
+        raise
+    for (_, sockaddr), reason in missing:
+        skipped = Address(str(sockaddr[0]), name.port)
+        logger.warning("%s: skipped %s, which this machine does not have: %s", name, skipped, reason.strerror)
+    return listeners
+
+
+def _with_port(target: _Target, port: int) -> _Target:
+    family, (host, _, *rest) = target
+    return family, (host, port, *rest)

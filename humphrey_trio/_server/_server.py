@@ -17,6 +17,7 @@ import trio
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._statistics import HttpStatistics
+from .._quoting import printable
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
@@ -282,7 +283,7 @@ class HttpServer:
                 return StreamTransport(stream, peer)
             logger.debug("TLS handshake with %s took too long", peer)
         except trio.BrokenResourceError as exc:
-            logger.debug("TLS handshake with %s failed: %s", peer, exc.__cause__ or exc)
+            logger.debug("TLS handshake with %s failed: %s", peer, printable(str(exc.__cause__ or exc)))
         except BaseException:
             self._leave(leash)
             await trio.aclose_forcefully(stream)

@@ -5,6 +5,7 @@ It reads the request and asks the application; it opens nothing.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -13,15 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from .._http._headers import Headers, HeadersLike
+from .._http._origins import Origins, is_same_host
 from .._http._request import Request
 from .._http._response import Response
+from .._quoting import printable, quoted
 from .._state import State
 from ._deflate import negotiate, parse_offers
-from ._handshake import check_origin, parse_origins
+from ._errors import HandshakeError
 
 if TYPE_CHECKING:
     from ._compression import Deflate
     from ._deflate import Offer, PerMessageDeflate
+
+logger = logging.getLogger("humphrey_trio.websocket")
 
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
@@ -64,15 +69,15 @@ class Admission:
     """A route's rules.
 
     Args:
-        origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those of the
-            host they connect to, ``ANY_ORIGIN`` for all.
+        origins: the pages that may connect, as patterns of ``Origins``; None for those of the host that they
+            connect to, ``ANY_ORIGIN`` for all.
         subprotocols: those that are spoken, best first; the first that the client offers is taken, and none if
             it offers none of them.
         deflate: how messages are compressed, if the client can do that; None for not at all.
         accept: asks the application, before anything is promised to the client.
 
     Raises:
-        ValueError: an origin or a subprotocol cannot be one.
+        ValueError: no browser can send an origin, or a subprotocol is not a token.
     """
 
     __slots__ = ("_accept", "_deflate", "_origins", "_subprotocols")
@@ -85,7 +90,7 @@ class Admission:
         deflate: Deflate | None = None,
         accept: AcceptHandler[Any] | None = None,
     ) -> None:
-        self._origins = parse_origins(origins)
+        self._origins = None if origins is None else Origins(origins)
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
             if not _TOKEN.fullmatch(subprotocol):
@@ -112,12 +117,21 @@ class Admission:
         return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
 
     def check(self, request: Request) -> None:
-        """Refuse the pages that may not connect.
+        """Refuse the pages that may not connect; clients other than browsers send no Origin and pass.
+
+        A refusal is logged: only the server's side sees why, since browsers do not show the page to a script.
 
         Raises:
-            HandshakeError: with 403.
+            HandshakeError: with 403 (RFC 6455, section 10.2).
         """
-        check_origin(request, self._origins)
+        given = request.headers.get_all("Origin")
+        if not given:
+            return
+        origin, host = ", ".join(given), request.headers.get("Host", "")  # several origins are none
+        if is_same_host(origin, host) if self._origins is None else self._origins.matches(origin):
+            return
+        _log_refused_page(request, origin, host)
+        raise HandshakeError(f"pages of {quoted(origin)} may not connect to {quoted(host)}", 403)
 
     def agree(self, request: Request, accepted: Accept) -> Admitted:
         """Agree with the client on what the application accepts."""
@@ -154,6 +168,22 @@ class Admission:
 
 _AS_IT_IS = Accept()
 _NOTHING = Admitted(None, None, None, Headers())  # was agreed on
+
+
+def _log_refused_page(request: Request, origin: str, host: str) -> None:
+    extra = {
+        "peer_addr": str(request.address),
+        "path": printable(request.path),
+        "origin": printable(origin),
+        "host": printable(host),
+    }
+    logger.info(
+        "refused %s: pages of %s may not connect to %s",
+        request.address,
+        quoted(origin),
+        quoted(host),
+        extra=extra,
+    )
 
 
 # A hook's route asks in the connection task, which is protected.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from .._quoting import quoted
+
 #: Who began the end of a stream.
 Initiator: TypeAlias = Literal["client", "server"]
 
@@ -18,7 +20,7 @@ class CloseRecord:
     Attributes:
         initiator: ``"client"`` or ``"server"``, whoever closed or left first.
         code: the close code as in ``ConnectionClosed``.
-        reason: the text beside it, often empty.
+        reason: the text beside it as it was sent, often empty. It may hold any characters, newlines among them.
         cause: what led to it, in words, where the code does not say so; a failed handler, for instance.
         exception: what a handler raised, if that was it.
         age: seconds from the handshake to the close.
@@ -59,11 +61,11 @@ class CloseRecord:
         return named | {"exception": None if self.exception is None else repr(self.exception)}
 
     def __str__(self) -> str:
-        reason = f" {self.reason!r}" if self.reason else ""
+        beside = f" {quoted(self.reason)}" if self.reason else ""
         cause = f" ({self.cause})" if self.cause else ""
         doubt = "; the last messages may be lost" if self.clean is False and self.messages_sent else ""
         return (
-            f"closed by the {self.initiator} with {self.code}{reason} after {self.age:.3f} s{cause};"
+            f"closed by the {self.initiator} with {self.code}{beside} after {self.age:.3f} s{cause};"
             f" received {self.messages_received} messages, {self.bytes_received} bytes;"
             f" sent {self.messages_sent} messages, {self.bytes_sent} bytes;"
             f" dropped {self.dropped}, unhandled {self.unhandled},"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from .._http._headers import Headers
+from .._quoting import quoted
 
 if TYPE_CHECKING:
     from .._http._headers import HeadersLike
@@ -52,7 +53,7 @@ class ConnectionClosed(WebsocketError):
     Attributes:
         code: the close code (RFC 6455, section 7.4.1), of the side that closed first. 1005 if its Close frame
             had none, 1006 if the connection ended without one.
-        reason: the text beside the code, often empty.
+        reason: the text beside the code, as it was sent; often empty. ``str`` of the exception quotes it.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -61,7 +62,7 @@ class ConnectionClosed(WebsocketError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"closed with {self.code}{': ' if self.reason else ''}{self.reason}"
+        return f"closed with {self.code}{f': {quoted(self.reason)}' if self.reason else ''}"
 
 
 def tells_the_end(error: Exception) -> bool:

@@ -41,7 +41,7 @@ def websocket_handler(
             1000, or with 1011 if it raised. When the client leaves, ``receive`` raises ``ConnectionClosed``
             and ``async for`` ends; a handler that has not returned ``Timeouts.disconnect`` seconds later is
             cancelled.
-        origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        origins: the pages that may connect, as for ``Upgrade.accept``.
         subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
             offers.
         deflate: how messages are compressed, if the client can do that; None for not at all.
@@ -83,7 +83,7 @@ def async_websocket_handler(
     Args:
         hook: what ``AsyncWebsocketApp.connect_hook`` gives, or the send end of a channel of your own. Many
             routes of many apps may use the same.
-        origins: of which pages browsers may connect, as for ``Upgrade.accept``.
+        origins: the pages that may connect, as for ``Upgrade.accept``.
         subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
             offers.
         deflate: how messages are compressed, if the client can do that; None for not at all.
@@ -94,7 +94,7 @@ def async_websocket_handler(
 
     Raises:
         TypeError: this is no hook.
-        ValueError: a timeout is not above zero, or an origin is none.
+        ValueError: a timeout is not above zero, or an origin is one that no browser can send.
     """
     if not isinstance(hook, trio.MemorySendChannel):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"give the hook, app.connect_hook(), not {type(hook).__name__}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import TYPE_CHECKING
 
 from wsproto.utilities import generate_accept_token
@@ -17,15 +16,8 @@ from .._server._codec import encode_switch
 from ._errors import HandshakeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from .._http._request import Request
 
-#: For ``origins``: a page of any origin may connect.
-ANY_ORIGIN = "*"
-
-_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 _VERSION = "13"
 _KEY_BYTES = 16
 # RFC 9110, section 15.5.22, and RFC 6455, section 4.4: which protocol, and which version of it, would do.
@@ -80,55 +72,6 @@ def _single(request: Request, name: str) -> str:
     if len(values) != 1:
         raise HandshakeError(f"{name} {'is missing' if not values else 'stands more than once'}")
     return values[0]
-
-
-def parse_origins(origins: str | Collection[str] | None) -> frozenset[str] | None:
-    """The origins that a route lets in, checked; None for the page's own host.
-
-    Raises:
-        ValueError: one is neither ``ANY_ORIGIN`` nor a scheme and a host.
-    """
-    if origins is None:
-        return None
-    allowed = frozenset(origin.lower() for origin in ([origins] if isinstance(origins, str) else origins))
-    for origin in allowed:
-        if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is no origin: write 'https://example.com', without a path")
-    return allowed
-
-
-def check_origin(request: Request, origins: frozenset[str] | None) -> None:
-    """Let only the pages of some origins connect; clients other than browsers send no Origin and pass.
-
-    Args:
-        request: the opening handshake.
-        origins: what ``parse_origins`` made of them.
-
-    Raises:
-        HandshakeError: with 403 (RFC 6455, section 10.2).
-    """
-    given = request.headers.get("Origin")
-    if given is None or (origins is not None and (ANY_ORIGIN in origins or given.lower() in origins)):
-        return
-    if origins is None and _is_same_origin(given, request.headers.get("Host", "")):
-        return
-    raise HandshakeError(f"pages of {given} may not connect", 403)
-
-
-def _is_same_origin(origin: str, host: str) -> bool:
-    # Behind a proxy that ends TLS we do not see the page's scheme, so host and port decide.
-    scheme, separator, authority = origin.lower().partition("://")
-    port = _DEFAULT_PORTS.get(scheme)
-    if not separator or not authority or port is None:
-        return False
-    return _with_port(authority, port) == _with_port(host.lower(), port)
-
-
-def _with_port(authority: str, port: str) -> str:
-    host, colon, given = authority.rpartition(":")
-    if colon and not given.endswith("]"):
-        return f"{host}:{given or port}"
-    return f"{authority}:{port}"
 
 
 def answer_handshake(key: str, extra: Headers) -> bytes:

@@ -15,6 +15,7 @@ import trio
 
 from .._failures import report_and_pass
 from .._http._response import Response
+from .._quoting import printable
 from ._admission import Accept, Admission, Admitted
 from ._codec import GOING_AWAY, INTERNAL_ERROR, NORMAL
 from ._errors import HandshakeError, tells_the_end
@@ -77,16 +78,17 @@ class Upgrade:
         cancelled.
 
         Args:
-            origins: of which pages browsers may connect, such as ``{"https://example.com"}``; None for those
-                of the host they connect to, ``ANY_ORIGIN`` for all.
+            origins: the pages that may connect, such as ``{"https://example.com", "http://localhost:*"}``. In a
+                host ``*`` stands for any run of characters; as a port it is any port. None for the pages of
+                the host that they connect to, ``ANY_ORIGIN`` for all.
             subprotocols: those that are spoken, best first; the first that the client offers is taken.
             deflate: how messages are compressed, if the client can do that; None for not at all.
             headers: further header fields of the 101.
             **options: bounds of the stream, as in ``StreamLimits``.
 
         Raises:
-            HandshakeError: the page's origin may not connect, or the server ends; let it pass, and the client
-                gets its status.
+            HandshakeError: the page's origin may not connect, which is logged, or the server ends; let it pass,
+                and the client gets its status.
             RuntimeError: the upgrade was accepted before, or its route has refused it.
             ValueError, TypeError: an option or a header is invalid.
         """
@@ -180,7 +182,7 @@ def _log_end(stream: WebsocketStream) -> None:
             "close_record": record,
             "stream_id": stream.id,
             "peer_addr": str(stream.peer_addr),
-            "path": stream.request.path,
+            "path": printable(stream.request.path),
         }
         logger.info("stream %d with %s %s", stream.id, stream.peer_addr, record, extra=extra)
 
