@@ -1,0 +1,487 @@
+"""Real clients that send while the server closes: what was sent to them still arrives (RFC 9112, section 9.6).
+
+Closing a socket that has unread input resets the connection, and the reset destroys what the peer has not
+received yet. Each test runs a client several times, and names every outcome with the number of runs that had it.
+``LINGERING_RUNS`` is the number of runs.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import pytest
+import trio
+from helpers import PATIENCE, free_port, request_bytes
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Limits,
+    Request,
+    Response,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+
+RUNS = int(os.environ.get("LINGERING_RUNS", "5"))
+AT_ONCE = 5
+
+#: The receive buffer of slow clients: what they have not read waits in the server's send buffer.
+SMALL_BUFFER = 64 * 1024
+
+
+async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
+    """Run a client ``RUNS`` times, some at once, each with its number; how often each outcome was."""
+    counts: Counter[str] = Counter()
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def count(number: int) -> None:
+        async with limiter:
+            counts[await run(number)] += 1
+
+    with trio.fail_after(ceil(RUNS / AT_ONCE) * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for number in range(RUNS):
+                nursery.start_soon(count, number)
+    return counts
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncGenerator[int]:
+    """Serve an app on 127.0.0.1; its port."""
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        assert address.port is not None
+        yield address.port
+        nursery.cancel_scope.cancel()
+
+
+async def connect_slowly(port: int) -> trio.SocketStream:
+    """A connection with a small receive buffer."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+# ----------------------------------------------------------------------- a long response, read slowly
+
+LONG_BODY = b"".join(number.to_bytes(4, "big") for number in range(2 * 2**20))
+READ = 64 * 1024
+READ_SECONDS = 0.6  # for all of it
+
+
+def app_with_long_response() -> App:
+    """An app that answers ``/big`` with 8 MiB, and ``/last`` with the same and ``Connection: close``."""
+    return (
+        App()
+        .with_stateless_route("/big", lambda _: Response(200, LONG_BODY))
+        .with_stateless_route("/last", lambda _: Response(200, LONG_BODY, [("Connection", "close")]))
+    )
+
+
+@dataclass(frozen=True)
+class SlowReader:
+    """A client that takes its time to read a response of 8 MiB, and sends more bytes at every eighth of it.
+
+    Attributes:
+        request: asks for the 8 MiB.
+        more: what the client goes on sending.
+        pause: seconds for which it does not read, in front of the last quarter.
+    """
+
+    request: bytes
+    more: bytes
+    pause: float = 0.0
+
+    async def run(self, port: int, begun: trio.Event) -> str:
+        """Send the request and read.
+
+        Args:
+            port: where the server listens.
+            begun: is set when the response has begun.
+
+        Returns:
+            "whole", if the response arrives whole and the connection ends behind it; otherwise what happened.
+        """
+        async with await connect_slowly(port) as stream:
+            await stream.send_all(self.request)
+            head, _, body = (await stream.receive_some(READ)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            begun.set()
+            try:
+                async for data in self._pieces(stream, len(body)):
+                    body += data
+                rest = await stream.receive_some(READ)
+            except trio.BrokenResourceError:
+                return f"reset after {len(body) >> 20} MiB"
+        if len(body) < len(LONG_BODY):
+            return f"end of file after {len(body) >> 20} MiB"
+        return "whole" if body == LONG_BODY and not rest else "other bytes"
+
+    async def _pieces(self, stream: trio.SocketStream, size: int) -> AsyncGenerator[bytes]:
+        """What comes behind so many bytes of the body, no quicker than READ_SECONDS for all of it."""
+        start = trio.current_time()
+        eighth = 0
+        while size < len(LONG_BODY):
+            if size * 8 >= eighth * len(LONG_BODY):
+                if eighth == 6:
+                    await trio.sleep(self.pause)
+                    start += self.pause
+                await stream.send_all(self.more)
+                eighth += 1
+            await trio.sleep_until(start + READ_SECONDS * size / len(LONG_BODY))
+            data = await stream.receive_some(READ)
+            if not data:
+                return
+            size += len(data)
+            yield data
+
+
+LAST_REQUESTS = {
+    "client-closes": request_bytes("GET /big HTTP/1.1", [("Host", "testserver"), ("Connection", "close")]),
+    "http-1.0": request_bytes("GET /big HTTP/1.0", [("Host", "testserver")]),
+    "handler-closes": request_bytes("GET /last HTTP/1.1", [("Host", "testserver")]),
+}
+MORE = {
+    "two-bytes": b"GE",
+    "pipelined": request_bytes("GET /big HTTP/1.1", [("Host", "testserver")]),
+}
+
+each_last_request = pytest.mark.parametrize("request_", LAST_REQUESTS.values(), ids=LAST_REQUESTS)
+each_more = pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+
+
+@each_more
+@each_last_request
+async def test_a_long_last_response_arrives_whole_while_the_client_sends(request_: bytes, more: bytes) -> None:
+    """The last 8 MiB of a connection arrive whole at a slow client that goes on sending."""
+    client = SlowReader(request_, more)
+    async with serving(app_with_long_response()) as port:
+        counts = await outcomes(lambda _: client.run(port, trio.Event()))
+    assert counts == {"whole": RUNS}
+
+
+@each_more
+async def test_a_long_response_arrives_whole_in_a_graceful_end(more: bytes) -> None:
+    """8 MiB that are on their way when the server ends gracefully arrive whole at a client that goes on sending.
+
+    The client takes longer than the second for which idle connections linger in a drain.
+    """
+    client = SlowReader(request_bytes("GET /big HTTP/1.1", [("Host", "testserver")]), more, pause=1.5)
+
+    async def run(_: int) -> str:
+        shutdown, begun = trio.Event(), trio.Event()
+        results: list[str] = []
+
+        async def read(port: int) -> None:
+            results.append(await client.run(port, begun))
+
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app_with_long_response().with_shutdown(shutdown).run, "127.0.0.1:0")
+            nursery.start_soon(read, address.port)
+            await begun.wait()
+            shutdown.set()
+        return results[0]
+
+    assert await outcomes(run) == {"whole": RUNS}
+
+
+# ------------------------------------------------------------------------- WebSockets over a slow link
+
+RATE = 1_000_000  # bytes a second, each way
+DELAY = 0.03  # seconds, each way
+PIECE = 16 * 1024  # bytes carried at once
+ON_THE_WAY = 4  # pieces, each way, about a delay's worth
+
+END_OF_FILE = b""
+
+
+@asynccontextmanager
+async def slow_link(port: int) -> AsyncGenerator[int]:
+    """A TCP proxy with a rate and a delay in front of a port of 127.0.0.1; the proxy's port."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, partial(carry, port), 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def carry(port: int, client: trio.SocketStream) -> None:
+    """Carry one connection, both ways, until both have ended."""
+    async with client, await connect_slowly(port) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(carry_one_way, client, server)
+        nursery.start_soon(carry_one_way, server, client)
+
+
+async def carry_one_way(source: trio.SocketStream, target: trio.SocketStream) -> None:
+    """Read at the link's rate; end of file and resets are carried as bytes are, behind those before them."""
+    sender, receiver = trio.open_memory_channel[tuple[float, bytes | None]](ON_THE_WAY)
+    async with trio.open_nursery() as nursery, sender:
+        nursery.start_soon(deliver, receiver, target)
+        data: bytes | None = None
+        while data != END_OF_FILE:
+            try:
+                data = bytes(await source.receive_some(PIECE))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = None
+            await sender.send((trio.current_time() + DELAY, data))
+            if data is None:
+                return
+            await trio.sleep(len(data) / RATE)
+
+
+async def deliver(
+    receiver: trio.MemoryReceiveChannel[tuple[float, bytes | None]], target: trio.SocketStream
+) -> None:
+    """Write each piece when it is due; None is a reset. What a peer that is gone would get is dropped."""
+    async for due, data in receiver:
+        await trio.sleep_until(due)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if data is None:
+                target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+                await target.aclose()
+            elif data == END_OF_FILE:
+                await target.send_eof()
+            else:
+                await target.send_all(data)
+
+
+BACKLOG = [number.to_bytes(2, "big") * 4096 for number in range(100)]
+
+
+async def send_backlog(stream: WebsocketStream | AsyncStream) -> None:
+    """Send 800 KiB in 100 messages, and a Ping at every tenth."""
+    for number, message in enumerate(BACKLOG):
+        await stream.send(message)
+        if number % 10 == 0:
+            await stream.ping()
+
+
+async def send_backlog_and_read(stream: WebsocketStream, state: None) -> None:
+    await send_backlog(stream)
+    async for _ in stream:
+        pass
+
+
+async def send_backlog_first(stream: AsyncStream, state: None) -> None:
+    await send_backlog(stream)
+
+
+@asynccontextmanager
+async def serving_backlog_by_coroutine() -> AsyncGenerator[int]:
+    async with serving(App().with_websocket_route("/", websocket_handler(send_backlog_and_read))) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serving_backlog_by_app() -> AsyncGenerator[int]:
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(send_backlog_first)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        async with serving(app) as port:
+            yield port
+        nursery.cancel_scope.cancel()
+
+
+def close_after_the_first_message(port: int) -> str:
+    """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
+    with connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+        received = [client.recv()]
+        # ``close`` returns when the connection has ended, so it needs a thread beside the one that reads.
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        with suppress(ConnectionClosed):
+            received.extend(client)
+        closing.join()
+    if received != BACKLOG:
+        return f"{client.close_code} after {len(received)} messages"
+    return f"{client.close_code} after all"
+
+
+@pytest.mark.parametrize(
+    "serving_backlog",
+    [serving_backlog_by_coroutine, serving_backlog_by_app],
+    ids=["websocket_handler", "AsyncWebsocketApp"],
+)
+async def test_a_client_that_closes_gets_the_backlog(
+    serving_backlog: Callable[[], AbstractAsyncContextManager[int]],
+) -> None:
+    """A client that closes while messages are on their way, and answers later Pings, gets all of them and 1000."""
+    async with serving_backlog() as server, slow_link(server) as port:
+
+        async def run(_: int) -> str:
+            return await trio.to_thread.run_sync(close_after_the_first_message, port)
+
+        counts = await outcomes(run)
+    assert counts == {"1000 after all": RUNS}
+
+
+# ------------------------------------------------------------------------------------- refused uploads
+
+UPLOAD = bytes(64_000_000)
+SIZES = (1_000_000, 4_000_000, 16_000_000, 64_000_000)
+BODY_LIMIT = 100_000
+
+TARGETS = {404: "/nothing", 413: "/upload"}
+
+each_refusal = pytest.mark.parametrize(("status", "target"), TARGETS.items(), ids=map(str, TARGETS))
+
+
+def app_that_refuses_uploads() -> App:
+    """An app whose ``/upload`` takes 100 kB at most; nothing else is there."""
+
+    def upload(request: Request) -> Response:
+        return Response.empty(204)
+
+    return App(limits=Limits(body=BODY_LIMIT)).with_stateless_route("/upload", upload)
+
+
+def upload_by_http_client(port: int, target: str, size: int) -> str:
+    """Upload with ``http.client``, which sends everything before it reads; the status it sees, or its error."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("POST", target, body=memoryview(UPLOAD)[:size])
+        response = connection.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException) as exc:
+        return type(exc).__name__
+    finally:
+        connection.close()
+    return str(response.status)
+
+
+def upload_in_chunks(port: int, target: str, size: int) -> str:
+    """Send a chunked body, and read only then, to the end of file; the status, or the error."""
+    fields = [("Host", "testserver"), ("Transfer-Encoding", "chunked")]
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+            sock.sendall(request_bytes(f"POST {target} HTTP/1.1", fields))
+            for chunk in chunks(size):
+                sock.sendall(chunk)
+            response = b"".join(iter(partial(sock.recv, READ), b""))
+    except OSError as exc:
+        return type(exc).__name__
+    return response.split(b" ", 2)[1].decode() if response else "end of file"
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    """A body of so many zeros in chunks of at most 100 kB (RFC 9112, section 7.1)."""
+    for start in range(0, size, 100_000):
+        length = min(100_000, size - start)
+        yield b"%x\r\n" % length + bytes(length) + b"\r\n"
+    yield b"0\r\n\r\n"
+
+
+Upload = Callable[[int, str, int], str]
+
+
+async def upload_outcomes(port: int, upload: Upload, target: str) -> Counter[str]:
+    """Upload 1, 4, 16 and 64 MB in turn."""
+
+    async def run(number: int) -> str:
+        return await trio.to_thread.run_sync(upload, port, target, SIZES[number % len(SIZES)])
+
+    return await outcomes(run)
+
+
+@pytest.mark.parametrize("upload", [upload_by_http_client, upload_in_chunks], ids=["http.client", "chunked"])
+@each_refusal
+async def test_a_client_that_reads_late_sees_why_its_upload_is_refused(
+    status: int, target: str, upload: Upload
+) -> None:
+    """Clients that upload 1 to 64 MB and read only then see 404 and 413."""
+    async with serving(app_that_refuses_uploads()) as port:
+        counts = await upload_outcomes(port, upload, target)
+    assert counts == {str(status): RUNS}
+
+
+# ---------------------------------------------------------------------------------------- behind nginx
+
+# Debian has it in a folder that is in the PATH of root only.
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+NGINX_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 0;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_http_version 1.1;
+            proxy_request_buffering {buffering};
+        }}
+    }}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx_before(upstream: int, buffering: str, folder: Path) -> AsyncGenerator[int]:
+    """An nginx of its own, as one process, in front of a port of 127.0.0.1; its port."""
+    assert NGINX is not None
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        NGINX_CONFIGURATION.format(folder=folder, port=port, upstream=upstream, buffering=buffering)
+    )
+    process = await trio.lowlevel.open_process([NGINX, "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    try:
+        await wait_until_listening(port, process)
+        yield port
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def wait_until_listening(port: int, process: trio.Process) -> None:
+    while True:
+        assert process.poll() is None, "nginx has ended"
+        with suppress(OSError):
+            return await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+        await trio.sleep(0.02)
+
+
+@pytest.mark.skipif(NGINX is None, reason="there is no nginx here (Debian's package nginx-light)")
+@pytest.mark.parametrize("buffering", ["on", "off"])
+@each_refusal
+async def test_a_client_behind_nginx_sees_why_its_upload_is_refused(
+    status: int, target: str, buffering: str, tmp_path: Path
+) -> None:
+    """Clients that upload 1 to 64 MB through nginx, whether it buffers requests or not, see 404 and 413."""
+    async with (
+        serving(app_that_refuses_uploads()) as upstream,
+        nginx_before(upstream, buffering, tmp_path) as port,
+    ):
+        counts = await upload_outcomes(port, upload_by_http_client, target)
+    assert counts == {str(status): RUNS}
