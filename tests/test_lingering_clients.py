@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -209,59 +209,87 @@ async def test_a_long_response_arrives_whole_in_a_graceful_end(more: bytes) -> N
 RATE = 1_000_000  # bytes a second, each way
 DELAY = 0.03  # seconds, each way
 PIECE = 16 * 1024  # bytes carried at once
-ON_THE_WAY = 4  # pieces, each way, about a delay's worth
+ON_THE_WAY = 4  # pieces that wait for their time, each way
 
 END_OF_FILE = b""
+RESET = None
 
 
-@asynccontextmanager
-async def slow_link(port: int) -> AsyncGenerator[int]:
-    """A TCP proxy with a rate and a delay in front of a port of 127.0.0.1; the proxy's port."""
-    async with trio.open_nursery() as nursery:
-        serve = partial(trio.serve_tcp, partial(carry, port), 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve)
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
+@dataclass(frozen=True)
+class SlowLink:
+    """A TCP proxy with a rate, in bytes a second each way, and a delay, in front of a port of 127.0.0.1."""
+
+    port: int
+    rate: int = RATE
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[int]:
+        """The proxy's own port."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        # What has not been carried waits at whoever sends it.
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self._carry, [listener])
+            yield listener.socket.getsockname()[1]
+            nursery.cancel_scope.cancel()
+
+    async def _carry(self, client: trio.SocketStream) -> None:
+        """Carry one connection, both ways, until both have ended."""
+        async with client, await connect_slowly(self.port) as server, trio.open_nursery() as nursery:
+            up, down = OneWay(client, server), OneWay(server, client)
+            nursery.start_soon(up.carry, self.rate, down)
+            nursery.start_soon(down.carry, self.rate, up)
 
 
-async def carry(port: int, client: trio.SocketStream) -> None:
-    """Carry one connection, both ways, until both have ended."""
-    async with client, await connect_slowly(port) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(carry_one_way, client, server)
-        nursery.start_soon(carry_one_way, server, client)
+@dataclass(eq=False)
+class OneWay:
+    """One direction of a connection over a slow link.
 
+    Attributes:
+        source, target: the streams that it reads and writes.
+        broken: whether the target could not be written to.
+        ended: set when nothing more is written to the target.
+    """
 
-async def carry_one_way(source: trio.SocketStream, target: trio.SocketStream) -> None:
-    """Read at the link's rate; end of file and resets are carried as bytes are, behind those before them."""
-    sender, receiver = trio.open_memory_channel[tuple[float, bytes | None]](ON_THE_WAY)
-    async with trio.open_nursery() as nursery, sender:
-        nursery.start_soon(deliver, receiver, target)
-        data: bytes | None = None
-        while data != END_OF_FILE:
+    source: trio.SocketStream
+    target: trio.SocketStream
+    broken: bool = False
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def carry(self, rate: int, back: OneWay) -> None:
+        """Carry bytes, an end of file and a reset, in their order; ``back`` is the other direction."""
+        sender, receiver = trio.open_memory_channel[tuple[float, bytes | None]](ON_THE_WAY)
+        async with trio.open_nursery() as nursery, sender:
+            nursery.start_soon(self._deliver, receiver)
             try:
-                data = bytes(await source.receive_some(PIECE))
+                while data := bytes(await self.source.receive_some(PIECE)):
+                    await sender.send((trio.current_time() + DELAY, data))
+                    await trio.sleep(len(data) / rate)
+                await sender.send((trio.current_time() + DELAY, END_OF_FILE))
+                # A reset behind the end of file shows only when the source is written to.
+                await back.ended.wait()
+                is_reset = back.broken
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = None
-            await sender.send((trio.current_time() + DELAY, data))
-            if data is None:
-                return
-            await trio.sleep(len(data) / RATE)
+                is_reset = True
+            if is_reset:
+                await sender.send((trio.current_time() + DELAY, RESET))
 
-
-async def deliver(
-    receiver: trio.MemoryReceiveChannel[tuple[float, bytes | None]], target: trio.SocketStream
-) -> None:
-    """Write each piece when it is due; None is a reset. What a peer that is gone would get is dropped."""
-    async for due, data in receiver:
-        await trio.sleep_until(due)
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if data is None:
-                target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
-                await target.aclose()
-            elif data == END_OF_FILE:
-                await target.send_eof()
-            else:
-                await target.send_all(data)
+    async def _deliver(self, receiver: trio.MemoryReceiveChannel[tuple[float, bytes | None]]) -> None:
+        """Write each piece when it is due; drop what the target does not take any more."""
+        async for due, data in receiver:
+            await trio.sleep_until(due)
+            try:
+                if data is RESET:
+                    self.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+                    await self.target.aclose()
+                elif data == END_OF_FILE:
+                    await self.target.send_eof()
+                else:
+                    await self.target.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.broken = True
+            if self.broken or not data:
+                self.ended.set()
 
 
 BACKLOG = [number.to_bytes(2, "big") * 4096 for number in range(100)]
@@ -326,7 +354,7 @@ async def test_a_client_that_closes_gets_the_backlog(
     serving_backlog: Callable[[], AbstractAsyncContextManager[int]],
 ) -> None:
     """A client that closes while messages are on their way, and answers later Pings, gets all of them and 1000."""
-    async with serving_backlog() as server, slow_link(server) as port:
+    async with serving_backlog() as server, SlowLink(server).open() as port:
 
         async def run(_: int) -> str:
             return await trio.to_thread.run_sync(close_after_the_first_message, port)
@@ -340,6 +368,8 @@ async def test_a_client_that_closes_gets_the_backlog(
 UPLOAD = bytes(64_000_000)
 SIZES = (1_000_000, 4_000_000, 16_000_000, 64_000_000)
 BODY_LIMIT = 100_000
+#: The client's system takes up to 4 MiB at once; the rest follows at the link's rate, in bytes a second.
+SLOW_UPLOAD, UPLOAD_RATE = 10_000_000, 2_500_000
 
 TARGETS = {404: "/nothing", 413: "/upload"}
 
@@ -412,6 +442,20 @@ async def test_a_client_that_reads_late_sees_why_its_upload_is_refused(
     async with serving(app_that_refuses_uploads()) as port:
         counts = await upload_outcomes(port, upload, target)
     assert counts == {str(status): RUNS}
+
+
+async def test_a_client_with_a_slow_link_sees_why_its_upload_is_refused() -> None:
+    """Clients whose upload takes more than two seconds see 413."""
+    async with (
+        serving(app_that_refuses_uploads()) as server,
+        SlowLink(server, UPLOAD_RATE).open() as port,
+    ):
+
+        async def run(_: int) -> str:
+            return await trio.to_thread.run_sync(upload_by_http_client, port, "/upload", SLOW_UPLOAD)
+
+        counts = await outcomes(run)
+    assert counts == {"413": RUNS}
 
 
 # ---------------------------------------------------------------------------------------- behind nginx
