@@ -11,6 +11,7 @@ import http.client
 import os
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from helpers import PATIENCE, free_port, request_bytes
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -529,3 +531,36 @@ async def test_a_client_behind_nginx_sees_why_its_upload_is_refused(
     ):
         counts = await upload_outcomes(port, upload_by_http_client, target)
     assert counts == {str(status): RUNS}
+
+
+# ------------------------------------------------------------------------------------- cut connections
+
+
+async def test_a_lingering_tls_connection_that_is_cut_for_a_new_one_is_closed() -> None:
+    """A server whose only slot belongs to a lingering TLS connection closes it for the next, and leaves none open.
+
+    TLS here cannot end one side only, so the client sees no end of file before.
+    """
+    authority = trustme.CA()
+    server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    authority.configure_trust(client_side)
+    app = App(max_connections=1).with_cert(server_side)  # answers 404
+    request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
+
+    async def ask(port: int) -> trio.SSLStream[trio.SocketStream]:
+        stream = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", port, ssl_context=client_side, https_compatible=True
+        )
+        await stream.send_all(request)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+        return stream
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            async with await ask(address.port) as first, await ask(address.port):
+                with trio.fail_after(10):
+                    assert await first.receive_some() == b""
+            assert app.statistics().lingering_cut == 1
+            nursery.cancel_scope.cancel()
