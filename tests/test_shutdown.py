@@ -1459,6 +1459,7 @@ async def test_a_client_that_reads_its_answer_slowly(begun: int, autojump_clock:
             answer += piece
             await trio.sleep(0.5)
         assert answer.endswith(b"\r\n\r\n" + body)
+        await client.aclose()  # until then the server lingers
         await stage.http.returned.wait()
         assert stage.now < 15
 

@@ -227,10 +227,12 @@ class HttpConnection:
                 await trio.lowlevel.checkpoint()
             return head
         await self._flush()
+        if self._served and self._leash.draining and not reader.buffered:
+            # The server began to end after the head of the last response, which did not say so. The connection
+            # is not idle: that response may still be on its way.
+            return None
         self._idle = not reader.buffered
         if self._served:
-            if self._idle and self._leash.draining:  # since the last reply, which did not say so
-                return None
             self._let_wait(timeouts.idle)
         elif self._leash.draining:
             self._let_wait(LATE_SECONDS)

@@ -95,7 +95,10 @@ class Lingering:
         if not self._transports:
             return None
         leash = next(iter(self._transports))
-        self._transports.pop(leash).abort()
+        transport = self._transports.pop(leash)
+        transport.abort()
+        # Over a foreign stream, aborting wakes only who sends. The server may not sweep this connection any more.
+        transport.interrupt()
         self.cuts += 1
         return leash
 

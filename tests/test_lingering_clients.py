@@ -1,0 +1,566 @@
+"""Real clients that send while the server closes: what was sent to them still arrives (RFC 9112, section 9.6).
+
+Closing a socket that has unread input resets the connection, and the reset destroys what the peer has not
+received yet. Each test runs a client several times, and names every outcome with the number of runs that had it.
+``LINGERING_RUNS`` is the number of runs.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from helpers import PATIENCE, free_port, request_bytes
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from humphrey_trio import (
+    App,
+    AsyncStream,
+    AsyncWebsocketApp,
+    Limits,
+    Request,
+    Response,
+    WebsocketStream,
+    async_websocket_handler,
+    websocket_handler,
+)
+
+RUNS = int(os.environ.get("LINGERING_RUNS", "5"))
+AT_ONCE = 5
+
+#: The receive buffer of slow clients: what they have not read waits in the server's send buffer.
+SMALL_BUFFER = 64 * 1024
+
+
+async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
+    """Run a client ``RUNS`` times, some at once, each with its number; how often each outcome was."""
+    counts: Counter[str] = Counter()
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def count(number: int) -> None:
+        async with limiter:
+            counts[await run(number)] += 1
+
+    with trio.fail_after(ceil(RUNS / AT_ONCE) * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for number in range(RUNS):
+                nursery.start_soon(count, number)
+    return counts
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncGenerator[int]:
+    """Serve an app on 127.0.0.1; its port."""
+    async with trio.open_nursery() as nursery:
+        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        assert address.port is not None
+        yield address.port
+        nursery.cancel_scope.cancel()
+
+
+async def connect_slowly(port: int) -> trio.SocketStream:
+    """A connection with a small receive buffer."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+# ----------------------------------------------------------------------- a long response, read slowly
+
+LONG_BODY = b"".join(number.to_bytes(4, "big") for number in range(2 * 2**20))
+READ = 64 * 1024
+READ_SECONDS = 0.6  # for all of it
+
+
+def app_with_long_response() -> App:
+    """An app that answers ``/big`` with 8 MiB, and ``/last`` with the same and ``Connection: close``."""
+    return (
+        App()
+        .with_stateless_route("/big", lambda _: Response(200, LONG_BODY))
+        .with_stateless_route("/last", lambda _: Response(200, LONG_BODY, [("Connection", "close")]))
+    )
+
+
+@dataclass(frozen=True)
+class SlowReader:
+    """A client that takes its time to read a response of 8 MiB, and sends more bytes at every eighth of it.
+
+    Attributes:
+        request: asks for the 8 MiB.
+        more: what the client goes on sending.
+        pause: seconds for which it does not read, in front of the last quarter.
+    """
+
+    request: bytes
+    more: bytes
+    pause: float = 0.0
+
+    async def run(self, port: int, begun: trio.Event) -> str:
+        """Send the request and read.
+
+        Args:
+            port: where the server listens.
+            begun: is set when the response has begun.
+
+        Returns:
+            "whole", if the response arrives whole and the connection ends behind it; otherwise what happened.
+        """
+        async with await connect_slowly(port) as stream:
+            await stream.send_all(self.request)
+            head, _, body = (await stream.receive_some(READ)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            begun.set()
+            try:
+                async for data in self._pieces(stream, len(body)):
+                    body += data
+                rest = await stream.receive_some(READ)
+            except trio.BrokenResourceError:
+                return f"reset after {len(body) >> 20} MiB"
+        if len(body) < len(LONG_BODY):
+            return f"end of file after {len(body) >> 20} MiB"
+        return "whole" if body == LONG_BODY and not rest else "other bytes"
+
+    async def _pieces(self, stream: trio.SocketStream, size: int) -> AsyncGenerator[bytes]:
+        """What comes behind so many bytes of the body, no quicker than READ_SECONDS for all of it."""
+        start = trio.current_time()
+        eighth = 0
+        while size < len(LONG_BODY):
+            if size * 8 >= eighth * len(LONG_BODY):
+                if eighth == 6:
+                    await trio.sleep(self.pause)
+                    start += self.pause
+                await stream.send_all(self.more)
+                eighth += 1
+            await trio.sleep_until(start + READ_SECONDS * size / len(LONG_BODY))
+            data = await stream.receive_some(READ)
+            if not data:
+                return
+            size += len(data)
+            yield data
+
+
+LAST_REQUESTS = {
+    "client-closes": request_bytes("GET /big HTTP/1.1", [("Host", "testserver"), ("Connection", "close")]),
+    "http-1.0": request_bytes("GET /big HTTP/1.0", [("Host", "testserver")]),
+    "handler-closes": request_bytes("GET /last HTTP/1.1", [("Host", "testserver")]),
+}
+MORE = {
+    "two-bytes": b"GE",
+    "pipelined": request_bytes("GET /big HTTP/1.1", [("Host", "testserver")]),
+}
+
+each_last_request = pytest.mark.parametrize("request_", LAST_REQUESTS.values(), ids=LAST_REQUESTS)
+each_more = pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+
+
+@each_more
+@each_last_request
+async def test_a_long_last_response_arrives_whole_while_the_client_sends(request_: bytes, more: bytes) -> None:
+    """The last 8 MiB of a connection arrive whole at a slow client that goes on sending."""
+    client = SlowReader(request_, more)
+    async with serving(app_with_long_response()) as port:
+        counts = await outcomes(lambda _: client.run(port, trio.Event()))
+    assert counts == {"whole": RUNS}
+
+
+@each_more
+async def test_a_long_response_arrives_whole_in_a_graceful_end(more: bytes) -> None:
+    """8 MiB that are on their way when the server ends gracefully arrive whole at a client that goes on sending.
+
+    The client takes longer than the second for which idle connections linger in a drain.
+    """
+    client = SlowReader(request_bytes("GET /big HTTP/1.1", [("Host", "testserver")]), more, pause=1.5)
+
+    async def run(_: int) -> str:
+        shutdown, begun = trio.Event(), trio.Event()
+        results: list[str] = []
+
+        async def read(port: int) -> None:
+            results.append(await client.run(port, begun))
+
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app_with_long_response().with_shutdown(shutdown).run, "127.0.0.1:0")
+            nursery.start_soon(read, address.port)
+            await begun.wait()
+            shutdown.set()
+        return results[0]
+
+    assert await outcomes(run) == {"whole": RUNS}
+
+
+# ------------------------------------------------------------------------- WebSockets over a slow link
+
+RATE = 1_000_000  # bytes a second, each way
+DELAY = 0.03  # seconds, each way
+PIECE = 16 * 1024  # bytes carried at once
+ON_THE_WAY = 4  # pieces that wait for their time, each way
+
+END_OF_FILE = b""
+RESET = None
+
+
+@dataclass(frozen=True)
+class SlowLink:
+    """A TCP proxy with a rate, in bytes a second each way, and a delay, in front of a port of 127.0.0.1."""
+
+    port: int
+    rate: int = RATE
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[int]:
+        """The proxy's own port."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        # What has not been carried waits at whoever sends it.
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self._carry, [listener])
+            yield listener.socket.getsockname()[1]
+            nursery.cancel_scope.cancel()
+
+    async def _carry(self, client: trio.SocketStream) -> None:
+        """Carry one connection, both ways, until both have ended."""
+        async with client, await connect_slowly(self.port) as server, trio.open_nursery() as nursery:
+            up, down = OneWay(client, server), OneWay(server, client)
+            nursery.start_soon(up.carry, self.rate, down)
+            nursery.start_soon(down.carry, self.rate, up)
+
+
+@dataclass(eq=False)
+class OneWay:
+    """One direction of a connection over a slow link.
+
+    Attributes:
+        source, target: the streams that it reads and writes.
+        broken: whether the target could not be written to.
+        ended: set when nothing more is written to the target.
+    """
+
+    source: trio.SocketStream
+    target: trio.SocketStream
+    broken: bool = False
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def carry(self, rate: int, back: OneWay) -> None:
+        """Carry bytes, an end of file and a reset, in their order; ``back`` is the other direction."""
+        sender, receiver = trio.open_memory_channel[tuple[float, bytes | None]](ON_THE_WAY)
+        async with trio.open_nursery() as nursery, sender:
+            nursery.start_soon(self._deliver, receiver)
+            try:
+                while data := bytes(await self.source.receive_some(PIECE)):
+                    await sender.send((trio.current_time() + DELAY, data))
+                    await trio.sleep(len(data) / rate)
+                await sender.send((trio.current_time() + DELAY, END_OF_FILE))
+                # A reset behind the end of file shows only when the source is written to.
+                await back.ended.wait()
+                is_reset = back.broken
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                is_reset = True
+            if is_reset:
+                await sender.send((trio.current_time() + DELAY, RESET))
+
+    async def _deliver(self, receiver: trio.MemoryReceiveChannel[tuple[float, bytes | None]]) -> None:
+        """Write each piece when it is due; drop what the target does not take any more."""
+        async for due, data in receiver:
+            await trio.sleep_until(due)
+            try:
+                if data is RESET:
+                    self.target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+                    await self.target.aclose()
+                elif data == END_OF_FILE:
+                    await self.target.send_eof()
+                else:
+                    await self.target.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.broken = True
+            if self.broken or not data:
+                self.ended.set()
+
+
+BACKLOG = [number.to_bytes(2, "big") * 4096 for number in range(100)]
+
+
+async def send_backlog(stream: WebsocketStream | AsyncStream) -> None:
+    """Send 800 KiB in 100 messages, and a Ping at every tenth."""
+    for number, message in enumerate(BACKLOG):
+        await stream.send(message)
+        if number % 10 == 0:
+            await stream.ping()
+
+
+async def send_backlog_and_read(stream: WebsocketStream, state: None) -> None:
+    await send_backlog(stream)
+    async for _ in stream:
+        pass
+
+
+async def send_backlog_first(stream: AsyncStream, state: None) -> None:
+    await send_backlog(stream)
+
+
+@asynccontextmanager
+async def serving_backlog_by_coroutine() -> AsyncGenerator[int]:
+    async with serving(App().with_websocket_route("/", websocket_handler(send_backlog_and_read))) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serving_backlog_by_app() -> AsyncGenerator[int]:
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(send_backlog_first)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(websocket_app.run)
+        async with serving(app) as port:
+            yield port
+        nursery.cancel_scope.cancel()
+
+
+def close_after_the_first_message(port: int) -> str:
+    """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
+    with connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+        received = [client.recv()]
+        # ``close`` returns when the connection has ended, so it needs a thread beside the one that reads.
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        with suppress(ConnectionClosed):
+            received.extend(client)
+        closing.join()
+    if received != BACKLOG:
+        return f"{client.close_code} after {len(received)} messages"
+    return f"{client.close_code} after all"
+
+
+@pytest.mark.parametrize(
+    "serving_backlog",
+    [serving_backlog_by_coroutine, serving_backlog_by_app],
+    ids=["websocket_handler", "AsyncWebsocketApp"],
+)
+async def test_a_client_that_closes_gets_the_backlog(
+    serving_backlog: Callable[[], AbstractAsyncContextManager[int]],
+) -> None:
+    """A client that closes while messages are on their way, and answers later Pings, gets all of them and 1000."""
+    async with serving_backlog() as server, SlowLink(server).open() as port:
+
+        async def run(_: int) -> str:
+            return await trio.to_thread.run_sync(close_after_the_first_message, port)
+
+        counts = await outcomes(run)
+    assert counts == {"1000 after all": RUNS}
+
+
+# ------------------------------------------------------------------------------------- refused uploads
+
+UPLOAD = bytes(64_000_000)
+SIZES = (1_000_000, 4_000_000, 16_000_000, 64_000_000)
+BODY_LIMIT = 100_000
+#: The client's system takes up to 4 MiB at once; the rest follows at the link's rate, in bytes a second.
+SLOW_UPLOAD, UPLOAD_RATE = 10_000_000, 2_500_000
+
+TARGETS = {404: "/nothing", 413: "/upload"}
+
+each_refusal = pytest.mark.parametrize(("status", "target"), TARGETS.items(), ids=map(str, TARGETS))
+
+
+def app_that_refuses_uploads() -> App:
+    """An app whose ``/upload`` takes 100 kB at most; nothing else is there."""
+
+    def upload(request: Request) -> Response:
+        return Response.empty(204)
+
+    return App(limits=Limits(body=BODY_LIMIT)).with_stateless_route("/upload", upload)
+
+
+def upload_by_http_client(port: int, target: str, size: int) -> str:
+    """Upload with ``http.client``, which sends everything before it reads; the status it sees, or its error."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("POST", target, body=memoryview(UPLOAD)[:size])
+        response = connection.getresponse()
+        response.read()
+    except (OSError, http.client.HTTPException) as exc:
+        return type(exc).__name__
+    finally:
+        connection.close()
+    return str(response.status)
+
+
+def upload_in_chunks(port: int, target: str, size: int) -> str:
+    """Send a chunked body, and read only then, to the end of file; the status, or the error."""
+    fields = [("Host", "testserver"), ("Transfer-Encoding", "chunked")]
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+            sock.sendall(request_bytes(f"POST {target} HTTP/1.1", fields))
+            for chunk in chunks(size):
+                sock.sendall(chunk)
+            response = b"".join(iter(partial(sock.recv, READ), b""))
+    except OSError as exc:
+        return type(exc).__name__
+    return response.split(b" ", 2)[1].decode() if response else "end of file"
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    """A body of so many zeros in chunks of at most 100 kB (RFC 9112, section 7.1)."""
+    for start in range(0, size, 100_000):
+        length = min(100_000, size - start)
+        yield b"%x\r\n" % length + bytes(length) + b"\r\n"
+    yield b"0\r\n\r\n"
+
+
+Upload = Callable[[int, str, int], str]
+
+
+async def upload_outcomes(port: int, upload: Upload, target: str) -> Counter[str]:
+    """Upload 1, 4, 16 and 64 MB in turn."""
+
+    async def run(number: int) -> str:
+        return await trio.to_thread.run_sync(upload, port, target, SIZES[number % len(SIZES)])
+
+    return await outcomes(run)
+
+
+@pytest.mark.parametrize("upload", [upload_by_http_client, upload_in_chunks], ids=["http.client", "chunked"])
+@each_refusal
+async def test_a_client_that_reads_late_sees_why_its_upload_is_refused(
+    status: int, target: str, upload: Upload
+) -> None:
+    """Clients that upload 1 to 64 MB and read only then see 404 and 413."""
+    async with serving(app_that_refuses_uploads()) as port:
+        counts = await upload_outcomes(port, upload, target)
+    assert counts == {str(status): RUNS}
+
+
+async def test_a_client_with_a_slow_link_sees_why_its_upload_is_refused() -> None:
+    """Clients whose upload takes more than two seconds see 413."""
+    async with (
+        serving(app_that_refuses_uploads()) as server,
+        SlowLink(server, UPLOAD_RATE).open() as port,
+    ):
+
+        async def run(_: int) -> str:
+            return await trio.to_thread.run_sync(upload_by_http_client, port, "/upload", SLOW_UPLOAD)
+
+        counts = await outcomes(run)
+    assert counts == {"413": RUNS}
+
+
+# ---------------------------------------------------------------------------------------- behind nginx
+
+# Debian has it in a folder that is in the PATH of root only.
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+NGINX_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 0;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_http_version 1.1;
+            proxy_request_buffering {buffering};
+        }}
+    }}
+}}
+"""
+
+
+@asynccontextmanager
+async def nginx_before(upstream: int, buffering: str, folder: Path) -> AsyncGenerator[int]:
+    """An nginx of its own, as one process, in front of a port of 127.0.0.1; its port."""
+    assert NGINX is not None
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        NGINX_CONFIGURATION.format(folder=folder, port=port, upstream=upstream, buffering=buffering)
+    )
+    process = await trio.lowlevel.open_process([NGINX, "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    try:
+        await wait_until_listening(port, process)
+        yield port
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def wait_until_listening(port: int, process: trio.Process) -> None:
+    while True:
+        assert process.poll() is None, "nginx has ended"
+        with suppress(OSError):
+            return await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+        await trio.sleep(0.02)
+
+
+@pytest.mark.skipif(NGINX is None, reason="there is no nginx here (Debian's package nginx-light)")
+@pytest.mark.parametrize("buffering", ["on", "off"])
+@each_refusal
+async def test_a_client_behind_nginx_sees_why_its_upload_is_refused(
+    status: int, target: str, buffering: str, tmp_path: Path
+) -> None:
+    """Clients that upload 1 to 64 MB through nginx, whether it buffers requests or not, see 404 and 413."""
+    async with (
+        serving(app_that_refuses_uploads()) as upstream,
+        nginx_before(upstream, buffering, tmp_path) as port,
+    ):
+        counts = await upload_outcomes(port, upload_by_http_client, target)
+    assert counts == {str(status): RUNS}
+
+
+# ------------------------------------------------------------------------------------- cut connections
+
+
+async def test_a_lingering_tls_connection_that_is_cut_for_a_new_one_is_closed() -> None:
+    """A server whose only slot belongs to a lingering TLS connection closes it for the next, and leaves none open.
+
+    TLS here cannot end one side only, so the client sees no end of file before.
+    """
+    authority = trustme.CA()
+    server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    authority.configure_trust(client_side)
+    app = App(max_connections=1).with_cert(server_side)  # answers 404
+    request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
+
+    async def ask(port: int) -> trio.SSLStream[trio.SocketStream]:
+        stream = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", port, ssl_context=client_side, https_compatible=True
+        )
+        await stream.send_all(request)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+        return stream
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            async with await ask(address.port) as first, await ask(address.port):
+                with trio.fail_after(10):
+                    assert await first.receive_some() == b""
+            assert app.statistics().lingering_cut == 1
+            nursery.cancel_scope.cancel()
