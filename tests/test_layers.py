@@ -42,7 +42,8 @@ FLOORS = (
         "_websocket._pulse",
     ),
     (
-        *("_http._origins", "_http._statistics", "_http._request", "_http._response"),
+        *("_server._lingering", "_server._connection", "_server._unix_socket", "_server._listen"),
+        "_server._server",
         *(
             "_websocket._handshake",
             "_websocket._admission",
