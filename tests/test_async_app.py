@@ -778,7 +778,7 @@ async def test_internally_linked_app() -> None:
                     await client.close()
             async with await trio.open_tcp_stream(address.host, address.port) as stream:
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 426 ")
             nursery.cancel_scope.cancel()
 
 

@@ -242,7 +242,7 @@ class HttpServer:
                     raise
             except OSError as exc:
                 if exc.errno in _NO_ROOM:
-                    self._pauses.count(exc.strerror)
+                    self._pauses.count(exc)
                     await trio.sleep(_NO_ROOM_PAUSE)
                 elif exc.errno not in _NEWCOMER_FAILED:
                     raise
@@ -331,9 +331,9 @@ class _PauseLog:
         self._count = 0
         self._next = -inf
 
-    def count(self, reason: str | None) -> None:
+    def count(self, exc: OSError) -> None:
         self._count += 1
         now = trio.current_time()
         if now >= self._next:
-            logger.warning("accepting pauses: %s (%d times since the last warning)", reason, self._count)
+            logger.warning("accepting pauses: %s (%d times since the last warning)", exc.strerror, self._count)
             self._count, self._next = 0, now + _NO_ROOM_LOG_INTERVAL
