@@ -7,12 +7,13 @@ import inspect
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias
 
 import trio
 
-from ._failures import report_and_pass
+from ._failures import failure_of
 from ._http._drain import Drain
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
@@ -237,18 +238,16 @@ class _Service(Generic[State]):
         """A plain handler's response at once, else something to await for it."""
         try:
             answer = resource.call(request, self._app._state)
-        except Exception as exc:
-            return self._fail(request, exc)
+        except BaseException as exc:
+            return self._fail(request, _failure_of(exc, request))
         return answer if isinstance(answer, Response) else self._await_answer(request, answer)
 
     @trio.lowlevel.disable_ki_protection
     async def _await_answer(self, request: Request, answer: object) -> Response:
         try:
             return await _settle(answer)
-        except Exception as exc:
-            return await self._fail(request, exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+        except BaseException as exc:
+            return await self._fail(request, _failure_of(exc, request))
 
     async def _fail(self, request: Request, exception: Exception) -> Response:
         _log_failed_handler(request, exception)
@@ -258,8 +257,9 @@ class _Service(Generic[State]):
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
         try:
             return await _settle(self._app._error_handler(status, request, exception))
-        except Exception:
-            logger.exception("the error handler failed for a %d", status)
+        except BaseException as exc:
+            report = partial(_log_failed_error_handler, status)
+            report(failure_of(exc, report))
             return default_error_handler(status, request, exception)
 
     async def upgrade(self, takeover: Takeover) -> Response | None:
@@ -274,10 +274,8 @@ class _Service(Generic[State]):
             for name, value in exc.headers:
                 response = response.with_header(name, value)
             return response
-        except Exception as exc:
-            return await self._fail(request, exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+        except BaseException as exc:
+            return await self._fail(request, _failure_of(exc, request))
 
     def _find_websocket_route(self, host: str, path: str) -> WebsocketRoute[Any] | None:
         app = self._app
@@ -293,6 +291,15 @@ def _without_port(host: str) -> str:
 
 def _log_failed_handler(request: Request, exception: Exception) -> None:
     logger.error("the handler of %s %s failed", request.method, request.path, exc_info=exception)
+
+
+def _log_failed_error_handler(status: int, exception: Exception) -> None:
+    logger.error("the error handler failed for a %d", status, exc_info=exception)
+
+
+def _failure_of(error: BaseException, request: Request) -> Exception:
+    """What the handler of a request has failed with; as ``failure_of``."""
+    return failure_of(error, partial(_log_failed_handler, request))
 
 
 async def _settle(answer: object) -> Response:

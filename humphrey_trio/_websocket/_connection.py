@@ -205,27 +205,34 @@ class WebsocketConnection:
         while not self._over:
             if self._pace.spent(0):
                 await trio.lowlevel.checkpoint()
+                if self._over:  # The connection broke meanwhile: what was not decoded yet is for ``_next_left``.
+                    break
             event = decoder.next()
             if event is None:
                 await self._fill()
             elif isinstance(event, Message):
-                # What it has inflated to counts; but nothing may wait between a message and whoever gets it.
+                # What it has inflated to counts. No checkpoint may separate a message from its receiver.
                 if len(event.data) > _SHORT:
                     self._pace.count(len(event.data))
                 if self._closed is None:
                     self._messages_received += 1
                     return event
+                # What arrives behind our own Close is no message any more; its bytes are counted.
             else:
                 self._control(event)
         return None
 
-    def _next_left(self) -> Message | None:
-        """The next message that had come when writing to the peer failed, as long as no other end is in front."""
-        while (event := self._decoder.next()) is not None:
+    async def _next_left(self) -> Message | None:
+        """The next message that had arrived before writing to the peer failed; None at a Close or a failure."""
+        while True:
+            if self._pace.spent(0):
+                await trio.lowlevel.checkpoint()
+            event = self._decoder.next()
+            if event is None:
+                return None
             if isinstance(event, Message):
                 self._messages_received += 1
                 return event
-        return None
 
     async def _fill(self) -> None:
         self._filling = True
@@ -303,7 +310,7 @@ class WebsocketConnection:
         return message
 
     def _count_unread(self) -> None:
-        """What was read ahead goes to nobody."""
+        """Count the messages that were read ahead as unhandled, and drop them."""
         if self._ahead:
             self._tally.count_unhandled(len(self._ahead))
             self._ahead.clear()
