@@ -168,16 +168,28 @@ class WebsocketConnection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("the connection broke")
 
-    def _offer(self, frames: Frames, policy: FullPolicy) -> None:
-        """A broadcast's message; if there is no room for it, the policy says what happens."""
+    def _offer(self, frames: Frames, policy: FullPolicy, final: bool) -> bool:
+        """Take a broadcast's message, if there is room for it.
+
+        Args:
+            frames: the message.
+            policy: what happens if there is no room and the offer is final.
+            final: whether the writer had its turns; else nothing happens without room.
+
+        Returns:
+            False if it has to be offered once more.
+        """
         if self._closed is not None:
-            return
+            return True
         frame, outbox, deflate = frames.plain, self._outbox, self._deflate
         if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
             frame = compressed
-        if not (outbox.direct or outbox.has_room(len(frame)) or outbox.make_room(len(frame), policy)):
-            self._refuse(policy)
-            return
+        if not (outbox.direct or outbox.has_room(len(frame))):
+            if not final and not outbox.is_stuck:
+                return False
+            if not outbox.make_room(len(frame), policy):
+                self._refuse(policy)
+                return True
         if deflate is not None and frame is not frames.plain:
             deflate.reset()
         try:
@@ -187,6 +199,12 @@ class WebsocketConnection:
                 outbox.put_droppable(frame, policy)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("the connection broke")
+        return True
+
+    def _outbox_for(self, frames: Frames) -> tuple[Outbox, int]:
+        """The outbox that a broadcast's message goes into, and how many bytes it has there."""
+        compressed = None if self._deflate is None else frames.compressed_for(self._deflate)
+        return self._outbox, len(frames.plain if compressed is None else compressed)
 
     def _refuse(self, policy: FullPolicy) -> None:
         """There is no room for a message."""
