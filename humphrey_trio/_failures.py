@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -59,8 +59,8 @@ def _divide(error: BaseException) -> tuple[list[Exception], BaseException | None
     return [*failures, foreign], others
 
 
-def _split(error: Any, kind: type[BaseException]) -> tuple[Any, Any]:
+def _split(error: BaseException | None, kind: type[BaseException]) -> tuple[Any, Any]:
     """As ``BaseExceptionGroup.split``, also for an exception that is no group, or for None."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(kind)
+        return cast("BaseExceptionGroup[BaseException]", error).split(kind)
     return (error, None) if isinstance(error, kind) else (None, error)

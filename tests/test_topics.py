@@ -351,7 +351,7 @@ async def test_a_publication_is_encoded_once(
     compressed: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """However many subscribers it has, a message is encoded once, compressed once, and shared by all outboxes."""
-    made: dict[str, list[bytes]] = {"encode_message": [], "encode_compressed": []}
+    made: dict[str, list[bytes]] = {"encode_message": [], "compress_frame": []}
 
     def encode(original: Callable[..., bytes], frames: list[bytes], *args: Any) -> bytes:
         frames.append(original(*args))
@@ -370,9 +370,9 @@ async def test_a_publication_is_encoded_once(
             await trio.testing.wait_all_tasks_blocked()
         waiting = [frame for stream in streams for frame in stream._websocket._outbox._queue.values()]
         assert len(made["encode_message"]) == 2
-        assert len(made["encode_compressed"]) == (2 if compressed else 0)
+        assert len(made["compress_frame"]) == (2 if compressed else 0)
         assert len(waiting) == 19
-        assert all(frame is made["encode_compressed" if compressed else "encode_message"][1] for frame in waiting)
+        assert all(frame is made["compress_frame" if compressed else "encode_message"][1] for frame in waiting)
 
 
 async def test_a_publication_may_go_uncompressed(
@@ -383,7 +383,7 @@ async def test_a_publication_may_go_uncompressed(
     async with not_reading(Meeting(), 3, offer) as streams:
         for stream in streams:
             stream.subscribe("news")
-        monkeypatch.setattr(_codec, "encode_compressed", None)
+        monkeypatch.setattr(_codec, "compress_frame", None)
         await streams[0].publish("news", "x" * 100, compress=False)
         await streams[0]._audience.publish("news", "x" * 100, False, WhenFull.CLOSE)
         assert all(stream.statistics().messages_sent == 2 for stream in streams)

@@ -82,7 +82,7 @@ class Audience:
             if wanted and not stream._offer(frames, when_full, final):
                 # All that follow get their turns together with it; then every offer is final.
                 rest = receivers[receivers.index(stream) :]
-                await give_turns([other._outbox_for(frames) for other in rest])
+                await give_turns([other._outbox_for(frames) for other in rest if not other.closed])
                 turn, interrupted, final = 0, True, True
                 if stream.id in find_receivers():
                     stream._offer(frames, when_full, final)
