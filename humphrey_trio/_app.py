@@ -7,12 +7,13 @@ import inspect
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import trio
 
-from ._failures import report_and_pass
+from ._failures import failure_of
 from ._http._address import Address
 from ._http._drain import Drain
 from ._http._headers import Headers
@@ -300,17 +301,15 @@ class _Service(Generic[State]):
         """A plain handler's response at once, else its awaitable for ``settle``."""
         try:
             return route.call(request, self._app._state)
-        except Exception as exc:
-            return self._fail(request, exc)
+        except BaseException as exc:
+            return self._fail(request, _failure_of(exc, request))
 
     @trio.lowlevel.disable_ki_protection
     async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
-        except Exception as exc:
-            return await self._fail(request, exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+        except BaseException as exc:
+            return await self._fail(request, _failure_of(exc, request))
 
     async def reject(self, host: str, request: Request) -> Response:
         """A 404; where only a websocket route is, a 426 or a 405 (RFC 9110, sections 15.5.22 and 15.5.6)."""
@@ -332,8 +331,9 @@ class _Service(Generic[State]):
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
         try:
             return await _settle(self._app._error_handler(status, request, exception))
-        except Exception:
-            logger.exception("the error handler failed for a %d", status)
+        except BaseException as exc:
+            report = partial(_log_failed_error_handler, status)
+            report(failure_of(exc, report))
             return default_error_handler(status, request, exception)
 
     async def upgrade(self, takeover: Takeover) -> Response | None:
@@ -342,10 +342,8 @@ class _Service(Generic[State]):
             return await run_upgrade(takeover.route, Upgrade(takeover), self._app._state)
         except HandshakeError as exc:
             return await self._refuse_handshake(request, exc)
-        except Exception as exc:
-            return await self._fail(request, exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, lambda exc: _log_failed_handler(request, exc))
+        except BaseException as exc:
+            return await self._fail(request, _failure_of(exc, request))
 
 
 def _without_port(host: str) -> str:
@@ -362,6 +360,15 @@ def _without_root(host: str) -> str:
 def _log_failed_handler(request: Request, exception: Exception) -> None:
     method, path = printable(request.method), printable(request.path)
     logger.error("the handler of %s %s failed", method, path, exc_info=exception)
+
+
+def _log_failed_error_handler(status: int, exception: Exception) -> None:
+    logger.error("the error handler failed for a %d", status, exc_info=exception)
+
+
+def _failure_of(error: BaseException, request: Request) -> Exception:
+    """What the handler of a request has failed with; as ``failure_of``."""
+    return failure_of(error, partial(_log_failed_handler, request))
 
 
 async def _settle(answer: object) -> Response:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import linked, open_websocket, served_in_memory, vanish
+from helpers import close_frame, linked, open_websocket, served_in_memory, vanish
 
 from humphrey_trio import (
     App,
@@ -736,6 +736,40 @@ async def test_max_connections(autojump_clock: trio.testing.MockClock) -> None:
             await client.close()
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("left", ["a task", "a disconnect handler"])
+async def test_max_connections_bounds_what_ends(left: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A stream keeps its slot until its tasks and its disconnect handler have ended, which bounds their number."""
+    running = most_running = 0
+
+    async def take_time() -> None:
+        nonlocal running, most_running
+        running += 1
+        most_running = max(most_running, running)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        running -= 1
+
+    async def on_connect(stream: AsyncStream[None], state: None) -> None:
+        if left == "a task":
+            stream.start_soon(take_time)
+
+    async def on_disconnect(stream: AsyncStream[None], state: None) -> None:
+        if left == "a disconnect handler":
+            await take_time()
+
+    websocket_app = AsyncWebsocketApp.new_unlinked(max_connections=2)
+    websocket_app.with_connect_handler(on_connect).with_disconnect_handler(on_disconnect)
+    async with linked(websocket_app) as app, served_in_memory(app) as connect:
+        for number in range(20):
+            client = await open_websocket(connect())
+            await client.send_raw(close_frame(1000))
+            await trio.testing.wait_all_tasks_blocked()
+            assert websocket_app.statistics().connections == min(number + 1, 2)
+        await trio.sleep(30)
+        assert websocket_app.statistics().connections == 0
+    assert most_running == 2
 
 
 @pytest.mark.parametrize("make", [AsyncWebsocketApp, AsyncWebsocketApp.new_unlinked])

@@ -26,6 +26,7 @@ from helpers import (
     request_bytes,
     served_in_memory,
     staged,
+    vanish,
 )
 
 from humphrey_trio import (
@@ -522,6 +523,41 @@ async def test_what_a_coroutine_has_not_received(autojump_clock: trio.testing.Mo
             pass
         await trio.sleep(1)
     assert (log.record.messages_received, log.record.unhandled) == (5, 4)
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+async def test_what_a_cancelled_coroutine_has_not_received(
+    end: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The same holds for a coroutine that is cancelled, because its client has left or with its server.
+
+    A message that arrives with the cancellation is no exception.
+    """
+    for _ in range(20):  # the order of the tasks that it wakes is random
+        streams: list[WebsocketStream] = []
+
+        async def own(stream: WebsocketStream, state: None, streams: list[WebsocketStream] = streams) -> None:
+            streams.append(stream)
+            await stream.receive()
+            await trio.sleep_forever()
+
+        async with staged(
+            AsyncWebsocketApp.new_unlinked(), App().with_websocket_route("/own", websocket_handler(own))
+        ) as stage:
+            client = await open_websocket(stage.connect(), "/own")
+            for number in range(5):
+                await client.send(f"{number}")
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send("at the last moment")
+            if end == "server":
+                stage.http.cancel()
+            else:
+                await vanish(client)
+            await trio.sleep(1)
+        record = streams[0].close_record
+        assert record is not None
+        assert record.messages_received == record.unhandled + 1
+        assert record.messages_received in ((5, 6) if end == "server" else (6,))
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -575,6 +575,42 @@ async def test_a_broadcast_is_compressed_once_for_each_kind(monkeypatch: pytest.
         assert compressed == {12: 1, 9: 1}
         for client in clients:
             assert [await client.receive() for _ in range(3)] == [text_of(1000), "short", text_of(1000)]
+
+
+class CountedText(str):
+    """A text that counts how often it is encoded."""
+
+    encoded = 0
+
+    def encode(self, *args: Any, **keywords: Any) -> bytes:
+        self.encoded += 1
+        return super().encode(*args, **keywords)
+
+
+@pytest.mark.parametrize("kind", ["text", "message"])
+@pytest.mark.parametrize("way", ["send", "broadcast", "publish"])
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("size", [10, 60_000])  # the first is too short to be compressed
+async def test_a_text_is_encoded_once(size: int, compress: bool, way: str, kind: str) -> None:
+    """However many clients get a text, compressed or not, it is turned into bytes once."""
+    text = CountedText("語" * size)
+    room = Room()
+    async with room.served(Deflate()) as connect:
+        clients = [await MemoryClient(connect(), name and factory(name)).open() for name in AUDIENCE]
+        await room.until(len(clients))
+        for stream in room.streams:
+            stream.subscribe("topic")
+        sender, message = room.sender, text if kind == "text" else Message(text)
+        if way == "send":
+            for number, (stream, client) in enumerate(zip(room.streams, clients, strict=True), 1):
+                await stream.send(message, compress=compress)
+                assert await client.receive() == text
+                assert text.encoded == number
+        else:
+            give = sender.broadcast if way == "broadcast" else partial(sender.publish, "topic")
+            await give(message, compress=compress)
+            assert [await client.receive() for client in clients] == [text] * len(clients)
+            assert text.encoded == 1
 
 
 async def test_a_broadcast_can_be_sent_uncompressed() -> None:

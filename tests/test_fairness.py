@@ -23,6 +23,7 @@ from helpers import (
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
 from humphrey_trio._websocket import _codec
 from humphrey_trio._websocket._codec import encode_message
+from humphrey_trio.websocket import KeepLatest, WhenFull
 
 MESSAGES_PER_TURN = 64
 #: Turns that an echo may take beside a busy connection: it needs about ten.
@@ -249,6 +250,102 @@ async def test_broadcast_waits_for_nobody(autojump_clock: trio.testing.MockClock
             assert (await quick.receive()).text == text
         assert trio.current_time() == begun
         assert [(await slow.receive()).text for _ in texts] == texts
+
+
+@pytest.mark.parametrize(
+    "policy", [WhenFull.CLOSE, WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST, KeepLatest("key")], ids=str
+)
+async def test_a_client_that_reads_is_not_slow(
+    policy: WhenFull | KeepLatest, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of 40 broadcasts of 65 kB in a tight loop, 100 clients whose streams take all at any time get every one.
+
+    Nothing can be sent at once on such a stream, and its writer sends a piece of 16 KiB at a time.
+    """
+    count, clients = 40, 100
+    echo = Echo()
+    received = [0] * clients
+
+    async def read(number: int, stream: trio.abc.ReceiveStream) -> None:
+        while data := await stream.receive_some():
+            received[number] += len(data)
+
+    async with linked(echo.app) as app, served_in_memory(app) as connect, trio.open_nursery() as nursery:
+        for number in range(clients):
+            stream = connect()
+            await open_websocket(stream)
+            nursery.start_soon(read, number, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(count):
+            await echo.app.sender().broadcast(bytes(65_000), when_full=policy)
+        await trio.testing.wait_all_tasks_blocked()
+        assert received == [count * (4 + 65_000)] * clients
+        assert trio.current_time() == 0
+        statistics = echo.app.statistics()
+        assert (statistics.connections, statistics.dropped, statistics.slow_closes) == (clients, 0, 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_does_not_read_gets_its_turn_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Broadcasts take a few turns of the scheduler to find out who does not read, and none for that any more."""
+    echo = Echo(max_outbox_messages=1)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with (
+        linked(echo.app) as app,
+        served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
+        trio.open_nursery() as nursery,
+    ):
+        clients = [await open_websocket(connect()) for _ in range(30)]
+        await trio.testing.wait_all_tasks_blocked()
+        sender = echo.app.sender()
+        for text in ("is being written", "waits"):
+            await sender.broadcast(text)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(count_turns)
+        await trio.lowlevel.checkpoint()
+        taken: list[int] = []
+        for _ in range(3):
+            before = turns
+            await sender.broadcast("too much", when_full=WhenFull.DROP_NEWEST)
+            taken.append(turns - before)
+        nursery.cancel_scope.cancel()
+        assert 0 < taken[0] < 20
+        assert taken[1:] == [0, 0]
+        assert [(await client.receive()).text for client in clients for _ in range(2)] == 30 * [
+            "is being written",
+            "waits",
+        ]
+
+
+async def test_a_client_that_reads_again_is_not_slow(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that did not read, and reads now, gets its turns again."""
+    echo = Echo(max_outbox_messages=1)
+    async with linked(echo.app) as app, served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
+        client = await open_websocket(connect())
+        await trio.testing.wait_all_tasks_blocked()
+        sender = echo.app.sender()
+        for text in ("is being written", "waits", "dropped"):
+            await sender.broadcast(text, when_full=WhenFull.DROP_NEWEST)
+            await trio.testing.wait_all_tasks_blocked()
+        received: list[str | None] = []
+
+        async def read() -> None:
+            while received[-1:] != ["9"]:
+                received.append((await client.receive()).text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(10):
+                await sender.broadcast(f"{number}")
+        assert received == ["is being written", "waits", *map(str, range(10))]
 
 
 # ---------------------------------------------------------------------------------------- slow clients

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -38,6 +40,9 @@ from humphrey_trio import (
 from humphrey_trio._server._pacing import SWEEP_INTERVAL
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import CloseRecord
+
+#: For ``SO_LINGER``: closing the socket resets the connection.
+RESET = struct.pack("ii", 1, 0)
 
 Leave = Callable[[WebsocketClient], Awaitable[object]]
 Work = Callable[[AsyncStream[Any], str], Coroutine[Any, Any, object]]
@@ -394,6 +399,81 @@ async def test_replies_to_a_socket_that_is_gone(graceful: bool, nursery: trio.Nu
     assert book.ended == texts
     assert book.records[0].unhandled == 0
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_burst_before_a_broken_connection(
+    concurrency: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """With FINISH a burst is handled to its last message, wherever in it a reply finds the connection broken."""
+    burst = 4 * 64  # the reader lets other tasks run after 64 messages: only there the connection can break
+    frames = b"".join(client_frame(TEXT, f"{number}".encode()) for number in range(burst))
+    for first_reply in range(0, 130, 13):
+
+        async def work(stream: AsyncStream[Any], text: str, first_reply: int = first_reply) -> None:
+            if text == f"{first_reply}":
+                await stream.send(text)
+
+        book = Book(work)
+        async with staged(book.app(concurrency=concurrency, when_left=WhenLeft.FINISH)) as stage:
+            client = await open_websocket(stage.connect())
+            await client.send_raw(frames)
+            await vanish(client)
+            await trio.testing.wait_all_tasks_blocked()
+        assert book.begun == [f"{number}" for number in range(burst)]
+        assert [(record.messages_received, record.unhandled) for record in book.records] == [(burst, 0)]
+
+
+@pytest.mark.parametrize("when_left", list(WhenLeft))
+async def test_a_burst_before_a_reset(when_left: WhenLeft, nursery: trio.Nursery) -> None:
+    """Of a burst in front of a reset, what was received was handled without a gap, or counts as unhandled."""
+    burst, rounds = 4000, 30
+    ended = trio.Event()
+
+    async def work(stream: AsyncStream[Any], text: str) -> None:
+        await stream.send(text)
+
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
+        await book.on_disconnect(stream, state)
+        ended.set()
+
+    book = Book(work)
+    websocket_app = book.app(when_left=when_left).with_disconnect_handler(on_disconnect)
+    app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
+    await nursery.start(websocket_app.run)
+    (address,) = await nursery.start(app.run, "127.0.0.1:0")
+    frames = b"".join(client_frame(TEXT, f"{number}".encode()) for number in range(burst))
+    for _ in range(rounds):
+        with trio.fail_after(20):
+            connection = await trio.open_tcp_stream(address.host, address.port)
+            client = await RawClient(connection).open()
+            await client.send(frames)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            await connection.aclose()
+            await ended.wait()
+        (record,) = book.records
+        assert book.begun == [f"{number}" for number in range(len(book.begun))]
+        assert record.messages_received == len(book.begun) + record.unhandled
+        book.begun.clear()
+        book.records.clear()
+        ended = trio.Event()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_message_that_arrives_with_the_cancellation(autojump_clock: trio.testing.MockClock) -> None:
+    """What is read ahead in the very moment in which the app is cancelled counts as unhandled, too."""
+    for _ in range(20):  # the order of the tasks that it wakes is random
+        book = Book(work_long)
+        async with staged(book.app()) as stage:
+            client = await open_websocket(stage.connect())
+            await send_numbers(client, 1)
+            await trio.sleep(1)  # now another task reads ahead
+            await client.send("at the last moment")
+            stage.websocket.cancel()
+            await trio.sleep(1)
+            statistics = book.streams[0].statistics()
+            assert (statistics.messages_received, statistics.unhandled) == (2, 1)
+            assert book.records[0].unhandled == 1
 
 
 # ------------------------------------------------------------------------------ handlers and the server's close

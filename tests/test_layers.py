@@ -83,7 +83,7 @@ FOREIGN = {
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {
-    *FLOORS[0],
+    *("_krauss", "_state"),
     *FLOORS[1],
     *("_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     "_websocket._droppables",

@@ -296,7 +296,7 @@ async def test_message_handlers_running(concurrency: int, autojump_clock: trio.t
 async def test_connect_and_disconnect_handlers_running(
     concurrency: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Connect handlers count as running, and so do disconnect handlers, whose streams do not count any more."""
+    """Connect and disconnect handlers count as running; streams count until the latter have returned."""
     go = trio.Event()
 
     async def wait(stream: AsyncStream[None], state: None) -> None:
@@ -314,7 +314,7 @@ async def test_connect_and_disconnect_handlers_running(
         for number, client in enumerate(clients, 1):
             await client.send(close_frame(1000))
             await trio.testing.wait_all_tasks_blocked()
-            workshop.tells(connections=2 - number, handlers_running=number)
+            workshop.tells(connections=2, handlers_running=number)
         go.set()
         await trio.testing.wait_all_tasks_blocked()
         workshop.tells()
@@ -361,7 +361,7 @@ async def test_tasks_running(autojump_clock: trio.testing.MockClock) -> None:
         workshop.tells(connections=2, tasks_running=3)
         await client.send(close_frame(1000))
         await trio.testing.wait_all_tasks_blocked()
-        workshop.tells(connections=1, tasks_running=2)
+        workshop.tells(connections=2, tasks_running=2)
         ends[1].set()
         await trio.testing.wait_all_tasks_blocked()
         workshop.tells(connections=1, tasks_running=1)

@@ -80,9 +80,11 @@ class Meeting:
         self.parted[stream.request.query] = stream.topics
 
     @asynccontextmanager
-    async def held(self) -> AsyncGenerator[Meeting]:
+    async def held(
+        self, stream_pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair
+    ) -> AsyncGenerator[Meeting]:
         """Serve it in memory until the end of the block."""
-        async with linked(self.app) as app, served_in_memory(app) as self._connect_to:
+        async with linked(self.app) as app, served_in_memory(app, stream_pair) as self._connect_to:
             yield self
 
     async def join(self, name: object, *topics: Hashable) -> WebsocketClient:
@@ -349,7 +351,7 @@ async def test_a_publication_is_encoded_once(
     compressed: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """However many subscribers it has, a message is encoded once, compressed once, and shared by all outboxes."""
-    made: dict[str, list[bytes]] = {"encode_message": [], "encode_compressed": []}
+    made: dict[str, list[bytes]] = {"encode_message": [], "compress_frame": []}
 
     def encode(original: Callable[..., bytes], frames: list[bytes], *args: Any) -> bytes:
         frames.append(original(*args))
@@ -368,9 +370,9 @@ async def test_a_publication_is_encoded_once(
             await trio.testing.wait_all_tasks_blocked()
         waiting = [frame for stream in streams for frame in stream._websocket._outbox._queue.values()]
         assert len(made["encode_message"]) == 2
-        assert len(made["encode_compressed"]) == (2 if compressed else 0)
+        assert len(made["compress_frame"]) == (2 if compressed else 0)
         assert len(waiting) == 19
-        assert all(frame is made["encode_compressed" if compressed else "encode_message"][1] for frame in waiting)
+        assert all(frame is made["compress_frame" if compressed else "encode_message"][1] for frame in waiting)
 
 
 async def test_a_publication_may_go_uncompressed(
@@ -381,7 +383,7 @@ async def test_a_publication_may_go_uncompressed(
     async with not_reading(Meeting(), 3, offer) as streams:
         for stream in streams:
             stream.subscribe("news")
-        monkeypatch.setattr(_codec, "encode_compressed", None)
+        monkeypatch.setattr(_codec, "compress_frame", None)
         await streams[0].publish("news", "x" * 100, compress=False)
         await streams[0]._audience.publish("news", "x" * 100, False, WhenFull.CLOSE)
         assert all(stream.statistics().messages_sent == 2 for stream in streams)
@@ -393,9 +395,9 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     offer = WebsocketStream._offer
 
-    def note(stream: WebsocketStream, *args: Any) -> None:
+    def note(stream: WebsocketStream, *args: Any) -> bool:
         names.append(stream.request.query)
-        offer(stream, *args)
+        return offer(stream, *args)
 
     monkeypatch.setattr(WebsocketStream, "_offer", note)
     return names
@@ -496,9 +498,9 @@ async def test_leaving_ends_ones_own_topics(end: str, autojump_clock: trio.testi
     async def fail(stream: AsyncStream[None], message: Message, state: None) -> None:
         raise RuntimeError("on purpose")
 
-    meeting = Meeting(max_outbox_messages=1)
+    meeting = Meeting(max_outbox_messages=4)
     meeting.app.with_message_handler(fail)
-    async with meeting.held():
+    async with meeting.held(trio.testing.lockstep_stream_pair):
         leaver = await meeting.join("leaver", "shared", "own")
         stayer = await meeting.join("stayer", "shared", "other")
         stream, sender = meeting.streams["leaver"], meeting.app.sender()
@@ -514,7 +516,7 @@ async def test_leaving_ends_ones_own_topics(end: str, autojump_clock: trio.testi
                 await leaver.send("fail!")
                 await leaver.close()
             case "too slow":
-                for _ in range(3):  # more at once than may wait
+                for _ in range(6):  # one is being written, four may wait
                     await sender.publish("own", "hello")
                 await leaver.close()
         await trio.testing.wait_all_tasks_blocked()
@@ -648,18 +650,21 @@ async def test_publications_reach_all_in_one_order(autojump_clock: trio.testing.
             assert wire.texts() == [text for text in order if text.split()[0] in mine], name
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["at once", "when there is room"])
 @pytest.mark.parametrize("resumed", [False, True], ids=["blocked", "resumed"])
 async def test_a_cancelled_publication_has_reached_a_prefix(
-    resumed: bool, autojump_clock: trio.testing.MockClock
+    resumed: bool, full: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Cancelled anywhere, a publication has reached the first so many subscribers, and the next reaches all."""
-    async with crowd(350) as (meeting, wires):
+    wire = partial(Wire, 0) if full else Wire
+    async with crowd(350, wire, max_outbox_messages=1) as (meeting, wires):
         for stream in meeting.streams.values():
             stream.subscribe("news")
         sender = meeting.app.sender()
         reached: list[int] = []
         while True:
             number = len(reached)
+            await sender.publish("news", "filling")
             went = await cancelled_at(number + 1, lambda: sender.publish("news", "maybe"), resumed=resumed)
             await trio.testing.wait_all_tasks_blocked()
             got = ["maybe" in wire.new_texts() for wire in wires.values()]
@@ -859,10 +864,12 @@ async def on_wires(app: App[Any]) -> AsyncGenerator[Callable[[str, Wire], None]]
 
 
 @asynccontextmanager
-async def crowd(count: int) -> AsyncGenerator[tuple[Meeting, dict[str, Wire]]]:
+async def crowd(
+    count: int, make_wire: Callable[[], Wire] = Wire, **options: Any
+) -> AsyncGenerator[tuple[Meeting, dict[str, Wire]]]:
     """A meeting of many clients on wires, named by their numbers, in the order of these."""
-    meeting = Meeting()
-    wires = {str(number): Wire() for number in range(count)}
+    meeting = Meeting(**options)
+    wires = {str(number): make_wire() for number in range(count)}
     async with linked(meeting.app) as app, on_wires(app) as connect:
         for name, wire in wires.items():
             connect(name, wire)

@@ -34,6 +34,7 @@ from humphrey_trio._websocket._codec import (
     encode_message,
     encode_ping,
     encode_pong,
+    payload_of,
 )
 from humphrey_trio._websocket._message import Sendable
 from humphrey_trio.websocket import Message, StreamLimits
@@ -531,3 +532,11 @@ def test_round_trip(data: str | bytes) -> None:
 
     assert events_of(Decoder(limits, client=True), encode_message(data)) == [Message(data)]
     assert decode(ClientEncoder().message(data)) == [Message(data)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+@pytest.mark.parametrize("data", ["é", b"\xff"])
+def test_the_payload_of_a_frame(data: str | bytes, size: int) -> None:
+    """What is compressed for a peer is the payload that a plain frame has, whatever the length of its header."""
+    payload = (data if isinstance(data, bytes) else data.encode()) * size
+    assert payload_of(encode_message(data * size)) == payload

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 import trio
 
 from .._app import App
+from .._failures import failure_of
 from .._http._address import Address
 from .._http._drain import Drain, hard_stop_after
 from .._http._limits import Timeouts
@@ -251,7 +252,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             waiting_in_hook=hook.current_buffer_used,
             waiting_for_hook=hook.tasks_waiting_send,
             handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
-            tasks_running=sum(stream._tasks_running for stream in (*streams, *self._conversations.ending)),
+            tasks_running=sum(stream._tasks_running for stream in streams),
             queued_messages=sum(websocket._outbox.queued_messages for websocket in websockets),
             queued_bytes=sum(websocket._outbox.queued_bytes for websocket in websockets),
             read_ahead=sum(websocket._read_ahead_count for websocket in websockets),
@@ -360,8 +361,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     # One stream...
 
     def _forget(self, stream: AsyncStream[StreamState]) -> None:
+        """Free the slot of a stream whose disconnect handler has returned."""
         del self._streams[stream]
-        stream._leave()
         if self._slot_freed is not None:
             self._slot_freed.set()
 
@@ -371,9 +372,10 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         try:
             if self._stream_state is not None:
                 state = self._stream_state(websocket)
-        except Exception as exc:
-            logger.exception("stream_state failed for %r", websocket)
-            websocket._close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=exc)
+        except BaseException as exc:
+            failure = failure_of(exc, partial(_log_failed_state, websocket))
+            _log_failed_state(websocket, failure)
+            websocket._close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
             websocket._leave()
             return None
         stream = AsyncStream(self._audience, websocket, state, nursery, self._when_left)
@@ -405,3 +407,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 if pings % _PING_TURN == 0:
                     await trio.lowlevel.checkpoint()
             stream._look_after()
+
+
+def _log_failed_state(websocket: WebsocketStream, failure: Exception) -> None:
+    logger.error("stream_state failed for %r", websocket, exc_info=failure)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._codec import Frames
+from ._outbox import give_turns
 from ._policies import check_full_policy
 from ._topics import Topics
 
@@ -63,18 +64,28 @@ class Audience:
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
-            await self._hand_out(find_receivers(), frames, when_full)
+            await self._hand_out(find_receivers, frames, when_full)
         finally:
             self._sending.release()
 
     async def _hand_out(
-        self, receivers: Mapping[int, WebsocketStream], frames: Frames, when_full: FullPolicy
+        self,
+        find_receivers: Callable[[], Mapping[int, WebsocketStream]],
+        frames: Frames,
+        when_full: FullPolicy,
     ) -> None:
-        turn, interrupted = self._turn, False
-        for stream in tuple(receivers.values()):
-            # Whoever has left or unsubscribed while other tasks ran gets it no more.
-            if not interrupted or stream.id in receivers:
-                stream._offer(frames, when_full)
+        receivers = tuple(find_receivers().values())
+        turn, interrupted, final = self._turn, False, False
+        for stream in receivers:
+            # A stream that has left or unsubscribed while other tasks ran does not get it.
+            wanted = not interrupted or stream.id in find_receivers()
+            if wanted and not stream._offer(frames, when_full, final):
+                # All that follow get their turns together with it; then every offer is final.
+                rest = receivers[receivers.index(stream) :]
+                await give_turns([other._outbox_for(frames) for other in rest if not other.closed])
+                turn, interrupted, final = 0, True, True
+                if stream.id in find_receivers():
+                    stream._offer(frames, when_full, final)
             turn += 1
             if turn >= _TURN:
                 turn, interrupted = 0, True

@@ -83,9 +83,7 @@ class Client(Generic[StreamState]):
     @trio.lowlevel.enable_ki_protection
     async def _next(self) -> Message | None:
         """The next message for a handler; None when there will be none."""
-        if self._helper is not None:
-            await self._helper.stop()
-            self._helper = None
+        await self._stop_reading_ahead()
         if self._draining is not None:
             self._end_drained()
         ahead = self._websocket._ahead
@@ -93,8 +91,15 @@ class Client(Generic[StreamState]):
             return ahead.popleft()
         message = await self._websocket._next()
         if message is None and self._is_wanted:
-            message = self._websocket._next_left()
+            message = await self._websocket._next_left()
         return message
+
+    async def _stop_reading_ahead(self) -> None:
+        """End the helper if there is one, whatever is cancelled: what it still reads has to be counted."""
+        if self._helper is not None:
+            with trio.CancelScope(shield=True):
+                await self._helper.stop()
+            self._helper = None
 
     def _look_after(self) -> None:
         """Have somebody read ahead while the reader is busy, be it with one handler or with many in a row.
@@ -164,7 +169,7 @@ class Client(Generic[StreamState]):
         return 0 if self._tasks is None else len(self._tasks)
 
     def _leave(self) -> None:
-        """Belong to the app no more."""
+        """Get no more broadcasts; a stream that is still open is closed."""
         del self._audience.streams[self._websocket.id]
         for topic in self._topics or ():
             self._audience.topics.unsubscribe(topic, self._websocket)

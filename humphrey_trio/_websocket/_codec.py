@@ -321,6 +321,10 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
+# How many bytes are in front of the payload, by the second byte, where it says that the length follows (RFC 6455,
+# section 5.2).
+_LONG_HEADERS = {126: 4, 127: 10}
+
 #: A Close frame without a code, as an answer to another.
 EMPTY_CLOSE = _frame(Opcode.CLOSE, b"")
 
@@ -337,58 +341,56 @@ def encode_message(message: Sendable) -> bytes:
     return _frame(Opcode.BINARY, data)
 
 
-def encode_for(message: Sendable, deflate: PerMessageDeflate) -> bytes:
-    """The frame of a whole message for one peer, compressed if that is worth it; the next that it is sent.
-
-    Raises:
-        TypeError: as ``encode_message``.
-    """
-    message = _as_message(message)
-    if len(message) < deflate.min_size:
-        return encode_message(message)
-    return encode_compressed(message, deflate.compress)
-
-
-def encode_compressed(message: Sendable, compress: Callable[[bytes], bytes]) -> bytes:
-    """The frame of a whole message, compressed (RFC 7692, section 6.1).
-
-    Args:
-        message: what to send.
-        compress: makes the frame's payload of the message's: ``PerMessageDeflate.compress``, or something
-            around ``compress_apart``.
-
-    Raises:
-        TypeError: as ``encode_message``.
-    """
-    message = _as_message(message)
-    return _frame(_COMPRESSED | (Opcode.TEXT if message.is_text else Opcode.BINARY), compress(message.bytes))
-
-
 def _as_message(message: Sendable) -> Message:
     return message if isinstance(message, Message) else Message(message)
 
 
-class Frames:
-    """The frames of one message for many receivers: each way to write it is encoded once."""
+def payload_of(frame: bytes) -> memoryview:
+    """The payload of a frame that was encoded here; it is not copied."""
+    return memoryview(frame)[_LONG_HEADERS.get(frame[1], 2) :]
 
-    __slots__ = ("_compress", "_compressed", "_message", "plain")
+
+def compress_frame(frame: bytes, compress: Callable[[bytes | memoryview], bytes]) -> bytes:
+    """The frame of the same message, compressed (RFC 7692, section 6.1).
+
+    Args:
+        frame: what ``encode_message`` made of the message, so that its text is not encoded once more.
+        compress: makes the new payload of the old: ``PerMessageDeflate.compress``, or something around
+            ``compress_apart``.
+    """
+    return _frame(_COMPRESSED | (frame[0] & 0x0F), compress(payload_of(frame)))
+
+
+def compress_for(frame: bytes, deflate: PerMessageDeflate) -> bytes:
+    """The frame of the same message for one peer, compressed if that is worth it; it has to be sent next."""
+    return compress_frame(frame, deflate.compress) if len(payload_of(frame)) >= deflate.min_size else frame
+
+
+class Frames:
+    """The frames of one message for many receivers: each way to write it is encoded once.
+
+    Attributes:
+        plain: the frame that is not compressed.
+    """
+
+    __slots__ = ("_compress", "_compressed", "_size", "plain")
 
     def __init__(self, message: Sendable, *, compress: bool) -> None:
-        self._message = _as_message(message)
+        self.plain = encode_message(message)
+        self._size = len(payload_of(self.plain))
         self._compress = compress
         self._compressed: dict[object, bytes] = {}
-        self.plain = encode_message(message)
 
     def compressed_for(self, deflate: PerMessageDeflate) -> bytes | None:
         """The frame that all peers of one kind can share; None if it is not worth it.
 
         Whoever gets it needs its compressor ``reset`` (see ``compress_apart``).
         """
-        if not self._compress or len(self._message) < deflate.min_size:
+        if not self._compress or self._size < deflate.min_size:
             return None
         frame = self._compressed.get(deflate.kind)
         if frame is None:
-            frame = self._compressed[deflate.kind] = encode_compressed(self._message, deflate.compress_apart)
+            frame = self._compressed[deflate.kind] = compress_frame(self.plain, deflate.compress_apart)
         return frame
 
 

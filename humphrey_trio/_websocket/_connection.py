@@ -171,16 +171,28 @@ class WebsocketConnection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("the connection broke")
 
-    def _offer(self, frames: Frames, policy: FullPolicy) -> None:
-        """A broadcast's message; if there is no room for it, the policy says what happens."""
+    def _offer(self, frames: Frames, policy: FullPolicy, final: bool) -> bool:
+        """Take a broadcast's message, if there is room for it.
+
+        Args:
+            frames: the message.
+            policy: what happens if there is no room and the offer is final.
+            final: whether the writer had its turns; else nothing happens without room.
+
+        Returns:
+            False if it has to be offered once more.
+        """
         if self._closed is not None:
-            return
+            return True
         frame, outbox, deflate = frames.plain, self._outbox, self._deflate
         if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
             frame = compressed
-        if not (outbox.direct or outbox.has_room(len(frame)) or outbox.make_room(len(frame), policy)):
-            self._refuse(policy)
-            return
+        if not (outbox.direct or outbox.has_room(len(frame))):
+            if not final and not outbox.is_stuck:
+                return False
+            if not outbox.make_room(len(frame), policy):
+                self._refuse(policy)
+                return True
         if deflate is not None and frame is not frames.plain:
             deflate.reset()
         try:
@@ -190,6 +202,12 @@ class WebsocketConnection:
                 outbox.put_droppable(frame, policy)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("the connection broke")
+        return True
+
+    def _outbox_for(self, frames: Frames) -> tuple[Outbox, int]:
+        """The outbox that a broadcast's message goes into, and how many bytes it has there."""
+        compressed = None if self._deflate is None else frames.compressed_for(self._deflate)
+        return self._outbox, len(frames.plain if compressed is None else compressed)
 
     def _refuse(self, policy: FullPolicy) -> None:
         """There is no room for a message."""
@@ -208,27 +226,34 @@ class WebsocketConnection:
         while not self._over:
             if self._pace.spent(0):
                 await trio.lowlevel.checkpoint()
+                if self._over:  # The connection broke meanwhile: what was not decoded yet is for ``_next_left``.
+                    break
             event = decoder.next()
             if event is None:
                 await self._fill()
             elif isinstance(event, Message):
-                # What it has inflated to counts; but nothing may wait between a message and whoever gets it.
+                # What it has inflated to counts. No checkpoint may separate a message from its receiver.
                 if len(event.data) > _SHORT:
                     self._pace.count(len(event.data))
                 if self._closed is None:
                     self._messages_received += 1
                     return event
+                # What arrives behind our own Close is no message any more; its bytes are counted.
             else:
                 self._control(event)
         return None
 
-    def _next_left(self) -> Message | None:
-        """The next message that had come when writing to the peer failed, as long as no other end is in front."""
-        while (event := self._decoder.next()) is not None:
+    async def _next_left(self) -> Message | None:
+        """The next message that had arrived before writing to the peer failed; None at a Close or a failure."""
+        while True:
+            if self._pace.spent(0):
+                await trio.lowlevel.checkpoint()
+            event = self._decoder.next()
+            if event is None:
+                return None
             if isinstance(event, Message):
                 self._messages_received += 1
                 return event
-        return None
 
     async def _fill(self) -> None:
         self._filling = True
@@ -308,7 +333,7 @@ class WebsocketConnection:
         return message
 
     def _count_unread(self) -> None:
-        """What was read ahead goes to nobody."""
+        """Count the messages that were read ahead as unhandled, and drop them."""
         if self._ahead:
             self._tally.count_unhandled(len(self._ahead))
             self._ahead.clear()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 import trio
 
-from .._failures import report_and_pass
+from .._failures import failure_of
 from .._state import State, StreamState
 from ._async_stream import AsyncStream
 from ._message import Message
@@ -38,7 +39,7 @@ class Conversations(Generic[State, StreamState]):
     Args:
         state: what every handler gets.
         concurrency: how many message handlers of one stream may run at once.
-        forget: called when a stream has ended, before its tasks and its disconnect handler do.
+        forget: called when all of a stream has ended, its tasks and its disconnect handler, too.
 
     Attributes:
         on_connect, on_message, on_disconnect: the handlers; None for none.
@@ -51,7 +52,6 @@ class Conversations(Generic[State, StreamState]):
         self.on_connect: ConnectHandler[StreamState, State] | None = None
         self.on_message: MessageHandler[StreamState, State] | None = None
         self.on_disconnect: DisconnectHandler[StreamState, State] | None = None
-        self._ending: set[AsyncStream[StreamState]] = set()  # their tasks
         self._parting: set[trio.CancelScope] = set()
         self._parting_limit = inf
 
@@ -60,24 +60,18 @@ class Conversations(Generic[State, StreamState]):
     @trio.lowlevel.enable_ki_protection
     async def hold(self, stream: AsyncStream[StreamState]) -> None:
         """The reader task of one stream, from its connect handler to its disconnect handler."""
-        if stream._websocket.closed:  # it has ended before anybody could greet it
-            self._forget(stream)
-            return
         stream._reader = trio.lowlevel.current_task()
+        begun = not stream._websocket.closed  # else it ended before its connect handler could begin
         try:
             # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
-            message = await stream._next() if self.on_connect is None else None
-            if message is not None or self.on_connect is not None:
+            message = await stream._next() if begun and self.on_connect is None else None
+            if begun and (message is not None or self.on_connect is not None):
                 with trio.CancelScope() as stream._scope:
                     await self._converse(stream, message)
-        except Exception as exc:
-            stream._report(exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, stream._report)
+        except BaseException as exc:
+            stream._report(failure_of(exc, stream._report))
         finally:
-            self._count_unread(stream)
-            self._forget(stream)
-            await self._part(stream)
+            await self._end(stream, begun)
 
     @trio.lowlevel.disable_ki_protection
     async def _converse(self, stream: AsyncStream[StreamState], message: Message | None) -> None:
@@ -99,16 +93,16 @@ class Conversations(Generic[State, StreamState]):
                     stream._busy = True
                     try:
                         await handler(stream, message, self._state)
-                    except Exception as exc:
+                    except BaseException as exc:
                         # The next message is wanted none the less, if its client has left and handlers finish.
-                        stream._fail(exc, _FAILED)
+                        stream._fail(failure_of(exc, stream._report), _FAILED)
                     stream._busy = False
                 else:
                     self._count_unhandled(stream)
                 message = await stream._next()
-        except Exception as exc:
+        except BaseException as exc:
             stream._busy = False
-            stream._fail(exc, _FAILED)
+            stream._fail(failure_of(exc, stream._report), _FAILED)
             self._count_unread(stream)
             # What still comes is read away up to the client's own Close; the close deadline ends that.
             while await stream._next() is not None:
@@ -151,11 +145,10 @@ class Conversations(Generic[State, StreamState]):
         stream._apart[task] = scope
         try:
             with scope:
-                await self._handle(stream, handler, message)
-        except Exception as exc:
-            stream._fail(exc, _FAILED)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, stream._report)
+                try:
+                    await self._handle(stream, handler, message)
+                except BaseException as exc:
+                    stream._fail(failure_of(exc, stream._report), _FAILED)
         finally:
             del stream._apart[task]
             stream._running -= 1
@@ -175,8 +168,13 @@ class Conversations(Generic[State, StreamState]):
             self._count_unhandled(stream)
 
     def _count_unhandled(self, stream: AsyncStream[StreamState]) -> None:
-        if self.on_message is not None:  # else nobody misses it
+        if self.on_message is not None:  # an app without a handler reads messages away
             stream._websocket._tally.count_unhandled(1)
+
+    def _count_unread(self, stream: AsyncStream[StreamState]) -> None:
+        """Count what was read ahead: no handler gets it any more."""
+        if self.on_message is not None:
+            stream._websocket._count_unread()
 
     # The end...
 
@@ -186,41 +184,46 @@ class Conversations(Generic[State, StreamState]):
             self._count_unread(stream)
         stream._client_left()
 
-    def _count_unread(self, stream: AsyncStream[StreamState]) -> None:
-        """What was read ahead goes to no handler any more."""
-        if self.on_message is not None:
-            stream._websocket._count_unread()
+    async def _end(self, stream: AsyncStream[StreamState], begun: bool) -> None:
+        """End what belongs to a stream, whatever is cancelled.
 
-    async def _part(self, stream: AsyncStream[StreamState]) -> None:
-        """End the tasks and run the disconnect handler, whatever is cancelled; an ending app bounds its time."""
-        if stream._tasks is not None:
-            self._ending.add(stream)
+        Args:
+            begun: whether handlers have begun, so that the disconnect handler has to run.
+        """
+        try:
+            stream._busy = False
+            await stream._stop_reading_ahead()
+            self._count_unread(stream)
+            stream._leave()
             await stream._end_tasks()
-            self._ending.discard(stream)
-        if self.on_disconnect is None:
-            return
+            if begun and self.on_disconnect is not None:
+                await self._disconnect(stream, self.on_disconnect)
+        finally:
+            self._forget(stream)
+
+    async def _disconnect(
+        self, stream: AsyncStream[StreamState], handler: DisconnectHandler[StreamState, State]
+    ) -> None:
+        """Run the disconnect handler, shielded; an app that ends bounds its time."""
         scope = trio.CancelScope(deadline=self._parting_limit, shield=True)
         self._parting.add(scope)
         try:
             with scope:
-                await self._say_goodbye(stream, self.on_disconnect)
-        except Exception:
-            logger.exception("the disconnect handler of %r failed", stream)
+                try:
+                    await self._run_disconnect_handler(stream, handler)
+                except BaseException as exc:
+                    report = partial(_log_failed_disconnect, stream)
+                    report(failure_of(exc, report))
         finally:
             self._parting.discard(scope)
         if scope.cancelled_caught:
             logger.warning("the disconnect handler of %r was cut off, because the app ends", stream)
 
     @trio.lowlevel.disable_ki_protection
-    async def _say_goodbye(
+    async def _run_disconnect_handler(
         self, stream: AsyncStream[StreamState], handler: DisconnectHandler[StreamState, State]
     ) -> None:
         await handler(stream, self._state)
-
-    @property
-    def ending(self) -> tuple[AsyncStream[StreamState], ...]:
-        """The streams that have left but for their tasks."""
-        return tuple(self._ending)
 
     @property
     def parting(self) -> int:
@@ -232,3 +235,7 @@ class Conversations(Generic[State, StreamState]):
         self._parting_limit = trio.current_time() + seconds
         for scope in self._parting:
             scope.deadline = self._parting_limit
+
+
+def _log_failed_disconnect(stream: AsyncStream[Any], failure: Exception) -> None:
+    logger.error("the disconnect handler of %r failed", stream, exc_info=failure)

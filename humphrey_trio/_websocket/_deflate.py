@@ -225,7 +225,7 @@ class PerMessageDeflate(Extension):
 
     # Outgoing...
 
-    def compress(self, payload: bytes) -> bytes:
+    def compress(self, payload: bytes | memoryview) -> bytes:
         """The payload of a compressed message for this peer; it has to be the next that is sent to it.
 
         Messages that are sent uncompressed in between leave everything as it is.
@@ -241,7 +241,7 @@ class PerMessageDeflate(Extension):
         """Peers of one kind can share what is compressed apart for any of them."""
         return self._settings, self.window_bits
 
-    def compress_apart(self, payload: bytes) -> bytes:
+    def compress_apart(self, payload: bytes | memoryview) -> bytes:
         """The payload of a compressed message for every peer of this kind; see the function."""
         return compress_apart(payload, self._settings, self.window_bits)
 
@@ -314,7 +314,7 @@ def _corrupt(reason: str) -> ParseFailed:
 # ------------------------------------------------------------------------------------------- compressing
 
 
-def compress_apart(payload: bytes, settings: Deflate, window_bits: int) -> bytes:
+def compress_apart(payload: bytes | memoryview, settings: Deflate, window_bits: int) -> bytes:
     """The payload of a compressed message that refers to none before it, so that many peers can share it.
 
     Every peer can inflate it whose own ``window_bits`` are at least these. With context takeover a peer
@@ -328,7 +328,7 @@ def _compressor(settings: Deflate, window_bits: int) -> zlib._Compress:
     return zlib.compressobj(settings.level, zlib.DEFLATED, -window_bits, settings.memory_level)
 
 
-def _compressed(compressor: zlib._Compress, payload: bytes) -> bytes:
+def _compressed(compressor: zlib._Compress, payload: bytes | memoryview) -> bytes:
     if not payload:
         return _EMPTY  # without a flush, which zlib may leave out where there is nothing to flush
     data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)

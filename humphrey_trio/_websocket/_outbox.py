@@ -7,6 +7,7 @@ frames say.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,10 +16,18 @@ from .._server._transport import CHUNK
 from ._droppables import Droppables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .._server._transport import Transport
     from ._limits import StreamLimits
     from ._policies import FullPolicy
     from ._tally import Tally
+
+
+# What a writer sends in a turn at least, if its peer reads: one piece of a foreign stream. That takes two passes
+# of the scheduler over TLS, and up to five where a stream hands each piece from task to task.
+_TURN_BYTES = 16 * 1024
+_TURN_PASSES = 8
 
 
 class Outbox:
@@ -47,6 +56,7 @@ class Outbox:
         "_progress",
         "_queue",
         "_queued_bytes",
+        "_stuck_at",
         "_tally",
         "_ticket",
         "_transport",
@@ -72,6 +82,7 @@ class Outbox:
         self._droppables: Droppables | None = None  # made for the first
         self._dropped = 0  # messages that have waited in vain
         self.bytes_sent = 0
+        self._stuck_at = -1  # ``bytes_sent`` when a turn of the writer passed in which the peer took nothing
         self._lane: dict[int, bytes] = {}  # the latest control frame of each kind
         self._close: bytes | None = None
         self._writer: trio.lowlevel.Task | None = None  # while it waits for work
@@ -123,6 +134,22 @@ class Outbox:
         return not queued_bytes or (
             queued_bytes + size <= limits.max_outbox_bytes and queued_messages < limits.max_outbox_messages
         )
+
+    def missing(self, size: int) -> int:
+        """Bytes that have to be written before a frame of so many bytes may be put; 0 if it may, or never will."""
+        if self._ended or self.has_room(size):
+            return 0
+        # Where the number of messages is the limit, the end of the piece that is being written makes room.
+        return min(self._queued_bytes, max(self._queued_bytes + size - self._limits.max_outbox_bytes, 1))
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing has been written since ``note_stuck``."""
+        return self.bytes_sent == self._stuck_at
+
+    def note_stuck(self) -> None:
+        """Note that the writer had its turn, and that the peer took nothing."""
+        self._stuck_at = self.bytes_sent
 
     def make_room(self, size: int, policy: FullPolicy) -> bool:
         """Drop as few waiting messages as a policy allows, until a frame of so many bytes may be put.
@@ -390,3 +417,26 @@ class Outbox:
         if self._progress is not None:
             self._progress.set()
             self._progress = None
+
+
+async def give_turns(waiting: Iterable[tuple[Outbox, int]]) -> None:
+    """Let the writers of full outboxes run, as long as their peers read and there is no room yet.
+
+    An outbox whose peer takes nothing in a turn is noted as stuck. The turns are counted by the bytes that are
+    missing, so that a peer that takes a few bytes in each of them does not hold up the caller.
+
+    Args:
+        waiting: outboxes, and for each the size of the frame that it has to have room for.
+    """
+    full = [(outbox, size) for outbox, size in waiting if outbox.missing(size) and not outbox.is_stuck]
+    turns = max((ceil(outbox.missing(size) / _TURN_BYTES) for outbox, size in full), default=0)
+    for _ in range(turns + 1):
+        full = [(outbox, size) for outbox, size in full if outbox.missing(size) and not outbox.is_stuck]
+        if not full:
+            return
+        sent = [outbox.bytes_sent for outbox, _ in full]
+        for _ in range(_TURN_PASSES):
+            await trio.lowlevel.checkpoint()
+        for (outbox, _), before in zip(full, sent, strict=True):
+            if outbox.bytes_sent == before:
+                outbox.note_stuck()

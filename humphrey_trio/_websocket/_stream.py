@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._close_record import CloseRecord
-from ._codec import NORMAL, POLICY_VIOLATION, encode_close, encode_for, encode_message, encode_ping
+from ._codec import NORMAL, POLICY_VIOLATION, compress_for, encode_close, encode_message, encode_ping
 from ._connection import WebsocketConnection
 from ._errors import ConnectionClosed
 from ._statistics import StreamStatistics
@@ -133,7 +133,7 @@ class WebsocketStream(WebsocketConnection):
             raise self._closed_now()
         if compress and self._deflate is not None:
             # Not before it is certain to be sent: the peer's memory has to follow the compressor's.
-            frame = encode_for(message, self._deflate)
+            frame = compress_for(frame, self._deflate)
         # Replies to a peer that sends many messages at once leave together: a system call for each would cost
         # more than all the rest, and fill the peer's buffers with tiny segments.
         self._hand_over(outbox.put_later if self._decoder.buffered else outbox.put, frame)

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from .._failures import report_and_pass
+from .._failures import failure_of
 
 
 class StreamTasks:
@@ -58,11 +58,10 @@ class StreamTasks:
     ) -> None:
         try:
             with scope:
-                await _call(async_fn, args)
-        except Exception as exc:
-            self._failed(exc)
-        except BaseExceptionGroup as group:
-            report_and_pass(group, self._failed)
+                try:
+                    await _call(async_fn, args)
+                except BaseException as exc:
+                    self._failed(failure_of(exc, self._failed))
         finally:
             self._scopes.discard(scope)
             if not self._scopes and self._ended is not None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import trio
 
-from .._failures import report_and_pass
+from .._failures import failure_of
 from .._http._response import Response
 from .._quoting import printable
 from ._admission import Accept, Admission, Admitted
@@ -204,31 +205,32 @@ async def _run_beside(route: WebsocketRoute[Any], upgrade: Upgrade, state: objec
         try:
             with scope:
                 refusal = await route(upgrade, state)
-        except Exception as exc:
-            error = exc
-        except BaseExceptionGroup as group:
-            if upgrade._stream is None or not upgrade._stream._is_open:
-                raise  # the app reports what fails before a stream is open
-            report_and_pass(group, lambda exc: _part(upgrade, None, exc))
+        except BaseException as exc:
+            error = failure_of(exc, partial(_report_cancelled, upgrade))
         finally:
             upgrade._end()
         _part(upgrade, refusal, error)
         decided.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_route)
-        await decided.wait()
-        stream = upgrade._stream
-        if stream is not None and stream._is_open:
-            if stream._has_own_reader:
-                stream._on_gone = limit_route
-                nursery.start_soon(stream._read_ahead)
-            try:
-                await stream._keep()
-            finally:
-                _log_end(stream)
-            limit_route()
-            return None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_route)
+            await decided.wait()
+            stream = upgrade._stream
+            if stream is not None and stream._is_open:
+                if stream._has_own_reader:
+                    stream._on_gone = limit_route
+                    nursery.start_soon(stream._read_ahead)
+                try:
+                    await stream._keep()
+                finally:
+                    _log_end(stream)
+                limit_route()
+                return None
+    finally:
+        # Here neither the route nor the reader runs any more, even if the route was cancelled.
+        if upgrade._stream is not None and upgrade._stream._has_own_reader:
+            upgrade._stream._count_unread()
     if error is not None:
         raise error
     return _checked(refusal)
@@ -238,6 +240,14 @@ def _checked(refusal: object) -> Response:
     if not isinstance(refusal, Response):
         raise TypeError(f"a websocket route that has neither accepted nor refused returned {refusal!r}")
     return refusal
+
+
+def _report_cancelled(upgrade: Upgrade, failure: Exception) -> None:
+    """Report what failed in a route that was cancelled, so that nothing can be answered."""
+    if upgrade._stream is not None and upgrade._stream._is_open:
+        _part(upgrade, None, failure)
+    else:
+        logger.error("the websocket route of %s failed", printable(upgrade.request.path), exc_info=failure)
 
 
 def _part(upgrade: Upgrade, refusal: Response | None, error: Exception | None) -> None:
