@@ -273,7 +273,7 @@ async def test_reported_statistics(
 
 async def test_a_route_of_ones_own() -> None:
     """The program under "Routes of your own" echoes in its room, and knows no other."""
-    app: App[Any] = block_with("async def route(upgrade: Upgrade").run()["app"]
+    app: App[Any] = block_with('subprotocols=["chat"], deflate=Deflate()').run()["app"]
     async with websocket_client(app, "/ws?room=1") as client:
         await client.send("hello")
         assert (await client.receive()).text == "hello"
@@ -281,3 +281,15 @@ async def test_a_route_of_ones_own() -> None:
         async with websocket_client(app, "/ws?room=2"):
             pass
     assert refused.value.status == 404
+
+
+async def test_a_route_with_two_hooks() -> None:
+    """The program with two hooks gives a client to the second when the first has no place."""
+    names = block_with("first, place_timeout=0.1").run()
+    for _ in range(64):
+        names["first"].send_nowait(None)
+    async with websocket_client(names["app"], "/ws") as client:
+        stream = await names["seconds"].receive()
+        await stream.send("from the second")
+        assert (await client.receive()).text == "from the second"
+        await stream.close()

@@ -39,7 +39,8 @@ _STEERING = frozenset((b"host", b"connection", b"content-length", b"transfer-enc
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
 _REQUEST_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_TOKEN_START = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
+# A method begins, or an empty line in front of one has come halfway.
+_START = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]|\r\Z")
 _FIELD_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:")
 # RFC 9112, section 7.1. The size is bounded as h11 bounds it, blanks behind it are tolerated as h11 does, and an
 # extension may hold anything but control characters: CR and NUL in it are what proxies read differently.
@@ -192,7 +193,7 @@ class RequestReader:
         buffer = self._buffer
         if not buffer:
             return
-        if not _TOKEN_START.match(buffer) and buffer != b"\r":
+        if not _START.match(buffer):
             raise BadRequest("this is not HTTP")
         if self._line_end < 0:
             self._line_end = buffer.find(_CRLF, max(0, self._seen - 1))

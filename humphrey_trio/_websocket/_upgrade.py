@@ -7,7 +7,7 @@ The route decides before anything is promised to the client. The connection task
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -107,7 +107,7 @@ class Upgrade:
         return stream
 
     @contextmanager
-    def _attempt(self, admitted: Admitted, limits: StreamLimits) -> Iterator[WebsocketStream]:
+    def _attempt(self, admitted: Admitted, limits: StreamLimits) -> Generator[WebsocketStream]:
         """The stream before its handshake is answered, which waits until then with what is sent on it.
 
         If the handshake is not answered in the block, the attempt has failed, and another may be made.
@@ -130,11 +130,10 @@ class Upgrade:
     def _complete(self, admitted: Admitted) -> bool:
         """Answer the handshake; False if the stream was closed before."""
         assert self._stream is not None
-        # Moved, not copied: whoever keeps the request does not keep these bytes.
-        rest = bytes(self._takeover.rest)
-        opened = self._stream._open(answer_handshake(self._key, admitted.fields), rest)
+        rest = self._takeover.rest
+        opened = self._stream._open(answer_handshake(self._key, admitted.fields), bytes(rest))
         if opened:
-            self._takeover.rest.clear()
+            rest.clear()  # the stream has it now; without a stream HTTP goes on with it
             if self._decided is not None:
                 self._decided.set()
         return opened

@@ -1,0 +1,392 @@
+"""Work on what a peer sends: it grows with the size of the data, never with its square.
+
+Each parser gets adversarial data of size n and of size 4n. Linear work takes about 4 times as long, quadratic work
+16 times; absolute times are never compared.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+import pytest
+import trio
+from helpers import (
+    BINARY,
+    CONTINUATION,
+    PATIENCE,
+    PING,
+    TEXT,
+    client_frame,
+    request_bytes,
+    served_in_memory,
+)
+
+from humphrey_trio._krauss import wildcard_match
+from humphrey_trio._server._codec import BadRequest, RequestReader
+from humphrey_trio._websocket._admission import Accept, Admission
+from humphrey_trio._websocket._codec import Decoder
+from humphrey_trio._websocket._deflate import PerMessageDeflate, negotiate, parse_offers
+from humphrey_trio._websocket._limits import StreamLimits
+from humphrey_trio.http import App, Headers, Limits, Request, Response
+from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade, WebsocketStream, websocket_handler
+
+# Bounds that no data here reaches: with the defaults they would hide quadratic work, not prevent it.
+LIMITS = Limits(head=2**24, request_line=2**24, headers=2**24, body=2**30)
+STREAM_LIMITS = StreamLimits(max_message_size=2**26, max_fragments=2**24)
+
+GROWTH = 4
+TOO_MUCH = 9  # between 4 and 16, with room for a busy machine
+ROUNDS, MOST_ROUNDS = 3, 8
+
+Work = Callable[[int], object]
+
+
+def cpu_seconds(work: Work, size: int) -> float:
+    begun = time.process_time()
+    work(size)
+    return time.process_time() - begun
+
+
+def assert_linear(work: Work, size: int) -> None:
+    """Compare the best of several runs; a machine that is busy gets more of them."""
+    small = large = inf
+    gc.disable()
+    try:
+        for turn in range(1, MOST_ROUNDS + 1):
+            small = min(small, cpu_seconds(work, size))
+            large = min(large, cpu_seconds(work, GROWTH * size))
+            if turn >= ROUNDS and large < TOO_MUCH * small:
+                return
+    finally:
+        gc.enable()
+    pytest.fail(f"{GROWTH} times the data took {large / small:.1f} times as long")
+
+
+def at_once(data: bytes) -> list[bytes]:
+    return [data]
+
+
+def in_drops(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def test_the_measure_tells_squares_from_lines() -> None:
+    """What grows with the square is found, and what does not passes."""
+    assert_linear(lambda size: sum(range(size)), 100_000)
+    with pytest.raises(pytest.fail.Exception, match="times as long"):
+        assert_linear(lambda size: [sum(range(size)) for _ in range(size)], 300)
+
+
+# ------------------------------------------------------------------------------------------------- HTTP
+
+
+def read_requests(reads: Iterable[bytes]) -> None:
+    """Read all requests with their bodies, up to the first that is refused."""
+    reader = RequestReader(LIMITS)
+    head = None
+    with suppress(BadRequest):
+        for data in reads:
+            reader.receive(data)
+            while head is not None or (head := reader.next_head()) is not None:
+                while head.has_body and (piece := reader.next_body()) != b"":
+                    if piece is None:
+                        break
+                else:
+                    head = None
+                    continue
+                break
+
+
+START = b"GET / HTTP/1.1\r\n"
+HOST = b"Host: a\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def field(name: str, value: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """A head with one field that grows, the only Host if it is one."""
+    host = b"" if name == "Host" else HOST
+    return lambda size: START + host + name.encode() + b":" + value(size) + b"\r\n\r\n"
+
+
+VALUES: dict[str, Callable[[int], bytes]] = {
+    "blanks inside": lambda size: b"a" + b" " * size + b"b",
+    "tabs inside": lambda size: b"a" + b"\t" * size + b"b",
+    "blanks around": lambda size: b" " * size + b"a" + b" " * size,
+    "nothing but blanks": lambda size: b" \t" * size,
+    "blanks in front of a control character": lambda size: b" " * size + b"\0",
+    "words": lambda size: b"a \t" * size + b"b",
+    "commas": lambda size: b", " * size,
+    "members": lambda size: b"a," * size + b"b",
+    "colons": lambda size: b"[" + b"1:" * size,
+    "digits": lambda size: b"0" * size,
+}
+NAMES = ("Host", "Connection", "Upgrade", "Expect", "Content-Length", "Transfer-Encoding", "X")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", VALUES)
+def test_fields(name: str, value: str) -> None:
+    """A field costs its length, whatever it holds."""
+    head = field(name, VALUES[value])
+    assert_linear(lambda size: read_requests([head(size)]), 4_000)
+
+
+HEADS: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "a target": (50_000, lambda size: b"GET /" + b"a?" * size + b" HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "a URL": (50_000, lambda size: b"GET http://" + b"a." * size + b"/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "a bad URL": (50_000, lambda size: b"GET http://" + b"a" * size + b"@/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "a method": (50_000, lambda size: b"A" * size + b"("),
+    "a request line without an end": (50_000, lambda size: b"GET /" + b"a " * size + b"\r\n\r\n"),
+    "a field without a colon": (50_000, lambda size: START + HOST + b"a" * size + b"\r\n\r\n"),
+    "many fields": (1_000, lambda size: START + HOST + b"X: y\r\n" * size + b"\r\n"),
+    "many fields that decide": (1_000, lambda size: START + HOST + b"Connection: a\r\n" * size + b"\r\n"),
+    "equal lengths": (1_000, lambda size: POST + b"Content-Length: 1\r\n" * size + b"\r\n"),
+    "many lines without an end": (5_000, lambda size: START + b"X: y\r\n" * size),
+}
+
+
+@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("head", HEADS)
+def test_heads(head: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """A head costs its length, also where it comes byte by byte."""
+    size, make = HEADS[head]
+    assert_linear(lambda size: read_requests(deliver(make(size))), size if deliver is at_once else size // 8)
+
+
+BODIES: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "a length": (20_000, lambda size: POST + b"Content-Length: %d\r\n\r\n" % size + b"x" * size),
+    "tiny chunks": (2_000, lambda size: CHUNKED + b"1\r\nx\r\n" * size + b"0\r\n\r\n"),
+    "a size line without an end": (20_000, lambda size: CHUNKED + b"1;" + b"a" * size),
+    "an extension": (20_000, lambda size: CHUNKED + b"1;" + b" a" * size + b"\r\nx\r\n0\r\n\r\n"),
+    "blanks in front of a bare LF": (20_000, lambda size: CHUNKED + b"1;" + b" " * size + b"\n\r\n"),
+    "blanks in front of a letter": (20_000, lambda size: CHUNKED + b"1" + b" " * size + b"x\r\n"),
+    "digits": (20_000, lambda size: CHUNKED + b"1" * size + b"\r\n"),
+    "a trailer": (20_000, lambda size: CHUNKED + b"0\r\nX:" + b"a " * size + b"\r\n\r\n"),
+    "a trailer without an end": (20_000, lambda size: CHUNKED + b"0\r\nX:" + b"a " * size),
+    "a trailer of blanks": (20_000, lambda size: CHUNKED + b"0\r\nX:" + b" " * size + b"\0\r\n\r\n"),
+    "trailers": (5_000, lambda size: CHUNKED + b"0\r\n" + b"X:\r\n" * size + b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("body", BODIES)
+def test_bodies(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """A body costs its length on the wire, however it is framed, also where it comes byte by byte."""
+    size, make = BODIES[body]
+    assert_linear(lambda size: read_requests(deliver(make(size))), size if deliver is at_once else size // 4)
+
+
+PIPELINES: dict[str, bytes] = {
+    "without bodies": START + HOST + b"\r\n",
+    "with bodies": POST + b"Content-Length: 1\r\n\r\nx",
+    "with chunked bodies": CHUNKED + b"1\r\nx\r\n0\r\n\r\n",
+    "with empty lines": b"\r\n" + START + HOST + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", PIPELINES.values(), ids=PIPELINES)
+def test_pipelined_requests_in_one_read(request_: bytes) -> None:
+    """A request costs the same however many stand behind it in the buffer."""
+    assert_linear(lambda size: read_requests([request_ * size]), 2_000)
+
+
+def test_pipelined_upgrades_in_one_read() -> None:
+    """A refused upgrade hands back what stands behind it without copying it."""
+
+    def refuse(size: int) -> None:
+        reader = RequestReader(LIMITS)
+        reader.receive(request_bytes("GET /ws HTTP/1.1") * size)
+        while reader.next_head() is not None:
+            reader = RequestReader(LIMITS, reader.take_rest())
+
+    assert_linear(refuse, 1_000)
+
+
+# A real connection...
+
+
+async def exchange(app: App[Any], data: bytes) -> None:
+    """Send everything, and read until the server closes."""
+    with trio.fail_after(PATIENCE):
+        async with served_in_memory(app) as connect, trio.open_nursery() as nursery:
+            stream = connect()
+            nursery.start_soon(stream.send_all, data)
+            while await stream.receive_some():
+                pass
+
+
+async def refuse(upgrade: Upgrade, state: None) -> Response:
+    return Response(403)
+
+
+async def echo(stream: WebsocketStream, state: None) -> None:
+    async for message in stream:
+        await stream.send(message)
+
+
+LAST = START + HOST + b"Connection: close\r\n\r\n"
+CONNECTIONS: dict[str, Callable[[int], bytes]] = {
+    "requests": lambda size: (START + HOST + b"\r\n") * size + LAST,
+    "requests with bodies": lambda size: PIPELINES["with chunked bodies"] * size + LAST,
+    "a body of tiny chunks": lambda size: CHUNKED + b"1\r\nx\r\n" * (8 * size) + b"0\r\n\r\n" + LAST,
+    "refused upgrades": lambda size: request_bytes("GET /no HTTP/1.1") * size + LAST,
+    "messages": lambda size: request_bytes("GET /ws HTTP/1.1") + client_frame(TEXT) * (8 * size) + client_frame(8),
+}
+
+
+@pytest.mark.parametrize("data", CONNECTIONS.values(), ids=CONNECTIONS)
+def test_connections(data: Callable[[int], bytes]) -> None:
+    """What a whole connection costs grows with what comes through it."""
+    app = (
+        App(limits=LIMITS)
+        .with_stateless_route("/", lambda request: Response(200, request.content))
+        .with_websocket_route("/no", refuse)
+        .with_websocket_route("/ws", websocket_handler(echo))
+    )
+    assert_linear(lambda size: trio.run(exchange, app, data(size)), 200)
+
+
+# ------------------------------------------------------------------------------------------------ routes
+
+PATTERNS = ("*", "/*", "*a*", "*ab*", "*a*ab*aab*b", "/*/b*/*c", "*" + "a*" * 50 + "b", "*" + "ab" * 50 + "*")
+
+
+@pytest.mark.parametrize("text", ["a", "/", "ab", "/a", "/b/"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_wildcards(pattern: str, text: str) -> None:
+    """A pattern costs the length of the text, however many stars it has."""
+    assert_linear(lambda size: [wildcard_match(pattern, text * size) for _ in range(10)], 20_000)
+
+
+# ------------------------------------------------------------------------------------------ handshakes
+
+
+def decide(name: str, value: str) -> None:
+    """Let a route decide about a handshake with this field."""
+    request = Request(headers=Headers([("Host", "example.com"), (name, value)]))
+    rules = Admission(origins={"https://*.example.com"}, subprotocols=["a"], deflate=Deflate())
+    for admission in (rules, Admission()):
+        with suppress(HandshakeError):
+            admission.check(request)
+            admission.agree(request, Accept())
+
+
+HANDSHAKES: dict[str, tuple[str, Callable[[int], str]]] = {
+    "origin": ("Origin", lambda size: "https://" + "a." * size),
+    "origin of colons": ("Origin", lambda size: "https://" + ":" * size),
+    "origin of slashes": ("Origin", lambda size: "https:" + "/" * size),
+    "origin with a port": ("Origin", lambda size: "https://example.com:" + "1" * size),
+    "subprotocols": ("Sec-WebSocket-Protocol", lambda size: "b," * size),
+    "subprotocols of blanks": ("Sec-WebSocket-Protocol", lambda size: "b" + " " * size + "c"),
+    "many subprotocols": ("Sec-WebSocket-Protocol", lambda size: ",".join(map(str, range(size // 4)))),
+    "extensions": ("Sec-WebSocket-Extensions", lambda size: "b ," * size),
+    "no extension": ("Sec-WebSocket-Extensions", lambda size: "," * size),
+    "an extension of blanks": ("Sec-WebSocket-Extensions", lambda size: "b" + " \t" * size + "c"),
+    "offers": ("Sec-WebSocket-Extensions", lambda size: "permessage-deflate;x," * size),
+    "parameters": ("Sec-WebSocket-Extensions", lambda size: "permessage-deflate" + ";a=b" * size),
+    "parameters without an end": ("Sec-WebSocket-Extensions", lambda size: "permessage-deflate" + ";a=" * size),
+    "a parameter of blanks": (
+        "Sec-WebSocket-Extensions",
+        lambda size: "b;a" + " " * size + "=" + " " * size + "@",
+    ),
+    "a token without an end": ("Sec-WebSocket-Extensions", lambda size: "b;" + "a" * size + "@"),
+    "a quoted value": ("Sec-WebSocket-Extensions", lambda size: 'b;a="' + "c" * size + '"'),
+    "a quotation without an end": ("Sec-WebSocket-Extensions", lambda size: 'b;a="' + "c" * size),
+    "backslashes without an end": ("Sec-WebSocket-Extensions", lambda size: 'b;a="' + r"\c" * size),
+}
+
+
+@pytest.mark.parametrize("handshake", HANDSHAKES)
+def test_handshakes(handshake: str) -> None:
+    """What a handshake offers costs its length."""
+    name, make = HANDSHAKES[handshake]
+    assert_linear(lambda size: decide(name, make(size)), 4_000)
+
+
+# -------------------------------------------------------------------------------------------- WebSockets
+
+
+def decode(reads: Iterable[bytes], *, compressed: bool = False) -> None:
+    """Decode all frames, or all up to the first that is refused."""
+    decoder = Decoder(STREAM_LIMITS, deflate=agreed() if compressed else None)
+    for data in reads:
+        decoder.receive(data)
+        while decoder.next() is not None:
+            pass
+
+
+def agreed() -> PerMessageDeflate:
+    agreement = negotiate(Deflate(), parse_offers(["permessage-deflate"]))
+    assert agreement is not None
+    return agreement[1]
+
+
+BEGUN = client_frame(TEXT, b"a", fin=False)
+MORE = client_frame(CONTINUATION, b"a", fin=False)
+FRAMES: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "tiny messages": (2_000, lambda size: client_frame(TEXT) * size),
+    "pings": (1_000, lambda size: client_frame(PING) * size),
+    "one message": (8_000, lambda size: client_frame(BINARY, b"x" * size)),
+    "text of several bytes": (8_000, lambda size: client_frame(TEXT, "\u20ac".encode() * (size // 3))),
+    "tiny fragments": (1_000, lambda size: BEGUN + MORE * size),
+    "empty fragments": (1_000, lambda size: BEGUN + client_frame(CONTINUATION, fin=False) * size),
+    "fragments and pings": (500, lambda size: BEGUN + (MORE + client_frame(PING)) * size),
+    "bad text at the end": (8_000, lambda size: client_frame(TEXT, b"a" * size + b"\xff")),
+}
+
+
+@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("frames", FRAMES)
+def test_frames(frames: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """Frames cost their size, however many there are, and however they come."""
+    size, make = FRAMES[frames]
+    assert_linear(lambda size: decode(deliver(make(size))), size)
+
+
+EMPTY_STREAM = b"\x03\x00"  # a DEFLATE stream of its own, which ends at once
+FLUSHED = b"\x00\x00\x00\xff\xff"  # an empty block within one
+STORED = b"\x00\xff\xff\x00\x00" + bytes(0xFFFF)  # a block of 64 KiB that is not compressed
+
+
+def deflated(payload: bytes, *, fin: bool = True) -> bytes:
+    return client_frame(BINARY, payload, fin=fin, rsv=4)
+
+
+COMPRESSED: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "small messages": (500, lambda size: deflated(b"\x00") * size),
+    "a message": (50_000, lambda size: deflated(zlib.compress(bytes(size), 0)[2:-4])),
+    "a bomb": (2**18, lambda size: deflated(zlib.compress(bytes(size))[2:-4])),
+    "empty blocks": (10_000, lambda size: deflated(FLUSHED * size)),
+    "streams": (32, lambda size: deflated(EMPTY_STREAM * size) * 20),
+    "streams in front of much": (4, lambda size: deflated(EMPTY_STREAM * 200 + STORED * size)),
+    "fragments": (500, lambda size: deflated(b"\x00", fin=False) + client_frame(0, FLUSHED[1:], fin=False) * size),
+}
+
+
+def assert_inflates_linearly(
+    make: Callable[[int], bytes], size: int, deliver: Callable[[bytes], list[bytes]]
+) -> None:
+    data = {wanted: make(wanted) for wanted in (size, GROWTH * size)}
+    assert_linear(lambda wanted: decode(deliver(data[wanted]), compressed=True), size)
+
+
+@pytest.mark.parametrize("frames", COMPRESSED)
+def test_compressed_frames(frames: str) -> None:
+    """A compressed message costs its size and what it inflates to."""
+    size, make = COMPRESSED[frames]
+    assert_inflates_linearly(make, size, at_once)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size"), [("a message", 4_000), ("a bomb", 2**18), ("empty blocks", 1_000), ("fragments", 500)]
+)
+def test_compressed_frames_in_drops(frames: str, size: int) -> None:
+    """So it does where it comes byte by byte."""
+    assert_inflates_linearly(COMPRESSED[frames][1], size, in_drops)
