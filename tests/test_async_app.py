@@ -17,6 +17,7 @@ from helpers import close_frame, linked, open_websocket, served_in_memory, vanis
 
 from humphrey_trio import (
     App,
+    AsyncSender,
     AsyncStream,
     AsyncWebsocketApp,
     ConnectionClosed,
@@ -24,6 +25,7 @@ from humphrey_trio import (
     Timeouts,
     WebsocketStream,
     async_websocket_handler,
+    websocket_handler,
 )
 from humphrey_trio._websocket import _audience
 from humphrey_trio.http import Address
@@ -610,6 +612,86 @@ async def test_sender_from_another_thread(foreign: bool) -> None:
         else:
             await trio.to_thread.run_sync(speak)
         assert (await client.receive()).text == "from a thread"
+
+
+OTHER_RUN: dict[str, Callable[[AsyncSender, AsyncStream[None]], Awaitable[object]]] = {
+    "sender.send": lambda sender, stream: sender.send(stream.id, "x"),
+    "sender.broadcast": lambda sender, stream: sender.broadcast("x"),
+    "sender.publish": lambda sender, stream: sender.publish("topic", "x"),
+    "stream.send": lambda sender, stream: stream.send("x"),
+    "stream.broadcast": lambda sender, stream: stream.broadcast("x"),
+    "stream.publish": lambda sender, stream: stream.publish("topic", "x"),
+    "stream.ping": lambda sender, stream: stream.ping(),
+    "stream.close": lambda sender, stream: stream.close(),
+    "stream.start_soon": lambda sender, stream: at_once(stream.start_soon, trio.sleep_forever),
+    "stream.set_deadline": lambda sender, stream: at_once(stream.set_deadline, 1),
+}
+
+
+async def at_once(function: Callable[..., object], *args: object) -> None:
+    function(*args)
+
+
+@pytest.mark.parametrize("call", OTHER_RUN)
+async def test_a_call_from_another_run(call: str) -> None:
+    """A call in another run of trio is a RuntimeError that says what to do instead, and harms nobody."""
+    streams: list[AsyncStream[None]] = []
+
+    async def on_connect(stream: AsyncStream[None], state: None) -> None:
+        streams.append(stream)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(on_connect).with_message_handler(echo)
+    sender = websocket_app.sender()
+    async with linked(websocket_app) as app, websocket_client(app) as client:
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match=r"belongs to another run of trio: .* trio\.from_thread\.run"):
+            await trio.to_thread.run_sync(trio.run, OTHER_RUN[call], sender, streams[0])
+        assert websocket_app.statistics().tasks_running == 0
+        await echo_once(client, "still here")
+        await sender.broadcast("to all")
+        assert (await client.receive()).text == "to all"
+
+
+async def test_a_hook_of_another_run(caplog: pytest.LogCaptureFixture) -> None:
+    """A hook whose app runs in another run refuses with a 500 that is logged; the app still takes from its own.
+
+    When the app has ended, it is a 503 as in the same run.
+    """
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
+    hook = websocket_app.connect_hook()
+
+    async def connect() -> int:
+        app = App().with_websocket_route("/", async_websocket_handler(hook))
+        with pytest.raises(HandshakeError) as refused:
+            async with websocket_client(app):
+                pass
+        return refused.value.status
+
+    async with linked(websocket_app) as app:
+        assert await trio.to_thread.run_sync(trio.run, connect) == 500
+        assert "the WebSocket app of this hook belongs to another run of trio: run both apps in one" in caplog.text
+        async with websocket_client(app) as client:
+            await echo_once(client, "still here")
+    assert await trio.to_thread.run_sync(trio.run, connect) == 503
+
+
+@pytest.mark.parametrize("receiver", ["own reader", "channel"])
+async def test_a_stream_of_another_run_is_not_received_from(receiver: str) -> None:
+    """``receive`` in another run of trio is such an error, too."""
+    hook, streams = trio.open_memory_channel[WebsocketStream](1)
+
+    async def own(stream: WebsocketStream, state: None) -> None:
+        hook.send_nowait(stream)
+        await trio.sleep_forever()
+
+    route = websocket_handler(own) if receiver == "own reader" else async_websocket_handler(hook)
+    async with websocket_client(App().with_websocket_route("/", route)) as client:
+        stream = await streams.receive()
+        await client.send("hello")
+        with pytest.raises(RuntimeError, match="this stream belongs to another run of trio"):
+            await trio.to_thread.run_sync(trio.run, stream.receive)
+        assert (await stream.receive()).text == "hello"
+        await stream.close()
 
 
 @pytest.mark.parametrize("bad", [None, 7, ["a"]])

@@ -15,7 +15,7 @@ PACKAGE = "humphrey_trio"
 
 # An import goes to a lower floor, or to a room further left on the same floor.
 FLOORS = (
-    ("_failures", "_krauss", "_quoting", "_state"),
+    ("_failures", "_krauss", "_quoting", "_runs", "_state"),
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
         *("_http._origins", "_http._statistics", "_http._request", "_http._response"),

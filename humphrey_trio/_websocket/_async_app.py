@@ -20,6 +20,7 @@ from .._failures import failure_of
 from .._http._address import Address
 from .._http._drain import Drain, hard_stop_after
 from .._http._limits import Timeouts
+from .._runs import current_run
 from .._server._listen import open_listeners
 from .._server._pacing import SweepClock
 from .._server._server import check_shutdown
@@ -29,7 +30,7 @@ from ._audience import Audience
 from ._codec import INTERNAL_ERROR
 from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
 from ._errors import LinkError
-from ._handler import async_websocket_handler
+from ._handler import async_websocket_handler, forget_hook_run, note_hook_run
 from ._heartbeat import Heartbeat
 from ._limits import StreamLimits
 from ._policies import WhenLeft
@@ -282,6 +283,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         if self._ran:
             raise RuntimeError("a WebSocket app runs once: its hook is closed when it has ended")
         self._ran = True
+        self._audience.run = current_run()
+        note_hook_run(self._hook)
         try:
             # Outside of the nursery, which would wrap what goes wrong in a group.
             listeners = [] if self._address is None else await open_listeners([self._address])
@@ -298,6 +301,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 nursery.cancel_scope.cancel()  # only a graceful end leads here
         finally:
             self._close_hook()
+            forget_hook_run(self._hook)
 
     def _own_http_app(self) -> App[State]:
         app = App(self._state, timeouts=self._timeouts).with_websocket_route("/*", self._route)

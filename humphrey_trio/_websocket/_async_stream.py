@@ -156,6 +156,7 @@ class AsyncStream(Client[StreamState]):
             ConnectionClosed: the stream is closed.
             TypeError: this is no function.
         """
+        self._websocket._check_run()
         self._check_open()
         if not callable(async_fn):
             raise TypeError(f"give the async function and its arguments, start_soon(f, x), not {async_fn!r}")
@@ -175,6 +176,7 @@ class AsyncStream(Client[StreamState]):
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
         encode_close(code, reason)
+        self._websocket._check_run()
         await trio.lowlevel.checkpoint()
         if not self.closed:
             self._closer = self._handler_around(trio.lowlevel.current_task())
@@ -188,7 +190,7 @@ class AsyncSender:
     """Sends to the clients of an app from anywhere in its trio run: before, during and after ``run``.
 
     From another thread: ``trio.from_thread.run(sender.broadcast, message)``, with ``trio_token=`` if the
-    thread was not started by trio.
+    thread was not started by trio. A call in another ``trio.run`` than the app's is a RuntimeError.
     """
 
     __slots__ = ("_audience",)
@@ -201,7 +203,12 @@ class AsyncSender:
 
         Returns:
             False if no open stream of the app has that id.
+
+        Raises:
+            TypeError: this cannot be sent.
+            RuntimeError: the app runs in another run of trio.
         """
+        self._audience.check_run()
         stream = self._audience.streams.get(stream_id)
         if stream is not None:
             with suppress(ConnectionClosed):
@@ -227,6 +234,7 @@ class AsyncSender:
 
         Raises:
             TypeError: this cannot be sent, or ``when_full`` is no policy.
+            RuntimeError: the app runs in another run of trio.
         """
         await self._audience.broadcast(message, compress, when_full)
 
@@ -246,5 +254,6 @@ class AsyncSender:
 
         Raises:
             TypeError: this cannot be sent, ``when_full`` is no policy, or the topic is not hashable.
+            RuntimeError: the app runs in another run of trio.
         """
         await self._audience.publish(topic, message, compress, when_full)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._runs import check_run
 from ._codec import Frames
 from ._outbox import give_turns
 from ._policies import check_full_policy
 from ._topics import Topics
 
 if TYPE_CHECKING:
+    from .._runs import Run
     from ._message import Sendable
     from ._policies import FullPolicy
     from ._stream import WebsocketStream
@@ -30,15 +32,17 @@ class Audience:
     Attributes:
         streams: those that are connected, by their ids.
         topics: what they have subscribed to.
+        run: the run of trio that they belong to; None before there can be any.
     """
 
-    __slots__ = ("_sending", "_turn", "streams", "topics")
+    __slots__ = ("_sending", "_turn", "run", "streams", "topics")
 
     def __init__(self) -> None:
         self.streams: dict[int, WebsocketStream] = {}
         self.topics = Topics()
         self._sending = trio.StrictFIFOLock()
         self._turn = 0  # messages and their receivers since other tasks could run
+        self.run: Run | None = None
 
     async def broadcast(self, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
         """Send a message to all; see ``AsyncSender.broadcast``."""
@@ -48,6 +52,14 @@ class Audience:
         """Send a message to the subscribers of a topic; see ``AsyncSender.publish``."""
         await self._send(lambda: self.topics.subscribers(topic), message, compress, when_full)
 
+    def check_run(self) -> None:
+        """Refuse a call from another run of trio.
+
+        Raises:
+            RuntimeError: this is another.
+        """
+        check_run(self.run, "this WebSocket app")
+
     @trio.lowlevel.enable_ki_protection
     async def _send(
         self,
@@ -56,6 +68,7 @@ class Audience:
         compress: bool,
         when_full: FullPolicy,
     ) -> None:
+        self.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         check_full_policy(when_full)
         frames = Frames(message, compress=compress)

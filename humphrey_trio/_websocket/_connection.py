@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._runs import current_run
 from .._server._pacing import SWEEP_INTERVAL
 from .._server._transport import Incoming
 from ._close_record import Ending
@@ -106,6 +107,7 @@ class WebsocketConnection:
         "_pace",
         "_pulse",
         "_reading",
+        "_run",
         "_since",
         "_take_by",
         "_taken",
@@ -135,6 +137,7 @@ class WebsocketConnection:
         self._deflate = admitted.deflate
         self._decoder = Decoder(limits, deflate=admitted.deflate)
         self._since = trio.current_time()
+        self._run = current_run()
         self._messages_received = 0
         self._bytes_received = 0
         # How it ended: what the user is told, whether the peer said its last, whether there is nothing to read.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import trio
 
 from .._http._response import Response
+from .._runs import Run, check_run, current_run
 from .._state import State
 from ._admission import Admission
 from ._limits import StreamLimits
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
     from ._upgrade import WebsocketRoute
 
 _DEFAULT_LIMITS = StreamLimits()
+
+# Where the apps of hooks run. A hook is a plain channel, which cannot tell.
+_hook_runs: WeakKeyDictionary[trio.MemorySendChannel[WebsocketStream], Run] = WeakKeyDictionary()
+
+
+def note_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
+    """Note that the app that receives from a hook runs in this run of trio, so that no other may send."""
+    _hook_runs[hook] = current_run()
+
+
+def forget_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
+    """Note that the app has ended; what is sent to it is refused anyway."""
+    _hook_runs.pop(hook, None)
 
 
 def websocket_handler(
@@ -131,6 +146,7 @@ class HookRoute:
         admitted = await self._admission.admit(upgrade.request, state)
         if isinstance(admitted, Response):
             return admitted
+        check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
         with upgrade._attempt(admitted, _DEFAULT_LIMITS) as stream:
             # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
             if not await self._place(stream) or not upgrade._complete(admitted):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._runs import check_run, current_run
 from ._close_record import CloseRecord
 from ._codec import NORMAL, POLICY_VIOLATION, compress_for, encode_close, encode_message, encode_ping
 from ._connection import WebsocketConnection
@@ -106,6 +107,10 @@ class WebsocketStream(WebsocketConnection):
         state = "open" if self._closed is None else str(self._closed_now())
         return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
 
+    def _check_run(self) -> None:
+        if current_run() is not self._run:
+            check_run(self._run, "this stream")
+
     # Sending...
 
     @trio.lowlevel.enable_ki_protection
@@ -123,6 +128,7 @@ class WebsocketStream(WebsocketConnection):
             ConnectionClosed: the stream is closed.
             TypeError: this cannot be sent.
         """
+        self._check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._taken = True
         frame = encode_message(message)
@@ -154,6 +160,7 @@ class WebsocketStream(WebsocketConnection):
             ValueError: the payload is too long.
         """
         frame = encode_ping(payload)
+        self._check_run()
         await trio.lowlevel.checkpoint()
         self._taken = True
         if self._closed is not None:
@@ -177,6 +184,7 @@ class WebsocketStream(WebsocketConnection):
             ValueError: the code may not be sent, or the reason is too long.
         """
         encode_close(code, reason)
+        self._check_run()
         await trio.lowlevel.checkpoint()
         self._close(code, reason)
 
@@ -197,6 +205,7 @@ class WebsocketStream(WebsocketConnection):
         if not seconds > 0:
             raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
         encode_close(code, reason)
+        self._check_run()
         if self._closed is None:
             self._end_by = self._clock.now() + seconds
             self._end_with = (code, reason)
@@ -212,6 +221,7 @@ class WebsocketStream(WebsocketConnection):
             ConnectionClosed: the stream is closed, and every message before that was received.
             trio.BusyResourceError: another task receives already, or an application, for its handlers.
         """
+        self._check_run()
         if self._reading or (self._attended and not self._has_own_reader):
             if self._closed is not None:
                 raise self._closed_now()
