@@ -765,7 +765,7 @@ def test_links_that_do_not_exist() -> None:
 
 
 async def test_internally_linked_app() -> None:
-    """``AsyncWebsocketApp()`` listens at its address by itself, serves every path, and has nothing else."""
+    """``AsyncWebsocketApp()`` listens at its address by itself, serves every path, and nothing but WebSockets."""
     websocket_app = AsyncWebsocketApp().with_address("127.0.0.1:0").with_message_handler(echo)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -778,7 +778,7 @@ async def test_internally_linked_app() -> None:
                     await client.close()
             async with await trio.open_tcp_stream(address.host, address.port) as stream:
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 426 ")
             nursery.cancel_scope.cancel()
 
 

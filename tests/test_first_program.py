@@ -105,7 +105,7 @@ def test_hello_world(port: int) -> None:
         for _ in range(2):
             answer = client.get("/")
             assert (answer.status_code, answer.text) == (200, "Hello world!")
-        assert client.get("/ws").status_code == 404
+        assert client.get("/ws").status_code == 426
 
 
 @either_client
