@@ -881,7 +881,7 @@ def test_links_that_do_not_exist() -> None:
 
 
 async def test_internally_linked_app() -> None:
-    """``AsyncWebsocketApp()`` listens at its address by itself, serves every path, and has nothing else."""
+    """``AsyncWebsocketApp()`` listens at its address by itself, serves every path, and nothing but WebSockets."""
     websocket_app = AsyncWebsocketApp().with_address("127.0.0.1:0").with_message_handler(echo)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
