@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -37,6 +38,7 @@ from humphrey_trio import (
     Limits,
     Request,
     Response,
+    Timeouts,
     WebsocketStream,
     async_websocket_handler,
     websocket_handler,
@@ -181,15 +183,16 @@ async def test_a_long_last_response_arrives_whole_while_the_client_sends(request
     assert counts == {"whole": RUNS}
 
 
-@each_more
-async def test_a_long_response_arrives_whole_in_a_graceful_end(more: bytes) -> None:
+async def test_a_long_response_arrives_whole_in_a_graceful_end() -> None:
     """8 MiB that are on their way when the server ends gracefully arrive whole at a client that goes on sending.
 
     The client takes longer than the second for which idle connections linger in a drain.
     """
-    client = SlowReader(request_bytes("GET /big HTTP/1.1", [("Host", "testserver")]), more, pause=1.5)
+    request = request_bytes("GET /big HTTP/1.1", [("Host", "testserver")])
+    clients = [SlowReader(request, more, pause=1.5) for more in MORE.values()]
 
-    async def run(_: int) -> str:
+    async def run(number: int) -> str:
+        client = clients[number % len(clients)]
         shutdown, begun = trio.Event(), trio.Event()
         results: list[str] = []
 
@@ -363,6 +366,48 @@ async def test_a_client_that_closes_gets_the_backlog(
 
         counts = await outcomes(run)
     assert counts == {"1000 after all": RUNS}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
+async def test_a_client_that_is_silent_for_long_gets_the_backlog() -> None:
+    """A client that receives is not idle, though it sends nothing for longer than ``Timeouts.linger_idle``."""
+
+    async def send_backlog_with_a_late_ping(stream: WebsocketStream, state: None) -> None:
+        for number, message in enumerate(BACKLOG):
+            await stream.send(message)
+            if number == 70:
+                await stream.ping()
+        async for _ in stream:
+            pass
+
+    app = App(timeouts=Timeouts(linger_idle=0.5)).with_websocket_route(
+        "/", websocket_handler(send_backlog_with_a_late_ping)
+    )
+    async with serving(app) as server, SlowLink(server, RATE // 3).open() as port:
+
+        async def run(_: int) -> str:
+            return await trio.to_thread.run_sync(close_after_the_first_message, port)
+
+        counts = await outcomes(run)
+    assert counts == {"1000 after all": RUNS}
+
+
+async def test_a_client_that_does_not_receive_is_idle() -> None:
+    """What a client does not acknowledge keeps no connection open: ``Timeouts.linger_idle`` closes it."""
+    shutdown = trio.Event()
+    body = bytes(200_000)  # more than the client's system takes, and not more than the server's
+    app = App(timeouts=Timeouts(linger_idle=0.5)).with_stateless_route("/", lambda _: Response(200, body))
+    request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as server:  # it ends with the connection
+            (address,) = await server.start(app.with_shutdown(shutdown).run, "127.0.0.1:0")
+            client = await connect_slowly(address.port)
+            await client.send_all(request)
+            await client.receive_some(1)
+            shutdown.set()
+            started = trio.current_time()
+        await client.aclose()
+    assert trio.current_time() - started < 5
 
 
 # ------------------------------------------------------------------------------------- refused uploads

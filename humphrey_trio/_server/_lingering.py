@@ -110,25 +110,39 @@ class Lingering:
 
 
 class _Visit:
-    """The deadlines of one lingering connection: one for all of it, one for the next byte."""
+    """The deadlines of one lingering connection: one for all of it, one for the next sign of the peer.
 
-    __slots__ = ("_clock", "_end", "_idle_seconds", "_leash")
+    A byte is a sign; so is an acknowledgement, as long as more has to be acknowledged. A peer with a slow link may
+    send nothing for a long time while it receives, and what it sends then must not meet a closed socket.
+    """
+
+    __slots__ = ("_clock", "_end", "_idle_seconds", "_leash", "_transport", "_unacknowledged")
 
     def __init__(
         self, transport: Transport, leash: Leash, clock: SweepClock, timeouts: Timeouts, *, idle: bool
     ) -> None:
+        self._transport = transport
         self._leash = leash
         self._clock = clock
         self._idle_seconds = timeouts.linger_idle
+        self._unacknowledged = transport.unacknowledged()
         short = not transport.half_closes or (idle and leash.draining)
         self._end = clock.now() + (min(SHORT_SECONDS, timeouts.linger) if short else timeouts.linger)
-        leash.expire = transport.interrupt
+        leash.expire = self._expire
         leash.drain = self._shorten if idle else self._go_on
         self.extend()
 
     def extend(self) -> None:
-        """Wait for the next byte."""
+        """Wait for the next sign of the peer."""
         self._leash.at = min(self._end, self._clock.now() + self._idle_seconds)
+
+    def _expire(self) -> None:
+        left = self._transport.unacknowledged()
+        if 0 < left < self._unacknowledged and self._clock.now() < self._end:
+            self._unacknowledged = left
+            self.extend()
+        else:
+            self._transport.interrupt()
 
     def _shorten(self) -> None:
         self._end = min(self._end, self._clock.now() + SHORT_SECONDS)

@@ -6,8 +6,11 @@ A transport moves bytes and knows nothing of protocols. Only the connection task
 from __future__ import annotations
 
 import enum
+import fcntl
 import select
 import socket
+import sys
+import termios
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
@@ -119,6 +122,10 @@ class Transport(ABC):
     async def discard_some(self) -> bool:
         """Wait for input and discard it, without a buffer of its own; False at the peer's end of file."""
 
+    def unacknowledged(self) -> int:
+        """Bytes that were sent and that the peer's system has not acknowledged; 0 where that cannot be known."""
+        return 0
+
     def hung_up(self) -> bool:
         """Whether the peer has left behind bytes that were not received yet, where that can be known."""
         return False
@@ -219,6 +226,12 @@ class SocketTransport(Transport):
             if not size:
                 self.incoming = Incoming.ENDED
             return size > 0
+
+    def unacknowledged(self) -> int:
+        # tcp(7) calls it SIOCOUTQ. Other systems have other ways.
+        if self._fileno < 0 or sys.platform != "linux":
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def hung_up(self) -> bool:
         if self._fileno < 0:
