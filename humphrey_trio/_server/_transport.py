@@ -314,9 +314,10 @@ class StreamTransport(Transport):
 
     async def send_last(self, data: bytes) -> int:
         sent = 0
+        rest = memoryview(data)
         with trio.move_on_after(_FAREWELL_SECONDS, shield=True):
             while sent < len(data):
-                sent += await self.send_some(data[sent:])
+                sent += await self.send_some(rest[sent:])
         return sent
 
     @property
