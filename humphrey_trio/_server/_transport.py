@@ -226,7 +226,8 @@ class StreamTransport(Transport):
         self._torn = True
         with trio.CancelScope() as self._sending:
             await self._stream.send_all(chunk)
-            self._torn = False
+            # An abort may have come when all was taken already; it holds.
+            self._torn = self._sending.cancel_called
         if self._torn:
             raise trio.ClosedResourceError("the connection was aborted")
         return len(chunk)
