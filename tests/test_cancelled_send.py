@@ -130,6 +130,23 @@ async def test_only_whole_messages_arrive(link: Link, resumed: bool) -> None:
     assert list(arrived.values()).count(False) >= 2
 
 
+async def test_an_abort_in_the_moment_in_which_all_is_taken() -> None:
+    """An abort holds although the stream takes the bytes in the same moment: nothing more is sent."""
+    _, theirs = trio.testing.memory_stream_pair()
+    transport = StreamTransport(theirs, PEER)
+
+    async def abort() -> None:
+        transport.abort()
+
+    theirs.send_stream.send_all_hook = abort
+    with pytest.raises(trio.ClosedResourceError):
+        await transport.send_some(b"all of it")
+    assert transport.torn
+    with pytest.raises(trio.ClosedResourceError):
+        await transport.send_some(b"and more")
+    assert theirs.send_stream.get_data_nowait() == b"all of it"
+
+
 @pytest.mark.parametrize("link", [memory, lockstep, plain_socket, tls])
 async def test_a_send_that_begins_cancelled(link: Link) -> None:
     """A send in a scope that is cancelled already sends nothing."""

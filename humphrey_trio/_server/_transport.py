@@ -307,7 +307,8 @@ class StreamTransport(Transport):
             except trio.BrokenResourceError:
                 self.incoming = Incoming.BROKEN
                 raise
-            self._torn = False
+            # The transport may have been aborted in the same moment; then nothing more may follow.
+            self._torn = self._sending.cancel_called
         if self._torn:
             raise trio.ClosedResourceError("the connection was aborted")
         return len(chunk)
