@@ -25,6 +25,7 @@ from ._http._status import reason_phrase
 from ._krauss import wildcard_match
 from ._quoting import printable
 from ._route import HttpRoute, Routes, RouteTable, SubApp, http_routes, websocket_routes
+from ._server._certificate import server_context
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
@@ -152,7 +153,7 @@ class App(Routes[State]):
                 client's.
         """
         if not isinstance(cert, ssl.SSLContext):
-            cert = _server_context(cert, key)
+            cert = server_context(cert, key)
         elif cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError("this SSLContext is a client's: make a server's, with ssl.Purpose.CLIENT_AUTH")
         self._tls = cert
@@ -391,19 +392,3 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
 
 
 _HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
-
-
-def _server_context(cert: str | Path, key: str | Path | None) -> ssl.SSLContext:
-    for file in (cert, key):
-        if file is not None and not Path(file).is_file():
-            raise ValueError(f"there is no certificate file {str(file)!r}")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert, key)
-    except (ssl.SSLError, OSError) as exc:
-        raise ValueError(
-            f"the certificate {str(cert)!r} cannot be used{f' with the key {str(key)!r}' if key else ''}:"
-            f" {exc.strerror or exc}; both must be PEM, and the key must be the certificate's"
-        ) from exc
-    return context

@@ -13,6 +13,7 @@ from ._http._request import Request as Request
 from ._http._response import Response as Response
 from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
+from ._http._tls_info import TlsInfo as TlsInfo
 from ._route import PathAwareRequestHandler as PathAwareRequestHandler
 from ._route import RequestHandler as RequestHandler
 from ._route import StatelessRequestHandler as StatelessRequestHandler
@@ -35,5 +36,6 @@ __all__ = [
     "StatusCode",
     "SubApp",
     "Timeouts",
+    "TlsInfo",
     "default_error_handler",
 ]

@@ -18,7 +18,7 @@ FLOORS = (
     ("_failures", "_krauss", "_quoting", "_runs", "_state"),
     (
         *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
-        *("_http._origins", "_http._statistics", "_http._request", "_http._response"),
+        *("_http._origins", "_http._statistics", "_http._tls_info", "_http._request", "_http._response"),
         *(
             "_websocket._limits",
             "_websocket._compression",
@@ -34,6 +34,7 @@ FLOORS = (
     (
         "_server._pacing",
         "_server._transport",
+        *("_server._client_hello", "_server._ssl_errors", "_server._tls", "_server._certificate"),
         "_server._codec",
         "_websocket._mask",
         "_websocket._deflate",
@@ -85,6 +86,7 @@ FOREIGN = {
 WITHOUT_TRIO = {
     *("_krauss", "_state"),
     *FLOORS[1],
+    *("_server._client_hello", "_server._ssl_errors", "_server._certificate"),
     *("_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
     "_websocket._droppables",
     "_websocket._pulse",

@@ -1,0 +1,258 @@
+"""Certificates in files: what is wrong with them, and what happens when they are replaced."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from cryptography.hazmat.primitives import serialization
+from tls_peers import HOST, authority, client_context, connection, shake_hands
+
+from humphrey_trio._server._certificate import CertificateFiles, server_context
+
+
+def write_pair(folder: Path, name: str = HOST) -> trustme.LeafCert:
+    """Write a new certificate and its key, as ``cert.pem`` and ``key.pem``."""
+    issued = authority().issue_cert(HOST, name)
+    folder.mkdir(exist_ok=True)
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    (folder / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    return issued
+
+
+def open_pair(folder: Path) -> CertificateFiles:
+    return CertificateFiles(folder / "cert.pem", folder / "key.pem")
+
+
+async def shown(context: ssl.SSLContext) -> bytes | None:
+    """The certificate that a new connection gets to see, in DER."""
+    async with connection(context) as (transport, client):
+        await shake_hands(transport, client, client_context())
+        return client.tls.getpeercert(binary_form=True)
+
+
+def der(issued: trustme.LeafCert) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+
+def look_often(files: CertificateFiles, times: int = 5) -> int:
+    """Look at the files so many times; how often there was a new context."""
+    return sum(files.reload_if_changed() for _ in range(times))
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert all(record.name == "humphrey_trio.http" for record in caplog.records)
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# -------------------------------------------------------------------------------------------------- loading
+
+
+async def test_a_context_of_files(tmp_path: Path) -> None:
+    """The context serves with the pair, speaks TLS 1.2 and 1.3 and ``http/1.1``, and refuses to renegotiate."""
+    issued = write_pair(tmp_path)
+    context = server_context(tmp_path / "cert.pem", str(tmp_path / "key.pem"))
+    assert await shown(context) == der(issued)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    wanted = client_context()
+    wanted.set_alpn_protocols(["h2", "http/1.1"])
+    async with connection(context) as (transport, client):
+        await shake_hands(transport, client, wanted)
+    assert transport.tls_info().alpn_protocol == "http/1.1"
+    assert transport.tls_info().version == "TLSv1.3"
+
+
+async def test_one_file_for_both(tmp_path: Path) -> None:
+    """Certificate and key may be in one file."""
+    issued = write_pair(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_bytes((tmp_path / "key.pem").read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    assert await shown(server_context(both)) == der(issued)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "message"),
+    [
+        ("missing.pem", "key.pem", "there is no certificate file '{}/missing.pem'"),
+        ("cert.pem", "missing.pem", "there is no certificate file '{}/missing.pem'"),
+        (".", "key.pem", "there is no certificate file '{}'"),
+        ("cert.pem/file", "key.pem", "the certificate file '{}/cert.pem/file' cannot be read: Not a directory"),
+        (
+            "text.pem",
+            "key.pem",
+            "the certificate '{}/text.pem' cannot be used with the key '{}/key.pem': PEM lib;",
+        ),
+        (
+            "cert.pem",
+            "text.pem",
+            "the certificate '{}/cert.pem' cannot be used with the key '{}/text.pem': PEM lib;",
+        ),
+        ("cert.pem", "other/key.pem", "cannot be used with the key '{}/other/key.pem': key values mismatch; both"),
+        ("cert.pem", None, "the certificate '{}/cert.pem' cannot be used: PEM lib; both must be PEM"),
+    ],
+)
+def test_files_that_are_wrong(tmp_path: Path, cert: str, key: str | None, message: str) -> None:
+    """Files that are missing, are no PEM or do not fit together are a ValueError that says which and why."""
+    write_pair(tmp_path)
+    write_pair(tmp_path / "other")
+    (tmp_path / "text.pem").write_text("This is no certificate.")
+    with pytest.raises(ValueError, match=re.escape(message.replace("{}", str(tmp_path)))):
+        server_context(tmp_path / cert, None if key is None else tmp_path / key)
+
+
+def encrypt_key(folder: Path, issued: trustme.LeafCert) -> None:
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+
+
+def test_a_key_that_is_encrypted(tmp_path: Path) -> None:
+    """A key with a password is a ValueError that says what to do; nothing asks for the password."""
+    encrypt_key(tmp_path, write_pair(tmp_path))
+    with pytest.raises(ValueError, match=r"key\.pem' is encrypted: give one without a password"):
+        server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+
+# ------------------------------------------------------------------------------------------------ replacing
+
+
+async def test_a_pair_that_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """New connections get the new certificate, which is loaded once; a connection that is open goes on."""
+    caplog.set_level(logging.INFO)
+    first = write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    assert look_often(files) == 0
+    async with connection(files.context) as (transport, client):
+        await shake_hands(transport, client, client_context())
+        second = write_pair(tmp_path)
+        assert look_often(files) == 1
+        transport.send_now(b"content")
+        assert await client.read(7) == b"content"
+        assert client.tls.getpeercert(binary_form=True) == der(first)
+    assert await shown(files.context) == der(second)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the certificate '{tmp_path / 'cert.pem'}' was loaded anew"
+    ]
+
+
+async def test_files_that_are_links(tmp_path: Path) -> None:
+    """A link that leads to another file is a change."""
+    write_pair(tmp_path / "1")
+    (tmp_path / "live").symlink_to(tmp_path / "1")
+    files = open_pair(tmp_path / "live")
+    second = write_pair(tmp_path / "2")
+    (tmp_path / "new").symlink_to(tmp_path / "2")
+    (tmp_path / "new").rename(tmp_path / "live")
+    assert look_often(files) == 1
+    assert await shown(files.context) == der(second)
+
+
+async def test_one_file_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is tried, and no error logged, while the files change between two looks."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    second = write_pair(tmp_path / "new")
+    new = (tmp_path / "new" / "cert.pem").read_bytes()
+    for size in (0, len(new) // 2, len(new)):
+        (tmp_path / "cert.pem").write_bytes(new[:size])
+        assert not files.reload_if_changed()
+    (tmp_path / "new" / "key.pem").replace(tmp_path / "key.pem")
+    assert look_often(files) == 1
+    assert await shown(files.context) == der(second)
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("spoil", ["other key", "half", "text", "missing", "encrypted"])
+async def test_a_pair_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: str) -> None:
+    """The context stays, the error is logged once, and the next change is tried again."""
+    first = write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    second = write_pair(tmp_path / "new")
+    new, key = tmp_path / "new", tmp_path / "key.pem"
+    (new / "cert.pem").replace(tmp_path / "cert.pem")
+    if spoil == "half":
+        key.write_bytes((new / "key.pem").read_bytes()[:100])
+    elif spoil == "text":
+        key.write_text("This is no key.")
+    elif spoil == "missing":
+        key.unlink()
+    elif spoil == "encrypted":
+        encrypt_key(tmp_path, second)
+    assert look_often(files) == 0
+    (error,) = errors(caplog)
+    assert error.startswith("the certificate in use stays, since its files have changed and cannot be used: ")
+    assert str(key) in error
+    assert await shown(files.context) == der(first)
+    (new / "key.pem").replace(key)
+    assert look_often(files) == 1
+    assert await shown(files.context) == der(second)
+    assert len(errors(caplog)) == 1
+
+
+def test_a_change_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that are away for a moment, and come back as they were, are no change."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    context = files.context
+    away = tmp_path.with_name("away")
+    tmp_path.rename(away)
+    assert not files.reload_if_changed()
+    away.rename(tmp_path)
+    assert look_often(files) == 0
+    assert files.context is context
+    assert errors(caplog) == []
+
+
+async def test_a_change_while_the_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that is replaced just while the one before is loaded is loaded at the next look."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    load = ssl.SSLContext.load_cert_chain
+    second = write_pair(tmp_path)
+
+    def load_and_replace(context: ssl.SSLContext, *args: object) -> None:
+        nonlocal second
+        load(context, *args)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        second = write_pair(tmp_path)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_replace)
+    assert look_often(files) == 2
+    assert await shown(files.context) == der(second)
+
+
+async def test_files_that_change_in_nothing_but_their_times(tmp_path: Path) -> None:
+    """A certificate of the same length that is written in place is a change."""
+    pairs = [write_pair(tmp_path / "new") for _ in range(2)]
+    cert = tmp_path / "both.pem"
+    size = max(len(pair.private_key_and_cert_chain_pem.bytes()) for pair in pairs)
+    cert.write_bytes(pairs[0].private_key_and_cert_chain_pem.bytes().ljust(size, b"\n"))
+    before = cert.stat()
+    files = CertificateFiles(cert)
+    cert.write_bytes(pairs[1].private_key_and_cert_chain_pem.bytes().ljust(size, b"\n"))
+    os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (cert.stat().st_size, cert.stat().st_ino) == (before.st_size, before.st_ino)
+    assert look_often(files) == 1
+    assert await shown(files.context) == der(pairs[1])
+
+
+async def test_looking_in_a_thread(tmp_path: Path) -> None:
+    """The look may be taken in a worker thread."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    second = write_pair(tmp_path)
+    assert not await trio.to_thread.run_sync(files.reload_if_changed)
+    assert await trio.to_thread.run_sync(files.reload_if_changed)
+    assert await shown(files.context) == der(second)

@@ -1,0 +1,424 @@
+"""The handshake of TLS: how it fails, peers that speak no TLS, and what was negotiated."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from helpers import cancelled_at
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tls_peers import (
+    HOST,
+    VERSIONS,
+    Client,
+    authority,
+    client_context,
+    connection,
+    local_pair,
+    reset,
+    server_context,
+    shake_hands,
+    tcp_pair,
+)
+
+from humphrey_trio._server._client_hello import server_name_of
+from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
+from humphrey_trio.http import TlsInfo
+
+any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+
+
+# ----------------------------------------------------------------------------------------- the handshake
+
+
+async def test_a_handshake_byte_by_byte() -> None:
+    """A handshake succeeds that arrives in single bytes, and has no room for its replies."""
+    async with connection(pair=local_pair) as (transport, client), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.handshake)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context().wrap_bio(incoming, outgoing, server_hostname=HOST)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+            await drip(client, outgoing.read())
+            await trio.lowlevel.wait_readable(client.socket)
+            incoming.write(client.socket.recv(1))
+        await drip(client, outgoing.read())
+
+
+async def drip(client: Client, data: bytes) -> None:
+    for byte in data:
+        await client.send_all(bytes([byte]))
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("end", ["interrupt", "abort"])
+@pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01"], ids=["nothing", "a beginning"])
+async def test_interrupting_a_handshake(end: str, beginning: bytes) -> None:
+    """An interrupt or an abort ends a handshake, whether or not the client has begun."""
+    async with connection() as (transport, client), trio.open_nursery() as nursery:
+        await client.send_all(beginning)
+
+        async def run() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.handshake()
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        getattr(transport, end)()
+
+
+def waiting_to_write() -> int:
+    """How many tasks wait for room, where there is epoll."""
+    statistics = trio.lowlevel.current_statistics().io_statistics
+    return getattr(statistics, "tasks_waiting_write", 1)
+
+
+async def test_interrupting_a_handshake_that_waits_to_send(tmp_path: Path) -> None:
+    """A handshake is ended, too, whose client does not read the server's part."""
+    issued = authority().issue_cert(HOST)
+    chain = issued.private_key_and_cert_chain_pem.bytes() + 100 * authority().cert_pem.bytes()
+    (tmp_path / "long.pem").write_bytes(chain)
+    context = server_context()
+    context.load_cert_chain(tmp_path / "long.pem")
+    async with connection(context, local_pair) as (transport, client), trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.handshake()
+
+        nursery.start_soon(run)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            client_context().wrap_bio(incoming, outgoing, server_hostname=HOST).do_handshake()
+        await client.send_all(outgoing.read())
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiting_to_write() == 1
+        transport.interrupt()
+
+
+async def test_cancelling_a_handshake() -> None:
+    """Wherever a handshake is cancelled, the transport can be closed."""
+    for step in range(1, 20):
+        async with connection() as (transport, client), trio.open_nursery() as nursery:
+            nursery.start_soon(_shake_hands_in_vain, client)
+            reached = await cancelled_at(step, transport.handshake)
+            await transport.close()
+        if not reached:
+            return
+    raise AssertionError("it has no end")
+
+
+async def _shake_hands_in_vain(client: Client) -> None:
+    with contextlib.suppress(EOFError, OSError, ssl.SSLError):
+        await client.shake_hands(client_context())
+
+
+async def failed_handshake(
+    behave: Callable[[Client], Awaitable[object]], context: ssl.SSLContext | None = None
+) -> TlsHandshakeError:
+    """How a handshake fails with such a client."""
+    async with connection(context, tcp_pair) as (transport, client), trio.open_nursery() as nursery:
+        nursery.start_soon(behave, client)
+        with pytest.raises(TlsHandshakeError) as caught:
+            await transport.handshake()
+        await transport.close()
+    return caught.value
+
+
+async def _leave(client: Client) -> None:
+    client.socket.shutdown(socket.SHUT_WR)
+
+
+async def _leave_in_the_middle(client: Client) -> None:
+    await client.send_all(b"\x16\x03\x01\x02\x00\x01")
+    await _leave(client)
+
+
+async def _reset(client: Client) -> None:
+    await client.send_all(b"\x16\x03\x01")
+    reset(client.socket)
+
+
+async def _make_noise(client: Client) -> None:
+    await client.send_all(b"\x00" * 100)
+
+
+async def _distrust(client: Client) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await client.shake_hands(ssl.create_default_context())
+
+
+async def _be_old(client: Client) -> None:
+    context = client_context()
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+        await client.shake_hands(context)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (_leave, "the peer closed the connection"),
+        (_leave_in_the_middle, "the peer closed the connection"),
+        (_reset, "Connection reset by peer"),
+        (_make_noise, "wrong version number"),
+        (_distrust, "tlsv1 alert unknown ca"),
+        (_be_old, "unsupported protocol"),
+    ],
+)
+async def test_reasons_of_failed_handshakes(behave: Callable[[Client], Awaitable[object]], reason: str) -> None:
+    """A handshake that fails says why, shortly; the client gets an alert where there is one."""
+    assert str(await failed_handshake(behave)) == reason
+
+
+async def test_a_certificate_that_is_required() -> None:
+    """A client without the certificate that the context requires is refused with the reason."""
+    context = server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def have_none(client: Client) -> None:
+        await client.shake_hands(client_context())
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+            await client.read(1)
+
+    assert str(await failed_handshake(have_none, context)) == "peer did not return a certificate"
+
+
+@pytest.mark.parametrize("failing", ["sni", "keylog"])
+async def test_callbacks_that_fail(failing: str) -> None:
+    """A callback of the context that fails ends one handshake and nothing else."""
+    context = server_context()
+
+    def fail(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    if failing == "sni":
+        context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    else:
+        context._msg_callback = fail  # type: ignore[attr-defined]
+
+    async def try_in_vain(client: Client) -> None:
+        with contextlib.suppress(ssl.SSLError, EOFError):
+            await client.shake_hands(client_context())
+
+    reason = str(await failed_handshake(try_in_vain, context))
+    assert reason == ("callback failed" if failing == "sni" else "ZeroDivisionError: ")
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(st.binary(max_size=60), max_size=6), begun=st.booleans(), flipped=st.integers(0, 10_000))
+def test_any_bytes_in_a_handshake(pieces: list[bytes], begun: bool, flipped: int) -> None:
+    """Whatever comes in the place of a handshake, it fails in no other way than with TlsHandshakeError."""
+
+    async def main() -> None:
+        async with connection() as (transport, client), trio.open_nursery() as nursery:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            if begun:
+                with pytest.raises(ssl.SSLWantReadError):
+                    client_context().wrap_bio(incoming, outgoing, server_hostname=HOST).do_handshake()
+            hello = bytearray(outgoing.read())
+            if hello:
+                hello[flipped % len(hello)] ^= 1 << flipped % 8
+            await client.send_all(bytes(hello) + b"".join(pieces))
+            client.socket.shutdown(socket.SHUT_WR)
+            nursery.start_soon(_read_away, client)
+            with pytest.raises(TlsHandshakeError):
+                await transport.handshake()
+            await transport.close()
+
+    trio.run(main)
+
+
+async def _read_away(client: Client) -> None:
+    try:
+        while True:
+            await client.receive()
+    except (EOFError, ConnectionResetError):
+        pass
+
+
+# --------------------------------------------------------------------------------------------- plain HTTP
+
+
+@pytest.mark.parametrize(
+    ("request_", "quoted"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "'GET / HTTP/1.1'"),
+        (b"options * HTTP/1.0\r\n\r\n", "'options * HTTP/1.0'"),
+        (b"P", "'P'"),
+        (b"GET /\x1b[31m\xff\n HTTP/1.1\r\n", r"'GET /\x1b[31m\xff\n HTTP/1.1'"),
+        (b"GET /" + b"x" * 1000, "'GET /" + "x" * 55 + "'..."),
+    ],
+)
+async def test_plain_http(request_: bytes, quoted: str) -> None:
+    """A request without TLS is recognised, quoted in the reason, and can be answered without TLS."""
+    async with connection(pair=tcp_pair) as (transport, client):
+        await client.send_all(request_)
+        with pytest.raises(PlainHttpError, match=f"begins with {re.escape(quoted)}$") as caught:
+            await transport.handshake()
+        assert caught.value.received == request_
+        plain = transport.without_tls()
+        await transport.close()
+        await plain.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await plain.send_eof()
+        assert await client.receive() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        client.socket.shutdown(socket.SHUT_WR)
+        assert not await plain.discard_some()
+        await plain.close()
+        with pytest.raises(trio.ClosedResourceError):
+            transport.without_tls()
+
+
+# ---------------------------------------------------------------------------------- what was negotiated
+
+
+@any_version
+async def test_what_was_negotiated(version: ssl.TLSVersion) -> None:
+    """Version, cipher, server name and ALPN are told; also when the connection has ended."""
+    context = server_context()
+    context.set_alpn_protocols(["http/1.1"])
+    wanted = client_context(version)
+    wanted.set_alpn_protocols(["h2", "http/1.1"])
+    async with connection(context) as (transport, client):
+        await shake_hands(transport, client, wanted)
+        await client.send_all(client.records.end())
+        assert await transport.receive_some() == b""
+        await transport.close()
+        info = transport.tls_info()
+        cipher = client.tls.cipher()
+        assert cipher is not None
+        assert info == TlsInfo(str(client.tls.version()), cipher[0], HOST, "http/1.1")
+        assert info.version == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+        assert info.peer_certificate_fields == {}
+        assert transport.tls_info() is info
+
+
+async def test_nothing_was_asked_for() -> None:
+    """A client that names no server and no protocol gets neither."""
+    context = client_context()
+    context.check_hostname = False
+    async with connection() as (transport, client):
+        await shake_hands(transport, client, context, server_name=None)
+    assert transport.tls_info().server_name is None
+    assert transport.tls_info().alpn_protocol is None
+
+
+@any_version
+async def test_a_client_certificate(version: ssl.TLSVersion) -> None:
+    """A client's certificate is there in DER and with its fields."""
+    context = server_context()
+    authority().configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    issued = authority().issue_cert("client@example.com")
+    wanted = client_context(version)
+    issued.configure_cert(wanted)
+    async with connection(context) as (transport, client):
+        await shake_hands(transport, client, wanted)
+    info = transport.tls_info()
+    assert info.peer_certificate == ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+    assert info.peer_certificate_fields["subjectAltName"] == (("email", "client@example.com"),)
+
+
+@any_version
+async def test_a_resumed_session(version: ssl.TLSVersion) -> None:
+    """A client resumes its session, and the server name is known again."""
+    context, wanted = server_context(), client_context(version)
+    session = None
+    for resumed in (False, True):
+        async with connection(context) as (transport, client):
+            await shake_hands(transport, client, wanted, session=session)
+            transport.send_now(b"x")
+            assert await client.read(1) == b"x"
+            session = client.tls.session
+            assert client.tls.session_reused is resumed
+            assert transport.tls_info().server_name == HOST
+
+
+async def test_the_callback_of_the_context_still_chooses() -> None:
+    """A context's own sni_callback may choose another context, and the name is told, too."""
+    other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert("other.example").configure_cert(other)
+    context = server_context()
+
+    def choose(tls: ssl.SSLObject | ssl.SSLSocket, name: str, _: ssl.SSLContext) -> None:
+        if name == "other.example":
+            tls.context = other
+
+    context.sni_callback = choose
+    async with connection(context) as (transport, client):
+        await shake_hands(transport, client, client_context(), server_name="other.example")
+    assert transport.tls_info().server_name == "other.example"
+
+
+def hello_for(name: str | None) -> bytes:
+    """A ClientHello as OpenSSL makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def in_records(message: bytes, sizes: list[int]) -> bytes:
+    """A message of the handshake, shared out to records of such sizes."""
+    records = b""
+    for size in [*sizes, len(message)]:
+        part, message = message[:size], message[size:]
+        records += b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part
+    return records
+
+
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+
+
+@given(
+    name=st.lists(labels, min_size=1, max_size=5).map(".".join), sizes=st.lists(st.integers(1, 200), max_size=4)
+)
+def test_server_names(name: str, sizes: list[int]) -> None:
+    """The name is read from any ClientHello, however it is shared out to records."""
+    hello = hello_for(name)
+    assert server_name_of(hello) == name
+    assert server_name_of(in_records(hello[5:], sizes)) == name
+
+
+@given(data=st.binary(max_size=100), at=st.integers(0, 600), end=st.integers(0, 600))
+def test_server_names_in_anything(data: bytes, at: int, end: int) -> None:
+    """A ClientHello that is cut or garbled has some name or none, and raises nothing."""
+    hello = hello_for("name.example")
+    for changed in (hello[:end], hello[:at] + data + hello[end:], data, b"\x16\x03\x01\x00\x64\x01" + data):
+        found = server_name_of(changed)
+        assert found is None or found.isascii()
+
+
+def test_names_that_are_no_names() -> None:
+    """There is no name where none was sent, or where it is no ASCII."""
+    assert server_name_of(hello_for(None)) is None
+    hello = hello_for("name.example")
+    assert server_name_of(hello.replace(b"name.example", b"n\xc3\xa4me.exampl")) is None
+    assert server_name_of(b"") is None
+
+
+async def test_a_server_name_that_is_no_ascii() -> None:
+    """A client with such a name is served, and nothing is written about it."""
+    async with connection() as (transport, client), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.handshake)
+        await client.send_all(hello_for("name.example").replace(b"name.example", b"n\xc3\xa4me.exampl"))
+        assert (await client.receive()).startswith(b"\x16\x03\x03")
+        nursery.cancel_scope.cancel()
