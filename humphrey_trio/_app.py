@@ -25,7 +25,7 @@ from ._http._status import reason_phrase
 from ._krauss import wildcard_match
 from ._quoting import printable
 from ._route import HttpRoute, Routes, RouteTable, SubApp, http_routes, websocket_routes
-from ._server._certificate import server_context
+from ._server._certificate import Certificate, CertificateFiles, GivenContext
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
 from ._server._listen import open_listeners
@@ -90,7 +90,7 @@ class App(Routes[State]):
         self._writer = ResponseWriter(server_name)
         self._hosts: list[tuple[str, SubApp[State]]] = []
         self._error_handler: ErrorHandler = default_error_handler
-        self._tls: ssl.SSLContext | None = None
+        self._certificate: Certificate | None = None
         self._shutdown: trio.Event | None = None
         self._drain = Drain()
         self._running: list[HttpServer] = []
@@ -141,22 +141,31 @@ class App(Routes[State]):
         self._error_handler = handler
         return self
 
-    def with_cert(self, cert: ssl.SSLContext | str | Path, key: str | Path | None = None) -> Self:
-        """The certificate for ``run_tls``.
+    def with_cert(
+        self, cert: ssl.SSLContext | str | Path, key: str | Path | None = None, *, reload: bool = False
+    ) -> Self:
+        """Set the certificate for ``run_tls``.
 
         Args:
-            cert: a file with the certificate and its chain in PEM, or a server's ``ssl.SSLContext``.
+            cert: a file with the certificate and its chain in PEM, or a server's ``ssl.SSLContext``. Files are
+                served with TLS 1.2 and 1.3 and ALPN ``http/1.1``; a context is served as it is.
             key: the file with the private key in PEM, if the first has none.
+            reload: look at the files once a second while the server runs, and serve new connections with the
+                new pair when they have changed. A pair that cannot be used is logged as an ERROR, and the one
+                before stays.
 
         Raises:
-            ValueError: the files are missing or do not fit together, the message says which; or the context is a
-                client's.
+            ValueError: the files are missing or do not fit together, the message says which; the context is a
+                client's; or a context is to be reloaded.
         """
         if not isinstance(cert, ssl.SSLContext):
-            cert = server_context(cert, key)
-        elif cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            self._certificate = CertificateFiles(cert, key, reloads=reload)
+            return self
+        if cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError("this SSLContext is a client's: make a server's, with ssl.Purpose.CLIENT_AUTH")
-        self._tls = cert
+        if reload:
+            raise ValueError("only files are reloaded: give with_cert their paths in place of an SSLContext")
+        self._certificate = GivenContext(cert)
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
@@ -221,9 +230,9 @@ class App(Routes[State]):
         Raises:
             RuntimeError: there is no certificate; see ``with_cert``.
         """
-        if self._tls is None:
+        if self._certificate is None:
             raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
-        await self._run(addresses, self._tls, task_status)
+        await self._run(addresses, self._certificate, task_status)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: Address = _MEMORY) -> None:
         """Serve one connection over a stream, which is closed at its end.
@@ -258,22 +267,24 @@ class App(Routes[State]):
     async def _run(
         self,
         addresses: tuple[str, ...],
-        tls: ssl.SSLContext | None,
+        certificate: Certificate | None,
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
         listeners = await open_listeners(addresses)
-        server = self._server(tls)
+        server = self._server(certificate)
         self._running.append(server)
         try:
             await server.run(listeners, task_status=task_status)
         finally:
             self._running.remove(server)
 
-    def _server(self, tls: ssl.SSLContext | None = None) -> HttpServer:
+    def _server(self, certificate: Certificate | None = None) -> HttpServer:
         settings = ServerSettings(
             _Service(self), self._limits, self._timeouts, self._drain, self._writer, Pace(), SweepClock()
         )
-        return HttpServer(settings, max_connections=self._max_connections, tls=tls, shutdown=self._shutdown)
+        return HttpServer(
+            settings, max_connections=self._max_connections, certificate=certificate, shutdown=self._shutdown
+        )
 
 
 class _Service(Generic[State]):

@@ -281,6 +281,7 @@ OURS = {
     "self._path",  # of the operator's own socket
     "name",  # of the operator's own host
     "skipped",
+    "why",  # printable
     "path",  # printable
     "method",  # printable
     "peer",

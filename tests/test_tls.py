@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,13 +28,14 @@ from humphrey_trio import (
     AsyncWebsocketApp,
     Limits,
     Message,
+    Request,
     Response,
     Timeouts,
     WebsocketStream,
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio.http import Address
+from humphrey_trio.http import Address, TlsInfo
 
 HOST = "127.0.0.1"
 PATIENCE = 60
@@ -65,7 +67,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def write_files(authority: trustme.CA, folder: Path) -> Files:
-    issued = authority.issue_cert(HOST)
+    issued = authority.issue_cert(HOST, "localhost")
     found = Files(folder / "cert.pem", folder / "key.pem")
     found.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     found.key.write_bytes(issued.private_key_pem.bytes())
@@ -284,12 +286,6 @@ async def reset(stream: trio.SocketStream) -> None:
     stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-async def plain_http(stream: trio.SocketStream) -> None:
-    """A request without TLS."""
-    await stream.send_all(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
-    await assert_no_http(stream)
-
-
 async def noise(stream: trio.SocketStream) -> None:
     """Many bytes that mean nothing."""
     await stream.send_all(bytes(range(256)) * 16)
@@ -309,7 +305,7 @@ async def assert_no_http(stream: trio.SocketStream) -> None:
         assert b"HTTP" not in await read_to_end(stream)
 
 
-@pytest.mark.parametrize("misbehave", [leave, reset, plain_http, noise, distrust])
+@pytest.mark.parametrize("misbehave", [leave, reset, noise, distrust])
 async def test_clients_without_tls(
     files: Files,
     trusting: ssl.SSLContext,
@@ -324,6 +320,116 @@ async def test_clients_without_tls(
                 await misbehave(stream)
         assert (await get(address, trusting)).text == "Hello world!"
     assert not caplog.records
+
+
+async def test_plain_http_on_the_port_for_tls(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """A request without TLS is answered with 400 in plain text, and logged with what it began with."""
+    caplog.set_level(logging.INFO, "humphrey_trio")
+    async with serving(hello_app(files)) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(b"GET /secret HTTP/1.1\r\nHost: example.com\r\n\r\n" + bytes(100_000))
+        answer = await read_to_end(stream)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b"This port speaks HTTPS only: use https:// in place of http://.\n")
+    (line,) = caplog.messages
+    assert line.startswith("plain HTTP from 127.0.0.1:")
+    assert "'GET /secret HTTP/1.1'" in line
+
+
+def looking_app(seen: list[TlsInfo | None]) -> App:
+    """An app that keeps what its requests tell of TLS."""
+
+    def look(request: Request) -> Response:
+        seen.append(request.tls)
+        return Response(200, "fine")
+
+    return App().with_stateless_route("/", look)
+
+
+async def test_a_request_tells_of_tls(files: Files, trusting: ssl.SSLContext) -> None:
+    """``request.tls`` has what was negotiated; None over a plain connection."""
+    seen: list[TlsInfo | None] = []
+    app = looking_app(seen).with_cert(files.cert, files.key)
+    async with serving(app) as address, httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+        assert (await client.get(f"https://localhost:{address.port}/")).text == "fine"
+    await app.handle(Request())
+    tls, plain = seen
+    assert plain is None
+    assert tls is not None
+    assert tls.version == "TLSv1.3"
+    assert tls.cipher.startswith("TLS_")
+    assert (tls.server_name, tls.alpn_protocol) == ("localhost", "http/1.1")
+    assert (tls.peer_certificate, tls.peer_certificate_fields) == (None, {})
+
+
+async def test_client_certificates(files: Files, authority: trustme.CA) -> None:
+    """A context that asks for client certificates lets handlers see them; a client without one reads an alert."""
+    seen: list[TlsInfo | None] = []
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with serving(looking_app(seen).with_cert(context)) as address:
+        async with raw_client(address, trusting) as stream:
+            with pytest.raises(trio.BrokenResourceError) as refused:
+                await ask(stream)
+            assert "certificate required" in str(refused.value.__cause__).lower().replace("_", " ")
+        authority.issue_cert("someone@example.com").configure_cert(trusting)
+        assert (await get(address, trusting)).text == "fine"
+    (tls,) = seen
+    assert tls is not None
+    assert ("email", "someone@example.com") in tls.peer_certificate_fields["subjectAltName"]
+    assert tls.peer_certificate
+
+
+async def test_a_certificate_is_replaced_while_the_server_runs(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With ``reload=True`` new connections get the new certificate; a pair that does not fit changes nothing."""
+    other, trusting_other = trustme.CA(), ssl.create_default_context()
+    other.configure_trust(trusting_other)
+    identity = other.issue_cert(HOST)
+    cert, key = tmp_path / "live.pem", tmp_path / "live.key"
+    shutil.copy(files.cert, cert)
+    shutil.copy(files.key, key)
+    app = App().with_stateless_route("/", lambda _: Response(200, "fine")).with_cert(cert, key, reload=True)
+    async with serving(app) as address:
+        identity.private_key_pem.write_to_path(key)
+        await until_logged(caplog)
+        with pytest.raises(httpx.ConnectError):
+            await get(address, trusting_other)
+        identity.cert_chain_pems[0].write_to_path(cert)
+        assert await text_at_last(address, trusting_other) == "fine"
+    (line,) = caplog.messages
+    assert line.startswith("the certificate in use stays")
+
+
+async def ask(stream: trio.abc.Stream) -> None:
+    await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await stream.receive_some()
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait for a line of the log: the files are looked at once a second."""
+    while True:
+        await trio.sleep(0.05)
+        if caplog.records:
+            return
+
+
+async def text_at_last(address: Address, trusting: ssl.SSLContext) -> str:
+    """The text at ``/``, as soon as the client trusts the server."""
+    while True:
+        with contextlib.suppress(httpx.ConnectError):
+            return (await get(address, trusting)).text
+        await trio.sleep(0.05)
+
+
+def test_a_context_is_not_reloaded() -> None:
+    """``reload=True`` with a context says that only files are reloaded."""
+    with pytest.raises(ValueError, match="only files are reloaded"):
+        App().with_cert(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), reload=True)
 
 
 # --------------------------------------------------------------------------------------------- answers

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ._address import Address
 from ._headers import Headers
+from ._tls_info import TlsInfo
 
 UNKNOWN_ADDRESS = Address("", 0)
 
@@ -22,6 +23,7 @@ class Request:
         headers: the header fields.
         content: the whole body; empty if there is none.
         address: the peer's end of the connection.
+        tls: what TLS has negotiated for the connection; None over a plain one.
     """
 
     method: str = "GET"
@@ -31,6 +33,7 @@ class Request:
     headers: Headers = field(default_factory=Headers)
     content: bytes = b""
     address: Address = UNKNOWN_ADDRESS
+    tls: TlsInfo | None = None
 
     @property
     def uri(self) -> str:

@@ -6,8 +6,9 @@ import logging
 import os
 import ssl
 import stat
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from .._quoting import printable
 from ._ssl_errors import reason_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,24 @@ def _check_file(file: str | Path) -> None:
         raise ValueError(f"there is no certificate file {str(file)!r}")
 
 
+class GivenContext:
+    """A context that the application has made, which is served as it is.
+
+    Attributes:
+        context: what new connections are to use.
+        reloads: False: there are no files to look at.
+    """
+
+    reloads = False
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+
+    def reload_if_changed(self) -> bool:
+        """Do nothing."""
+        return False
+
+
 class CertificateFiles:
     """A certificate in files that may be replaced while the server runs.
 
@@ -75,15 +94,18 @@ class CertificateFiles:
 
     Args:
         cert, key: as for ``server_context``.
+        reloads: whether the server is to call ``reload_if_changed``.
 
     Attributes:
         context: what new connections are to use.
+        reloads: as above.
 
     Raises:
         ValueError: as ``server_context``.
     """
 
-    def __init__(self, cert: str | Path, key: str | Path | None = None) -> None:
+    def __init__(self, cert: str | Path, key: str | Path | None = None, *, reloads: bool = True) -> None:
+        self.reloads = reloads
         self._cert = cert
         self._key = key
         # Looked up before the files are read, so that a change during that shows at the next look.
@@ -113,13 +135,18 @@ class CertificateFiles:
         try:
             self.context = server_context(self._cert, self._key)
         except ValueError as exc:
-            logger.error("the certificate in use stays, since its files have changed and cannot be used: %s", exc)
+            why = printable(str(exc))
+            logger.error("the certificate in use stays, since its files have changed and cannot be used: %s", why)
             return False
         logger.info("the certificate %r was loaded anew", str(self._cert))
         return True
 
     def _versions(self) -> tuple[_Version | None, _Version | None]:
         return _version(self._cert), None if self._key is None else _version(self._key)
+
+
+#: What ``HttpServer`` serves TLS with.
+Certificate: TypeAlias = GivenContext | CertificateFiles
 
 
 def _version(file: str | Path) -> _Version | None:

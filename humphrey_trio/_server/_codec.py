@@ -27,6 +27,7 @@ from .._http._limits import Limits
 from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
+from .._http._tls_info import TlsInfo
 
 _SWITCHING = 101
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -88,9 +89,9 @@ class Head:
     def has_body(self) -> bool:
         return self.content_length != 0
 
-    def to_request(self, content: bytes, address: Address) -> Request:
+    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None) -> Request:
         headers = Headers._from_wire(self.fields)
-        return Request(self.method, self.path, self.query, self.version, headers, content, address)
+        return Request(self.method, self.path, self.query, self.version, headers, content, address, tls)
 
 
 # ---------------------------------------------------------------------------------------------- reading

@@ -267,18 +267,21 @@ class HttpConnection:
         route = service.find(head.host, head.path)
         if route is None:
             await self._flush()
-            response = await service.reject(head.host, head.to_request(b"", self._transport.peer))
+            response = await service.reject(head.host, self._to_request(head))
             # A body that nobody reads would be taken for the next request.
             return await self._reply(head, response, head.close or head.has_body)
         content = await self._read_body(head) if head.has_body else b""
         if content is None:
             return True
-        request = head.to_request(content, self._transport.peer)
+        request = self._to_request(head, content)
         answer = service.respond(request, route)
         if not isinstance(answer, Response):
             await self._flush_before(answer)
             answer = await service.settle(request, answer)
         return await self._reply(head, answer, head.close)
+
+    def _to_request(self, head: Head, content: bytes = b"") -> Request:
+        return head.to_request(content, self._transport.peer, self._transport.tls_info())
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
         """Replies that are ready do not wait for one that is not; if they fail, it is not awaited at all."""
@@ -292,7 +295,7 @@ class HttpConnection:
     async def _lend(self, head: Head, route: Any) -> Takeover:
         await self._flush()
         return Takeover(
-            head.to_request(b"", self._transport.peer),
+            self._to_request(head),
             route,
             head.close,
             self._reader.take_rest(),

@@ -16,20 +16,22 @@ import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
+from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._quoting import printable
 from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
 from ._pacing import Leash
-from ._transport import SocketTransport, StreamTransport, Transport
+from ._tls import PlainHttpError, TlsTransport
+from ._transport import SocketTransport, Transport
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Sequence
 
     from .._http._limits import Timeouts
+    from ._certificate import Certificate
     from ._listen import Listener
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -42,6 +44,11 @@ _LAST_BURSTS = BACKLOG // _ACCEPT_BURST
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_ROOM_PAUSE = 0.1
 _NO_ROOM_LOG_INTERVAL = 1.0
+
+# Seconds between two looks at the files of a certificate.
+_RELOAD_INTERVAL = 1.0
+
+_PLAIN_HTTP = Response(400, "This port speaks HTTPS only: use https:// in place of http://.\n")
 # accept(2): these are about the connection that would have come, not about the listener.
 _NEWCOMER_FAILED = {
     errno.EPERM,
@@ -80,7 +87,7 @@ class HttpServer:
         max_connections: how many may be open at once, upgraded and lingering ones included; None for no bound.
             While there are as many, the oldest lingering one is closed for a new one; if none lingers, the
             server does not accept, and new connections wait in the kernel's backlog.
-        tls: the context for connections that come from listeners; None for plain ones.
+        certificate: for TLS on connections from listeners; None for plain ones.
         shutdown: set, it ends the server gracefully; None for never.
     """
 
@@ -89,12 +96,12 @@ class HttpServer:
         settings: ServerSettings,
         *,
         max_connections: int | None = None,
-        tls: ssl.SSLContext | None = None,
+        certificate: Certificate | None = None,
         shutdown: trio.Event | None = None,
     ) -> None:
         self._settings = settings
         self._max_connections = max_connections
-        self._tls = tls
+        self._certificate = certificate
         self._shutdown = shutdown
         self._draining = False
         self._leashes: set[Leash] = set()  # one for each connection that holds a slot
@@ -123,6 +130,8 @@ class HttpServer:
         try:
             async with trio.open_nursery() as connections:
                 connections.start_soon(self._sweep)
+                if self._certificate is not None and self._certificate.reloads:
+                    connections.start_soon(self._reload, self._certificate)
                 if self._shutdown is not None:
                     connections.start_soon(self._end_gracefully, self._shutdown, listeners, connections)
                 for listener in listeners:
@@ -258,50 +267,65 @@ class HttpServer:
 
     @trio.lowlevel.enable_ki_protection
     async def _serve_socket(self, sock: socket.socket, peer: Address, leash: Leash) -> None:
-        transport: Transport | None
-        if self._tls is None:
-            transport = SocketTransport(sock, peer)
-        else:
-            transport = await self._shake_hands(sock, peer, leash, self._tls)
-        if transport is not None:
+        if self._certificate is None:
+            await self._serve(SocketTransport(sock, peer), leash)
+            return
+        transport = TlsTransport(sock, peer, self._certificate.context)
+        if await self._shake_hands(transport, leash):
             await self._serve(transport, leash)
 
-    async def _shake_hands(
-        self, sock: socket.socket, peer: Address, leash: Leash, context: ssl.SSLContext
-    ) -> Transport | None:
-        sock.setblocking(False)
-        stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
-            context,
-            server_side=True,
-            https_compatible=True,
-        )
+    async def _shake_hands(self, transport: TlsTransport, leash: Leash) -> bool:
+        """Whether TLS was established; if not, the connection has ended."""
+        self._limit_handshake(transport, leash)
         try:
-            with trio.CancelScope() as scope:
-                self._limit_handshake(leash, scope)
-                await stream.do_handshake()
-                return StreamTransport(stream, peer)
-            logger.debug("TLS handshake with %s took too long", peer)
+            await transport.handshake()
+            return True
+        except PlainHttpError as exc:
+            logger.info("plain HTTP from %s on a port for TLS: %s", transport.peer, printable(str(exc)))
+            await self._refuse_plain_http(transport.without_tls(), leash)
+        except trio.ClosedResourceError:
+            logger.debug("the TLS handshake with %s took too long", transport.peer)
+            await self._end(transport, leash)
         except trio.BrokenResourceError as exc:
-            logger.debug("TLS handshake with %s failed: %s", peer, printable(str(exc.__cause__ or exc)))
+            logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
+            await self._end(transport, leash)
         except BaseException:
             self._leave(leash)
-            await trio.aclose_forcefully(stream)
+            await transport.close()
             raise
-        self._leave(leash)
-        await trio.aclose_forcefully(stream)
-        return None
+        return False
 
-    def _limit_handshake(self, leash: Leash, scope: trio.CancelScope) -> None:
+    async def _refuse_plain_http(self, transport: Transport, leash: Leash) -> None:
+        with suppress(trio.BrokenResourceError):
+            transport.send_now(self._settings.writer.encode(_PLAIN_HTTP, head_only=False, close=True))
+        await self._end(transport, leash)
+
+    def _limit_handshake(self, transport: TlsTransport, leash: Leash) -> None:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake
 
         def hurry() -> None:
             leash.at = min(leash.at, clock.now() + LATE_SECONDS)
 
-        leash.expire, leash.drain = scope.cancel, hurry
+        leash.expire, leash.drain = transport.interrupt, hurry
         leash.at = clock.now() + seconds
         if leash.draining:
             hurry()
+
+    async def _end(self, transport: Transport, leash: Leash) -> None:
+        """End a connection that was never established, so that the peer can read our alert or our answer."""
+        try:
+            await self._lingering.linger(transport, leash, idle=True)
+        finally:
+            leash.let_go()
+            self._leave(leash)
+            await transport.close()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _reload(self, certificate: Certificate) -> None:
+        """Look at the files of the certificate now and then, in a thread that a slow disk may hold up."""
+        while True:
+            await trio.sleep(_RELOAD_INTERVAL)
+            await trio.to_thread.run_sync(certificate.reload_if_changed)
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._leashes) >= self._max_connections

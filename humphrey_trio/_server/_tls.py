@@ -218,8 +218,7 @@ class TlsTransport(SocketTransport):
                 cipher=cipher[0] if cipher else "",
                 server_name=self._server_name,
                 alpn_protocol=tls.selected_alpn_protocol(),
-                peer_certificate=tls.getpeercert(binary_form=True),
-                peer_certificate_fields=tls.getpeercert() or {},
+                certificate_getter=tls.getpeercert,
             )
         return self._info
 

@@ -21,6 +21,7 @@ from .._http._drain import FAREWELL_SECONDS
 
 if TYPE_CHECKING:
     from .._http._address import Address
+    from .._http._tls_info import TlsInfo
 
 #: Bytes asked of the kernel at once.
 CHUNK = 64 * 1024
@@ -75,6 +76,10 @@ class Transport(ABC):
     def __init__(self, peer: Address) -> None:
         self.peer = peer
         self.incoming = Incoming.OPEN
+
+    def tls_info(self) -> TlsInfo | None:
+        """What TLS has negotiated; None over a plain connection."""
+        return None
 
     @abstractmethod
     async def receive_some(self) -> bytes:
