@@ -70,6 +70,8 @@ class SimulatedClient:
             if attempt == "good":
                 break
         if not self._may_send:
+            while await self._receive_into(bytearray()):
+                pass
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._act, nursery)

@@ -76,14 +76,18 @@ class _Generator:
         )
 
     def _attempts(self) -> tuple[str, ...]:
-        before = self._random.choices(("path", "origin", "denied", "plain"), k=self._random.choice((0, 0, 0, 1, 2)))
+        before = self._random.choices(
+            ("path", "origin", "denied", "plain"), k=self._random.choice((0, 0, 0, 1, 2))
+        )
         return (*before, "silent" if self._chance(0.05) else "good")
 
     def _client_acts(self) -> tuple[Act, ...]:
         acts = [self._client_act() for _ in range(self._random.randint(1, 8))]
         if self._rude and self._chance(0.5):
             verb = self._random.choice(("eof", "reset", "leave", "bad", "cut", "stall"))
-            act = Act(verb=verb, after=self._after(), seconds=self._random.choice((0.5, 4.5)), code=self._bad_code())
+            act = Act(
+                verb=verb, after=self._after(), seconds=self._random.choice((0.5, 4.5)), code=self._bad_code()
+            )
             acts.insert(self._random.randint(0, len(acts)), act)
         elif self._chance(0.3):
             acts.append(Act(verb="close", after=self._after(), code=self._random.choice((*_CODES, 1005))))
@@ -128,7 +132,9 @@ class _Generator:
             after=self._random.choice((0.0, 0.0, 0.0, 0.05)),
             inner=inner,
             size=(size := self._size()),
-            count=self._random.choice((1, 1, 2, 5, 70 if size < 100 else 2)) if verb in ("send", "broadcast") else 1,
+            count=self._random.choice((1, 1, 2, 5, 70 if size < 100 else 2))
+            if verb in ("send", "broadcast")
+            else 1,
             compress=not self._chance(0.2),
             policy=self._random.choice(_POLICIES),
             topic=self._random.choice(_TOPICS),

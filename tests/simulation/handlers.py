@@ -9,7 +9,15 @@ from typing import Any
 
 import trio
 
-from humphrey_trio import AsyncSender, AsyncStream, ConnectionClosed, KeepLatest, Message, WebsocketStream, WhenFull
+from humphrey_trio import (
+    AsyncSender,
+    AsyncStream,
+    ConnectionClosed,
+    KeepLatest,
+    Message,
+    WebsocketStream,
+    WhenFull,
+)
 
 from .faults import at_step
 from .journal import Journal, Sending, Session

@@ -280,7 +280,13 @@ def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
     told = journal.statistics
     if told is None:
         return
-    left = (told.connections, told.handlers_running, told.tasks_running, told.waiting_in_hook, told.waiting_for_hook)
+    left = (
+        told.connections,
+        told.handlers_running,
+        told.tasks_running,
+        told.waiting_in_hook,
+        told.waiting_for_hook,
+    )
     if any(left) or told.queued_messages or told.queued_bytes or told.read_ahead or told.subscribers:
         yield f"at the end the app still tells: {told}"
     sessions = journal.sessions.values()

@@ -36,9 +36,7 @@ from .script import Act, ClientPlan, Script, Setup
 from .streams import connection
 
 #: Short ones, so that deadlines pass in a run.
-TIMEOUTS = Timeouts(
-    header=3, body=3, idle=5, write=3, close=2, linger=3, linger_idle=1.5, disconnect=0.5, drain=8
-)
+TIMEOUTS = Timeouts(header=3, body=3, idle=5, write=3, close=2, linger=3, linger_idle=1.5, disconnect=0.5, drain=8)
 #: Seconds of virtual time after which the clients' scripts are over, whatever they still do.
 SCRIPT_SECONDS = 15.0
 #: Seconds within which a connection has ended whose client has: every deadline of one, one after the other.
