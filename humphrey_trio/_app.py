@@ -243,18 +243,16 @@ class App(Routes[State]):
             transport = DirectTransport(stream, peer)
         else:
             transport = StreamTransport(stream, peer)
-        try:
-            await self._serve_transport(transport)
-        finally:
-            await transport.close()  # even if it was cancelled before it began
-
-    async def _serve_transport(self, transport: Transport) -> None:
         if self._running:
             await self._running[0].serve(transport)
             return
         async with trio.open_nursery() as nursery:
             server = self._server()
-            await nursery.start(server.run)
+            try:
+                await nursery.start(server.run)
+            except BaseException:
+                await transport.close()
+                raise
             await server.serve(transport)
             nursery.cancel_scope.cancel()
 

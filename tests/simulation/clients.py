@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 from wsproto.extensions import PerMessageDeflate
-from wsproto.frame_protocol import FrameProtocol, Opcode
+from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from humphrey_trio.testing import MemoryStream
 
@@ -17,8 +17,11 @@ from .handlers import Handlers, padding
 from .journal import ClientLife, Journal
 from .script import Act, ClientPlan
 
-#: Seconds for which a client waits for the server's end of file behind both Close frames.
-PATIENCE = 0.5
+#: Seconds for which a client waits for the server's end of file behind both Close frames. While a handler runs,
+#: the server notices the client's Close frame after half a second; without a half-close it waits a second itself.
+PATIENCE, CLOSING_PATIENCE = 1.0, 0.5
+#: The same of a client that does not answer the server's Close frame; longer than ``Timeouts.close``.
+MUTE_PATIENCE = 4.0
 #: The server's bound of a message.
 MAX_MESSAGE_SIZE = 64 * 1024
 
@@ -54,6 +57,7 @@ class SimulatedClient:
     async def run(self, stream: MemoryStream) -> None:
         """Be a client on a stream, until the connection has ended."""
         self._stream = stream
+        self.life.connected_at = trio.current_time()
         try:
             await self._live()
         except GONE:
@@ -147,28 +151,40 @@ class SimulatedClient:
     async def _read(self, data: bytes, nursery: trio.Nursery) -> None:
         while True:
             self.life.frame_bytes += len(data)
-            if data:
-                self._frames.receive_bytes(data)
-                for frame in self._frames.received_frames():
-                    await self._handle(frame.opcode, frame.payload, frame.message_finished, nursery)
+            try:
+                self._parse(data, nursery)
+            except ParseFailed as exc:
+                self.life.faults.append(f"cannot read what the server sent: {exc}")
+                return
             if self.life.close is not None:
                 break
             data = await self._stream.receive_some()
             if not data:
                 self._end("eof")
                 return
-        await self._say_close(self.life.close[0])
-        with trio.move_on_after(PATIENCE):
+        began = trio.current_time()
+        if not self.life.mute:
+            await self._say_close(self.life.close[0])
+        patience = CLOSING_PATIENCE if self.plan.stream == "closing" else PATIENCE
+        with trio.move_on_after(MUTE_PATIENCE if self.life.mute else patience) as scope:
             while data := await self._stream.receive_some():
                 self.life.faults.append(f"{len(data)} bytes behind the Close frame")
-        self._end("eof")
+            self.life.end_after = trio.current_time() - began
+        self._end("patience" if scope.cancelled_caught else "eof")
 
-    async def _handle(self, opcode: Opcode, payload: bytes | str, finished: bool, nursery: trio.Nursery) -> None:
+    def _parse(self, data: bytes, nursery: trio.Nursery) -> None:
+        if data:
+            self._frames.receive_bytes(data)
+            for frame in self._frames.received_frames():
+                self._handle(frame.opcode, frame.payload, frame.message_finished, nursery)
+
+    def _handle(self, opcode: Opcode, payload: bytes | str, finished: bool, nursery: trio.Nursery) -> None:
         if self.life.close is not None:
             self.life.faults.append(f"a {opcode.name} frame behind the Close frame")
         elif opcode is Opcode.CLOSE:
             code, reason = payload  # type: ignore[misc]  # so it is with wsproto
             self.life.close = (int(code), str(reason or ""))
+            self.life.closed_at = trio.current_time()
         elif opcode is Opcode.PING:
             assert isinstance(payload, (bytes, bytearray))
             nursery.start_soon(self._pong, bytes(payload))
@@ -234,6 +250,8 @@ class SimulatedClient:
 
     async def _leave_at_the_end(self) -> None:
         await self.leaving.wait()
+        if self.life.mute:
+            self._stream.reset()
         with suppress(*GONE):
             await self._say_close(1000)
 
@@ -290,6 +308,11 @@ class SimulatedClient:
                 frame = self._frames.send_data("cut off" * 20, True)
                 self._stream.send_nowait(frame[: len(frame) // 2])
                 self._stream.send_eof_nowait()
+
+    async def _do_mute(self, act: Act) -> None:
+        """Say no Close frame any more, not even in answer to one."""
+        self.life.rude.append("mute")
+        self.life.mute = True
 
     async def _do_bad(self, act: Act) -> None:
         """Break the protocol."""

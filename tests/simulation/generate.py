@@ -39,7 +39,7 @@ class _Generator:
         tight = self._chance(0.5)
         return Setup(
             running=self._chance(0.4),
-            deflate=pick(("", "", "context", "fresh")),
+            deflate=pick(("", "context", "context", "fresh")),
             concurrency=pick((1, 1, 1, 2, 3)),
             finish=self._chance(0.4),
             max_streams=pick((None, None, None, 1, 2)),
@@ -66,7 +66,7 @@ class _Generator:
             buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
             attempts=self._attempts(),
             handshake_drip=pick((0, 0, 0, 40)),
-            deflate=pick(("", "", "context", "fresh")),
+            deflate=pick(("", "context", "context", "fresh")),
             max_send=pick(few) if short else None,
             max_receive=pick(few) if short and self._chance(0.5) else None,
             break_at=self._random.randint(1, 40) if self._broken and self._chance(0.5) else 0,
@@ -84,7 +84,7 @@ class _Generator:
     def _client_acts(self) -> tuple[Act, ...]:
         acts = [self._client_act() for _ in range(self._random.randint(1, 8))]
         if self._rude and self._chance(0.5):
-            verb = self._random.choice(("eof", "reset", "leave", "bad", "cut", "stall"))
+            verb = self._random.choice(("eof", "reset", "leave", "bad", "cut", "stall", "stall", "mute"))
             act = Act(
                 verb=verb, after=self._after(), seconds=self._random.choice((0.5, 4.5)), code=self._bad_code()
             )
@@ -132,7 +132,7 @@ class _Generator:
             after=self._random.choice((0.0, 0.0, 0.0, 0.05)),
             inner=inner,
             size=(size := self._size()),
-            count=self._random.choice((1, 1, 2, 5, 70 if size < 100 else 2))
+            count=self._random.choice((1, 1, 2, 5, 70 if size < 100 else 4))
             if verb in ("send", "broadcast")
             else 1,
             compress=not self._chance(0.2),

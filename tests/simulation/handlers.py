@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import trio
@@ -34,6 +35,7 @@ class Handlers:
     """The handlers of an app, for one run."""
 
     def __init__(self, script: Script, journal: Journal) -> None:
+        self._script = script
         self._plans = {plan.name: plan for plan in script.clients}
         self._journal = journal
         self._padding = random.Random(script.seed)
@@ -54,14 +56,19 @@ class Handlers:
         session = stream.state
         session.connected.append(self._journal.now())
         with self._running(session):
+            session.connect_failed = True
             try:
                 await self._perform(self._plans[session.client].greeting, stream)
+                session.connect_failed = False
             finally:
                 session.connect_ended = self._journal.now()
 
     async def message(self, stream: Stream, message: Message, state: None) -> None:
         session, name = stream.state, message.bytes.partition(b"|")[0].decode()
         session.handled.append(name)
+        drained_by = self._journal.happened.get("drain", inf) + self._script.setup.spread
+        if trio.current_time() > drained_by:
+            session.faults.append("a handler began after the moment of the graceful end")
         if session.connect_ended > self._journal.now():
             session.faults.append("a message was handled before the connect handler ended")
         with self._running(session):
@@ -126,7 +133,20 @@ class Handlers:
         stream.set_deadline(act.seconds, act.code, "deadline")
 
     async def _do_sleep(self, act: Act, stream: Stream) -> None:
-        await trio.sleep(act.seconds)
+        """Sleep, and see that nobody who should not be sleeps on."""
+        session, looks = stream.state, 0
+        for _ in range(round(act.seconds / 0.1)):
+            await trio.sleep(0.1)
+            looks += self._should_be_cancelled(stream)
+            if looks > 1:
+                session.faults.append("a handler goes on although its client has left")
+            if stream.statistics().read_ahead > self._script.setup.max_read_ahead:
+                session.faults.append("more was read ahead than max_read_ahead")
+
+    def _should_be_cancelled(self, stream: Stream) -> bool:
+        record = stream.close_record
+        left = record is not None and record.initiator == "client" and not stream.state.disconnected
+        return left and not self._script.setup.finish
 
     async def _do_shield(self, act: Act, stream: Stream) -> None:
         stream.state.shielded += act.seconds
@@ -134,7 +154,6 @@ class Handlers:
             await trio.sleep(act.seconds)
 
     async def _do_fail(self, act: Act, stream: Stream) -> None:
-        stream.state.failed = True
         raise ScriptedError
 
     async def _do_task(self, act: Act, stream: Stream) -> None:
@@ -213,6 +232,7 @@ class Handlers:
             raise
         finally:
             sending.returned = self._journal.now()
+            sending.seconds = trio.current_time() - sending.began_at
 
     def _text(self, sending: Sending, act: Act) -> Any:
         return f"{sending.token}|{padding(self._padding, act.size)}"

@@ -28,6 +28,7 @@ class Sending:
         policy: of a broadcast.
         called, returned: when; ``returned`` is infinite if it did not.
         outcome: ok, closed, cancelled, or unknown for a whisper that found no stream.
+        seconds: of virtual time that the call took.
         sure: the streams that are open clients for the whole call, and subscribed to a publication's topic.
     """
 
@@ -39,6 +40,8 @@ class Sending:
     returned: float = inf
     outcome: str = "cancelled"
     sure: set[int] = field(default_factory=set)
+    began_at: float = field(default_factory=trio.current_time)
+    seconds: float = 0.0
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Session:
         handled: the messages whose handlers began, in order.
         running, most_running: its handlers at this moment, and at most.
         tasks: its tasks at this moment.
-        failed: whether its script raised.
+        connect_failed: whether its connect handler raised, so that no message is handled.
         shielded: seconds that its script has slept in a shield.
         topics: to which it is subscribed, and since when.
     """
@@ -66,7 +69,7 @@ class Session:
     running: int = 0
     most_running: int = 0
     tasks: int = 0
-    failed: bool = False
+    connect_failed: bool = False
     shielded: float = 0.0
     topics: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -85,7 +88,10 @@ class ClientLife:
         close: code and reason of the server's Close frame.
         said_close: the code of its own Close frame.
         rude: what it did that a client should not do, so that less is promised to it.
-        ended: end of file, reset, or open.
+        ended: eof, reset, or patience if the server did not end in time behind both Close frames; else open.
+        mute: whether it does not say Close any more.
+        connected_at, closed_at: virtual time of its connection, and of the server's Close frame.
+        end_after: seconds from the server's Close frame to its end of file.
     """
 
     plan: ClientPlan
@@ -99,8 +105,17 @@ class ClientLife:
     said_close: int | None = None
     rude: list[str] = field(default_factory=list)
     ended: str = "open"
+    mute: bool = False
+    connected_at: float = inf
+    closed_at: float = inf
+    end_after: float = inf
     faults: list[str] = field(default_factory=list)
     server: MemoryStream | None = None
+
+    @property
+    def is_rude(self) -> bool:
+        """Whether it did not do its part, or its transport did not."""
+        return bool(self.rude or self.plan.break_at)
 
 
 class Journal:

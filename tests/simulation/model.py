@@ -22,6 +22,8 @@ Check = Callable[[Script, Journal], Iterable[str]]
 
 #: Seconds that a graceful end may take, and a hard stop, beside what shields itself.
 DRAIN_SECONDS, STOP_SECONDS = 8.0, 1.6
+#: ``Timeouts.write``, what the sweep adds to a deadline, and ``take_timeout``.
+WRITE_SECONDS, SWEEP_SECONDS, TAKE_SECONDS = 3.0, 0.6, 9.9
 
 
 def check(script: Script, journal: Journal) -> list[str]:
@@ -45,7 +47,7 @@ def record_of(session: Session | None) -> CloseRecord | None:
 
 def is_undisturbed(journal: Journal, life: ClientLife) -> bool:
     """Whether nothing but the two sides ended a connection, and the client did its part."""
-    return not life.rude and not life.plan.break_at and "http cancelled" not in journal.happened
+    return not life.is_rude and "http cancelled" not in journal.happened
 
 
 # --------------------------------------------------------------------------------------------- handlers
@@ -54,8 +56,9 @@ def is_undisturbed(journal: Journal, life: ClientLife) -> bool:
 def connect_and_disconnect_once(script: Script, journal: Journal) -> Iterator[str]:
     """Each stream is connected once and disconnected once, or never if it had ended before the app came to it."""
     for session in journal.sessions.values():
-        undisturbed = is_undisturbed(journal, journal.clients[session.client])
-        expected = 1 if session.connected or undisturbed else 0
+        record = record_of(session)
+        left_early = record is None or record.initiator == "server" or journal.clients[session.client].is_rude
+        expected = 0 if left_early and not session.connected else 1
         if len(session.connected) != expected or len(session.disconnected) != expected:
             yield (
                 f"{session.client}: connected {len(session.connected)} times,"
@@ -102,7 +105,7 @@ def no_message_is_lost_on_the_way_in(script: Script, journal: Journal) -> Iterat
             yield f"{session.client}: received {record.messages_received} of {len(life.said)} messages"
         if (
             script.setup.finish
-            and not session.failed
+            and not session.connect_failed
             and not {"websocket cancelled", "drain"} & set(journal.happened)
             and session.handled != life.said
         ):
@@ -223,7 +226,7 @@ def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
         if 101 in life.statuses and is_undisturbed(journal, life) and not may_be_cut:
             if life.close is None:
                 yield f"{name}: got no Close frame; the record is: {record}"
-            elif life.ended != "eof":
+            elif life.ended != "eof" and life.plan.stream != "closing":
                 yield f"{name}: its connection ended by {life.ended}"
             elif record is not None and not record.clean:
                 yield f"{name}: the end was not clean: {record}"
@@ -234,6 +237,46 @@ def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
             if kind == "bad" and life.close is not None and record is not None and record.cause.startswith("what"):
                 if life.close[0] != int(code):
                     yield f"{name}: broke the protocol, expected {code}, got {life.close}"
+
+
+def slow_clients_are_cut_off(script: Script, journal: Journal) -> Iterator[str]:
+    """No ``send`` waits for a client that takes nothing for longer than ``Timeouts.write``; nor does an end."""
+    for sending in journal.sendings.values():
+        if sending.kind == "send" and sending.seconds > WRITE_SECONDS + SWEEP_SECONDS:
+            yield f"{sending.token}: its send took {sending.seconds:.2f} s"
+    for name, life in journal.clients.items():
+        if life.mute and life.close is not None and life.ended == "patience" and life.plan.stream != "closing":
+            yield f"{name}: did not answer Close, and its connection did not end"
+
+
+def quick_clients_are_not_slow(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that did its part is not counted as slow, unless its outbox was full."""
+    for session in journal.sessions.values():
+        record, life = record_of(session), journal.clients[session.client]
+        if record is None or life.is_rude or record.code == 1013:
+            continue
+        if session.stream.statistics().slow_closes:
+            yield f"{session.client}: counts as slow; the record is: {record}"
+
+
+def waiting_streams_are_closed(script: Script, journal: Journal) -> Iterator[str]:
+    """A stream that still waits in the hook is closed at once when the WebSocket app ends."""
+    for name, life in journal.clients.items():
+        if 101 not in life.statuses or life.close is None or session_of(journal, life) is not None:
+            continue
+        if life.close[0] == 1013 and life.closed_at - life.connected_at < TAKE_SECONDS:
+            yield f"{name}: was not taken, and got Close {life.close} too early"
+
+
+def a_hard_stop_says_close(script: Script, journal: Journal) -> Iterator[str]:
+    """A cancelled HTTP app sends what waits and a Close frame, as far as it can without waiting."""
+    if "http cancelled" not in journal.happened or script.setup.max_connections is not None:
+        return
+    for name, life in journal.clients.items():
+        plan = life.plan
+        has_room = plan.stream == "direct" and plan.max_send is None and plan.buffer >= 64 * 1024
+        if 101 in life.statuses and has_room and not life.is_rude and life.frame_bytes < 10_000 and not life.close:
+            yield f"{name}: its connection was cancelled and said no Close"
 
 
 def initiators_are_right(script: Script, journal: Journal) -> Iterator[str]:
@@ -323,6 +366,10 @@ CHECKS: tuple[Check, ...] = (
     no_message_is_lost_on_the_way_out,
     messages_sent_are_counted,
     the_end_is_told,
+    slow_clients_are_cut_off,
+    quick_clients_are_not_slow,
+    waiting_streams_are_closed,
+    a_hard_stop_says_close,
     initiators_are_right,
     records_are_logged_once,
     nothing_else_is_logged,

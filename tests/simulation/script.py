@@ -15,7 +15,7 @@ class Act:
     """One action of a client, of a handler, or of the world around the pair.
 
     Attributes:
-        verb: what is done; ``clients``, ``handlers`` and ``runner`` have a method for each.
+        verb: what is done; ``clients``, ``handlers`` and ``runner`` have a method ``_do_...`` for each.
         after: seconds to wait before.
         inner: actions inside: of the message's handler, of a task, of a nursery's branch.
         size: bytes of padding in a message.
