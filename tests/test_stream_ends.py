@@ -46,7 +46,7 @@ class Pair:
 async def test_a_peer_that_does_not_answer_close_is_left(
     stream_pair: StreamPair, autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    """A client that never answers the Close of an app that was cancelled is waited for as long as for any other."""
+    """A client that never answers the Close of an app that was cancelled is waited for like any other."""
     pair = Pair(Timeouts(close=2, linger=1))
     nursery.start_soon(pair.run)
     ours, theirs = stream_pair()

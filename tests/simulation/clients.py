@@ -6,6 +6,7 @@ import base64
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import trio
 from wsproto.extensions import PerMessageDeflate
@@ -52,7 +53,7 @@ class SimulatedClient:
         self._may_send = False  # from the 101 to a Close frame of ours
         self._said = 0
         self.leaving = trio.Event()  # the script is over: close politely
-        self.busy = True  # whether its script goes on
+        self.over = trio.Event()  # it has performed its actions
 
     async def run(self, stream: MemoryStream) -> None:
         """Be a client on a stream, until the connection has ended."""
@@ -63,7 +64,7 @@ class SimulatedClient:
         except GONE:
             self._end("reset")
         finally:
-            self.busy = False
+            self.over.set()
             stream.close()
 
     async def _live(self) -> None:
@@ -197,7 +198,7 @@ class SimulatedClient:
 
     async def _pong(self, payload: bytes) -> None:
         with suppress(*GONE):
-            await self._send_frame(lambda: self._frames.pong(payload))
+            await self._send_frame(partial(self._frames.pong, payload))
 
     # Sending...
 
@@ -246,7 +247,7 @@ class SimulatedClient:
         except GONE:
             pass  # the reader notices as well
         finally:
-            self.busy = False
+            self.over.set()
 
     async def _leave_at_the_end(self) -> None:
         await self.leaving.wait()
@@ -271,14 +272,13 @@ class SimulatedClient:
         self.life.began.append(name)
         for number, piece in enumerate(pieces, 1):
             payload = piece.encode() if act.binary else piece
-            if not await self._send_frame(
-                lambda payload=payload, last=number == len(pieces): self._frames.send_data(payload, last), act.drip
-            ):
+            encode = partial(self._frames.send_data, payload, number == len(pieces))
+            if not await self._send_frame(encode, act.drip):
                 return False
         return True
 
     async def _do_ping(self, act: Act) -> None:
-        await self._send_frame(lambda: self._frames.ping(b"from a client"))
+        await self._send_frame(partial(self._frames.ping, b"from a client"))
 
     async def _do_close(self, act: Act) -> None:
         await self._say_close(act.code)

@@ -7,6 +7,7 @@ cancelled, and nothing less of the others beside it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -15,7 +16,7 @@ from humphrey_trio import ConnectionClosed
 from humphrey_trio.websocket import CloseRecord
 
 from .handlers import ScriptedError
-from .journal import ClientLife, Journal, Session
+from .journal import ClientLife, Journal, Sending, Session
 from .script import Script
 
 Check = Callable[[Script, Journal], Iterable[str]]
@@ -43,6 +44,11 @@ def session_of(journal: Journal, life: ClientLife) -> Session | None:
 def record_of(session: Session | None) -> CloseRecord | None:
     """The final close record of a stream."""
     return None if session is None else session.stream.close_record
+
+
+def received_by(journal: Journal, life: ClientLife) -> list[Sending]:
+    """What a client received, in order."""
+    return [journal.sendings[token] for token in life.received if token in journal.sendings]
 
 
 def is_undisturbed(journal: Journal, life: ClientLife) -> bool:
@@ -154,10 +160,9 @@ def messages_arrive_in_order(script: Script, journal: Journal) -> Iterator[str]:
     """A message whose call had returned before another was called arrives before the other."""
     for name, life in journal.clients.items():
         latest = 0
-        for token in life.received:
-            sending = journal.sendings[token]
+        for sending in received_by(journal, life):
             if sending.returned < latest:
-                yield f"{name}: received {token!r} too late, in {life.received}"
+                yield f"{name}: received {sending.token!r} too late, in {life.received}"
             latest = max(latest, sending.called)
 
 
@@ -165,8 +170,8 @@ def broadcasts_have_one_order(script: Script, journal: Journal) -> Iterator[str]
     """All clients see broadcasts and publications in the same order."""
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for life in journal.clients.values():
-        shared = [token for token in life.received if journal.sendings[token].kind != "send"]
-        for before, after in zip(shared, shared[1:], strict=False):
+        shared = [sending.token for sending in received_by(journal, life) if sending.kind != "send"]
+        for before, after in itertools.pairwise(shared):
             sorter.add(after, before)
     try:
         sorter.prepare()
@@ -232,11 +237,17 @@ def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
                 yield f"{name}: the end was not clean: {record}"
             elif record is not None and record.bytes_received != life.sent_bytes:
                 yield f"{name}: {record.bytes_received} bytes were received of {life.sent_bytes}"
-        for rude in life.rude:
-            kind, _, code = rude.partition(" ")
-            if kind == "bad" and life.close is not None and record is not None and record.cause.startswith("what"):
-                if life.close[0] != int(code):
-                    yield f"{name}: broke the protocol, expected {code}, got {life.close}"
+
+
+def broken_protocols_are_closed(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that breaks the protocol gets the code for that, and no other client gets it."""
+    for name, life in journal.clients.items():
+        record = record_of(session_of(journal, life))
+        deserved = {int(rude.removeprefix("bad ")) for rude in life.rude if rude.startswith("bad ")}
+        if life.close is not None and life.close[0] in {1002, 1007, 1009} - deserved:
+            yield f"{name}: deserved {deserved}, got Close {life.close}"
+        if deserved and not life.plan.break_at and record is not None and record.initiator == "client":
+            yield f"{name}: deserved {deserved}, but: {record}"
 
 
 def slow_clients_are_cut_off(script: Script, journal: Journal) -> Iterator[str]:
@@ -366,6 +377,7 @@ CHECKS: tuple[Check, ...] = (
     no_message_is_lost_on_the_way_out,
     messages_sent_are_counted,
     the_end_is_told,
+    broken_protocols_are_closed,
     slow_clients_are_cut_off,
     quick_clients_are_not_slow,
     waiting_streams_are_closed,

@@ -304,8 +304,8 @@ class _Stage:
         with trio.move_on_after(SCRIPT_SECONDS):
             await trio.sleep(max((plan.at for plan in self._script.clients), default=0.0))
             await self._world_over.wait()
-            while any(client.busy for client in self._clients):
-                await trio.sleep(0.1)
+            for client in self._clients:
+                await client.over.wait()
         await trio.sleep(0.1)
         ending = self._script.setup.ending
         if ending == "leave":
