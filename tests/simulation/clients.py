@@ -12,6 +12,7 @@ import trio
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
+from humphrey_trio import Message
 from humphrey_trio.testing import MemoryStream
 
 from .handlers import Handlers, padding
@@ -193,8 +194,15 @@ class SimulatedClient:
             assert isinstance(payload, str), "the application sends text"
             self._text += payload
             if finished:
-                self.life.received.append(self._text.partition("|")[0])
+                self._note_message(self._text)
                 self._text = ""
+
+    def _note_message(self, text: str) -> None:
+        token = text.partition("|")[0]
+        self.life.received.append(token)
+        sending = self._journal.sendings.get(token)
+        if sending is not None and sending.text != text:
+            self.life.faults.append(f"{token!r} is not what was sent")
 
     async def _pong(self, payload: bytes) -> None:
         with suppress(*GONE):
@@ -260,8 +268,8 @@ class SimulatedClient:
         for _ in range(act.count):
             name = f"{self.plan.name}-{self._said}"
             self._said += 1
-            self._handlers.messages[name] = act.inner
             text = f"{name}|{padding(self._padding, act.size)}"
+            self._handlers.expect(name, Message(text.encode() if act.binary else text), act.inner)
             if not await self._say(name, text, act):
                 return
             self.life.said.append(name)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from math import inf
-from typing import Any
 
 import trio
 
@@ -39,8 +38,12 @@ class Handlers:
         self._plans = {plan.name: plan for plan in script.clients}
         self._journal = journal
         self._padding = random.Random(script.seed)
-        self.messages: dict[str, tuple[Act, ...]] = {}  # what the handlers of the clients' messages do
+        self._expected: dict[str, tuple[Message, tuple[Act, ...]]] = {}
         self.sender: AsyncSender | None = None
+
+    def expect(self, name: str, message: Message, acts: tuple[Act, ...]) -> None:
+        """A client is about to send a message, whose handler does what its script says."""
+        self._expected[name] = message, acts
 
     def take(self, stream: WebsocketStream) -> Session:
         """The app's ``stream_state``."""
@@ -71,8 +74,11 @@ class Handlers:
             session.faults.append("a handler began after the moment of the graceful end")
         if session.connect_ended > self._journal.now():
             session.faults.append("a message was handled before the connect handler ended")
+        sent, acts = self._expected[name]
+        if message != sent:
+            session.faults.append(f"{name!r} is not what was sent")
         with self._running(session):
-            await self._perform(self.messages[name], stream)
+            await self._perform(acts, stream)
 
     async def disconnect(self, stream: Stream, state: None) -> None:
         session = stream.state
@@ -234,8 +240,9 @@ class Handlers:
             sending.returned = self._journal.now()
             sending.seconds = trio.current_time() - sending.began_at
 
-    def _text(self, sending: Sending, act: Act) -> Any:
-        return f"{sending.token}|{padding(self._padding, act.size)}"
+    def _text(self, sending: Sending, act: Act) -> str:
+        sending.text = f"{sending.token}|{padding(self._padding, act.size)}"
+        return sending.text
 
 
 def padding(source: random.Random, size: int) -> str:

@@ -23,6 +23,7 @@ class Sending:
 
     Attributes:
         token: what the message begins with; no other has it.
+        text: the whole message.
         kind: send, broadcast or publish.
         stream: to which it was sent; None for many.
         policy: of a broadcast.
@@ -37,6 +38,7 @@ class Sending:
     stream: int | None
     policy: str
     called: int
+    text: str = ""
     returned: float = inf
     outcome: str = "cancelled"
     sure: set[int] = field(default_factory=set)

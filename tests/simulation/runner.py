@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import trio
 import trio.testing
@@ -134,7 +135,7 @@ class _Stage:
         left = trio.lowlevel.current_statistics()
         if left.tasks_living != before:
             self._journal.faults.append(f"{left.tasks_living - before} tasks are left")
-        if left.seconds_to_next_deadline != float("inf"):
+        if left.seconds_to_next_deadline != inf:
             self._journal.faults.append("a cancel scope with a deadline is left")
 
     async def _play(self) -> None:
@@ -266,9 +267,16 @@ class _Stage:
         known = (sum(s.running for s in sessions), sum(s.tasks for s in sessions))
         if found != known:
             self._journal.faults.append(f"handlers and tasks running: {known}, but statistics tell {found}")
-        most = self._script.setup.max_streams
-        if most is not None and told.connections > most:
-            self._journal.faults.append(f"{told.connections} streams are served, at most {most} may be")
+        setup = self._script.setup
+        if told.connections > (setup.max_streams or inf):
+            self._journal.faults.append(
+                f"{told.connections} streams are served, max_connections={setup.max_streams}"
+            )
+        open_now = self._app.statistics().connections
+        if open_now > (setup.max_connections or inf):
+            self._journal.faults.append(
+                f"{open_now} connections are open, max_connections={setup.max_connections}"
+            )
         sure = {
             topic: sum(topic in s.topics and not s.stream.closed for s in sessions)
             for topic in {topic for s in sessions for topic in s.topics}
