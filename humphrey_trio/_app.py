@@ -28,10 +28,11 @@ from ._route import HttpRoute, Routes, RouteTable, SubApp, http_routes, websocke
 from ._server._certificate import Certificate, CertificateFiles, GivenContext
 from ._server._codec import BadRequest, ResponseWriter
 from ._server._connection import ServerSettings, Takeover
+from ._server._direct import DirectStream, DirectTransport
 from ._server._listen import open_listeners
 from ._server._pacing import Pace, SweepClock
 from ._server._server import HttpServer, check_shutdown
-from ._server._transport import StreamTransport
+from ._server._transport import StreamTransport, Transport
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._handshake import no_handshake
@@ -242,16 +243,25 @@ class App(Routes[State]):
         run, the connection has a server of its own with the same bounds and deadlines.
 
         Args:
-            stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``.
+            stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``. Frames of
+                WebSockets take the direct path of sockets over a ``humphrey_trio.testing.DirectStream``.
             peer: what ``request.address`` tells.
         """
-        transport = StreamTransport(stream, peer)
+        transport: Transport
+        if isinstance(stream, DirectStream):
+            transport = DirectTransport(stream, peer)
+        else:
+            transport = StreamTransport(stream, peer)
         if self._running:
             await self._running[0].serve(transport)
             return
         async with trio.open_nursery() as nursery:
             server = self._server()
-            await nursery.start(server.run)
+            try:
+                await nursery.start(server.run)
+            except BaseException:
+                await transport.close()
+                raise
             await server.serve(transport)
             nursery.cancel_scope.cancel()
 

@@ -34,6 +34,7 @@ FLOORS = (
     (
         "_server._pacing",
         "_server._transport",
+        "_server._direct",
         *("_server._client_hello", "_server._ssl_errors", "_server._tls", "_server._certificate"),
         "_server._codec",
         "_websocket._mask",
@@ -67,6 +68,7 @@ FLOORS = (
             "_websocket._conversation",
             "_websocket._async_app",
         ),
+        "_memory_stream",
         "_testing",
     ),
     ("__init__", "http", "websocket", "testing"),

@@ -11,6 +11,7 @@ from helpers import PATIENCE, RawClient
 
 from humphrey_trio import App, Request, Response, Timeouts
 from humphrey_trio.http import Address
+from humphrey_trio.testing import memory_connection
 
 Clock = trio.testing.MockClock
 
@@ -56,6 +57,17 @@ async def test_it_returns_when_the_connection_has_ended(autojump_clock: Clock) -
         assert (await client.reply()).content == b"memory:0"
         await client.stream.aclose()
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_stream_is_closed_even_if_it_is_cancelled_at_once(direct: bool, autojump_clock: Clock) -> None:
+    """Cancelled before it has begun to serve, it closes the stream none the less."""
+    ours, theirs = memory_connection() if direct else trio.testing.memory_stream_pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await app_that_tells_its_peer().serve_stream(theirs)
+    with trio.fail_after(PATIENCE):
+        assert await ours.receive_some() == b""
 
 
 async def test_a_graceful_end_without_a_run(autojump_clock: Clock) -> None:

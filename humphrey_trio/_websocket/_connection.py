@@ -537,8 +537,10 @@ class WebsocketConnection:
     async def _hear_out(self) -> None:
         """Read to the peer's Close, or to the close deadline, after a close by a user who does not receive."""
         self._reading = True
-        while await self._next() is not None:
-            pass
+        # The close deadline interrupts the transport; over a foreign stream that ends a block, not a wait.
+        with self._transport.interruptible():
+            while await self._next() is not None:
+                pass
 
     async def _say_last_words(self) -> None:
         code, reason, cause = GOING_AWAY, "", "the server has ended"
@@ -547,9 +549,9 @@ class WebsocketConnection:
         if self._closed is None:
             self._note_end("server", code, reason, cause)
         words = self._outbox.last_words(encode_close(code, reason))
-        if words:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                self._outbox.count_last_words(await self._transport.send_last(words))
+        # Also if all was sent before: unread input has to be discarded, or the close resets the connection.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self._outbox.count_last_words(await self._transport.send_last(words))
 
     def _expect_end(self) -> None:
         self._close_by = self._clock.now() + self._timeouts.close

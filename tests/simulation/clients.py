@@ -1,0 +1,347 @@
+"""What clients do: they open WebSockets over wsproto, and perform the actions that a script has for them."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import trio
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
+
+from humphrey_trio import Message
+from humphrey_trio.testing import MemoryStream
+
+from .handlers import Handlers, padding
+from .journal import ClientLife, Journal
+from .script import Act, ClientPlan
+
+#: Seconds for which a client waits for the server's end of file behind both Close frames. While a handler runs,
+#: the server notices the client's Close frame after half a second; without a half-close it waits a second itself.
+PATIENCE, CLOSING_PATIENCE = 1.0, 0.5
+#: The same of a client that does not answer the server's Close frame; longer than ``Timeouts.close``.
+MUTE_PATIENCE = 4.0
+#: The server's bound of a message.
+MAX_MESSAGE_SIZE = 64 * 1024
+
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+_PATHS = {"path": "/nowhere", "plain": "/"}
+_HEADERS = {"origin": "Origin: https://foe.example\r\n", "denied": "Authorization: no\r\n"}
+_BAD = {
+    1002: b"\x81\x02hi",  # not masked
+    1007: b"\x81\x82\0\0\0\0\xff\xff",  # not UTF-8
+    1009: b"\x82\xff" + (MAX_MESSAGE_SIZE + 1).to_bytes(8, "big") + bytes(4),
+}
+
+
+class SimulatedClient:
+    """One client, from its connection to its end."""
+
+    def __init__(self, plan: ClientPlan, journal: Journal, handlers: Handlers, seed: int) -> None:
+        self.plan = plan
+        self.life = journal.clients[plan.name] = ClientLife(plan)
+        self._journal = journal
+        self._handlers = handlers
+        self._padding = random.Random(seed)
+        self._extensions: list[PerMessageDeflate] = []
+        self._frames = FrameProtocol(client=True, extensions=[])
+        self._text = ""  # of the message that is being received
+        self._sending = trio.Lock()
+        self._may_send = False  # from the 101 to a Close frame of ours
+        self._said = 0
+        self.leaving = trio.Event()  # the script is over: close politely
+        self.over = trio.Event()  # it has performed its actions
+
+    async def run(self, stream: MemoryStream) -> None:
+        """Be a client on a stream, until the connection has ended."""
+        self._stream = stream
+        self.life.connected_at = trio.current_time()
+        try:
+            await self._live()
+        except GONE:
+            self._end("reset")
+        finally:
+            self.over.set()
+            stream.close()
+
+    async def _live(self) -> None:
+        rest: bytes | None = None
+        for attempt in self.plan.attempts:
+            if (rest := await self._ask(attempt)) is None:
+                return
+            if attempt == "good":
+                break
+        if not self._may_send:
+            while await self._receive_into(bytearray()):
+                pass
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._act, nursery)
+            nursery.start_soon(self._leave_at_the_end)
+            try:
+                await self._read(rest or b"", nursery)
+            except GONE:
+                self._end("reset")
+            nursery.cancel_scope.cancel()
+
+    def _end(self, how: str) -> None:
+        if self.life.ended == "open":
+            self.life.ended = how
+
+    # The handshake...
+
+    async def _ask(self, attempt: str) -> bytes | None:
+        """Send a request and read its response; what came behind it, or None if the connection has ended."""
+        if attempt != "silent":
+            await self._send_dripping(self._request(attempt), self.plan.handshake_drip)
+        received = bytearray()
+        while b"\r\n\r\n" not in received:
+            if not await self._receive_into(received):
+                self.life.statuses.append(0)
+                return None
+        head, _, rest = bytes(received).partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:])
+        status = int(head.split(b" ")[1])
+        self.life.statuses.append(status)
+        if status == 101:
+            self._open(fields)
+            return rest
+        body = bytearray(rest)
+        while len(body) < int(fields["content-length"]):
+            if not await self._receive_into(body):
+                return None
+        if "close" not in fields.get("connection", ""):
+            return b""
+        await self._receive_into(body)
+        return None
+
+    async def _receive_into(self, received: bytearray) -> bool:
+        data = await self._stream.receive_some()
+        received += data
+        if not data:
+            self._end("eof")
+        return bool(data)
+
+    def _request(self, attempt: str) -> bytes:
+        offer = ""
+        if self.plan.deflate:
+            fresh = self.plan.deflate == "fresh"
+            extension = PerMessageDeflate(client_no_context_takeover=fresh, server_no_context_takeover=fresh)
+            self._extensions = [extension]
+            offer = f"Sec-WebSocket-Extensions: permessage-deflate; {extension.offer()}\r\n"
+        upgrade = (
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n{offer}"
+        )
+        path = _PATHS.get(attempt, f"/ws?{self.plan.name}")
+        fields = "" if attempt == "plain" else upgrade + _HEADERS.get(attempt, "")
+        return f"GET {path} HTTP/1.1\r\nHost: simulated\r\n{fields}\r\n".encode()
+
+    def _open(self, fields: dict[str, str]) -> None:
+        agreed = fields.get("sec-websocket-extensions")
+        if agreed is not None:
+            self._extensions[0].finalize(agreed)
+        self._frames = FrameProtocol(client=True, extensions=self._extensions if agreed is not None else [])
+        self._may_send = True
+
+    # Receiving...
+
+    async def _read(self, data: bytes, nursery: trio.Nursery) -> None:
+        while True:
+            self.life.frame_bytes += len(data)
+            try:
+                self._parse(data, nursery)
+            except ParseFailed as exc:
+                self.life.faults.append(f"cannot read what the server sent: {exc}")
+                return
+            if self.life.close is not None:
+                break
+            data = await self._stream.receive_some()
+            if not data:
+                self._end("eof")
+                return
+        began = trio.current_time()
+        if not self.life.mute:
+            await self._say_close(self.life.close[0])
+        patience = CLOSING_PATIENCE if self.plan.stream == "closing" else PATIENCE
+        with trio.move_on_after(MUTE_PATIENCE if self.life.mute else patience) as scope:
+            while data := await self._stream.receive_some():
+                self.life.faults.append(f"{len(data)} bytes behind the Close frame")
+            self.life.end_after = trio.current_time() - began
+        self._end("patience" if scope.cancelled_caught else "eof")
+
+    def _parse(self, data: bytes, nursery: trio.Nursery) -> None:
+        if data:
+            self._frames.receive_bytes(data)
+            for frame in self._frames.received_frames():
+                self._handle(frame.opcode, frame.payload, frame.message_finished, nursery)
+
+    def _handle(self, opcode: Opcode, payload: bytes | str, finished: bool, nursery: trio.Nursery) -> None:
+        if self.life.close is not None:
+            self.life.faults.append(f"a {opcode.name} frame behind the Close frame")
+        elif opcode is Opcode.CLOSE:
+            code, reason = payload  # type: ignore[misc]  # so it is with wsproto
+            self.life.close = (int(code), str(reason or ""))
+            self.life.closed_at = trio.current_time()
+        elif opcode is Opcode.PING:
+            assert isinstance(payload, (bytes, bytearray))
+            nursery.start_soon(self._pong, bytes(payload))
+        elif opcode is not Opcode.PONG:
+            assert isinstance(payload, str), "the application sends text"
+            self._text += payload
+            if finished:
+                self._note_message(self._text)
+                self._text = ""
+
+    def _note_message(self, text: str) -> None:
+        token = text.partition("|")[0]
+        self.life.received.append(token)
+        sending = self._journal.sendings.get(token)
+        if sending is not None and sending.text != text:
+            self.life.faults.append(f"{token!r} is not what was sent")
+
+    async def _pong(self, payload: bytes) -> None:
+        with suppress(*GONE):
+            await self._send_frame(partial(self._frames.pong, payload))
+
+    # Sending...
+
+    async def _send_frame(self, encode: Callable[[], bytes], drip: int = 0) -> bool:
+        """Send a whole frame, one after the other; False if nothing may be sent any more."""
+        async with self._sending:
+            if not self._may_send:
+                return False
+            await self._send_dripping(encode(), drip, self._count)
+            return True
+
+    async def _say_close(self, code: int) -> None:
+        async with self._sending:
+            if self._may_send:
+                self._may_send = False
+                self.life.said_close = code
+                frame = self._frames.close(None if code == 1005 else code)
+                await self._send_dripping(frame, 0, self._count)
+
+    async def _send_dripping(self, data: bytes, drip: int, count: Callable[[int], None] = lambda _: None) -> None:
+        # Dripped bytes take half a second at most, so that no deadline passes.
+        step = max(drip, len(data) // 25 + 1) if drip else len(data)
+        rest = memoryview(data)
+        await trio.lowlevel.checkpoint()
+        while rest:
+            if not (sent := self._stream.send_nowait(rest[:step])):
+                await self._stream.wait_send_all_might_not_block()
+            count(sent)
+            rest = rest[sent:]
+            if drip:
+                await trio.sleep(0.02)
+
+    def _count(self, size: int) -> None:
+        self.life.sent_bytes += size
+
+    # Actions...
+
+    async def _act(self, nursery: trio.Nursery) -> None:
+        try:
+            for act in self.plan.acts:
+                await trio.sleep(act.after)
+                if act.verb == "stall":
+                    nursery.start_soon(self._stall, act.seconds)
+                else:
+                    await getattr(self, f"_do_{act.verb}")(act)
+        except GONE:
+            pass  # the reader notices as well
+        finally:
+            self.over.set()
+
+    async def _leave_at_the_end(self) -> None:
+        await self.leaving.wait()
+        if self.life.mute:
+            self._stream.reset()
+        with suppress(*GONE):
+            await self._say_close(1000)
+
+    async def _do_say(self, act: Act) -> None:
+        for _ in range(act.count):
+            name = f"{self.plan.name}-{self._said}"
+            self._said += 1
+            text = f"{name}|{padding(self._padding, act.size)}"
+            self._handlers.expect(name, Message(text.encode() if act.binary else text), act.inner)
+            if not await self._say(name, text, act):
+                return
+            self.life.said.append(name)
+
+    async def _say(self, name: str, text: str, act: Act) -> bool:
+        size = len(text) // act.pieces + 1
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        self.life.began.append(name)
+        for number, piece in enumerate(pieces, 1):
+            payload = piece.encode() if act.binary else piece
+            encode = partial(self._frames.send_data, payload, number == len(pieces))
+            if not await self._send_frame(encode, act.drip):
+                return False
+        return True
+
+    async def _do_ping(self, act: Act) -> None:
+        await self._send_frame(partial(self._frames.ping, b"from a client"))
+
+    async def _do_close(self, act: Act) -> None:
+        await self._say_close(act.code)
+
+    # What a client should not do...
+
+    async def _do_eof(self, act: Act) -> None:
+        """Half-close without a Close frame."""
+        async with self._rudely("eof") as may:
+            if may:
+                self._stream.send_eof_nowait()
+
+    async def _do_reset(self, act: Act) -> None:
+        async with self._rudely("reset") as may:
+            if may:
+                self._stream.reset()
+
+    async def _do_leave(self, act: Act) -> None:
+        async with self._rudely("leave") as may:
+            if may:
+                self._stream.close()
+
+    async def _do_cut(self, act: Act) -> None:
+        """Half-close inside of a frame."""
+        async with self._rudely("cut") as may:
+            if may:
+                frame = self._frames.send_data("cut off" * 20, True)
+                self._stream.send_nowait(frame[: len(frame) // 2])
+                self._stream.send_eof_nowait()
+
+    async def _do_mute(self, act: Act) -> None:
+        """Say no Close frame any more, not even in answer to one."""
+        self.life.rude.append("mute")
+        self.life.mute = True
+
+    async def _do_bad(self, act: Act) -> None:
+        """Break the protocol."""
+        async with self._rudely(f"bad {act.code}") as may:
+            if may:
+                await self._stream.send_all(_BAD[act.code])
+
+    async def _stall(self, seconds: float) -> None:
+        """Neither read nor write for some time."""
+        self.life.rude.append("stall")
+        self._stream.stall()
+        try:
+            await trio.sleep(seconds)
+        finally:
+            self._stream.stall(False)
+
+    @asynccontextmanager
+    async def _rudely(self, what: str) -> AsyncGenerator[bool]:
+        """Between two frames, and as the last thing; False behind a Close frame."""
+        async with self._sending:
+            may, self._may_send = self._may_send, False
+            if may:
+                self.life.rude.append(what)
+            yield may

@@ -1,0 +1,88 @@
+"""The seeded scheduler, cancellation at a step, and a watch for work without progress."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import trio
+
+#: Steps of all tasks at one moment of virtual time beyond which they are taken for a busy loop.
+MAX_STEPS = 30_000
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Make the order of tasks, and what the library draws, depend on a seed.
+
+    The order of trio's scheduler has no public switch; this is the only use of a private name here.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        _seed_scheduler(True, seed)
+        yield
+    finally:
+        _seed_scheduler(False, None)
+        random.setstate(state)
+
+
+def _seed_scheduler(deterministic: bool, seed: int | None) -> None:
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING, _ = deterministic, trio._core._run._r.seed(seed)
+
+
+@contextmanager
+def at_step(step: int, call: Callable[[], None], task: trio.lowlevel.Task | None = None) -> Generator[None]:
+    """Call a function before the n-th step from now on, of one task or of all of them; mostly to cancel."""
+    instrument = _AtStep(step, call, task)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        yield
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+
+
+class _AtStep(trio.abc.Instrument):
+    def __init__(self, step: int, call: Callable[[], None], task: trio.lowlevel.Task | None) -> None:
+        self._left = step
+        self._call = call
+        self._task = task
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._task is None or task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self._call()
+
+
+class ProgressWatch(trio.abc.Instrument):
+    """Counts the steps of tasks, and cancels a run in which tasks work and time stands still.
+
+    Attributes:
+        steps: of the whole run.
+        most: at one moment.
+        stuck: what worked without progress; empty if nothing did.
+    """
+
+    def __init__(self) -> None:
+        self.steps = self.most = self._here = 0
+        self.stuck = ""
+        self.scope: trio.CancelScope | None = None
+        self._now = -1.0
+        self._names: Counter[str] = Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+        now = trio.current_time()
+        if now != self._now:
+            self._now, self._here = now, 0
+        self._here += 1
+        self.most = max(self.most, self._here)
+        if self._here > MAX_STEPS // 2 and not self.stuck:
+            self._names[task.name] += 1
+            if self._here > MAX_STEPS:
+                self.stuck = ", ".join(f"{name} ({count} steps)" for name, count in self._names.most_common(3))
+                if self.scope is not None:
+                    self.scope.cancel()

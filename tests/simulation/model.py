@@ -1,0 +1,390 @@
+"""What has to be true of every run: the specification of a linked pair, as checks of a journal.
+
+Each check is a function of the script and the journal that yields violations. A check promises as much as the
+library does: it asks less of a connection whose client was rude, whose transport broke, or whose app was
+cancelled, and nothing less of the others beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+
+from humphrey_trio import ConnectionClosed
+from humphrey_trio.websocket import CloseRecord
+
+from .handlers import ScriptedError
+from .journal import ClientLife, Journal, Sending, Session
+from .script import Script
+
+Check = Callable[[Script, Journal], Iterable[str]]
+
+#: Seconds that a graceful end may take, and a hard stop, beside what shields itself.
+DRAIN_SECONDS, STOP_SECONDS = 8.0, 1.6
+#: ``Timeouts.write``, what the sweep adds to a deadline, and ``take_timeout``.
+WRITE_SECONDS, SWEEP_SECONDS, TAKE_SECONDS = 3.0, 0.6, 9.9
+
+
+def check(script: Script, journal: Journal) -> list[str]:
+    """All violations, in the order of the checks."""
+    return [violation for each in CHECKS for violation in each(script, journal)]
+
+
+# ----------------------------------------------------------------------------------------- what is known
+
+
+def session_of(journal: Journal, life: ClientLife) -> Session | None:
+    """The stream of a client, if its connect handler ran."""
+    found = [session for session in journal.sessions.values() if session.client == life.plan.name]
+    return found[-1] if found else None
+
+
+def record_of(session: Session | None) -> CloseRecord | None:
+    """The final close record of a stream."""
+    return None if session is None else session.stream.close_record
+
+
+def received_by(journal: Journal, life: ClientLife) -> list[Sending]:
+    """What a client received, in order."""
+    return [journal.sendings[token] for token in life.received if token in journal.sendings]
+
+
+def is_undisturbed(journal: Journal, life: ClientLife) -> bool:
+    """Whether nothing but the two sides ended a connection, and the client did its part."""
+    return not life.is_rude and "http cancelled" not in journal.happened
+
+
+# --------------------------------------------------------------------------------------------- handlers
+
+
+def connect_and_disconnect_once(script: Script, journal: Journal) -> Iterator[str]:
+    """Each stream is connected once and disconnected once, or never if it had ended before the app came to it."""
+    for session in journal.sessions.values():
+        record = record_of(session)
+        left_early = record is None or record.initiator == "server" or journal.clients[session.client].is_rude
+        expected = 0 if left_early and not session.connected else 1
+        if len(session.connected) != expected or len(session.disconnected) != expected:
+            yield (
+                f"{session.client}: connected {len(session.connected)} times,"
+                f" disconnected {len(session.disconnected)} times"
+            )
+    for name in journal.clients:
+        if sum(session.client == name for session in journal.sessions.values()) > 1:
+            yield f"{name}: one connection became two streams"
+
+
+def handlers_in_order(script: Script, journal: Journal) -> Iterator[str]:
+    """Messages are handled in order, none is skipped or handled twice, and not too many at once."""
+    for session in journal.sessions.values():
+        began = journal.clients[session.client].began
+        if session.handled != began[: len(session.handled)]:
+            yield f"{session.client}: handled {session.handled} of {began}"
+        if session.most_running > script.setup.concurrency:
+            yield f"{session.client}: {session.most_running} handlers ran at once"
+        yield from (f"{session.client}: {fault}" for fault in session.faults)
+
+
+def messages_are_counted(script: Script, journal: Journal) -> Iterator[str]:
+    """Every message that came in was handled or counts as unhandled."""
+    for session in journal.sessions.values():
+        record, life = record_of(session), journal.clients[session.client]
+        if record is None:
+            yield f"{session.client}: its stream has no close record"
+        elif len(session.handled) + record.unhandled != record.messages_received:
+            yield (
+                f"{session.client}: received {record.messages_received}, but handled {len(session.handled)}"
+                f" and counted {record.unhandled} as unhandled"
+            )
+        elif record.messages_received > len(life.began):
+            yield f"{session.client}: {record.messages_received} messages were received of {len(life.began)}"
+
+
+def no_message_is_lost_on_the_way_in(script: Script, journal: Journal) -> Iterator[str]:
+    """What a client sent before it closed was received; with WhenLeft.FINISH it was handled, too."""
+    for session in journal.sessions.values():
+        record, life = record_of(session), journal.clients[session.client]
+        if record is None or record.initiator != "client" or not is_undisturbed(journal, life):
+            continue
+        if record.messages_received != len(life.said):
+            yield f"{session.client}: received {record.messages_received} of {len(life.said)} messages"
+        if (
+            script.setup.finish
+            and not session.connect_failed
+            and not {"websocket cancelled", "drain"} & set(journal.happened)
+            and session.handled != life.said
+        ):
+            yield f"{session.client}: left, and only {session.handled} of {life.said} were handled"
+
+
+# ---------------------------------------------------------------------------------------------- clients
+
+
+def upgrades_are_answered(script: Script, journal: Journal) -> Iterator[str]:
+    """Each upgrade gets the answer that its kind deserves; a 503 only where there is a reason."""
+    expected = {"good": 101, "path": 404, "origin": 403, "denied": 401, "plain": 200, "silent": 0}
+    reasons = {"http cancelled", "websocket cancelled", "drain"} & set(journal.happened)
+    crowded = script.setup.max_connections is not None or script.setup.max_streams is not None
+    for name, life in journal.clients.items():
+        for attempt, status in zip(life.plan.attempts, life.statuses, strict=False):
+            excused = (reasons or crowded or life.plan.break_at) and status in (0, 503)
+            if status != expected[attempt] and not excused:
+                yield f"{name}: got {status} for {attempt!r}"
+
+
+def messages_arrive_once(script: Script, journal: Journal) -> Iterator[str]:
+    """A client gets no message twice, none that was not sent, and none that was for others."""
+    for name, life in journal.clients.items():
+        session = session_of(journal, life)
+        if len(set(life.received)) < len(life.received):
+            yield f"{name}: received a message twice: {life.received}"
+        for token in life.received:
+            sending = journal.sendings.get(token)
+            if sending is None:
+                yield f"{name}: received {token!r}, which was not sent"
+            elif session is None:
+                yield f"{name}: received {token!r}, but no app has taken its stream"
+            elif sending.kind == "send" and sending.stream != session.stream.id:
+                yield f"{name}: received {token!r}, which is for another"
+            elif sending.kind == "send" and sending.outcome == "closed":
+                yield f"{name}: received {token!r}, whose send raised ConnectionClosed"
+            elif session.disconnected and sending.called > session.disconnected[0]:
+                yield f"{name}: received {token!r}, which was sent after it was disconnected"
+            elif sending.returned < session.taken:
+                yield f"{name}: received {token!r}, which was sent before its stream was taken"
+        yield from (f"{name}: {fault}" for fault in life.faults)
+
+
+def messages_arrive_in_order(script: Script, journal: Journal) -> Iterator[str]:
+    """A message whose call had returned before another was called arrives before the other."""
+    for name, life in journal.clients.items():
+        latest = 0
+        for sending in received_by(journal, life):
+            if sending.returned < latest:
+                yield f"{name}: received {sending.token!r} too late, in {life.received}"
+            latest = max(latest, sending.called)
+
+
+def broadcasts_have_one_order(script: Script, journal: Journal) -> Iterator[str]:
+    """All clients see broadcasts and publications in the same order."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for life in journal.clients.values():
+        shared = [sending.token for sending in received_by(journal, life) if sending.kind != "send"]
+        for before, after in itertools.pairwise(shared):
+            sorter.add(after, before)
+    try:
+        sorter.prepare()
+    except CycleError as exc:
+        yield f"broadcasts have no common order: {exc.args[1]}"
+
+
+def no_message_is_lost_on_the_way_out(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that got the Close frame got everything that was sent before, but for what counts as dropped."""
+    for name, life in journal.clients.items():
+        session = session_of(journal, life)
+        record = record_of(session)
+        if session is None or record is None or life.close is None:
+            continue
+        if len(life.received) != record.messages_sent:
+            yield f"{name}: received {len(life.received)} messages of {record.messages_sent} that count as sent"
+        if life.frame_bytes != record.bytes_sent:
+            yield f"{name}: received {life.frame_bytes} bytes of {record.bytes_sent} that count as sent"
+        got, number = set(life.received), session.stream.id
+        missing = [s for s in journal.sendings.values() if number in s.sure and s.token not in got]
+        if len(missing) > record.dropped:
+            yield f"{name}: {[s.token for s in missing]} are missing, {record.dropped} were dropped"
+        kept = [s.token for s in missing if s.kind == "send" or s.policy == "close"]
+        if kept and (record.code, record.reason) != (1013, "too slow"):
+            yield f"{name}: {kept} are missing, which may not be dropped"
+
+
+def messages_sent_are_counted(script: Script, journal: Journal) -> Iterator[str]:
+    """What was sent counts as sent or as dropped, and nothing else does."""
+    for number, session in journal.sessions.items():
+        record = record_of(session)
+        if record is None:
+            continue
+        sure = sum(number in sending.sure for sending in journal.sendings.values())
+        possible = sum(sending.stream in (None, number) for sending in journal.sendings.values())
+        counted = record.messages_sent + record.dropped
+        if not sure <= counted <= possible:
+            yield (
+                f"{session.client}: {record.messages_sent} count as sent and {record.dropped} as dropped,"
+                f" but {sure} to {possible} were handed over"
+            )
+
+
+def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
+    """Every client sees the end of its connection; one that was not disturbed gets a Close frame first."""
+    for name, life in journal.clients.items():
+        session = session_of(journal, life)
+        record = record_of(session)
+        if life.server is not None and not life.server.closed:
+            yield f"{name}: its transport was not closed"
+        if life.ended == "open" and not {"leave", "reset"} & set(life.rude):
+            yield f"{name}: saw no end of its connection"
+        if life.close is not None and record is not None and life.close != (record.code, record.reason):
+            yield f"{name}: got Close {life.close}, the record says {record.code} {record.reason!r}"
+        # A new connection beyond max_connections cuts the oldest one that lingers.
+        may_be_cut = script.setup.max_connections is not None
+        if 101 in life.statuses and is_undisturbed(journal, life) and not may_be_cut:
+            if life.close is None:
+                yield f"{name}: got no Close frame; the record is: {record}"
+            elif life.ended != "eof" and life.plan.stream != "closing":
+                yield f"{name}: its connection ended by {life.ended}"
+            elif record is not None and not record.clean:
+                yield f"{name}: the end was not clean: {record}"
+            elif record is not None and record.bytes_received != life.sent_bytes:
+                yield f"{name}: {record.bytes_received} bytes were received of {life.sent_bytes}"
+
+
+def broken_protocols_are_closed(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that breaks the protocol gets the code for that, and no other client gets it."""
+    for name, life in journal.clients.items():
+        record = record_of(session_of(journal, life))
+        deserved = {int(rude.removeprefix("bad ")) for rude in life.rude if rude.startswith("bad ")}
+        if life.close is not None and life.close[0] in {1002, 1007, 1009} - deserved:
+            yield f"{name}: deserved {deserved}, got Close {life.close}"
+        if deserved and not life.plan.break_at and record is not None and record.initiator == "client":
+            yield f"{name}: deserved {deserved}, but: {record}"
+
+
+def slow_clients_are_cut_off(script: Script, journal: Journal) -> Iterator[str]:
+    """No ``send`` waits for a client that takes nothing for longer than ``Timeouts.write``; nor does an end."""
+    for sending in journal.sendings.values():
+        if sending.kind == "send" and sending.seconds > WRITE_SECONDS + SWEEP_SECONDS:
+            yield f"{sending.token}: its send took {sending.seconds:.2f} s"
+    for name, life in journal.clients.items():
+        if life.mute and life.close is not None and life.ended == "patience" and life.plan.stream != "closing":
+            yield f"{name}: did not answer Close, and its connection did not end"
+
+
+def quick_clients_are_not_slow(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that did its part is not counted as slow, unless its outbox was full."""
+    for session in journal.sessions.values():
+        record, life = record_of(session), journal.clients[session.client]
+        if record is None or life.is_rude or record.code == 1013:
+            continue
+        if session.stream.statistics().slow_closes:
+            yield f"{session.client}: counts as slow; the record is: {record}"
+
+
+def waiting_streams_are_closed(script: Script, journal: Journal) -> Iterator[str]:
+    """A stream that still waits in the hook is closed at once when the WebSocket app ends."""
+    for name, life in journal.clients.items():
+        if 101 not in life.statuses or life.close is None or session_of(journal, life) is not None:
+            continue
+        if life.close[0] == 1013 and life.closed_at - life.connected_at < TAKE_SECONDS:
+            yield f"{name}: was not taken, and got Close {life.close} too early"
+
+
+def a_hard_stop_says_close(script: Script, journal: Journal) -> Iterator[str]:
+    """A cancelled HTTP app sends what waits and a Close frame, as far as it can without waiting."""
+    if "http cancelled" not in journal.happened or script.setup.max_connections is not None:
+        return
+    for name, life in journal.clients.items():
+        plan = life.plan
+        has_room = plan.stream == "direct" and plan.max_send is None and plan.buffer >= 64 * 1024
+        if 101 in life.statuses and has_room and not life.is_rude and life.frame_bytes < 10_000 and not life.close:
+            yield f"{name}: its connection was cancelled and said no Close"
+
+
+def initiators_are_right(script: Script, journal: Journal) -> Iterator[str]:
+    """A stream that no server-side cause has ended was ended by its client, with its code."""
+    for session in journal.sessions.values():
+        record, life = record_of(session), journal.clients[session.client]
+        if record is None or record.initiator != "client" or record.code == 1006:
+            continue
+        if life.said_close != record.code:
+            yield f"{session.client}: said Close {life.said_close}, the record says: {record}"
+
+
+# ------------------------------------------------------------------------------------------ the whole
+
+
+def records_are_logged_once(script: Script, journal: Journal) -> Iterator[str]:
+    """Each stream that was opened is logged once, when its connection has ended."""
+    for number, session in journal.sessions.items():
+        if len(journal.records[number]) != 1:
+            yield f"{session.client}: its end was logged {len(journal.records[number])} times"
+    opened = sum(101 in life.statuses for life in journal.clients.values())
+    if len(journal.records) < opened:
+        yield f"{opened} streams were opened, {len(journal.records)} ends were logged"
+
+
+def nothing_else_is_logged(script: Script, journal: Journal) -> Iterator[str]:
+    """Errors in the log are those that the script raised."""
+    for record in journal.log:
+        if record.levelno < logging.ERROR:
+            continue
+        error = None if record.exc_info is None else record.exc_info[1]
+        if not _is_scripted(error):
+            yield f"logged: {record.getMessage()}: {error!r}"
+
+
+def _is_scripted(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_scripted(each) for each in error.exceptions)
+    return isinstance(error, (ScriptedError, ConnectionClosed))
+
+
+def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
+    """At the end the app has nothing left, and its totals are those of its streams."""
+    told = journal.statistics
+    if told is None:
+        return
+    left = (
+        told.connections,
+        told.handlers_running,
+        told.tasks_running,
+        told.waiting_in_hook,
+        told.waiting_for_hook,
+    )
+    if any(left) or told.queued_messages or told.queued_bytes or told.read_ahead or told.subscribers:
+        yield f"at the end the app still tells: {told}"
+    sessions = journal.sessions.values()
+    for name in ("dropped", "unhandled"):
+        total = sum(getattr(session.stream.statistics(), name) for session in sessions)
+        if getattr(told, name) != total:
+            yield f"{name}: {total} of all streams, but {getattr(told, name)} of the app"
+    for name in ("slow_closes", "send_waits", "read_pauses"):
+        total = sum(getattr(session.stream.statistics(), name) for session in sessions)
+        if getattr(told, name) < total:
+            yield f"{name}: {total} of all streams, but {getattr(told, name)} of the app"
+
+
+def apps_end_in_time(script: Script, journal: Journal) -> Iterator[str]:
+    """A graceful end and a hard stop are over by their deadlines, whatever clients and handlers do."""
+    shielded = sum(session.shielded for session in journal.sessions.values())
+    for name in ("http", "websocket"):
+        ended = journal.happened.get(f"{name} ended", 0.0)
+        for cause, seconds in (("drain", DRAIN_SECONDS), (f"{name} cancelled", STOP_SECONDS)):
+            began = journal.happened.get(cause)
+            if began is not None and ended - began > seconds + shielded:
+                yield f"{name} ended {ended - began:.2f} s after {cause!r}"
+
+
+CHECKS: tuple[Check, ...] = (
+    connect_and_disconnect_once,
+    handlers_in_order,
+    messages_are_counted,
+    no_message_is_lost_on_the_way_in,
+    upgrades_are_answered,
+    messages_arrive_once,
+    messages_arrive_in_order,
+    broadcasts_have_one_order,
+    no_message_is_lost_on_the_way_out,
+    messages_sent_are_counted,
+    the_end_is_told,
+    broken_protocols_are_closed,
+    slow_clients_are_cut_off,
+    quick_clients_are_not_slow,
+    waiting_streams_are_closed,
+    a_hard_stop_says_close,
+    initiators_are_right,
+    records_are_logged_once,
+    nothing_else_is_logged,
+    totals_add_up,
+    apps_end_in_time,
+)

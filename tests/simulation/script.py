@@ -1,0 +1,145 @@
+"""What happens in one run, as plain values: the pair's settings, its clients, and actions with faults among them.
+
+Any action may be left out and a script stays valid, so that a failing one can be shortened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """One action of a client, of a handler, or of the world around the pair.
+
+    Attributes:
+        verb: what is done; ``clients``, ``handlers`` and ``runner`` have a method ``_do_...`` for each.
+        after: seconds to wait before.
+        inner: actions inside: of the message's handler, of a task, of a nursery's branch.
+        size: bytes of padding in a message.
+        count: how often.
+        pieces: fragments of a message.
+        drip: bytes that are sent at once, for dripped ones; 0 for all.
+        binary: whether a message is binary.
+        compress: False sends uncompressed.
+        policy: ``when_full`` of a broadcast: close, newest, oldest, or ``key-`` and a key.
+        topic: of a subscription or publication.
+        target: the client that is sent to.
+        code: a close code.
+        seconds: how long it takes.
+        step: at which step of the scheduler a cancellation occurs.
+    """
+
+    verb: str
+    after: float = 0.0
+    inner: tuple[Act, ...] = ()
+    size: int = 0
+    count: int = 1
+    pieces: int = 1
+    drip: int = 0
+    binary: bool = False
+    compress: bool = True
+    policy: str = "close"
+    topic: str = ""
+    target: str = ""
+    code: int = 1000
+    seconds: float = 0.0
+    step: int = 0
+
+    def __str__(self) -> str:
+        options = list(_changes(self, "verb", "inner"))
+        text = self.verb + (f"({', '.join(options)})" if options else "")
+        return f"{text} [{'; '.join(map(str, self.inner))}]" if self.inner else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientPlan:
+    """One client.
+
+    Attributes:
+        name: unique in the script.
+        at: seconds after the start at which it connects.
+        stream: the server's end: direct, foreign, or closing (foreign, and not able to half-close).
+        buffer: bytes of each direction's buffer.
+        attempts: the upgrades that it asks for on one connection, one after the other, until one is accepted:
+            good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
+        handshake_drip: bytes of a request that are sent at once; 0 for all.
+        deflate: what it offers: nothing, context, or fresh for no context takeover.
+        max_send, max_receive: the most bytes that a call of the server takes; None for all.
+        break_at: the call of the server at which the connection breaks; 0 for never.
+        greeting, farewell: what the connect and the disconnect handler do for it.
+        acts: what it does itself.
+    """
+
+    name: str
+    at: float = 0.0
+    stream: str = "direct"
+    buffer: int = 64 * 1024
+    attempts: tuple[str, ...] = ("good",)
+    handshake_drip: int = 0
+    deflate: str = ""
+    max_send: int | None = None
+    max_receive: int | None = None
+    break_at: int = 0
+    greeting: tuple[Act, ...] = ()
+    farewell: tuple[Act, ...] = ()
+    acts: tuple[Act, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The pair's settings. The end is what happens when the last action is over.
+
+    Attributes:
+        running: whether the HTTP app runs, or serves each stream alone.
+        ending: leave (all clients close), drain, or cancel (both, http or websocket).
+    """
+
+    running: bool = False
+    deflate: str = ""
+    concurrency: int = 1
+    finish: bool = False
+    max_streams: int | None = None
+    max_connections: int | None = None
+    max_outbox_bytes: int = 1024 * 1024
+    max_outbox_messages: int = 4096
+    max_read_ahead: int = 16
+    heartbeat: bool = False
+    spread: float = 0.0
+    patience: float = 1.0
+    ending: str = "leave"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A whole run.
+
+    Attributes:
+        seed: of the scheduler's order, and of what the library draws.
+        world: what happens around the pair: broadcasts from outside, cancellations, a drain.
+    """
+
+    seed: int
+    setup: Setup = field(default_factory=Setup)
+    clients: tuple[ClientPlan, ...] = ()
+    world: tuple[Act, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"script (seed {self.seed}): {', '.join(_changes(self.setup)) or 'defaults'}"]
+        for plan in self.clients:
+            options = _changes(plan, "name", "greeting", "farewell", "acts")
+            lines.append(f"  client {plan.name}: {', '.join(options) or 'defaults'}")
+            lines += [f"    on connect: {act}" for act in plan.greeting]
+            lines += [f"    {act}" for act in plan.acts]
+            lines += [f"    on disconnect: {act}" for act in plan.farewell]
+        lines += [f"  world: {act}" for act in self.world]
+        return "\n".join(lines)
+
+
+def _changes(value: Any, *without: str) -> Iterator[str]:
+    """The fields that differ from their defaults."""
+    for each in fields(value):
+        if each.name not in without and (found := getattr(value, each.name)) != each.default:
+            yield f"{each.name}={found!r}"

@@ -1,0 +1,53 @@
+"""The server's end of a connection: a direct one, or the same as a foreign stream, without the direct path."""
+
+from __future__ import annotations
+
+import trio
+
+from humphrey_trio.testing import MemoryStream, memory_connection
+
+from .script import ClientPlan
+
+
+def connection(plan: ClientPlan) -> tuple[MemoryStream, MemoryStream, trio.abc.Stream]:
+    """A client's connection.
+
+    Returns:
+        The client's end, the server's end, and what the server gets to serve.
+    """
+    ours, theirs = memory_connection(plan.buffer)
+    theirs.max_send, theirs.max_receive = plan.max_send, plan.max_receive
+    if plan.break_at:
+        theirs.break_at(plan.break_at)
+    kinds = {
+        "direct": lambda: theirs,
+        "foreign": lambda: ForeignStream(theirs),
+        "closing": lambda: ClosingStream(theirs),
+    }
+    return ours, theirs, kinds[plan.stream]()
+
+
+class ClosingStream(trio.abc.Stream):
+    """A stream that cannot end one direction only, as TLS streams cannot."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self.stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class ForeignStream(ClosingStream, trio.abc.HalfCloseableStream):
+    """A stream that can end one direction, and has no direct path."""
+
+    async def send_eof(self) -> None:
+        await self.stream.send_eof()
