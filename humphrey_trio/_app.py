@@ -240,7 +240,9 @@ class App(Routes[State]):
 
         The connection belongs to a ``run`` of this app that is under way: it holds one of its
         ``max_connections``, ends with its graceful end, and is cancelled when it returns. If the app does not
-        run, the connection has a server of its own with the same bounds and deadlines.
+        run, the connection has a server of its own with the same bounds and deadlines. A stream that cannot end
+        its outgoing side alone (``trio.abc.HalfCloseableStream``), such as ``trio.SSLStream``, lingers for a
+        second at most.
 
         Args:
             stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``. Frames of
@@ -324,7 +326,10 @@ class _Service(Generic[State]):
         try:
             return route.call(request, self._app._state)
         except BaseException as exc:
-            return self._fail(request, _failure_of(exc, request))
+            # Logged now: what is returned is never awaited if an earlier response cannot be sent.
+            failure = _failure_of(exc, request)
+            _log_failed_handler(request, failure)
+            return self.refuse(500, request, failure)
 
     @trio.lowlevel.disable_ki_protection
     async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:

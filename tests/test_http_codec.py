@@ -691,3 +691,13 @@ def test_date_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("time.time", lambda now=now: now)
         for _ in range(2):
             assert b"\r\nDate: %b GMT\r\n" % date in writer.encode(Response(200), head_only=False, close=False)
+
+
+def test_only_blanks_surround_a_member() -> None:
+    """White space around the members of a list is SP and HTAB only (RFC 9110, section 5.6.3)."""
+    reader = RequestReader(Limits())
+    fields = "Host: a\r\nConnection: close\x85\r\nUpgrade: websocket\xa0\r\nConnection: \tupgrade \r\n"
+    reader.receive(f"GET / HTTP/1.1\r\n{fields}\r\n".encode("latin-1"))
+    head = reader.next_head()
+    assert head is not None
+    assert (head.close, head.wants_websocket) == (False, False)

@@ -440,6 +440,22 @@ async def test_a_handler_behind_a_reply_that_cannot_be_sent(
     gc.collect()
 
 
+async def test_a_failure_behind_a_reply_that_cannot_be_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain handler that raises is logged, also if the reply before it cannot be sent."""
+
+    def fail(request: Request) -> Response:
+        raise ValueError("boom")
+
+    app = small_app().with_stateless_route("/fail", fail)
+    async with in_memory(app, stream_pair=trio.testing.lockstep_stream_pair) as connect:
+        client = connect()
+        await client.send(get() + get("/fail"))
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(client.stream)
+        await trio.testing.wait_all_tasks_blocked()
+    assert caplog.messages == ["the handler of GET /fail failed"]
+
+
 # Upgrades...
 
 
@@ -644,14 +660,29 @@ async def test_a_slow_client_gets_everything(autojump_clock: Virtual) -> None:
 
 
 async def test_a_client_that_reads_no_error_is_cut_off(autojump_clock: Virtual) -> None:
-    """An error answer that nobody takes holds the server up no longer than a second."""
-    async with in_memory(small_app(), stream_pair=trio.testing.lockstep_stream_pair) as connect:
+    """An error answer of which nothing is taken ends with ``Timeouts.write``, as every response does."""
+    app = small_app(timeouts=Timeouts(write=7))
+    async with in_memory(app, stream_pair=trio.testing.lockstep_stream_pair) as connect:
         client = connect()
         start = trio.current_time()
         await client.send(b"\x00")
         with pytest.raises(trio.BrokenResourceError):
             await client.send(b"x")
-        assert trio.current_time() - start == pytest.approx(1, abs=0.1)
+        assert trio.current_time() - start == pytest.approx(7, abs=0.5)
+
+
+async def test_a_slow_client_reads_a_long_error_answer(autojump_clock: Virtual) -> None:
+    """A client that reads slowly gets all of an error handler's page for a request that cannot be served."""
+    page = "x" * 300_000
+    app = small_app().with_error_handler(lambda status, request, exception: Response(status, page))
+    async with in_memory(app, patience=1000, stream_pair=trio.testing.lockstep_stream_pair) as connect:
+        client = connect()
+        await client.send(b"\x00")
+        received = b""
+        while data := await client.stream.receive_some(20_000):
+            received += data
+            await trio.sleep(5)
+    assert received.endswith(page.encode())
 
 
 # ------------------------------------------------------------------------------------------- on sockets
@@ -966,8 +997,8 @@ async def test_without_room_accepting_pauses(
         await settled.stream.aclose()
         await newcomer.stream.aclose()
     first, second = caplog.messages
-    assert first == f"accepting pauses: {os.strerror(number)} (1 times since the last warning)"
-    assert second.startswith(f"accepting pauses: {os.strerror(number)} (1")
+    assert first == f"accepting pauses: {os.strerror(number)} (pauses since the last warning: 1)"
+    assert second.startswith(f"accepting pauses: {os.strerror(number)} (pauses since the last warning: 1")
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 

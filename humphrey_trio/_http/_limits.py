@@ -35,7 +35,8 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """How long a server waits, in seconds; ``math.inf`` waits for ever. Precise to a quarter of a second.
-    Time in which the process was held up, by a handler that blocks for instance, does not count.
+    Time in which the process was held up, by a handler that blocks for instance, does not count, but for
+    ``disconnect`` and ``drain``.
 
     Attributes:
         handshake: for the TLS handshake, from the accept on.

@@ -208,16 +208,18 @@ def _in_ascii(pattern: str, label: str) -> str:
 
     They follow UTS 46 without its transitional part, the standard library follows IDNA 2003. A label for which
     these two differ, such as one with a sharp s, is refused instead of being turned into one that never matches.
-    So is one with a wildcard, since the ASCII form of a part is not a part of the ASCII form.
+    So is one with a wildcard: the ASCII form of a part is not a part of the ASCII form.
     """
     if label.isascii():
         return label.lower()
+    if "*" in label:
+        raise _refused(pattern, f"'*' cannot stand in a label with letters outside ASCII, as in {label!r}")
     by_uts46 = f"xn--{normalize('NFKC', label.lower()).encode('punycode').decode()}"
     try:
         by_idna2003 = label.encode("idna").decode()
     except UnicodeError:
         by_idna2003 = ""
-    if by_uts46 != by_idna2003 or "*" in label:
+    if by_uts46 != by_idna2003:
         raise _refused(pattern, f"write {label!r} in its ASCII form, 'xn--...', which is what browsers send")
     return by_idna2003
 

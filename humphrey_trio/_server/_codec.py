@@ -89,7 +89,7 @@ class Head:
     def has_body(self) -> bool:
         return self.content_length != 0
 
-    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None) -> Request:
+    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None = None) -> Request:
         headers = Headers._from_wire(self.fields)
         return Request(self.method, self.path, self.query, self.version, headers, content, address, tls)
 
@@ -432,7 +432,8 @@ def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
 
 def tokens(value: str) -> list[str]:
     """The members of a comma-separated list, in lower case (RFC 9110, section 5.6.1)."""
-    return [token.strip().lower() for token in value.split(",")]
+    # Other white space of Unicode, such as NBSP, is a part of a member.
+    return [token.strip(" \t").lower() for token in value.split(",")]
 
 
 def connection_options(headers: Headers) -> list[str]:
@@ -517,7 +518,7 @@ def _with_one_connection(given: Headers, close: bool) -> Headers:
     lines = given.get_all("Connection")
     if len(lines) == 1 and not close:
         return given
-    options = {option.strip().lower(): option.strip() for line in lines for option in line.split(",")}
+    options = {option.strip(" \t").lower(): option.strip(" \t") for line in lines for option in line.split(",")}
     if close:
         options.pop("keep-alive", None)
         options["close"] = "close"

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# What a peer gets when its connection ends while it still waits for an answer; it must not hold us up.
-_LAST_WORDS_SECONDS = 1.0
-
 #: What a newcomer gets to send its request when the server ends, or to shake hands: it may be on its way.
 LATE_SECONDS = 1.0
 
@@ -379,11 +376,9 @@ class HttpConnection:
     async def _refuse_last(self, error: BadRequest) -> None:
         """Answer what cannot be served; the connection ends behind that answer."""
         response = await self._settings.service.refuse(error.status, None, error)
-        data = b"".join([*self._out, self._settings.writer.encode(response, head_only=False, close=True)])
-        self._leash.expire = self._transport.abort
-        self._let_wait(_LAST_WORDS_SECONDS)
+        self._put(self._settings.writer.encode(response, head_only=False, close=True))
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._transport.send_all(data)
+            await self._flush()
 
     # Deadlines...
 

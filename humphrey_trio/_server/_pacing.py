@@ -47,11 +47,13 @@ class SweepClock:
         late = trio.current_time() - due
         if late > SWEEP_INTERVAL:
             self._held_up += late
+        now = self.now()
+        if late > SWEEP_INTERVAL:
             # If the delay was in the present pass of the scheduler, the next one looks at the sockets first. In
             # that pass or, without this delay, in the present one, their tasks run before or behind this one.
             for _ in range(2):
                 await trio.lowlevel.checkpoint()
-        return self.now()
+        return now
 
 
 class Leash:

@@ -359,5 +359,5 @@ class _PauseLog:
         self._count += 1
         now = trio.current_time()
         if now >= self._next:
-            logger.warning("accepting pauses: %s (%d times since the last warning)", exc.strerror, self._count)
+            logger.warning("accepting pauses: %s (pauses since the last warning: %d)", exc.strerror, self._count)
             self._count, self._next = 0, now + _NO_ROOM_LOG_INTERVAL

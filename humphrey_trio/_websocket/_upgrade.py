@@ -147,8 +147,9 @@ class Upgrade:
 
     def _unavailable(self, reason: str) -> HandshakeError:
         """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
-        takeover = self._takeover
-        seconds = takeover.server.drain.retry_after_field if takeover.leash.draining else "1"
+        takeover, seconds = self._takeover, "1"
+        if takeover.leash.draining:
+            reason, seconds = "the server ends", takeover.server.drain.retry_after_field
         return HandshakeError(reason, 503, headers=[("Retry-After", seconds)])
 
 
