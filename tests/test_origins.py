@@ -231,7 +231,7 @@ REFUSED = [
     ("https://\uff45xample.com", "in its ASCII form"),
     ("https://a。b", "in its ASCII form"),
     (f"https://{'ü' * 70}.example", "in its ASCII form"),
-    ("https://*ü.example", "in its ASCII form"),
+    ("https://*ü.example", "cannot stand in a label"),
 ]
 
 
