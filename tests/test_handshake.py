@@ -657,6 +657,21 @@ async def test_refused_while_another_task_waits_for_a_place(autojump_clock: trio
     assert statuses == [503]
 
 
+async def test_a_cancelled_accept_has_not_accepted(autojump_clock: trio.testing.MockClock) -> None:
+    """A route whose ``accept`` was cancelled may still refuse."""
+
+    async def route(upgrade: Upgrade, state: None) -> Response:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await upgrade.accept()
+        return Response(403, "no")
+
+    async with client_of(app_with(route)) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 403
+        await assert_still_http(client)
+
+
 @pytest.mark.parametrize("second", ["a hook", "accept"])
 async def test_a_second_attempt_after_a_503(second: str, autojump_clock: trio.testing.MockClock) -> None:
     """When a hook has no place, the route may try another, or accept by itself; what came early is not lost."""

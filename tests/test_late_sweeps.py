@@ -241,6 +241,23 @@ async def test_a_close_of_a_coroutine_counts(mock_clock: Clock) -> None:
     assert slow == [0]
 
 
+async def test_a_deadline_that_is_set_behind_a_delay(mock_clock: Clock) -> None:
+    """A deadline that is set after a delay, and before a sweep has noticed it, does not include the delay."""
+
+    def block(request: Request) -> Response:
+        mock_clock.jump(HELD_UP)
+        return Response(200, "")
+
+    app = App(timeouts=Timeouts(idle=2, linger_idle=1)).with_stateless_route("/block", block)
+    async with serving(app) as connect:
+        client = await connect()
+        await settle()
+        await client.send(GET.replace(b"/ ", b"/block "))
+        assert (await client.reply()).status == 200
+        await pass_time(mock_clock, 3)
+        assert await client.at_end()
+
+
 async def test_deadlines_still_fire(mock_clock: Clock) -> None:
     """Time in which the process was not held up counts: a half head is answered with 408 after the timeout."""
     async with serving(App(timeouts=Timeouts(header=10))) as connect:

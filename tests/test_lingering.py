@@ -166,6 +166,19 @@ async def test_a_response_under_way_outlasts_that_second(autojump_clock: Clock) 
         assert await client.at_end()
 
 
+async def test_a_refused_request_is_not_idle(autojump_clock: Clock) -> None:
+    """The answer to a request that cannot be served gets the whole time to arrive in a graceful end, too."""
+    shutdown = trio.Event()
+    async with served_in_memory(fine_app().with_shutdown(shutdown)) as connect:
+        client = connect()
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 400 ")
+        shutdown.set()
+        for _ in range(10):
+            await trio.sleep(1)
+            await client.send_all(b"more")
+
+
 # ------------------------------------------------------------------------------------------------ slots
 
 

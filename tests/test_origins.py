@@ -231,6 +231,9 @@ REFUSED = [
     ("https://\uff45xample.com", "in its ASCII form"),
     ("https://a。b", "in its ASCII form"),
     (f"https://{'ü' * 70}.example", "in its ASCII form"),
+    ("https://example.*", "would match foreign domains"),
+    ("http://192.168.*", "would match foreign domains"),
+    ("http://local*:8080", "would match foreign domains"),
     ("https://*ü.example", "cannot stand in a label"),
 ]
 

@@ -375,6 +375,7 @@ class HttpConnection:
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Answer what cannot be served; the connection ends behind that answer."""
+        self._idle = False  # its first bytes may be all that came
         response = await self._settings.service.refuse(error.status, None, error)
         self._put(self._settings.writer.encode(response, head_only=False, close=True))
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):

@@ -26,14 +26,19 @@ class SweepClock:
     notices the delay when it runs late; it sets the clock back by that much, and lets the readers run first.
     """
 
-    __slots__ = ("_held_up",)
+    __slots__ = ("_due", "_held_up")
 
     def __init__(self) -> None:
         self._held_up = 0.0
+        self._due = inf  # when the next sweep is due
 
     def now(self) -> float:
-        """The time of trio's clock, less all delays that sweeps have noticed."""
-        return trio.current_time() - self._held_up
+        """The time of trio's clock, less all delays. It never goes back.
+
+        It stands still from the moment at which a sweep is due until that runs: only then it is known whether
+        that time counts, and a deadline that is set behind a delay must not include it.
+        """
+        return min(trio.current_time(), self._due) - self._held_up
 
     async def wait_for_sweep(self) -> float:
         """Sleep until the next sweep is due.
@@ -42,9 +47,11 @@ class SweepClock:
             The time at which to judge the deadlines. It has advanced by about one interval, however late the
             sweep runs.
         """
-        due = trio.current_time() + SWEEP_INTERVAL
+        due = self._due = trio.current_time() + SWEEP_INTERVAL
         await trio.sleep_until(due)
-        late = trio.current_time() - due
+        now = trio.current_time()
+        late = now - due
+        self._due = now + SWEEP_INTERVAL
         if late > SWEEP_INTERVAL:
             self._held_up += late
         now = self.now()

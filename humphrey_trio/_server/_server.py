@@ -168,8 +168,15 @@ class HttpServer:
 
     def _make_room(self) -> None:
         """If no slot is free, free that of the oldest lingering connection."""
-        if self._is_full() and (cut := self._lingering.cut_oldest()) is not None:
+        if self._is_full():
+            self._cut_lingering()
+
+    def _cut_lingering(self) -> bool:
+        """Close the oldest lingering connection; whether there was one."""
+        cut = self._lingering.cut_oldest()
+        if cut is not None:
             self._leave(cut)
+        return cut is not None
 
     def _new_leash(self) -> Leash:
         leash = Leash(self._draining)
@@ -252,6 +259,8 @@ class HttpServer:
             except OSError as exc:
                 if exc.errno in _NO_ROOM:
                     self._pauses.count(exc)
+                    if self._cut_lingering():
+                        continue  # its descriptor is free
                     await trio.sleep(_NO_ROOM_PAUSE)
                 elif exc.errno not in _NEWCOMER_FAILED:
                     raise
@@ -290,6 +299,7 @@ class HttpServer:
             logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
             await self._end(transport, leash)
         except BaseException:
+            leash.let_go()
             self._leave(leash)
             await transport.close()
             raise

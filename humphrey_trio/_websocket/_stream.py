@@ -196,6 +196,7 @@ class WebsocketStream(WebsocketConnection):
 
         Args:
             seconds: from now on, above zero, precise to a quarter of a second; ``math.inf`` for no deadline.
+                Time in which the process is held up, by a handler that blocks for instance, is added.
             code: the close code, as for ``close``.
             reason: the text beside it, as for ``close``.
 

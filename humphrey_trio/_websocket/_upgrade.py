@@ -100,10 +100,12 @@ class Upgrade:
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(self, admitted: Admitted, limits: StreamLimits) -> WebsocketStream:
+        await trio.lowlevel.checkpoint_if_cancelled()
         with self._attempt(admitted, limits) as stream:
             stream._own_reader()
             self._complete(admitted)
-        await trio.lowlevel.checkpoint()
+        # Not cancelled any more: the client has its 101, so the caller has to get its stream.
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return stream
 
     @contextmanager
