@@ -44,7 +44,6 @@ MATCHES = [
     ("https://app-*.example.com", "https://app-17.example.com"),
     ("https://*", "https://example.com"),
     ("https://*", "https://[::1]"),
-    ("http://192.168.1.*", "http://192.168.1.7"),
     # So is one in the place of the port, the default one included.
     ("http://localhost:*", "http://localhost"),
     ("http://localhost:*", "http://localhost:5173"),
@@ -258,7 +257,7 @@ def test_an_origin_is_a_str() -> None:
 
 
 def slow_host(size: int) -> None:
-    Origins("https://*a*a*a*a*b").matches(f"https://{'a' * size}")
+    Origins("https://*a*a*a*a*b.example").matches(f"https://{'a' * size}.example")
 
 
 def slow_name(size: int) -> None:

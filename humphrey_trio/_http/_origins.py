@@ -194,7 +194,7 @@ def _pattern_host(pattern: str, scheme: str, host: str) -> str:
     host = ".".join([_in_ascii(pattern, label) for label in host.split(".")])
     if not host.startswith("[") and not _NAME.fullmatch(host):
         raise _refused(pattern, "a host has letters, digits, '.', '-' and '_', and '*' for any run of characters")
-    if host != "*" and "*" in host.rstrip(".").rpartition(".")[2]:
+    if host != "*" and not host.startswith("[") and "*" in host.rstrip(".").rpartition(".")[2]:
         raise _refused(
             pattern, "a wildcard in the last label would match foreign domains: write 'https://*.example.com'"
         )
