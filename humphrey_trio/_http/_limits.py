@@ -49,7 +49,7 @@ class Timeouts:
         linger: to read on, in all, after the last bytes of a connection were sent, until the peer ends it too.
             Closing earlier would destroy what is still on its way to the peer (RFC 9112, section 9.6).
         linger_idle: the same, while the peer neither sends a byte nor acknowledges a part of what is on its way.
-            Acknowledgements are known on Linux only, and not over TLS.
+            Acknowledgements are known on Linux only, and not over TLS; for the first there is twice the time.
         disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
             handler when its client has left.
         drain: for the whole of a graceful end (``with_shutdown``); what is left by then is cancelled.
