@@ -56,6 +56,7 @@ async def test_a_handshake_byte_by_byte() -> None:
             await trio.lowlevel.wait_readable(client.socket)
             incoming.write(client.socket.recv(1))
         await drip(client, outgoing.read())
+    assert transport.tls_info().server_name == HOST
 
 
 async def drip(client: Client, data: bytes) -> None:
@@ -270,7 +271,7 @@ async def test_plain_http(request_: bytes, quoted: str) -> None:
     """A request without TLS is recognised, quoted in the reason, and can be answered without TLS."""
     async with connection(pair=tcp_pair) as (transport, client):
         await client.send_all(request_)
-        with pytest.raises(PlainHttpError, match=f"begins with {re.escape(quoted)}$") as caught:
+        with pytest.raises(PlainHttpError, match=f"not TLS: begins with {re.escape(quoted)}$") as caught:
             await transport.handshake()
         assert caught.value.received == request_
         plain = transport.without_tls()

@@ -1,9 +1,9 @@
 """TLS over a socket: OpenSSL encrypts and decrypts in memory, and this module moves the ciphertext.
 
-Why not a non-blocking ``ssl.SSLSocket``, which needs less code here: its ``recv`` reads records until it finds
-content, and for a peer that sends KeyUpdates (RFC 8446, section 4.6.3) it does not return. 5 MB of them held up
-the whole process for 2.7 seconds. OpenSSL also answers them while it reads, so both directions may have to wait
-for both, where trio lets one task wait. In memory a read takes a bounded piece of input, and OpenSSL never waits.
+A non-blocking ``ssl.SSLSocket`` costs as much and was rejected. Its ``recv`` reads records until it finds content,
+so a peer that sends nothing but KeyUpdates (RFC 8446, section 4.6.3) keeps it from returning: 5 MB of them held up
+the whole process for 2.7 seconds. It also answers them while it reads, so that a task that receives may have to
+wait for room, for which another waits already. In memory, OpenSSL gets a bounded piece of input and never waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 from .._http._tls_info import TlsInfo
 from ._client_hello import is_plain_http, server_name_of
 from ._ssl_errors import reason_of
-from ._transport import CHUNK, Incoming, SocketTransport
+from ._transport import Incoming, SocketTransport
 
 if TYPE_CHECKING:
     import socket
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 # The most content of one record (RFC 8446, section 5.1). Reads ask OpenSSL for no less, so it never keeps a part
 # of a record that it has decrypted, of which the socket would not tell.
 _RECORD = 16 * 1024
-# Ciphertext received at once. With the start of a record that OpenSSL has kept it makes less than a CHUNK of
+# Ciphertext received at once. With the start of a record that OpenSSL has kept it makes less than a chunk of
 # content. A KeyUpdate is 27 bytes and takes 14 microseconds, so this much holds up the process for 17 ms.
 _CIPHERTEXT = 32 * 1024
-# The most ciphertext without any content: four times the longest record. A client rekeys after gigabytes.
+# The most ciphertext without any content: four of the longest records. Clients update keys after gigabytes.
 _MOST_WITHOUT_CONTENT = 64 * 1024
-# The most ciphertext that may wait: a CHUNK of content, and replies to KeyUpdates of a peer that does not read.
-_MOST_UNSENT = 2 * CHUNK
+# The most ciphertext that may wait for room: a record, and replies to KeyUpdates of a peer that does not read.
+_MOST_UNSENT = 64 * 1024
 # Seconds between two attempts to send close_notify when the kernel has no room for it.
 _RETRY_SECONDS = 0.1
 
@@ -56,7 +56,7 @@ class PlainHttpError(TlsHandshakeError):
     def __init__(self, received: bytes) -> None:
         line = received[: _MOST_QUOTED + 1].split(b"\r\n", 1)[0]
         more = "..." if len(line) > _MOST_QUOTED else ""
-        super().__init__(f"it is no TLS, but begins with {line[:_MOST_QUOTED].decode('latin-1')!a}{more}")
+        super().__init__(f"not TLS: begins with {line[:_MOST_QUOTED].decode('latin-1')!a}{more}")
         self.received = received
 
 
@@ -81,13 +81,13 @@ class _State(enum.Enum):
 class TlsTransport(SocketTransport):
     """The server's side of TLS over a connected socket, which it owns.
 
-    What counts as sent are whole records that the kernel has taken. A record of which it has taken nothing or a
-    part was encrypted, and can neither be withdrawn nor replaced: what ``send_now`` has refused has to be the
-    first that is offered again, behind which there may be more. Anything else raises
-    ``trio.ClosedResourceError``, here and from then on, and the transport is ``torn``.
+    Content counts as sent when the kernel has taken the whole record that carries it. A record that it refused,
+    or took in part, is encrypted already and can neither be withdrawn nor replaced. So the bytes that ``send_now``
+    did not take must be offered again, with or without more behind them. If other bytes are offered, that raises
+    ``trio.ClosedResourceError``, the transport is ``torn``, and nothing can be sent any more.
 
-    OpenSSL's own messages (session tickets, replies to KeyUpdates, alerts) go out with the next record, when
-    something is received, or at the end, whichever comes first.
+    What OpenSSL says by itself (alerts, replies to KeyUpdates) is sent after each receive as far as the kernel has
+    room, and otherwise with the next record.
 
     Args:
         sock: the connection.
@@ -315,7 +315,7 @@ class TlsTransport(SocketTransport):
 
     def send_now(self, data: bytes | memoryview) -> int:
         size = len(data)
-        if self._refused is not None or not 0 < size <= _RECORD:
+        if self._refused is not None or size > _RECORD:
             return self._send_records(memoryview(data))
         try:
             self._tls.write(data)
@@ -334,11 +334,12 @@ class TlsTransport(SocketTransport):
                 if not sent:
                     return 0
             while sent < len(data):
-                batch = data[sent : sent + CHUNK]
-                taken = self._send_batch(batch)
-                sent += taken
-                if taken < len(batch):
+                record = data[sent : sent + _RECORD]
+                self._tls.write(record)
+                if not self._transmit():
+                    self._refused = record
                     break
+                sent += len(record)
         except OSError as exc:
             raise self._send_failure() from exc
         return sent
@@ -353,23 +354,6 @@ class TlsTransport(SocketTransport):
             return 0
         self._refused = None
         return size
-
-    def _send_batch(self, batch: memoryview) -> int:
-        """Encrypt all of it, and give it to the kernel at once; how much was taken in whole records."""
-        records: list[bytes] = []
-        for start in range(0, len(batch), _RECORD):
-            self._tls.write(batch[start : start + _RECORD])
-            # One by one, since OpenSSL's buffer never shrinks.
-            records.append(self._outgoing.read())
-        self._unsent += b"".join(records)
-        if self._transmit():
-            return len(batch)
-        unsent = len(self._unsent)
-        while records and unsent > 0:
-            unsent -= len(records.pop())
-        taken = len(records) * _RECORD
-        self._refused = batch[taken:]
-        return taken
 
     def _transmit(self) -> bool:
         """Give the kernel the ciphertext that there is; whether it has taken all."""
