@@ -88,7 +88,8 @@ class _Generator:
             act = Act(
                 verb=verb, after=self._after(), seconds=self._random.choice((0.5, 4.5)), code=self._bad_code()
             )
-            acts.insert(self._random.randint(0, len(acts)), act)
+            place = self._random.randint(0, len(acts))
+            acts[place:place] = [self._flood(), act] if self._chance(0.5) else [act]
         elif self._chance(0.3):
             acts.append(Act(verb="close", after=self._after(), code=self._random.choice((*_CODES, 1005))))
         return tuple(acts)
@@ -106,6 +107,11 @@ class _Generator:
             count=self._random.choice((1, 1, 1, 3, 10)),
             inner=self._handling(self._random.randint(0, 3)),
         )
+
+    def _flood(self) -> Act:
+        """Ask for more than the buffer holds."""
+        size = self._sizes[-1]
+        return Act(verb="say", inner=(Act(verb="send", size=size, count=70 if size < 10_000 else 5),))
 
     def _bad_code(self) -> int:
         return self._random.choice((1002, 1007, 1009))

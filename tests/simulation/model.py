@@ -277,6 +277,8 @@ def waiting_streams_are_closed(script: Script, journal: Journal) -> Iterator[str
             continue
         if life.close[0] == 1013 and life.closed_at - life.connected_at < TAKE_SECONDS:
             yield f"{name}: was not taken, and got Close {life.close} too early"
+        if not life.is_rude and life.closed_at > journal.happened["websocket ended"] + SWEEP_SECONDS:
+            yield f"{name}: was not taken, and the app that ended did not close it"
 
 
 def a_hard_stop_says_close(script: Script, journal: Journal) -> Iterator[str]:
