@@ -2071,7 +2071,7 @@ async def test_a_thousand_connections(autojump_clock: Clock) -> None:
 async def test_a_thousand_connections_over_sockets() -> None:
     """The same holds over sockets, in real time."""
     shutdown = trio.Event()
-    app, websocket_app, parted = thousand(shutdown, 1, Timeouts(close=1, drain=20))
+    app, websocket_app, parted = thousand(shutdown, 1, Timeouts(close=4, drain=20))
     with enough_files(2 * THOUSAND + 200):
         async with on_sockets(shutdown, app, websocket_app, buffer=SMALL) as stage:
             moments = await end_a_thousand(stage, websocket_app)

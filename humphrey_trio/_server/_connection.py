@@ -6,6 +6,7 @@ sees App, and it knows no WebSockets: an upgrade is given away whole.
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -114,6 +115,37 @@ class Takeover:
     lingering: Lingering
 
 
+class Phase(enum.Enum):
+    """What a connection does, and with it what a deadline and a graceful end mean.
+
+    ======== ======================================== ====================== =================================
+    phase    deadline                                 when it passes         when a graceful end begins
+    ======== ======================================== ====================== =================================
+    NEW      ``header``, from the accept on           the connection ends    the first request has a second
+    IDLE     ``idle``                                 the connection ends    the connection ends
+    READING  ``header`` or ``body``                   408                    the request is answered
+    ANSWERED ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
+    OVERDUE  passed while READING
+    EXPIRED  passed while NEW or IDLE
+    ======== ======================================== ====================== =================================
+
+    A connection is READING from the first byte of a request until the request is whole.
+    """
+
+    NEW = enum.auto()
+    IDLE = enum.auto()
+    READING = enum.auto()
+    ANSWERED = enum.auto()
+    OVERDUE = enum.auto()
+    EXPIRED = enum.auto()
+
+
+# Python 3.11 looks members up anew each time, which a small request would feel.
+_NEW, _IDLE, _READING, _ANSWERED, _OVERDUE, _EXPIRED = Phase
+_WITHOUT_REQUEST = (_NEW, _IDLE, _EXPIRED)
+_PASSED = (_OVERDUE, _EXPIRED)
+
+
 class HttpConnection:
     """HTTP on a transport, from its beginning or from a refused upgrade to its end or to an upgrade.
 
@@ -121,15 +153,12 @@ class HttpConnection:
     """
 
     __slots__ = (
-        "_expired",
-        "_idle",
         "_leash",
         "_lingering",
         "_out",
         "_out_size",
-        "_partial",
+        "_phase",
         "_reader",
-        "_served",
         "_settings",
         "_transport",
     )
@@ -142,15 +171,12 @@ class HttpConnection:
         self._reader = RequestReader(settings.limits)
         self._out: list[bytes] = []
         self._out_size = 0
-        self._expired = False
-        self._served = False
-        self._idle = False  # whether it waits for a request of which nothing has come
-        self._partial = False  # whether a request has begun that is not whole yet
+        self._phase = _NEW
 
     @property
     def idle(self) -> bool:
         """Whether it waits, or waited at its end, for a request of which no byte has arrived."""
-        return self._idle
+        return self._phase in _WITHOUT_REQUEST
 
     async def serve(self) -> Takeover | None:
         """Serve until the client leaves, an error ends the connection, or a deadline passes.
@@ -165,7 +191,7 @@ class HttpConnection:
     async def go_on(self, takeover: Takeover, refusal: Response) -> Takeover | None:
         """As ``serve``, from the answer to a refused upgrade on."""
         self._reader = RequestReader(self._settings.limits, takeover.rest)
-        self._served = True
+        self._phase = _ANSWERED
         self._leash.at = inf
         head_only = takeover.request.method == "HEAD"
         close = takeover.close or self._leash.draining
@@ -178,27 +204,27 @@ class HttpConnection:
             while True:
                 with self._transport.interruptible():
                     return await self._serve_requests(close)
-                # Here it was interrupted, over a foreign stream perhaps at the moment in which a request came.
-                if self._expired or not self._reader.buffered:
+                # It was interrupted; over a foreign stream perhaps at the moment in which a request arrived.
+                if self._phase in _PASSED or not self._reader.buffered:
                     break
         except BadRequest as exc:
             await self._refuse_last(exc)
             return None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, or too slow
-        if self._expired and self._partial:
+        if self._phase is _OVERDUE:
             await self._refuse_last(BadRequest("the request took too long", 408))
         return None
 
     def _expire(self) -> None:
-        self._expired = True
+        self._phase = _EXPIRED if self._phase in _WITHOUT_REQUEST else _OVERDUE
         self._transport.interrupt()
 
     def _drain(self) -> None:
-        """Take no request any more, but for a newcomer's first; one that has begun is answered."""
-        if self._idle and self._served:
+        """A graceful end begins: read no further request, but the first of a new connection."""
+        if self._phase is _IDLE:
             self._transport.interrupt()
-        elif self._idle:
+        elif self._phase is _NEW:
             self._let_wait(LATE_SECONDS)
 
     # Requests...
@@ -224,28 +250,30 @@ class HttpConnection:
                 await trio.lowlevel.checkpoint()
             return head
         await self._flush()
-        if self._served and self._leash.draining and not reader.buffered:
-            # The server began to end after the head of the last response, which did not say so. The connection
-            # is not idle: that response may still be on its way.
-            return None
-        self._idle = not reader.buffered
-        if self._served:
+        if self._phase is _ANSWERED:
+            if self._leash.draining and not reader.buffered:
+                # The server began to end after the head of the last response, which did not say so. The
+                # connection is not idle: that response may still be on its way.
+                return None
+            self._phase = _IDLE
             self._let_wait(timeouts.idle)
         elif self._leash.draining:
             self._let_wait(LATE_SECONDS)
         while head is None:
-            if reader.buffered and not self._partial:
-                self._partial = True
-                self._idle = False
-                if self._served or self._leash.draining:
-                    self._let_wait(timeouts.header)
+            if reader.buffered and self._phase in _WITHOUT_REQUEST:
+                self._begin_reading()
             if not await self._receive():
                 return None
             head = reader.next_head()
-        self._served = True
-        self._idle = self._partial = False
+        self._phase = _ANSWERED
         self._leash.at = inf
         return head
+
+    def _begin_reading(self) -> None:
+        """The first bytes of a request have arrived. The first request is due from the accept on."""
+        if self._phase is not _NEW or self._leash.draining:
+            self._let_wait(self._settings.timeouts.header)
+        self._phase = _READING
 
     async def _receive(self) -> bool:
         """Receive some bytes; False at the end of the connection."""
@@ -253,8 +281,8 @@ class HttpConnection:
         if not data:
             return False
         self._reader.receive(data)
-        if self._expired or self._leash.draining:
-            # An interrupt that came at the same moment takes effect here, not when a handler waits to be answered.
+        if self._leash.draining or self._phase in _PASSED:
+            # An interrupt at the same moment takes effect here, not later in a handler.
             await trio.lowlevel.checkpoint_if_cancelled()
         return True
 
@@ -312,7 +340,7 @@ class HttpConnection:
         if head.expects_continue and not self._reader.buffered:
             self._put(CONTINUE)
         await self._flush()
-        self._partial = True
+        self._phase = _READING
         self._let_wait(self._settings.timeouts.body)
         # One buffer, whose value is taken without a copy: a list would cost 40 bytes for each chunk of a byte.
         body = BytesIO()
@@ -322,7 +350,7 @@ class HttpConnection:
             if body.tell() + len(piece) > limit:
                 raise BadRequest(f"the body is longer than {limit} bytes", 413)
             body.write(piece)
-        self._partial = False
+        self._phase = _ANSWERED
         self._leash.at = inf
         return body.getvalue()
 
@@ -375,7 +403,7 @@ class HttpConnection:
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Answer what cannot be served; the connection ends behind that answer."""
-        self._idle = False  # its first bytes may be all that came
+        self._phase = _ANSWERED
         response = await self._settings.service.refuse(error.status, None, error)
         self._put(self._settings.writer.encode(response, head_only=False, close=True))
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
