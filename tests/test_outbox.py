@@ -30,6 +30,8 @@ GOODBYE = encode_close(1000)
 class ScriptedTransport(Transport):
     """Takes as many bytes at a time as its script says, and everything when that has ended.
 
+    It asserts what TLS needs: bytes that were offered and not taken are the first that are offered next.
+
     Attributes:
         wire: what it took.
         sends: how often bytes were given to it.
@@ -48,6 +50,7 @@ class ScriptedTransport(Transport):
         self.resume: trio.Event | None = None
         self.gone = False
         self._torn = False
+        self._not_taken = b""
         self._script = iter(script)
 
     @property
@@ -66,7 +69,7 @@ class ScriptedTransport(Transport):
 
     def send_now(self, data: bytes | memoryview) -> int:
         self.offered = bytes(data)
-        return 0 if self.blocked else self._take(data, 0)
+        return self._take(data, 0)
 
     async def send_some(self, data: bytes | memoryview) -> int:
         assert data
@@ -77,11 +80,16 @@ class ScriptedTransport(Transport):
         return self._take(data, 1)
 
     def _take(self, data: bytes | memoryview, least: int) -> int:
-        if self.gone:
+        assert bytes(data).startswith(self._not_taken)
+        if self.blocked and not least:
+            taken = 0
+        elif self.gone:
             raise trio.BrokenResourceError
-        taken = min(len(data), max(least, next(self._script, len(data))))
+        else:
+            taken = min(len(data), max(least, next(self._script, len(data))))
+            self.sends += 1
         self.wire += data[:taken]
-        self.sends += 1
+        self._not_taken = bytes(data[taken:])
         return taken
 
     async def receive_some(self) -> bytes:
