@@ -7,9 +7,10 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 import trio
-from wsproto.extensions import PerMessageDeflate
+from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from humphrey_trio import Message
@@ -47,9 +48,9 @@ class SimulatedClient:
         self._journal = journal
         self._handlers = handlers
         self._padding = random.Random(seed)
-        self._extensions: list[PerMessageDeflate] = []
+        self._extensions: list[Extension] = []
         self._frames = FrameProtocol(client=True, extensions=[])
-        self._text = ""  # of the message that is being received
+        self._pieces: list[str | bytes] = []  # of the message that is being received
         self._sending = trio.Lock()
         self._may_send = False  # from the 101 to a Close frame of ours
         self._said = 0
@@ -80,7 +81,7 @@ class SimulatedClient:
                 pass
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._act, nursery)
+            nursery.start_soon(self._act)
             nursery.start_soon(self._leave_at_the_end)
             try:
                 await self._read(rest or b"", nursery)
@@ -164,14 +165,12 @@ class SimulatedClient:
             if not data:
                 self._end("eof")
                 return
-        began = trio.current_time()
         if not self.life.mute:
             await self._say_close(self.life.close[0])
         patience = CLOSING_PATIENCE if self.plan.stream == "closing" else PATIENCE
         with trio.move_on_after(MUTE_PATIENCE if self.life.mute else patience) as scope:
             while data := await self._stream.receive_some():
                 self.life.faults.append(f"{len(data)} bytes behind the Close frame")
-            self.life.end_after = trio.current_time() - began
         self._end("patience" if scope.cancelled_caught else "eof")
 
     def _parse(self, data: bytes, nursery: trio.Nursery) -> None:
@@ -180,28 +179,26 @@ class SimulatedClient:
             for frame in self._frames.received_frames():
                 self._handle(frame.opcode, frame.payload, frame.message_finished, nursery)
 
-    def _handle(self, opcode: Opcode, payload: bytes | str, finished: bool, nursery: trio.Nursery) -> None:
+    def _handle(self, opcode: Opcode, payload: Any, finished: bool, nursery: trio.Nursery) -> None:
         if self.life.close is not None:
             self.life.faults.append(f"a {opcode.name} frame behind the Close frame")
         elif opcode is Opcode.CLOSE:
-            code, reason = payload  # type: ignore[misc]  # so it is with wsproto
+            code, reason = payload
             self.life.close = (int(code), str(reason or ""))
             self.life.closed_at = trio.current_time()
         elif opcode is Opcode.PING:
-            assert isinstance(payload, (bytes, bytearray))
             nursery.start_soon(self._pong, bytes(payload))
         elif opcode is not Opcode.PONG:
-            assert isinstance(payload, str), "the application sends text"
-            self._text += payload
+            self._pieces.append(payload if isinstance(payload, str) else bytes(payload))
             if finished:
-                self._note_message(self._text)
-                self._text = ""
+                self._note_message(self._pieces[0][:0].join(self._pieces))  # type: ignore[arg-type]
+                self._pieces.clear()
 
-    def _note_message(self, text: str) -> None:
-        token = text.partition("|")[0]
+    def _note_message(self, data: str | bytes) -> None:
+        token = Message(data).bytes.partition(b"|")[0].decode(errors="replace")
         self.life.received.append(token)
         sending = self._journal.sendings.get(token)
-        if sending is not None and sending.text != text:
+        if sending is not None and sending.data != data:
             self.life.faults.append(f"{token!r} is not what was sent")
 
     async def _pong(self, payload: bytes) -> None:
@@ -210,7 +207,7 @@ class SimulatedClient:
 
     # Sending...
 
-    async def _send_frame(self, encode: Callable[[], bytes], drip: int = 0) -> bool:
+    async def _send_frame(self, encode: Callable[[], bytes | bytearray], drip: int = 0) -> bool:
         """Send a whole frame, one after the other; False if nothing may be sent any more."""
         async with self._sending:
             if not self._may_send:
@@ -226,7 +223,9 @@ class SimulatedClient:
                 frame = self._frames.close(None if code == 1005 else code)
                 await self._send_dripping(frame, 0, self._count)
 
-    async def _send_dripping(self, data: bytes, drip: int, count: Callable[[int], None] = lambda _: None) -> None:
+    async def _send_dripping(
+        self, data: bytes | bytearray, drip: int, count: Callable[[int], None] = lambda _: None
+    ) -> None:
         # Dripped bytes take half a second at most, so that no deadline passes.
         step = max(drip, len(data) // 25 + 1) if drip else len(data)
         rest = memoryview(data)
@@ -244,16 +243,16 @@ class SimulatedClient:
 
     # Actions...
 
-    async def _act(self, nursery: trio.Nursery) -> None:
+    async def _act(self) -> None:
         try:
-            for act in self.plan.acts:
-                await trio.sleep(act.after)
-                if act.verb == "stall":
-                    nursery.start_soon(self._stall, act.seconds)
-                else:
-                    await getattr(self, f"_do_{act.verb}")(act)
-        except GONE:
-            pass  # the reader notices as well
+            async with trio.open_nursery() as stalls:
+                with suppress(*GONE):  # the reader notices as well
+                    for act in self.plan.acts:
+                        await trio.sleep(act.after)
+                        if act.verb == "stall":
+                            stalls.start_soon(self._stall, act.seconds)
+                        else:
+                            await getattr(self, f"_do_{act.verb}")(act)
         finally:
             self.over.set()
 
@@ -314,7 +313,7 @@ class SimulatedClient:
         async with self._rudely("cut") as may:
             if may:
                 frame = self._frames.send_data("cut off" * 20, True)
-                self._stream.send_nowait(frame[: len(frame) // 2])
+                self._stream.send_nowait(bytes(frame[: len(frame) // 2]))
                 self._stream.send_eof_nowait()
 
     async def _do_mute(self, act: Act) -> None:

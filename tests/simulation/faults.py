@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 
@@ -30,7 +31,8 @@ def seeded(seed: int) -> Generator[None]:
 
 
 def _seed_scheduler(deterministic: bool, seed: int | None) -> None:
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING, _ = deterministic, trio._core._run._r.seed(seed)
+    scheduler: Any = trio._core._run
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _ = deterministic, scheduler._r.seed(seed)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class _Generator:
             heartbeat=self._chance(0.3),
             spread=pick((0.0, 0.0, 1.5)),
             patience=pick((0.0, 0.3, 1.0)),
+            rest=pick((0.1, 0.1, 2.5)),
             ending=pick(("leave", "leave", "drain", "drain", "both", "http", "websocket")),
         )
 
@@ -85,11 +86,11 @@ class _Generator:
         acts = [self._client_act() for _ in range(self._random.randint(1, 8))]
         if self._rude and self._chance(0.5):
             verb = self._random.choice(("eof", "reset", "leave", "bad", "cut", "stall", "stall", "mute"))
-            act = Act(
-                verb=verb, after=self._after(), seconds=self._random.choice((0.5, 4.5)), code=self._bad_code()
-            )
+            seconds = self._random.choice((0.5, 4.5))
             place = self._random.randint(0, len(acts))
-            acts[place:place] = [self._flood(), act] if self._chance(0.5) else [act]
+            acts.insert(place, Act(verb=verb, after=self._after(), seconds=seconds, code=self._bad_code()))
+            if verb == "stall" and self._chance(0.7):
+                acts.insert(place, self._flood())
         elif self._chance(0.3):
             acts.append(Act(verb="close", after=self._after(), code=self._random.choice((*_CODES, 1005))))
         return tuple(acts)
@@ -141,6 +142,7 @@ class _Generator:
             count=self._random.choice((1, 1, 2, 5, 70 if size < 100 else 4))
             if verb in ("send", "broadcast")
             else 1,
+            binary=self._chance(0.2),
             compress=not self._chance(0.2),
             policy=self._random.choice(_POLICIES),
             topic=self._random.choice(_TOPICS),

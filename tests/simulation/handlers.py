@@ -137,6 +137,7 @@ class Handlers:
 
     async def _do_deadline(self, act: Act, stream: Stream) -> None:
         stream.set_deadline(act.seconds, act.code, "deadline")
+        stream.state.deadline = trio.current_time() + act.seconds
 
     async def _do_sleep(self, act: Act, stream: Stream) -> None:
         """Sleep, and see that nobody who should not be sleeps on."""
@@ -189,31 +190,31 @@ class Handlers:
     async def send(self, act: Act, stream: Stream) -> None:
         sending = self._journal.begin("send", stream.id)
         with self._noting(sending):
-            await stream.send(self._text(sending, act), compress=act.compress)
+            await stream.send(self._message(sending, act), compress=act.compress)
             sending.sure = {stream.id}
 
     async def broadcast(self, act: Act, stream: Stream | None = None) -> None:
         sending = self._journal.begin("broadcast", None, act.policy)
         opened = self._journal.open_sessions()
         with self._noting(sending):
-            text, policy = self._text(sending, act), policy_of(act)
+            message, policy = self._message(sending, act), policy_of(act)
             if stream is None:
                 assert self.sender is not None
-                await self.sender.broadcast(text, compress=act.compress, when_full=policy)
+                await self.sender.broadcast(message, compress=act.compress, when_full=policy)
             else:
-                await stream.broadcast(text, compress=act.compress, when_full=policy)
+                await stream.broadcast(message, compress=act.compress, when_full=policy)
             sending.sure = {number for number, _ in opened & self._journal.open_sessions()}
 
     async def publish(self, act: Act, stream: Stream | None = None) -> None:
         sending = self._journal.begin("publish", None, act.policy)
         opened = self._journal.open_sessions(act.topic)
         with self._noting(sending):
-            text, policy = self._text(sending, act), policy_of(act)
+            message, policy = self._message(sending, act), policy_of(act)
             if stream is None:
                 assert self.sender is not None
-                await self.sender.publish(act.topic, text, compress=act.compress, when_full=policy)
+                await self.sender.publish(act.topic, message, compress=act.compress, when_full=policy)
             else:
-                await stream.publish(act.topic, text, compress=act.compress, when_full=policy)
+                await stream.publish(act.topic, message, compress=act.compress, when_full=policy)
             sending.sure = {number for number, _ in opened & self._journal.open_sessions(act.topic)}
 
     async def whisper(self, act: Act) -> None:
@@ -222,7 +223,7 @@ class Handlers:
         sending = self._journal.begin("send", number)
         assert self.sender is not None
         with self._noting(sending):
-            if await self.sender.send(number, self._text(sending, act), compress=act.compress):
+            if await self.sender.send(number, self._message(sending, act), compress=act.compress):
                 sending.sure = {number}
             else:
                 sending.outcome = "unknown"
@@ -240,9 +241,10 @@ class Handlers:
             sending.returned = self._journal.now()
             sending.seconds = trio.current_time() - sending.began_at
 
-    def _text(self, sending: Sending, act: Act) -> str:
-        sending.text = f"{sending.token}|{padding(self._padding, act.size)}"
-        return sending.text
+    def _message(self, sending: Sending, act: Act) -> str | bytes:
+        text = f"{sending.token}|{padding(self._padding, act.size)}"
+        sending.data = text.encode() if act.binary else text
+        return sending.data
 
 
 def padding(source: random.Random, size: int) -> str:

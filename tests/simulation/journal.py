@@ -23,7 +23,7 @@ class Sending:
 
     Attributes:
         token: what the message begins with; no other has it.
-        text: the whole message.
+        data: the whole message.
         kind: send, broadcast or publish.
         stream: to which it was sent; None for many.
         policy: of a broadcast.
@@ -38,7 +38,7 @@ class Sending:
     stream: int | None
     policy: str
     called: int
-    text: str = ""
+    data: str | bytes = ""
     returned: float = inf
     outcome: str = "cancelled"
     sure: set[int] = field(default_factory=set)
@@ -58,6 +58,7 @@ class Session:
         tasks: its tasks at this moment.
         connect_failed: whether its connect handler raised, so that no message is handled.
         shielded: seconds that its script has slept in a shield.
+        deadline: virtual time at which its stream has to be closed.
         topics: to which it is subscribed, and since when.
     """
 
@@ -73,6 +74,7 @@ class Session:
     tasks: int = 0
     connect_failed: bool = False
     shielded: float = 0.0
+    deadline: float = inf
     topics: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -93,7 +95,6 @@ class ClientLife:
         ended: eof, reset, or patience if the server did not end in time behind both Close frames; else open.
         mute: whether it does not say Close any more.
         connected_at, closed_at: virtual time of its connection, and of the server's Close frame.
-        end_after: seconds from the server's Close frame to its end of file.
     """
 
     plan: ClientPlan
@@ -110,7 +111,6 @@ class ClientLife:
     mute: bool = False
     connected_at: float = inf
     closed_at: float = inf
-    end_after: float = inf
     faults: list[str] = field(default_factory=list)
     server: MemoryStream | None = None
 

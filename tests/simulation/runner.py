@@ -32,7 +32,7 @@ from .clients import MAX_MESSAGE_SIZE, SimulatedClient
 from .faults import ProgressWatch, at_step, seeded
 from .handlers import Handlers
 from .journal import Journal, Session
-from .model import check
+from .model import SWEEP_SECONDS, check
 from .script import Act, ClientPlan, Script, Setup
 from .streams import connection
 
@@ -267,6 +267,9 @@ class _Stage:
         known = (sum(s.running for s in sessions), sum(s.tasks for s in sessions))
         if found != known:
             self._journal.faults.append(f"handlers and tasks running: {known}, but statistics tell {found}")
+        for session in sessions:
+            if not session.stream.closed and trio.current_time() > session.deadline + SWEEP_SECONDS:
+                self._journal.faults.append(f"{session.client}: is open, though its deadline has passed")
         setup = self._script.setup
         if told.connections > (setup.max_streams or inf):
             self._journal.faults.append(
@@ -314,7 +317,8 @@ class _Stage:
             await self._world_over.wait()
             for client in self._clients:
                 await client.over.wait()
-        await trio.sleep(0.1)
+        await trio.sleep(self._script.setup.rest)
+        await self._do_look(Act(verb="look"))
         ending = self._script.setup.ending
         if ending == "leave":
             for client in self._clients:

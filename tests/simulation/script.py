@@ -94,7 +94,8 @@ class Setup:
 
     Attributes:
         running: whether the HTTP app runs, or serves each stream alone.
-        ending: leave (all clients close), drain, or cancel (both, http or websocket).
+        rest: seconds between the last action and the end.
+        ending: leave (all clients close), drain, or what is cancelled: http, websocket or both.
     """
 
     running: bool = False
@@ -109,6 +110,7 @@ class Setup:
     heartbeat: bool = False
     spread: float = 0.0
     patience: float = 1.0
+    rest: float = 0.1
     ending: str = "leave"
 
 

@@ -19,12 +19,8 @@ def connection(plan: ClientPlan) -> tuple[MemoryStream, MemoryStream, trio.abc.S
     theirs.max_send, theirs.max_receive = plan.max_send, plan.max_receive
     if plan.break_at:
         theirs.break_at(plan.break_at)
-    kinds = {
-        "direct": lambda: theirs,
-        "foreign": lambda: ForeignStream(theirs),
-        "closing": lambda: ClosingStream(theirs),
-    }
-    return ours, theirs, kinds[plan.stream]()
+    foreign = {"foreign": ForeignStream, "closing": ClosingStream}
+    return ours, theirs, foreign[plan.stream](theirs) if plan.stream in foreign else theirs
 
 
 class ClosingStream(trio.abc.Stream):
