@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import catalogue, chart, command, measure, report, scenarios
+from benchmarks import catalogue, certificate, chart, command, measure, report, scenarios
 from benchmarks.catalogue import Server
 from benchmarks.command import Step, names, say
 from benchmarks.measure import Job, Result
@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
     command.add_options(parser, seconds=1.0, warmup=0.3)
     parser.add_argument("--servers", type=names, help="names, with commas between them (default: all)")
     parser.add_argument(
-        "--scenarios", type=names, default=["all"], help="names, or http, ws, ours, all (default: all)"
+        "--scenarios", type=names, default=["all"], help="names, or http, ws, tls, ours, all (default: all)"
     )
     parser.add_argument("--reference", default=catalogue.OURS, help="the upper part of the ratios")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart there")
@@ -90,7 +90,7 @@ def planned(options: argparse.Namespace) -> Iterator[Step]:
 def is_for(server: Server, scenario: Scenario, named: bool) -> bool:
     if scenario.ours_only and not named and server.name != catalogue.OURS:
         return False
-    return scenario.work.protocol in server.protocols
+    return scenario.work.protocol in server.protocols and (server.tls or not scenario.work.tls)
 
 
 def installed(servers: list[Server]) -> list[Server]:
@@ -102,17 +102,23 @@ def installed(servers: list[Server]) -> list[Server]:
 
 def possible(chosen: list[Scenario]) -> list[Scenario]:
     files = measure.raise_file_limit() - SPARE_FILES
+    able = catalogue.importable(certificate.NEEDS)
+    found = []
     for scenario in chosen:
         if scenario.work.connections > files:
             say(f"{scenario.name} is left out: it needs more open files than are allowed here, {files}")
-    return [scenario for scenario in chosen if scenario.work.connections <= files]
+        elif scenario.work.tls and not able:
+            say(f"{scenario.name} is left out: {certificate.NEEDS}, which makes certificates, is not installed")
+        else:
+            found.append(scenario)
+    return found
 
 
 def measured(scenario: Scenario, server: Server, options: argparse.Namespace) -> Result:
     def run(port: int, pids: list[int]) -> Result:
         return measure.run_load(Job(scenario.work, port, pids, options.seconds, options.warmup))
 
-    return measure.measure(server.module, run)
+    return measure.measure(server.module, run, tls=scenario.work.tls)
 
 
 if __name__ == "__main__":

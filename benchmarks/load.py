@@ -14,20 +14,20 @@ import json
 import os
 import select
 import signal
-import socket
 import statistics
-import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
 from benchmarks import wire
+from benchmarks.clients import Client, TlsClient, client_context
 from benchmarks.measure import LONGEST_CELL, Job, Result, Window, cpu_seconds, resident_bytes
 from benchmarks.scenarios import Work
-from benchmarks.wire import Exchange, Replies, ReplyError
+from benchmarks.wire import Exchange, ReplyError
 
 AT_ONCE = 64  # connections opened side by side, and events taken at once
 READ = 2**16
@@ -39,79 +39,8 @@ FLOOD_NICE = 10  # it shares a core with those who are timed, and must not take 
 FLOOD = 2**16  # bytes of requests that a flooding client offers at a time
 FEW_AT_ONCE = 16  # events of a crowd taken between two looks at the clients that are timed
 
-# socket(7); Python does not know the name. The kernel adds a struct timespec, of its real-time clock.
-SO_TIMESTAMPNS = 35
-TIMESPEC = struct.Struct("@qq")
-
 clock = time.perf_counter
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
-
-
-class Client:
-    """One connection, with the part of a reply that has come and the part of a request that has not gone."""
-
-    __slots__ = (
-        "_socket",
-        "expects",
-        "fd",
-        "need",
-        "partial",
-        "pending",
-        "recv",
-        "send",
-        "since",
-        "step",
-        "unsent",
-    )
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.socket()
-        self._socket.connect(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setblocking(False)
-        self.fd = self._socket.fileno()
-        self.recv = self._socket.recv
-        self.send = self._socket.send
-        self.pending = bytearray()
-        self.need = 0
-        self.expects = 1  # replies still to come
-        self.partial = False  # some of them, or a part of one, are there
-        self.unsent = memoryview(b"")
-        self.since = 0.0  # when the operation began, or should have begun
-        self.step = 0
-
-    def collect(self, data: bytes, replies: Replies, depth: int = 1) -> bool:
-        """Add data; tell whether that completes the right replies to `depth` requests."""
-        if not data:
-            raise ReplyError("the server closed the connection")
-        self.partial = True
-        self.pending += data
-        if len(self.pending) < self.need:
-            return False
-        count, self.need = replies.take(self.pending)
-        self.expects -= count
-        if self.expects > 0:
-            return False
-        if self.expects < 0 or self.pending:
-            raise ReplyError("more came back than was asked for")
-        self.expects = depth
-        self.partial = False
-        return True
-
-    def stamp(self) -> None:
-        """Let the kernel note when bytes arrive, for `recv_stamped`."""
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-
-    def recv_stamped(self, size: int) -> tuple[bytes, float]:
-        """What has come, and when; if the kernel does not tell (it does not at once), it is now."""
-        data, notes, _, _ = self._socket.recvmsg(size, socket.CMSG_SPACE(TIMESPEC.size))
-        if not notes:
-            return data, time.time()
-        seconds, nanoseconds = TIMESPEC.unpack(notes[0][2])
-        return data, seconds + nanoseconds / 1e9
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class Switchboard:
@@ -220,9 +149,11 @@ class NewConnections:
 
     depth = 1
 
-    def __init__(self, port: int, steps: list[Exchange], at_a_time: int, server_closes: bool) -> None:
+    def __init__(
+        self, connect: Callable[[], Client], steps: list[Exchange], at_a_time: int, server_closes: bool
+    ) -> None:
         self._board = Switchboard()
-        self._port = port
+        self._connect = connect
         self._steps = steps
         self._server_closes = server_closes
         self.ended = 0
@@ -249,12 +180,14 @@ class NewConnections:
 
     def _come(self) -> None:
         since = clock()
-        client = Client(self._port)
+        client = self._connect()
         client.since = since
         self._board.add(client)
         self._board.send(client, self._steps[0].request)
 
-    def _is_done(self, client: Client, data: bytes) -> bool:
+    def _is_done(self, client: Client, data: bytes | None) -> bool:
+        if data is None:
+            return False
         if client.step == len(self._steps):
             if data:
                 raise ReplyError(f"unexpected bytes at the end: {data[:60]!r}")
@@ -347,7 +280,7 @@ class Flood:
         with contextlib.suppress(BlockingIOError):
             self._check(self._client.recv(READ))
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: bytes | None) -> None:
         if not data:
             raise ReplyError("the server closed the connection of the client that floods")
         pending = self._client.pending
@@ -458,11 +391,11 @@ class StampedClients(WellBehaved):
         return arrived
 
 
-def opened(port: int, count: int, exchange: Exchange) -> list[Client]:
+def opened(port: int, count: int, exchange: Exchange, kind: Callable[[int], Client] = Client) -> list[Client]:
     """So many connections, each of which has had one reply."""
     clients: list[Client] = []
     while len(clients) < count:
-        batch = [Client(port) for _ in range(min(AT_ONCE, count - len(clients)))]
+        batch = [kind(port) for _ in range(min(AT_ONCE, count - len(clients)))]
         converse(batch, exchange)
         clients += batch
     return clients
@@ -530,16 +463,33 @@ def greeting_for(work: Work, request: Exchange) -> Exchange:
     return wire.upgrade("/ws") if work.protocol == "ws" else request
 
 
+def client_for(work: Work) -> Callable[[int], Client]:
+    """What makes a connection to a port."""
+    return partial(TlsClient, context=client_context()) if work.tls else Client
+
+
+def resuming_client(port: int) -> Callable[[int], Client]:
+    """What makes a connection that resumes a session of TLS, the one of a first connection to this port."""
+    context = client_context()
+    first = TlsClient(port, context)
+    converse([first], wire.get())
+    session = first.session
+    first.close()
+    return partial(TlsClient, context=context, session=session)
+
+
 def closed_loop(job: Job) -> Result:
     request = request_for(job.work)
-    clients = opened(job.port, job.work.connections, greeting_for(job.work, request))
+    greeting = greeting_for(job.work, request)
+    clients = opened(job.port, job.work.connections, greeting, client_for(job.work))
     return measured(ClosedLoop(clients, request, job.work.depth), job)
 
 
 def new_connections(job: Job) -> Result:
     websocket = job.work.protocol == "ws"
     steps = [wire.upgrade("/ws"), wire.close()] if websocket else [wire.get(close=True)]
-    load = NewConnections(job.port, steps, job.work.connections, server_closes=websocket)
+    kind = resuming_client(job.port) if job.work.resumed else client_for(job.work)
+    load = NewConnections(partial(kind, job.port), steps, job.work.connections, server_closes=websocket)
     result = measured(load, job)
     if load.cut_short:
         result.extra["% closed without a Close frame"] = 100 * load.cut_short / load.ended
@@ -585,7 +535,7 @@ def come_at_once(port: int, count: int, request: Exchange) -> list[float]:
 
 
 def broadcasts(job: Job) -> Result:
-    clients = opened(job.port, job.work.connections, wire.upgrade("/broadcast"))
+    clients = opened(job.port, job.work.connections, wire.upgrade("/broadcast"), client_for(job.work))
     time.sleep(SETTLE)
     return measured(Broadcasts(clients, job.work.size), job)
 
@@ -593,10 +543,11 @@ def broadcasts(job: Job) -> Result:
 def idle(job: Job) -> Result:
     """The memory of the server before and after many connections have come that then do nothing."""
     greeting = greeting_for(job.work, request_for(job.work))
-    first = opened(job.port, AT_ONCE, greeting)
+    kind = client_for(job.work)
+    first = opened(job.port, AT_ONCE, greeting, kind)
     time.sleep(SETTLE)
     before, cpu = resident_bytes(job.pids), cpu_seconds(job.pids)
-    more = opened(job.port, job.work.connections, greeting)
+    more = opened(job.port, job.work.connections, greeting, kind)
     time.sleep(SETTLE)
     after, cpu = resident_bytes(job.pids), cpu_seconds(job.pids) - cpu
     converse(first + more, request_for(job.work))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks import certificate
 from benchmarks.scenarios import Work
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -173,12 +174,13 @@ def _on_core(core: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def running_server(module: str) -> Iterator[tuple[int, list[int]]]:
+def running_server(module: str, tls: bool = False) -> Iterator[tuple[int, list[int]]]:
     """Start a server, give its port and its processes, and end it."""
     port = free_port()
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        files = certificate.make(Path(folder)) if tls else ()
         process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.servers.{module}", str(port)],
+            [sys.executable, "-m", f"benchmarks.servers.{module}", str(port), *map(str, files)],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -241,17 +243,20 @@ def run_load(job: Job, program: str = "benchmarks.load") -> Result:
     return Result(**json.loads(out))
 
 
-def measure(module: str, run: Callable[[int, list[int]], Result], tolerated: float = DISTURBED) -> Result:
+def measure(
+    module: str, run: Callable[[int, list[int]], Result], tolerated: float = DISTURBED, *, tls: bool = False
+) -> Result:
     """Measure one server, again if it was disturbed; the quietest attempt counts.
 
     Args:
         module: the server's program.
         run: measures the server that has this port and these processes.
         tolerated: the share of a core that others may take.
+        tls: whether the server is given a certificate.
     """
     attempts: list[Result] = []
     while len(attempts) < ATTEMPTS:
-        with running_server(module) as server:
+        with running_server(module, tls) as server:
             attempts.append(run(*server))
         if (attempts[-1].disturbed or 0.0) < tolerated:
             return attempts[-1]

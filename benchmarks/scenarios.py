@@ -9,7 +9,10 @@ HIGHER, LOWER = "higher", "lower"
 
 @dataclass(frozen=True)
 class Work:
-    """What the load generator does; `mode` names one of its functions."""
+    """What the load generator does; `mode` names one of its functions.
+
+    `resumed` connections resume a session of TLS, which an earlier connection has begun.
+    """
 
     mode: str
     protocol: str
@@ -17,6 +20,8 @@ class Work:
     depth: int = 1
     size: int = 0
     binary: bool = False
+    tls: bool = False
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,38 @@ SCENARIOS = (
         charted=True,
     ),
     Scenario("idle-ws", "Memory per idle WebSocket", Work("idle", "ws", 2000), "bytes", LOWER, charted=True),
+    Scenario("tls-get-64", "GET over TLS, 64 connections", Work("closed_loop", "http", 64, tls=True), "req/s"),
+    Scenario(
+        "tls-get-new",
+        "GET over TLS, a new connection per request",
+        Work("new_connections", "http", 16, tls=True),
+        "conn/s",
+    ),
+    Scenario(
+        "tls-get-resumed",
+        "GET over TLS, a new connection with a resumed session per request",
+        Work("new_connections", "http", 16, tls=True, resumed=True),
+        "conn/s",
+    ),
+    Scenario(
+        "tls-echo-64",
+        "Echo 32 B over TLS, 64 connections",
+        Work("closed_loop", "ws", 64, size=32, tls=True),
+        "msg/s",
+    ),
+    Scenario(
+        "tls-broadcast-500",
+        "Broadcast 128 B to 500 over TLS, per delivery",
+        Work("broadcasts", "ws", 500, size=128, tls=True),
+        "deliv/s",
+    ),
+    Scenario(
+        "tls-idle-ws",
+        "Memory per idle WebSocket over TLS",
+        Work("idle", "ws", 500, tls=True),
+        "bytes",
+        LOWER,
+    ),
     Scenario(
         "fairness-get",
         "50 clients: p99 of a GET beside a client that floods, over p99 without it",
@@ -149,11 +186,15 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def chosen(words: list[str]) -> list[Scenario]:
-    """The scenarios with these names; `http`, `ws`, `ours` and `all` stand for several."""
+    """The scenarios with these names; `http`, `ws`, `tls`, `ours` and `all` stand for several."""
     return [scenario for scenario in SCENARIOS if any(_named(scenario, word) for word in words)]
 
 
 def _named(scenario: Scenario, word: str) -> bool:
     if word == "ours":
         return scenario.ours_only
-    return word in ("all", scenario.name) or (word == scenario.work.protocol and not scenario.ours_only)
+    return word in ("all", scenario.name) or (word == _kind(scenario.work) and not scenario.ours_only)
+
+
+def _kind(work: Work) -> str:
+    return "tls" if work.tls else work.protocol

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from aiohttp import WSMessage, WSMsgType, web
+
+from benchmarks.servers.arguments import Arguments
 
 everybody: set[web.WebSocketResponse] = set()
 
@@ -62,4 +62,13 @@ if __name__ == "__main__":
     app.router.add_post("/echo", body_back)
     app.router.add_get("/ws", echo)
     app.router.add_get("/broadcast", broadcast)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=4096)
+    arguments = Arguments.read()
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=arguments.port,
+        ssl_context=arguments.context(),
+        access_log=None,
+        print=None,
+        backlog=4096,
+    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import trio
 
+from benchmarks.servers.arguments import Arguments
 from humphrey_trio import (
     App,
     AsyncStream,
@@ -34,7 +33,7 @@ async def everybody(stream: AsyncStream, message: Message, state: None) -> None:
     await stream.broadcast(message)
 
 
-async def main(port: int) -> None:
+async def main(arguments: Arguments) -> None:
     echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
     broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(everybody)
     app = (
@@ -44,11 +43,14 @@ async def main(port: int) -> None:
         .with_websocket_route("/ws", async_websocket_handler(echo_app.connect_hook()))
         .with_websocket_route("/broadcast", async_websocket_handler(broadcast_app.connect_hook()))
     )
+    run = app.run
+    if arguments.cert is not None:
+        run = app.with_cert(arguments.cert, arguments.key).run_tls
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(app.run, f"127.0.0.1:{port}")
+        nursery.start_soon(run, f"127.0.0.1:{arguments.port}")
         nursery.start_soon(echo_app.run)
         nursery.start_soon(broadcast_app.run)
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]))
+    trio.run(main, Arguments.read())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hypercorn.config import Config
 
+from benchmarks.servers.arguments import Arguments
 
-def settings(port: int) -> Config:
+
+def settings(arguments: Arguments) -> Config:
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
+    config.bind = [f"127.0.0.1:{arguments.port}"]
+    config.certfile, config.keyfile = arguments.cert, arguments.key
     config.backlog = 4096
     config.keep_alive_max_requests = 10**9
     config.keep_alive_timeout = 75

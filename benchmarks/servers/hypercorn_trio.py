@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import trio
 from hypercorn.trio import serve
 
+from benchmarks.servers.arguments import Arguments
 from benchmarks.servers.asgi import app
 from benchmarks.servers.hypercorn_settings import settings
 
 if __name__ == "__main__":
-    trio.run(serve, app, settings(int(sys.argv[1])))  # type: ignore[arg-type]
+    trio.run(serve, app, settings(Arguments.read()))  # type: ignore[arg-type]

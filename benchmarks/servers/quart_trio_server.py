@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import trio
@@ -10,6 +9,7 @@ from hypercorn.trio import serve
 from quart import Websocket, request, websocket
 from quart_trio import QuartTrio
 
+from benchmarks.servers.arguments import Arguments
 from benchmarks.servers.hypercorn_settings import settings
 
 PLAIN = {"content-type": "text/plain"}
@@ -49,4 +49,4 @@ async def broadcast() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(serve, app, settings(int(sys.argv[1])))
+    trio.run(serve, app, settings(Arguments.read()))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import uvicorn
 
+from benchmarks.servers.arguments import Arguments
 from benchmarks.servers.asgi import app
 
 if __name__ == "__main__":
+    arguments = Arguments.read()
     uvicorn.run(
         app,
         host="127.0.0.1",
-        port=int(sys.argv[1]),
+        port=arguments.port,
+        ssl_certfile=arguments.cert,
+        ssl_keyfile=arguments.key,
         http="h11",
         ws="wsproto",
         loop="asyncio",

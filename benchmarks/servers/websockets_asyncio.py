@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+from benchmarks.servers.arguments import Arguments
 
 everybody: set[ServerConnection] = set()
 
@@ -24,11 +25,12 @@ async def handle(websocket: ServerConnection) -> None:
         everybody.discard(websocket)
 
 
-async def main(port: int) -> None:
+async def main(arguments: Arguments) -> None:
     async with serve(
         handle,
         "127.0.0.1",
-        port,
+        arguments.port,
+        ssl=arguments.context(),
         backlog=4096,
         compression=None,
         ping_interval=None,
@@ -38,4 +40,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(Arguments.read()))
