@@ -248,6 +248,23 @@ async def test_files_that_change_in_nothing_but_their_times(tmp_path: Path) -> N
     assert await shown(files.context) == der(pairs[1])
 
 
+def test_looking_in_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread loads a pair, another that looks does nothing."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    load = ssl.SSLContext.load_cert_chain
+    looked: list[bool] = []
+
+    def load_and_look(context: ssl.SSLContext, *args: object) -> None:
+        load(context, *args)  # type: ignore[arg-type]
+        looked.append(files.reload_if_changed())
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_look)
+    write_pair(tmp_path)
+    assert look_often(files) == 1
+    assert looked == [False]
+
+
 async def test_looking_in_a_thread(tmp_path: Path) -> None:
     """The look may be taken in a worker thread."""
     write_pair(tmp_path)

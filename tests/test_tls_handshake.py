@@ -32,6 +32,7 @@ from tls_peers import (
 
 from humphrey_trio._server._client_hello import server_name_of
 from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
+from humphrey_trio._server._transport import Incoming
 from humphrey_trio.http import TlsInfo
 
 any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -136,6 +137,8 @@ async def failed_handshake(
         with pytest.raises(TlsHandshakeError) as caught:
             await transport.handshake()
         await transport.close()
+    ended = {"the peer closed the connection": Incoming.ENDED, "Connection reset by peer": Incoming.BROKEN}
+    assert transport.incoming is ended.get(str(caught.value), Incoming.OPEN)
     return caught.value
 
 

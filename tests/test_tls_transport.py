@@ -837,6 +837,32 @@ async def test_a_flood_of_key_updates(request_: bool) -> None:
     assert 0 < counter.most <= 2500
 
 
+async def test_key_updates_with_a_little_content() -> None:
+    """A client that mixes a little content into a flood of KeyUpdates does not hold up other tasks for long."""
+    counter = Counter()
+    context = server_context()
+    context._msg_callback = counter  # type: ignore[attr-defined]
+    async with connected(context=context, pair=tcp_pair, own_records=True) as (transport, client):
+        turn = [
+            b"".join(client.own.key_update() for _ in range(500)) + client.records.encrypt(b"x") for _ in range(20)
+        ]
+        client.to_send = b"".join(turn)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, b"")
+            nursery.start_soon(counter.watch)
+            assert await read(transport, 3) == b"xxx"
+            counter.most = 0
+            assert await read(transport, 17) == b"x" * 17
+            nursery.cancel_scope.cancel()
+        assert counter.all == 10_000
+        assert 0 < counter.most <= 400
+        # Content without KeyUpdates is received in large pieces again.
+        await client.send(LONG[:CHUNK])
+        await trio.testing.wait_all_tasks_blocked()
+        await read(transport, RECORD)
+        assert len(await transport.receive_some()) >= RECORD
+
+
 async def test_replies_to_key_updates_that_are_not_read() -> None:
     """A client that asks for KeyUpdates, sends content, and does not read is cut off before much has gathered."""
     async with connected(pair=local_pair, own_records=True) as (transport, client), trio.open_nursery() as nursery:

@@ -6,6 +6,7 @@ import logging
 import os
 import ssl
 import stat
+import threading
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from .._quoting import printable
@@ -108,6 +109,7 @@ class CertificateFiles:
         self.reloads = reloads
         self._cert = cert
         self._key = key
+        self._looking = threading.Lock()
         # Looked up before the files are read, so that a change during that shows at the next look.
         self._seen = self._tried = self._versions()
         self.context = server_context(cert, key)
@@ -115,8 +117,8 @@ class CertificateFiles:
     def reload_if_changed(self) -> bool:
         """Look at the files, and make a new context if they have changed.
 
-        To be called now and then, by one caller at a time. It reads files: a server may call it in a worker
-        thread, so that a slow disk does not hold up its connections.
+        To be called now and then. It reads files: a server may call it in a worker thread, so that a slow disk
+        does not hold up its connections. While one thread looks, another does nothing.
 
         A change is acted on when the files are the same at the next look. So a file that is being written, and a
         pair of which one file was replaced so far, are not taken for a pair that does not fit. One that does not
@@ -125,10 +127,13 @@ class CertificateFiles:
         Returns:
             Whether there is a new context.
         """
-        before, self._seen = self._seen, self._versions()
-        if self._seen == self._tried or self._seen != before:
+        if not self._looking.acquire(blocking=False):
             return False
-        return self._reload()
+        try:
+            before, self._seen = self._seen, self._versions()
+            return self._seen != self._tried and self._seen == before and self._reload()
+        finally:
+            self._looking.release()
 
     def _reload(self) -> bool:
         self._tried = self._seen

@@ -335,7 +335,7 @@ class HttpServer:
         """Look at the files of the certificate now and then, in a thread that a slow disk may hold up."""
         while True:
             await trio.sleep(_RELOAD_INTERVAL)
-            await trio.to_thread.run_sync(certificate.reload_if_changed)
+            await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._leashes) >= self._max_connections

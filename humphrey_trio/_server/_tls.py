@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 # of a record that it has decrypted, of which the socket would not tell.
 _RECORD = 16 * 1024
 # Ciphertext received at once. With the start of a record that OpenSSL has kept it makes less than a chunk of
-# content. A KeyUpdate is 27 bytes and takes 14 microseconds, so this much holds up the process for 17 ms.
+# content. A KeyUpdate is 27 bytes and takes 14 microseconds, so a peer that mixes them with a little content gets
+# the smaller size, which holds up the process for 2 ms, not for 17.
 _CIPHERTEXT = 32 * 1024
+_POOR_CIPHERTEXT = 4 * 1024
+# Ciphertext is poor if it has more bytes than this for one of content; the shortest records have 23.
+_POOR = 30
 # The most ciphertext without any content: four of the longest records. Clients update keys after gigabytes.
 _MOST_WITHOUT_CONTENT = 64 * 1024
 # The most ciphertext that may wait for room: a record, and replies to KeyUpdates of a peer that does not read.
@@ -101,6 +105,7 @@ class TlsTransport(SocketTransport):
         "_incoming",
         "_info",
         "_outgoing",
+        "_receive_size",
         "_refused",
         "_server_name",
         "_state",
@@ -119,6 +124,7 @@ class TlsTransport(SocketTransport):
         self._state = _State.HANDSHAKE
         self._unsent = b""  # ciphertext that the kernel has not taken
         self._refused: bytes | memoryview | None = None  # the content in it, if there is any
+        self._receive_size = _CIPHERTEXT
         self._without_content = 0  # bytes of ciphertext since the last content
         self._decrypted_end: Exception | None = None  # what stands behind the content received last
         self._server_name: str | None = None
@@ -189,8 +195,10 @@ class TlsTransport(SocketTransport):
             except BlockingIOError:
                 continue
             except OSError as exc:
+                self.incoming = Incoming.BROKEN
                 raise TlsHandshakeError(reason_of(exc)) from exc
             if not received:
+                self.incoming = Incoming.ENDED
                 raise TlsHandshakeError("the peer closed the connection")
             return received
 
@@ -200,6 +208,7 @@ class TlsTransport(SocketTransport):
                 await trio.lowlevel.wait_writable(self._fileno)
                 self._check_open()
         except OSError as exc:
+            self.incoming = Incoming.BROKEN
             raise TlsHandshakeError(reason_of(exc)) from exc
 
     def without_tls(self) -> SocketTransport:
@@ -242,7 +251,7 @@ class TlsTransport(SocketTransport):
     def _receive_now(self) -> bytes | None:
         """Content; empty at the end of file, None if there is none yet."""
         try:
-            ciphertext = self._socket.recv(_CIPHERTEXT)
+            ciphertext = self._socket.recv(self._receive_size)
         except BlockingIOError:
             return None
         except OSError as exc:
@@ -271,6 +280,7 @@ class TlsTransport(SocketTransport):
             data = b"".join(pieces)
         elif self._decrypted_end is None:
             self._count_without_content(size)
+        self._receive_size = _CIPHERTEXT if size <= _POOR * len(data) else _POOR_CIPHERTEXT
         if self._outgoing.pending:
             self._send_control()
         if data:
