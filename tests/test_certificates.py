@@ -55,12 +55,13 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_context_of_files(tmp_path: Path) -> None:
-    """The context serves with the pair, speaks TLS 1.2 and 1.3 and ``http/1.1``, and refuses to renegotiate."""
+    """It serves with the pair, TLS 1.2 and 1.3, ``http/1.1`` and one ticket, and refuses to renegotiate."""
     issued = write_pair(tmp_path)
     context = server_context(tmp_path / "cert.pem", str(tmp_path / "key.pem"))
     assert await shown(context) == der(issued)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.num_tickets == 1
     wanted = client_context()
     wanted.set_alpn_protocols(["h2", "http/1.1"])
     async with connection(context) as (transport, client):

@@ -68,6 +68,15 @@ async def discard_to_end(transport: TlsTransport) -> None:
         pass
 
 
+def nothing_to_receive(client: Client) -> bool:
+    """Whether no ciphertext has come that the client has not received."""
+    try:
+        client.socket.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def fill(transport: TlsTransport, data: bytes = LONG) -> int:
     """Send until the kernel refuses a record; how much it took."""
     sent = 0
@@ -112,6 +121,31 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake(version: ssl.T
     """Content that arrived together with the handshake's last message is received without waiting for more."""
     async with connected(version, then=b"request") as (transport, _):
         assert await transport.receive_some() == b"request"
+
+
+async def test_session_tickets_go_out_with_the_first_response() -> None:
+    """Session tickets of TLS 1.3 cost no send of their own if a request has come with the end of the handshake."""
+    async with connected(ssl.TLSVersion.TLSv1_3, then=b"request") as (transport, client):
+        assert await transport.receive_some() == b"request"
+        assert nothing_to_receive(client)
+        transport.send_now(b"response")
+        assert await client.read(8) == b"response"
+        assert client.tls.session is not None
+        assert client.tls.session.has_ticket
+
+
+@pytest.mark.parametrize("part", [0, 1, -1], ids=["nothing", "a byte", "all but a byte"])
+async def test_session_tickets_go_out_without_a_request(part: int) -> None:
+    """A client that sends the rest of its request after an acknowledgement receives the tickets before that."""
+    async with connected(ssl.TLSVersion.TLSv1_3) as (transport, client), trio.open_nursery() as nursery:
+        record = client.records.encrypt(b"request")
+        await client.send_all(record[:part])
+        nursery.start_soon(transport.receive_some)
+        await trio.lowlevel.wait_readable(client.socket)
+        client.pull(65536)
+        assert client.tls.session is not None
+        assert client.tls.session.has_ticket
+        await client.send_all(record[part:])
 
 
 @any_version

@@ -22,7 +22,7 @@ _Version = tuple[int, int, int, int, int]
 
 
 def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLContext:
-    """A context for servers: TLS 1.2 and 1.3, ALPN ``http/1.1``, no renegotiation.
+    """A context for servers: TLS 1.2 and 1.3, ALPN ``http/1.1``, one session ticket, no renegotiation.
 
     Args:
         cert: a file with the certificate and its chain, in PEM.
@@ -38,6 +38,8 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
+    # A resumed session gets a new one as well, so one is enough for the next connection (TLS 1.3).
+    context.num_tickets = 1
 
     def refuse_password() -> NoReturn:
         # Without it OpenSSL would ask at the terminal, and a server that runs would wait there.

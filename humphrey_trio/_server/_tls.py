@@ -37,6 +37,8 @@ _POOR_CIPHERTEXT = 4 * 1024
 _POOR = 30
 # The most ciphertext without any content: four of the longest records. Clients update keys after gigabytes.
 _MOST_WITHOUT_CONTENT = 64 * 1024
+# The most of OpenSSL's own messages that waits for the next record.
+_MOST_KEPT_BACK = 4 * 1024
 # The most ciphertext that may wait for room: a record, and replies to KeyUpdates of a peer that does not read.
 _MOST_UNSENT = 64 * 1024
 # Seconds between two attempts to send close_notify when the kernel has no room for it.
@@ -90,8 +92,9 @@ class TlsTransport(SocketTransport):
     did not take must be offered again, with or without more behind them. If other bytes are offered, that raises
     ``trio.ClosedResourceError``, the transport is ``torn``, and nothing can be sent any more.
 
-    What OpenSSL says by itself (alerts, replies to KeyUpdates) is sent after each receive as far as the kernel has
-    room, and otherwise with the next record.
+    What OpenSSL says by itself (session tickets, replies to KeyUpdates, alerts) is sent with the next record, or
+    after a receive that gave no content, as far as the kernel has room. A reply to a KeyUpdate may wait for the
+    next record (RFC 8446, section 4.6.3).
 
     Args:
         sock: the connection.
@@ -156,11 +159,18 @@ class TlsTransport(SocketTransport):
             received = await self._receive_handshake()
             if hello is not None:
                 hello.append(received)
-        # At once, also if it is nothing but session tickets (TLS 1.3), which could go out with the first response:
-        # a client with Nagle's algorithm holds its request back until something acknowledges its handshake.
-        await self._send_handshake()
+        if not self._has_only_tickets():
+            await self._send_handshake()
         self._state = _State.OPEN
         self._is_new = True
+
+    def _has_only_tickets(self) -> bool:
+        """Whether what is left to send are session tickets that can go out with the first response.
+
+        They may only wait if a request has come. A client with Nagle's algorithm holds its request back until
+        something acknowledges its part of the handshake.
+        """
+        return self._incoming.pending > 0 and self._tls.version() == "TLSv1.3"
 
     def _start(self) -> None:
         # Not before the first bytes: a connection that sends none costs no memory of OpenSSL.
@@ -281,7 +291,7 @@ class TlsTransport(SocketTransport):
         elif self._decrypted_end is None:
             self._count_without_content(size)
         self._receive_size = _CIPHERTEXT if size <= _POOR * len(data) else _POOR_CIPHERTEXT
-        if self._outgoing.pending:
+        if self._outgoing.pending and not (data and self._outgoing.pending <= _MOST_KEPT_BACK):
             self._send_control()
         if data:
             return data
