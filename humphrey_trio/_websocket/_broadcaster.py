@@ -135,9 +135,9 @@ def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, f
     Returns:
         False if it has to be offered once more.
     """
-    if not connection.lifecycle.phase.is_open:
-        return True
     frame, outbox, deflate = frames.plain, connection.outbox, connection.deflate
+    if outbox.ended:
+        return True
     if deflate is not None and (compressed := frames.compressed_for(deflate)) is not None:
         frame = compressed
     if not (outbox.direct or outbox.has_room(len(frame))):

@@ -1,7 +1,7 @@
 """One open WebSocket: it puts the parts of a stream together, and does what the peer's frames ask for.
 
 The parts are its phase, its inbox, its outbox and its deadlines; each knows nothing of the others. The connection
-starts no task: readers call ``next_message``, and the connection task writes (``_connection_task``). It never sees
+starts no task: readers call ``Inbox.next``, and the connection task writes (``_connection_task``). It never sees
 an application.
 """
 
@@ -42,7 +42,7 @@ from ._outbox import Outbox
 from ._phase import Lifecycle, Phase, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from .._http._address import Address
     from .._http._drain import Drain
@@ -55,11 +55,13 @@ if TYPE_CHECKING:
     from ._graceful_end import ServerEnd
     from ._heartbeat import Heartbeat
     from ._limits import StreamLimits
-    from ._message import Message, Sendable
+    from ._message import Sendable
 
 _ids = itertools.count(1)
 
 _NO_CLOSE_CODE = (POLICY_VIOLATION, "")
+
+_NOBODY = Reader.NOBODY  # an enumeration looks its members up anew each time, which every message would feel
 
 _BROKE = "the connection broke"
 _ENDED = "the connection ended without a Close"
@@ -168,9 +170,11 @@ class WebsocketConnection:
         if current_run() is not self._run:
             self.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.inbox.take()
+        inbox, outbox, lifecycle = self.inbox, self.outbox, self.lifecycle
+        if inbox.reader is _NOBODY:
+            inbox.take()
         frame = encode_message(message)
-        outbox, lifecycle, size = self.outbox, self.lifecycle, len(frame)
+        size = len(frame)
         if lifecycle.phase.is_open and (outbox.contended or not outbox.has_room(size)):
             await outbox.wait_for_room(size)
         if not lifecycle.phase.is_open:
@@ -180,7 +184,13 @@ class WebsocketConnection:
             frame = compress_for(frame, self.deflate)
         # Replies to a peer that sends many messages at once leave together: a system call for each would cost
         # more than all the rest, and fill the peer's buffers with tiny segments.
-        self.put(outbox.put_later if self.inbox.decoder.buffered else outbox.put, frame)
+        try:
+            if inbox.decoder.buffered:
+                outbox.put_later(frame)
+            else:
+                outbox.put(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.lose(_BROKE)
         if not lifecycle.phase.is_open:
             raise self.closed_error()
         if self._pace.spent(size):
@@ -213,10 +223,6 @@ class WebsocketConnection:
 
     # Receiving...
 
-    def next_message(self, *, left: bool = False) -> Awaitable[Message | None]:
-        """The next message, as ``Inbox.next`` gives it."""
-        return self.inbox.next(self, left=left)
-
     def begin_receive(self) -> None:
         """Be read by the calling task, for one message, until ``end_receive``.
 
@@ -224,16 +230,18 @@ class WebsocketConnection:
             ConnectionClosed: the stream is closed, and another task reads its last messages.
             trio.BusyResourceError: another task or an application reads.
         """
-        self.check_run()
-        if self.inbox.is_busy:
+        if current_run() is not self._run:
+            self.check_run()
+        inbox = self.inbox
+        if inbox.is_busy:
             self.check_open()
             raise trio.BusyResourceError("another task receives from this stream already")
-        self.inbox.begin_receive()
+        inbox.begin_receive()
 
     def end_receive(self) -> None:
         """Be read by the calling task no more."""
         self.inbox.end_receive()
-        if self.closed:
+        if not self.lifecycle.phase.is_open:
             self.outbox.wake()  # now the connection task may have to read up to the peer's Close
 
     def handle_control(self, event: Event) -> None:
@@ -413,12 +421,12 @@ class WebsocketConnection:
     def expire(self) -> None:
         """Do what the deadlines ask for that have passed; called by the server's sweep."""
         deadlines = self.deadlines
-        if self._passed_once(Deadline.TAKE) and not self.inbox.is_taken:
+        if deadlines.take_passed(Deadline.TAKE) and not self.inbox.is_taken:
             self.close(TRY_AGAIN_LATER, "nobody takes this connection")
-        if self._passed_once(Deadline.USER):
+        if deadlines.take_passed(Deadline.USER):
             code, reason = self._user_close
             self.close(code, reason, cause="its deadline has passed")
-        if self._passed_once(Deadline.DRAIN):
+        if deadlines.take_passed(Deadline.DRAIN):
             self.drain(self._drain, 0)
         if deadlines.has_passed(Deadline.WRITE) or deadlines.has_passed(Deadline.CLOSE):
             self.count_slow_close()
@@ -428,12 +436,6 @@ class WebsocketConnection:
                 # The peer has not answered our Close. The connection task lingers, since it may still read.
                 self.transport.interrupt()
                 self.lose("too slow")
-
-    def _passed_once(self, deadline: Deadline) -> bool:
-        passed = self.deadlines.has_passed(deadline)
-        if passed:
-            self.deadlines.clear(deadline)
-        return passed
 
     def drain(self, drain: Drain, seconds: float) -> None:
         """Be closed because of a graceful end, after so many seconds; ``set_deadline`` does not move that."""

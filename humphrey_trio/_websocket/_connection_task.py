@@ -80,7 +80,7 @@ async def _read_to_close(connection: WebsocketConnection) -> None:
     connection.inbox.begin_receive()
     # The close deadline interrupts the transport; over a foreign stream that ends a block, not a wait.
     with connection.transport.interruptible():
-        while await connection.next_message() is not None:
+        while await connection.inbox.next(connection) is not None:
             pass
 
 

@@ -61,7 +61,7 @@ class Deadlines:
         if self._times is None:
             self._times = [inf] * len(Deadline)
         self._times[deadline] = self._clock.now() + seconds
-        self.apply()
+        self._apply()
 
     def set_earlier(self, deadline: Deadline, seconds: float) -> None:
         """Expire in so many seconds, or when it is set already if that is earlier."""
@@ -72,13 +72,20 @@ class Deadlines:
         """Do not expire for this deadline."""
         if self._times is not None:
             self._times[deadline] = inf
-            self.apply()
+            self._apply()
 
     def has_passed(self, deadline: Deadline) -> bool:
         """Whether it is set, and its time has come."""
         return self._times is not None and self._times[deadline] <= self._clock.now()
 
-    def apply(self) -> None:
+    def take_passed(self, deadline: Deadline) -> bool:
+        """As ``has_passed``, and clear it if it has."""
+        passed = self.has_passed(deadline)
+        if passed:
+            self.clear(deadline)
+        return passed
+
+    def _apply(self) -> None:
         """Tell the sweep of the earliest deadline."""
         earliest = inf if self._times is None else min(self._times)
         if earliest == inf:

@@ -50,7 +50,8 @@ class Reader(enum.Enum):
 
 
 # An enumeration looks its members up anew each time, which every message would feel.
-_NOBODY, _TASK, _OPENING = Reader.NOBODY, Reader.TASK, Phase.OPENING
+_NOBODY, _CALLERS, _SESSION, _TASK = Reader.NOBODY, Reader.CALLERS, Reader.SESSION, Reader.TASK
+_OPENING = Phase.OPENING
 
 
 class Owner(Protocol):
@@ -130,22 +131,22 @@ class Inbox:
     @property
     def is_taken(self) -> bool:
         """Whether anybody reads the stream, or has used it."""
-        return self.reader is not Reader.NOBODY
+        return self.reader is not _NOBODY
 
     @property
     def is_attended(self) -> bool:
         """Whether a task reads up to the end of the stream, so that the connection task need not."""
-        return self.receiving or self.reader in (Reader.SESSION, Reader.TASK)
+        return self.receiving or self.reader in (_SESSION, _TASK)
 
     @property
     def is_busy(self) -> bool:
         """Whether a user's task may not receive now."""
-        return self.receiving or self.reader is Reader.SESSION
+        return self.receiving or self.reader is _SESSION
 
     def take(self) -> None:
         """Belong to the tasks of a user, if nobody has taken the stream yet."""
         if self.reader is _NOBODY:
-            self.reader = Reader.CALLERS
+            self.reader = _CALLERS
 
     def give_to(self, reader: Reader) -> None:
         """Belong to another reader."""
@@ -153,7 +154,8 @@ class Inbox:
 
     def begin_receive(self) -> None:
         """Be read by the calling task until ``end_receive``."""
-        self.take()
+        if self.reader is _NOBODY:
+            self.reader = _CALLERS
         self.receiving = True
 
     def end_receive(self) -> None:
@@ -192,13 +194,18 @@ class Inbox:
         return self._read(owner, left)
 
     async def _next_ahead(self) -> Message | None:
-        return self._pop_ahead()
+        return self._queue_ahead().popleft()  # no task reads ahead any more that could wait for the room
 
     async def _wait_for_reader(self, owner: Owner) -> Message | None:
+        ahead = self._queue_ahead()
         await trio.lowlevel.checkpoint()
-        while not self._ahead and owner.lifecycle.phase.reads:
+        while not ahead and owner.lifecycle.phase.reads:
             await self._wait_for_change()
-        return self._pop_ahead() if self._ahead else None
+        if not ahead:
+            return None
+        message = ahead.popleft()
+        self.tell_change()
+        return message
 
     async def _read(self, owner: Owner, left: bool) -> Message | None:
         lifecycle, decoder = owner.lifecycle, self.decoder
@@ -244,11 +251,6 @@ class Inbox:
         """Messages that were read ahead."""
         return 0 if self._ahead is None else len(self._ahead)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether enough messages are read ahead, so that reading pauses."""
-        return self.read_ahead_count >= self._max_ahead
-
     @trio.lowlevel.enable_ki_protection
     async def read_ahead(self, owner: Owner, *, look_for_peer: bool) -> None:
         """Read for a receiver that is busy, until the end of the stream; pause while enough is read.
@@ -259,19 +261,24 @@ class Inbox:
             owner: the connection.
             look_for_peer: whether to look in a pause if the peer has left; else the caller does that.
         """
+        ahead = self._queue_ahead()
         while True:
-            if self.is_full:
-                self._counters.count_pause()
-            while self.is_full and owner.lifecycle.phase.is_open:
-                with trio.move_on_after(SWEEP_INTERVAL) as pause:
-                    await self._wait_for_change()
-                if pause.cancelled_caught and look_for_peer:
-                    owner.look_for_peer()
+            if len(ahead) >= self._max_ahead:
+                await self._pause(owner, look_for_peer)
             message = await self._read(owner, False)
             if message is None:
                 return self.tell_change()
-            self._queue_ahead().append(message)
+            ahead.append(message)
             self.tell_change()
+
+    async def _pause(self, owner: Owner, look_for_peer: bool) -> None:
+        """Wait until fewer messages are read ahead, or until the stream is closed."""
+        self._counters.count_pause()
+        while self.read_ahead_count >= self._max_ahead and owner.lifecycle.phase.is_open:
+            with trio.move_on_after(SWEEP_INTERVAL) as interval:
+                await self._wait_for_change()
+            if interval.cancelled_caught and look_for_peer:
+                owner.look_for_peer()
 
     def put_back(self, message: Message) -> None:
         """Let a message that was received wait, in front of those that are read ahead."""
@@ -287,11 +294,6 @@ class Inbox:
         if self._ahead is None:
             self._ahead = deque()
         return self._ahead
-
-    def _pop_ahead(self) -> Message:
-        message = self._queue_ahead().popleft()
-        self.tell_change()
-        return message
 
     # One event for all that is waited for here: the 101, a message, room for one, the end. Each wait is in a loop
     # that looks at its own condition.

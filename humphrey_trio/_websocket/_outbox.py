@@ -130,7 +130,13 @@ class Outbox:
 
     def has_room(self, size: int) -> bool:
         """Whether a frame of so many bytes may be put. An empty outbox takes one of any size."""
-        return self.direct or self._fits(self.queued_bytes, 0 if self._queue is None else len(self._queue), size)
+        if self.direct:
+            return True
+        begun, queue = self._begun, self._queue
+        queued_bytes = 0 if begun is None else len(begun)
+        if queue is None:
+            return self._fits(queued_bytes, 0, size)
+        return self._fits(queued_bytes + queue.message_bytes, len(queue), size)
 
     def _fits(self, queued_bytes: int, queued_messages: int, size: int) -> bool:
         limits = self._limits
@@ -375,12 +381,11 @@ class Outbox:
 
         The caller sends it, tells ``count_last_words`` how much was taken, and abandons the rest.
         """
+        behind = b"" if self.ended else close
+        self.ended, self.direct = True, False
         if self._transport.torn or self.corked:
             return b""
-        behind = b"" if self.ended else close
-        words = (self._handshake or b"", self._begun or b"", self.queue.last_words(behind))
-        self.ended, self.direct = True, False
-        return b"".join(words)
+        return b"".join((self._handshake or b"", self._begun or b"", self.queue.last_words(behind)))
 
     def count_last_words(self, size: int) -> None:
         """Note that so many bytes of the last words were taken, so that ``abandon`` counts only the others."""

@@ -178,11 +178,11 @@ class Session(Generic[Stream]):
         """What to run for the next message: the handler, or nothing if the message is not wanted any more."""
         if handler is None:
             return _do_nothing
-        if not self.is_wanted:
-            self._count_unhandled()
-            return _do_nothing
-        self._busy = True
-        return handler
+        if (self._drain is None and self.connection.lifecycle.ending is None) or self.is_wanted:
+            self._busy = True
+            return handler
+        self._count_unhandled()
+        return _do_nothing
 
     @trio.lowlevel.enable_ki_protection
     async def _handle_together(

@@ -172,7 +172,7 @@ class WebsocketStream:
         connection = self._connection
         connection.begin_receive()
         try:
-            message = await connection.next_message()
+            message = await connection.inbox.next(connection)
         finally:
             connection.end_receive()
         if message is None:
