@@ -19,13 +19,13 @@ from ._websocket._async_stream import AsyncSender as AsyncSender
 from ._websocket._async_stream import AsyncStream as AsyncStream
 from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
-from ._websocket._handler import async_websocket_handler as async_websocket_handler
-from ._websocket._handler import websocket_handler as websocket_handler
 from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
 from ._websocket._policies import WhenLeft as WhenLeft
+from ._websocket._routes import async_websocket_handler as async_websocket_handler
+from ._websocket._routes import websocket_handler as websocket_handler
 from ._websocket._stream import WebsocketStream as WebsocketStream
 
 __all__ = [

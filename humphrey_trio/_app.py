@@ -36,7 +36,7 @@ from ._server._transport import StreamTransport, Transport
 from ._state import State
 from ._websocket._errors import HandshakeError
 from ._websocket._handshake import no_handshake
-from ._websocket._upgrade import Upgrade, run_upgrade
+from ._websocket._serve_upgrade import serve_upgrade
 
 if TYPE_CHECKING:
     from ._websocket._upgrade import WebsocketRoute
@@ -366,7 +366,7 @@ class _Service(Generic[State]):
     async def upgrade(self, takeover: Takeover) -> Response | None:
         request = takeover.request
         try:
-            return await run_upgrade(takeover.route, Upgrade(takeover), self._app._state)
+            return await serve_upgrade(takeover, self._app._state)
         except HandshakeError as exc:
             return await self._refuse_handshake(request, exc)
         except BaseException as exc:

@@ -27,7 +27,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._websocket import _audience
+from humphrey_trio._websocket import _broadcaster
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError
@@ -761,7 +761,7 @@ async def test_broadcast_does_not_reach_those_who_come_later(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A client that connects while a broadcast goes out does not get it, but gets the next one."""
-    monkeypatch.setattr(_audience, "_TURN", 1)
+    monkeypatch.setattr(_broadcaster, "_TURN", 1)
     broadcasting = False
     came_in_between = False
 

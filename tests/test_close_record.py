@@ -45,7 +45,8 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio._server._pacing import SWEEP_INTERVAL
-from humphrey_trio._websocket import _stream
+from humphrey_trio._websocket import _reports
+from humphrey_trio._websocket._stream import connection_of
 from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import CloseRecord, HandshakeError, Upgrade
 
@@ -958,7 +959,7 @@ async def test_who_was_closed_before_the_101_has_no_line(autojump_clock: trio.te
         await client.send(request_bytes("GET / HTTP/1.1"))
         await trio.testing.wait_all_tasks_blocked()
         stream = streams.receive_nowait()
-        stream._close(4000, "")
+        connection_of(stream).close(4000, "")
         assert (await client.reply()).status == 503
         record = stream.close_record
         assert record is not None
@@ -977,7 +978,7 @@ async def test_nothing_is_made_that_nobody_reads(
         made.append(fields)
         return CloseRecord(**fields)
 
-    monkeypatch.setattr(_stream, "CloseRecord", make)
+    monkeypatch.setattr(_reports, "CloseRecord", make)
     async with linked(AsyncWebsocketApp.new_unlinked()) as app:
         async with websocket_client(app):
             pass

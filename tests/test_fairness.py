@@ -23,6 +23,7 @@ from helpers import (
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
 from humphrey_trio._websocket import _codec
 from humphrey_trio._websocket._codec import encode_message
+from humphrey_trio._websocket._outbox import Outbox
 from humphrey_trio.websocket import KeepLatest, WhenFull
 
 MESSAGES_PER_TURN = 64
@@ -205,6 +206,19 @@ async def test_broadcast_lets_the_others_run(autojump_clock: trio.testing.MockCl
         nursery.cancel_scope.cancel()
 
 
+def spied_frames(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The frames that are put into outboxes from now on, in order."""
+    frames: list[bytes] = []
+    put = Outbox.put
+
+    def note(outbox: Outbox, frame: bytes) -> None:
+        frames.append(frame)
+        put(outbox, frame)
+
+    monkeypatch.setattr(Outbox, "put", note)
+    return frames
+
+
 async def test_broadcast_is_encoded_once(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -216,6 +230,7 @@ async def test_broadcast_is_encoded_once(
         return encoded[-1]
 
     monkeypatch.setattr(_codec, "encode_message", encode)
+    put = spied_frames(monkeypatch)
     echo = Echo()
     async with (
         linked(echo.app) as app,
@@ -228,10 +243,10 @@ async def test_broadcast_is_encoded_once(
         await echo.app.sender().broadcast("first")
         await trio.testing.wait_all_tasks_blocked()
         await echo.app.sender().broadcast("second")
-        waiting = [frame for stream in echo.streams for frame in stream._websocket._outbox._queue.values()]
+        assert [stream.statistics().queued_messages for stream in echo.streams] == [2] * 20
     assert len(encoded) == 2
-    assert len(waiting) == 20
-    assert all(frame is encoded[1] for frame in waiting)
+    assert len(put) == 40
+    assert all(frame is encoded[1] for frame in put[20:])
 
 
 async def test_broadcast_waits_for_nobody(autojump_clock: trio.testing.MockClock) -> None:
@@ -383,7 +398,7 @@ async def test_client_that_never_reads_costs_an_outbox() -> None:
                 message = number.to_bytes(4, "big") * (size // 4)
                 await echo.app.sender().broadcast(message)
                 sent += 10 + len(message)  # a frame of that size has ten bytes before its payload
-                most_queued = max(most_queued, slow._websocket._outbox.queued_bytes)
+                most_queued = max(most_queued, slow.statistics().queued_bytes)
                 while min(received) < sent:
                     await progress.wait()
             _, most_allocated = tracemalloc.get_traced_memory()
@@ -452,12 +467,11 @@ async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) 
         client = await open_websocket(connect())
         await trio.testing.wait_all_tasks_blocked()
         (stream,) = echo.streams
-        outbox = stream._websocket._outbox
         for number in range(10_000):
             await client.ping(str(number).encode().rjust(125))
         await trio.testing.wait_all_tasks_blocked()
-        assert outbox.queued_bytes == 127
-        assert not outbox._queue
+        assert stream.statistics().queued_bytes == 127
+        assert stream.statistics().queued_messages == 0
 
         await client.send("hello")
         assert (await client.receive()).text == "hello"

@@ -141,7 +141,8 @@ async def test_hundreds_are_pinged(autojump_clock: trio.testing.MockClock) -> No
         for _ in range(250):
             nursery.start_soon(stay, app)
         await trio.sleep(3)
-        assert all(stream._websocket._pulse._pinged_at is not None for stream in ends.streams)
+        ping = 2 + len(b"heartbeat")
+        assert all(stream.statistics().bytes_sent == ping for stream in ends.streams)
         assert len(ends.streams) == 250
         nursery.cancel_scope.cancel()
 

@@ -23,6 +23,8 @@ from humphrey_trio import (
     WebsocketStream,
     async_websocket_handler,
 )
+from humphrey_trio._websocket._phase import Phase
+from humphrey_trio._websocket._stream import connection_of
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError, Upgrade
 
@@ -230,7 +232,7 @@ async def test_stream_is_used_before_its_101(autojump_clock: trio.testing.MockCl
             stream = streams.receive_nowait()
             await stream.send("0")
             # The route, which waited for the place, has had no turn since.
-            assert not stream._is_open
+            assert connection_of(stream).lifecycle.phase is Phase.OPENING
             await stream.ping(b"1")
             await stream.send("2")
             assert (await stream.receive()).text == "first"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from humphrey_trio._server._transport import CHUNK, Transport
 from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._counters import Counters
 from humphrey_trio._websocket._outbox import Outbox, give_turns
-from humphrey_trio._websocket._tally import Tally
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import KeepLatest, StreamLimits, WhenFull
 
@@ -125,7 +125,7 @@ class ScriptedTransport(Transport):
 
 def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
     """An outbox behind its handshake."""
-    outbox = Outbox(transport, limits or StreamLimits(), Tally())
+    outbox = Outbox(transport, limits or StreamLimits(), Counters())
     outbox.uncork(HEAD)
     return outbox
 
@@ -411,8 +411,8 @@ class Pair:
 
     def __init__(self, limits: StreamLimits, takes: list[int]) -> None:
         self.transport = ScriptedTransport(takes)
-        self.tally = Tally()
-        self.outbox = Outbox(self.transport, limits, self.tally)
+        self.counters = Counters()
+        self.outbox = Outbox(self.transport, limits, self.counters)
         self.head_left = len(HEAD)
         self.limits = limits
         self.model = Model(limits)
@@ -519,15 +519,11 @@ class Pair:
         assert outbox.queued_bytes == model.queued_bytes
         assert outbox.queued_messages == model.queued_messages
         assert outbox.messages_put == model.put - model.dropped
-        assert self.tally.dropped == model.dropped
+        assert self.counters.dropped == model.dropped
         assert outbox.bytes_sent == len(self.transport.wire) - len(HEAD) + self.head_left
         assert len(model.waiting) <= self.limits.max_outbox_messages
         # Control frames and a Close come on top; one message of any size fits alone.
         assert outbox.queued_bytes <= max(self.limits.max_outbox_bytes, self._longest) + 12
-        remembered = outbox._droppables
-        if remembered is not None:
-            assert {*remembered._oldest, *remembered._keys} <= outbox._queue.keys()
-            assert sum(map(len, remembered._by_key.values())) == len(remembered._keys)
 
 
 sizes = st.one_of(st.integers(0, 12), st.integers(0, 120), st.sampled_from([CHUNK // 2, CHUNK]))
@@ -622,13 +618,13 @@ async def test_dropping(
     assert arrived(frames, BINARY) == arrived(split_frames(b"".join(model.sent))[0], BINARY)
     assert (outbox.queued_bytes, outbox.queued_messages, outbox.pending) == (0, 0, False)
     assert outbox.messages_put == model.put - model.dropped == len(model.sent)
-    assert pair.tally.dropped == model.dropped
-    assert outbox._droppables is None
+    assert pair.counters.dropped == model.dropped
+    assert not outbox.queue.droppable
 
 
 async def test_a_long_message_takes_the_place_of_all() -> None:
     """Where nothing has begun, all that waits and may go goes for a message of any size."""
-    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=30), Tally())
+    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=30), Counters())
     for _ in range(3):
         outbox.put_droppable(bytes(10), WhenFull.DROP_OLDEST)
     assert outbox.make_room(10**6, WhenFull.DROP_OLDEST)
@@ -749,7 +745,7 @@ async def test_abandoned_while_it_is_written() -> None:
 def test_no_last_words(torn: bool) -> None:
     """There are no last words before the handshake's answer, nor where nobody knows what was sent."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits(), Tally())
+    outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"waits"))
     if torn:
         outbox.uncork(HEAD)
@@ -775,7 +771,7 @@ def test_a_peer_that_is_gone() -> None:
 async def test_frames_gather_behind_the_cork() -> None:
     """Whatever is put before the handshake's answer goes out behind it, control frames too."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits(), Tally())
+    outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
     outbox.put_control(encode_ping(b""))
     await flush(outbox)
@@ -790,7 +786,7 @@ async def test_frames_gather_behind_the_cork() -> None:
 async def test_a_control_frame_alone_behind_the_cork() -> None:
     """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits(), Tally())
+    outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put_control(encode_ping(b""))
     outbox.uncork(HEAD)
     await flush(outbox)
@@ -801,7 +797,7 @@ async def test_a_control_frame_alone_behind_the_cork() -> None:
 async def test_the_handshakes_answer_is_not_dropped() -> None:
     """A Close that drops the queue right behind the cork leaves the handshake's answer where it is."""
     transport = ScriptedTransport()
-    outbox = Outbox(transport, StreamLimits(), Tally())
+    outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
     outbox.uncork(HEAD)
     outbox.end(GOODBYE, drop_queue=True)
@@ -812,7 +808,7 @@ async def test_the_handshakes_answer_is_not_dropped() -> None:
 
 def test_limits_behind_the_cork() -> None:
     """A corked outbox has the same bounds."""
-    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10), Tally())
+    outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10), Counters())
 
     assert outbox.has_room(1000)
     outbox.put(bytes(8))
@@ -922,8 +918,8 @@ async def test_a_cancelled_writer() -> None:
 @pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 0), (11, 1), (21, 2), (25, 3), (26, 3)])
 def test_last_words_that_are_cut(taken: int, sent: int) -> None:
     """Of the last words only the messages that were taken whole are sent; the others are dropped, and counted."""
-    tally = Tally()
-    outbox = Outbox(ScriptedTransport([]), StreamLimits(), tally)
+    counters = Counters()
+    outbox = Outbox(ScriptedTransport([]), StreamLimits(), counters)
     outbox.uncork(HEAD)
     outbox.put_later(encode_message("a" * 8))
     outbox.put_later(encode_message("b" * 8))
@@ -933,7 +929,7 @@ def test_last_words_that_are_cut(taken: int, sent: int) -> None:
     outbox.count_last_words(taken)
     outbox.abandon()
     assert outbox.messages_put == sent
-    assert tally.dropped == 3 - sent
+    assert counters.dropped == 3 - sent
 
 
 # ------------------------------------------------------------------------------------------------- turns

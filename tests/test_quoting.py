@@ -287,7 +287,7 @@ OURS = {
     "peer",
     "request.address",
     "transport.peer",  # the operating system's, as are all addresses
-    "stream.peer_addr",
+    "connection.peer_addr",
     "record",  # a CloseRecord, which quotes the reason itself
 }
 #: Names of what a peer sends, which no f-string may show as it is.

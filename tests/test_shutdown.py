@@ -160,7 +160,7 @@ async def staged(
             for websocket_app in websocket_apps:
                 stage.websockets.append(run := Run())
                 await nursery.start(run, websocket_app.run)
-                told += [run] if websocket_app._shutdown is shutdown else []
+                told += [run] if websocket_app._end.shutdown is shutdown else []
             stage.addresses = await nursery.start(stage.http, serve)
             try:
                 yield stage
@@ -2012,14 +2012,15 @@ def enough_files(count: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def end_a_thousand(stage: Stage, websocket_app: AnyWebsocketApp) -> dict[int, float]:
+async def end_a_thousand(
+    stage: Stage, websocket_app: AnyWebsocketApp, streams: Sequence[AsyncStream[Any]]
+) -> dict[int, float]:
     """Open a thousand connections, send all the news, and end; when each of those that read was closed."""
     clients = [await (await stage.raw()).open("/ws") for _ in range(THOUSAND)]
     deaf = set(range(0, THOUSAND, THOUSAND // DEAF))
     while websocket_app.statistics().connections < THOUSAND:  # a stream is taken a moment after its 101
         await trio.testing.wait_all_tasks_blocked()
     await trio.testing.wait_all_tasks_blocked(0.01)
-    streams = list(websocket_app._streams)
     assert len(streams) == THOUSAND
     for text in NEWS:
         await websocket_app.sender().broadcast(text)
@@ -2045,10 +2046,16 @@ async def end_a_thousand(stage: Stage, websocket_app: AnyWebsocketApp) -> dict[i
     return closed_at
 
 
-def thousand(shutdown: trio.Event, spread: float, timeouts: Timeouts) -> tuple[App, AnyWebsocketApp, Parted]:
+def thousand(
+    shutdown: trio.Event, spread: float, timeouts: Timeouts
+) -> tuple[App, AnyWebsocketApp, Parted, list[Any]]:
     app, websocket_app = linked_pair(shutdown, Drain(code=1012, spread=spread, retry_after=2), timeouts=timeouts)
-    parted = Parted()
-    return app, websocket_app.with_disconnect_handler(parted), parted
+    parted, streams = Parted(), list[Any]()
+
+    async def note(stream: AsyncStream[Any], state: Any) -> None:
+        streams.append(stream)
+
+    return app, websocket_app.with_connect_handler(note).with_disconnect_handler(parted), parted, streams
 
 
 async def test_a_thousand_connections(autojump_clock: Clock) -> None:
@@ -2057,9 +2064,9 @@ async def test_a_thousand_connections(autojump_clock: Clock) -> None:
     Ten never read; the whole ends within the hard deadline, and a disconnect handler runs for each of them.
     """
     shutdown = trio.Event()
-    app, websocket_app, parted = thousand(shutdown, 10, Timeouts())
+    app, websocket_app, parted, streams = thousand(shutdown, 10, Timeouts())
     async with in_memory(shutdown, app, websocket_app, stream_pair=trio.testing.lockstep_stream_pair) as stage:
-        moments = await end_a_thousand(stage, websocket_app)
+        moments = await end_a_thousand(stage, websocket_app, streams)
         for number, moment in moments.items():
             assert moment == pytest.approx(10 * number / THOUSAND)
         assert stage.now < 10 + 5 + 2 * SWEEP  # the close timeout of the last that does not read
@@ -2071,10 +2078,10 @@ async def test_a_thousand_connections(autojump_clock: Clock) -> None:
 async def test_a_thousand_connections_over_sockets() -> None:
     """The same holds over sockets, in real time."""
     shutdown = trio.Event()
-    app, websocket_app, parted = thousand(shutdown, 1, Timeouts(close=4, drain=20))
+    app, websocket_app, parted, streams = thousand(shutdown, 1, Timeouts(close=4, drain=20))
     with enough_files(2 * THOUSAND + 200):
         async with on_sockets(shutdown, app, websocket_app, buffer=SMALL) as stage:
-            moments = await end_a_thousand(stage, websocket_app)
+            moments = await end_a_thousand(stage, websocket_app, streams)
             assert stage.now < 15
             # One that is late may be so because the machine is busy; an early one would be a mistake.
             assert all(moment >= number / THOUSAND for number, moment in moments.items())

@@ -44,7 +44,11 @@ from humphrey_trio import (
 )
 from humphrey_trio._server._connection import HttpConnection
 from humphrey_trio._server._pacing import SWEEP_INTERVAL
+from humphrey_trio._websocket._connection import WebsocketConnection
+from humphrey_trio._websocket._inbox import Inbox
 from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._session import Session
+from humphrey_trio._websocket._stream import connection_of
 from humphrey_trio._websocket._stream_tasks import StreamTasks
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import Upgrade
@@ -696,7 +700,7 @@ async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
 # ---------------------------------------------------------------------------------------- nothing is left
 
 #: What belongs to one connection.
-PARTS = (AsyncStream, WebsocketStream, StreamTasks, Outbox, HttpConnection)
+PARTS = (AsyncStream, Session, WebsocketStream, WebsocketConnection, Inbox, StreamTasks, Outbox, HttpConnection)
 
 
 def find_parts() -> list[object]:
@@ -747,7 +751,7 @@ async def test_an_ended_stream_leaves_nothing(
             client = await open_websocket(stage.connect())
             await client.send("hello")
             await client.receive()
-            assert {"AsyncStream", "WebsocketStream", "StreamTasks"} <= set(living_parts())
+            assert {"AsyncStream", "Session", "WebsocketConnection", "StreamTasks"} <= set(living_parts())
             await end(stage, client, streams.pop(), trio.Event())
             await trio.sleep(2)
             del client
@@ -1104,7 +1108,7 @@ async def test_a_deadline_of_a_refused_stream(waiting: bool, autojump_clock: tri
         await client.send(request_bytes("GET / HTTP/1.1"))
         await trio.testing.wait_all_tasks_blocked()
         stream = streams.receive_nowait()
-        stream._close(1000, "")  # before the route has had its turn
+        connection_of(stream).close(1000, "")  # before the route has had its turn
         if waiting:
             with pytest.raises(ConnectionClosed), trio.fail_after(1):
                 await stream.receive()

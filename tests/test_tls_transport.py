@@ -36,8 +36,8 @@ from tls_peers import (
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import CHUNK, Incoming
 from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._counters import Counters
 from humphrey_trio._websocket._outbox import Outbox
-from humphrey_trio._websocket._tally import Tally
 from humphrey_trio.websocket import StreamLimits
 
 any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -438,7 +438,7 @@ def test_an_outbox_over_tls(script: list[Frame]) -> None:
 
     async def main() -> None:
         async with connected(pair=local_pair) as (transport, client):
-            outbox = Outbox(transport, StreamLimits(), Tally())
+            outbox = Outbox(transport, StreamLimits(), Counters())
             outbox.uncork(b"")
             messages: list[bytes] = []
             for kind, size in script:

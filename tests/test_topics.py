@@ -44,8 +44,10 @@ from humphrey_trio import (
     async_websocket_handler,
 )
 from humphrey_trio._server._transport import StreamTransport, Transport
-from humphrey_trio._websocket import _audience, _codec
-from humphrey_trio._websocket._topics import Topics
+from humphrey_trio._websocket import _broadcaster, _codec
+from humphrey_trio._websocket._connection import WebsocketConnection
+from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._topics import Receiver, Topics
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient
 from humphrey_trio.websocket import Deflate, WhenFull
@@ -359,6 +361,14 @@ async def test_a_publication_is_encoded_once(
 
     for name, frames in made.items():
         monkeypatch.setattr(_codec, name, partial(encode, getattr(_codec, name), frames))
+    put: list[bytes] = []
+    put_frame = Outbox.put
+
+    def note_frame(outbox: Outbox, frame: bytes) -> None:
+        put.append(frame)
+        put_frame(outbox, frame)
+
+    monkeypatch.setattr(Outbox, "put", note_frame)
     offer = {"Sec-WebSocket-Extensions": "permessage-deflate"} if compressed else None
     async with not_reading(Meeting(), 20, offer) as streams:
         publisher, *subscribers = streams
@@ -368,11 +378,11 @@ async def test_a_publication_is_encoded_once(
             # The first occupies the writers, so that the second waits.
             await publisher.publish("news", text * 20)
             await trio.testing.wait_all_tasks_blocked()
-        waiting = [frame for stream in streams for frame in stream._websocket._outbox._queue.values()]
+        assert [stream.statistics().queued_messages for stream in subscribers] == [2] * 19
         assert len(made["encode_message"]) == 2
         assert len(made["compress_frame"]) == (2 if compressed else 0)
-        assert len(waiting) == 19
-        assert all(frame is made["compress_frame" if compressed else "encode_message"][1] for frame in waiting)
+        assert len(put) == 38
+        assert all(frame is made["compress_frame" if compressed else "encode_message"][1] for frame in put[19:])
 
 
 async def test_a_publication_may_go_uncompressed(
@@ -380,12 +390,13 @@ async def test_a_publication_may_go_uncompressed(
 ) -> None:
     """With ``compress=False`` a publication is compressed for nobody."""
     offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
-    async with not_reading(Meeting(), 3, offer) as streams:
+    meeting = Meeting()
+    async with not_reading(meeting, 3, offer) as streams:
         for stream in streams:
             stream.subscribe("news")
         monkeypatch.setattr(_codec, "compress_frame", None)
         await streams[0].publish("news", "x" * 100, compress=False)
-        await streams[0]._audience.publish("news", "x" * 100, False, WhenFull.CLOSE)
+        await meeting.app.sender().publish("news", "x" * 100, compress=False)
         assert all(stream.statistics().messages_sent == 2 for stream in streams)
 
 
@@ -393,13 +404,13 @@ async def test_a_publication_may_go_uncompressed(
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the streams to which messages for many are offered, in order."""
     names: list[str] = []
-    offer = WebsocketStream._offer
+    offer = _broadcaster.offer
 
-    def note(stream: WebsocketStream, *args: Any) -> bool:
-        names.append(stream.request.query)
-        return offer(stream, *args)
+    def note(connection: WebsocketConnection, *args: Any) -> bool:
+        names.append(connection.request.query)
+        return offer(connection, *args)
 
-    monkeypatch.setattr(WebsocketStream, "_offer", note)
+    monkeypatch.setattr(_broadcaster, "offer", note)
     return names
 
 
@@ -423,7 +434,7 @@ async def test_leaving_costs_ones_own_topics(
     looked_at: list[Hashable] = []
     unsubscribe = Topics.unsubscribe
 
-    def note(topics: Topics, topic: Hashable, stream: WebsocketStream) -> None:
+    def note(topics: Topics, topic: Hashable, stream: Receiver) -> None:
         looked_at.append(topic)
         unsubscribe(topics, topic, stream)
 
@@ -682,7 +693,7 @@ async def test_a_cancelled_publication_has_reached_a_prefix(
 @asynccontextmanager
 async def another_under_way(meeting: Meeting) -> AsyncGenerator[None]:
     """For what is to wait its turn in the block."""
-    async with meeting.app._audience._sending:
+    async with meeting.app._broadcaster.order:
         yield
 
 
@@ -1135,7 +1146,6 @@ async def traffic(seed: int, *, settled: bool, **options: Any) -> AsyncGenerator
         run.check()
         assert town.app.statistics().connections == 0
         assert town.app.statistics().subscribers == {}
-        assert not town.app._audience.streams
         await trio.sleep(2)  # the closing handshakes end
         assert all(wire.closed for wire in run.wires.values())
 
@@ -1225,7 +1235,7 @@ def test_any_commands_agree_with_the_model(
 ) -> None:
     """Whatever four clients say, and wherever a publication lets others run, all get what the model says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_audience, "_TURN", turn)
+        patch.setattr(_broadcaster, "_TURN", turn)
         trio.run(obey_all, commands, concurrency, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
@@ -1265,5 +1275,5 @@ async def obey_all(commands: list[tuple[int, str, str]], concurrency: int) -> No
             }
         )
         await trio.testing.wait_all_tasks_blocked()
+        assert town.app.statistics().connections == 0
         assert town.app.statistics().subscribers == {}
-        assert not town.app._audience.streams

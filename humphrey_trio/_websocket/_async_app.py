@@ -1,24 +1,23 @@
-"""The event-driven WebSocket application: it takes streams out of its hook, and has a reader task for each.
+"""The event-driven WebSocket application: it takes streams out of its hook, and runs a session for each.
 
-One sweep looks after handlers that take long and clients that are silent. The sockets belong to the HTTP side;
-here nothing is closed, only said.
+One sweep checks handlers that take long and clients that are silent. The sockets belong to the HTTP side; the
+application never closes one, it only closes streams.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from functools import partial
-from math import inf
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import trio
 
 from .._app import App
 from .._failures import failure_of
 from .._http._address import Address
-from .._http._drain import Drain, hard_stop_after
+from .._http._drain import Drain
 from .._http._limits import Timeouts
 from .._runs import current_run
 from .._server._listen import open_listeners
@@ -26,26 +25,38 @@ from .._server._pacing import SweepClock
 from .._server._server import check_shutdown
 from .._state import NewState, NewStreamState, State, StreamState
 from ._async_stream import AsyncSender, AsyncStream
-from ._audience import Audience
+from ._broadcaster import Broadcaster
 from ._codec import INTERNAL_ERROR
-from ._conversation import ConnectHandler, Conversations, DisconnectHandler, MessageHandler
+from ._counters import Counters
 from ._errors import LinkError
-from ._handler import async_websocket_handler, forget_hook_run, note_hook_run
+from ._graceful_end import AppEnd
+from ._handlers import Handlers
 from ._heartbeat import Heartbeat
 from ._limits import StreamLimits
+from ._message import Message
 from ._policies import WhenLeft
+from ._routes import async_websocket_handler, forget_hook_run, note_hook_run
+from ._session import Session
+from ._sessions import Sessions
 from ._statistics import AppStatistics
-from ._stream import WebsocketStream
-from ._tally import Tally
+from ._stream import WebsocketStream, connection_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ._admission import AcceptHandler
     from ._compression import Deflate
+    from ._connection import WebsocketConnection
     from ._limits import StreamOptions
 
 logger = logging.getLogger("humphrey_trio.websocket")
+
+#: What ``with_connect_handler`` takes: ``async (stream, state)``.
+ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
+#: What ``with_disconnect_handler`` takes: ``async (stream, state)``.
+DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
+#: What ``with_message_handler`` takes: ``async (stream, message, state)``.
+MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 _HOOK_SIZE = 64
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # Humphrey's
@@ -103,10 +114,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             raise ValueError("max_connections must be at least 1, or None for no bound")
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1: that is one message after the other")
-        self._state = state
+        self._handlers: Handlers[AsyncStream[StreamState]] = Handlers(state, concurrency, WhenLeft(when_left))
         self._stream_state = stream_state
-        self._max_connections = max_connections
-        self._when_left = WhenLeft(when_left)
         self._timeouts = timeouts
         self._limits = StreamLimits(**options)
         self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
@@ -114,16 +123,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
         )
-        self._conversations: Conversations[State, StreamState] = Conversations(state, concurrency, self._forget)
-        self._audience = Audience()
-        self._streams: dict[AsyncStream[StreamState], None] = {}
-        self._tally = Tally()
+        self._sessions: Sessions[Session[AsyncStream[StreamState]]] = Sessions(max_connections)
+        self._broadcaster = Broadcaster(self._sessions.by_id)
+        self._counters = Counters()
         self._heartbeat: Heartbeat | None = None
-        self._shutdown: trio.Event | None = None
-        self._drain = Drain()
-        self._ending = False  # gracefully
-        self._end_by = inf  # when it has ended, then
-        self._slot_freed: trio.Event | None = None
+        self._end = AppEnd()
         self._ran = False
 
     @classmethod
@@ -162,23 +166,23 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     @property
     def state(self) -> State:
         """What every handler gets."""
-        return self._state
+        return cast("State", self._handlers.state)
 
     # Building...
 
     def with_connect_handler(self, handler: ConnectHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, state)`` for each new stream, before its first message."""
-        self._conversations.on_connect = handler
+        self._handlers.set_connect(handler)
         return self
 
     def with_message_handler(self, handler: MessageHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, message, state)`` for each message; without one they are read away."""
-        self._conversations.on_message = handler
+        self._handlers.set_message(handler)
         return self
 
     def with_disconnect_handler(self, handler: DisconnectHandler[StreamState, State]) -> Self:
         """Run ``await handler(stream, state)`` when a stream has ended; it has its ``close_record`` by then."""
-        self._conversations.on_disconnect = handler
+        self._handlers.set_disconnect(handler)
         return self
 
     def with_heartbeat(self, heartbeat: Heartbeat) -> Self:
@@ -211,7 +215,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             TypeError: the event is none of trio's.
         """
         check_shutdown(event, drain, self._timeouts)
-        self._shutdown, self._drain = event, drain
+        self._end = AppEnd(event, drain)
         return self
 
     def with_address(self, address: str) -> Self:
@@ -241,28 +245,28 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def sender(self) -> AsyncSender:
         """Something to send to this app's clients with, from anywhere; see ``AsyncSender``."""
-        return AsyncSender(self._audience)
+        return AsyncSender(self._broadcaster)
 
     def statistics(self) -> AppStatistics:
         """What the app does at this moment; it looks at every stream."""
-        hook, tally = self._incoming.statistics(), self._tally
-        streams = tuple(self._streams)
-        websockets = [stream._websocket for stream in streams]
+        hook, counters, sessions = self._incoming.statistics(), self._counters, self._sessions.all()
+        outboxes = [session.connection.outbox for session in sessions]
         return AppStatistics(
-            connections=len(streams),
+            connections=len(sessions),
             waiting_in_hook=hook.current_buffer_used,
             waiting_for_hook=hook.tasks_waiting_send,
-            handlers_running=sum(stream._handlers_running for stream in streams) + self._conversations.parting,
-            tasks_running=sum(stream._tasks_running for stream in streams),
-            queued_messages=sum(websocket._outbox.queued_messages for websocket in websockets),
-            queued_bytes=sum(websocket._outbox.queued_bytes for websocket in websockets),
-            read_ahead=sum(websocket._read_ahead_count for websocket in websockets),
-            subscribers=self._audience.topics.counts(),
-            dropped=tally.dropped,
-            unhandled=tally.unhandled,
-            slow_closes=tally.slow_closes,
-            send_waits=tally.waits,
-            read_pauses=tally.pauses,
+            handlers_running=sum(session.handlers_running for session in sessions)
+            + len(self._sessions.disconnects),
+            tasks_running=sum(session.tasks_running for session in sessions),
+            queued_messages=sum(outbox.queued_messages for outbox in outboxes),
+            queued_bytes=sum(outbox.queued_bytes for outbox in outboxes),
+            read_ahead=sum(session.connection.inbox.read_ahead_count for session in sessions),
+            subscribers=self._broadcaster.topics.counts(),
+            dropped=counters.dropped,
+            unhandled=counters.unhandled,
+            slow_closes=counters.slow_closes,
+            send_waits=counters.waits,
+            read_pauses=counters.pauses,
         )
 
     # Running...
@@ -283,7 +287,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         if self._ran:
             raise RuntimeError("a WebSocket app runs once: its hook is closed when it has ended")
         self._ran = True
-        self._audience.run = current_run()
+        self._broadcaster.bind(current_run())
         note_hook_run(self._hook)
         try:
             # Outside of the nursery, which would wrap what goes wrong in a group.
@@ -292,8 +296,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 nursery.start_soon(self._sweep)
                 async with trio.open_nursery() as serving:
                     serving.start_soon(self._take_streams, serving)
-                    if self._shutdown is not None:
-                        serving.start_soon(self._end_gracefully, self._shutdown, nursery.cancel_scope)
+                    if self._end.shutdown is not None:
+                        serving.start_soon(self._end_gracefully, self._end.shutdown, nursery.cancel_scope)
                     if self._address is None:
                         task_status.started(())
                     else:
@@ -304,15 +308,16 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             forget_hook_run(self._hook)
 
     def _own_http_app(self) -> App[State]:
-        app = App(self._state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
-        return app if self._shutdown is None else app.with_shutdown(self._shutdown, self._drain)
+        app = App(self.state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
+        end = self._end
+        return app if end.shutdown is None else app.with_shutdown(end.shutdown, end.drain)
 
     @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:
-        # The end of taking; or somebody has closed the hook, which ends no stream.
+        # The end of taking; or a user has closed the hook, which ends no stream.
         with suppress(trio.ClosedResourceError, trio.EndOfChannel):
             while True:
-                await self._wait_for_slot()
+                await self._sessions.wait_for_slot()
                 self._take(await self._next_incoming(), nursery)
 
     async def _next_incoming(self) -> WebsocketStream:
@@ -321,97 +326,80 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         except trio.WouldBlock:
             return await self._incoming.receive()
 
-    def _take(self, websocket: WebsocketStream, nursery: trio.Nursery) -> None:
-        if self._ending:
-            self._turn_away(websocket)
-        elif not websocket.closed and (stream := self._new_stream(websocket, nursery)) is not None:
-            # Before its task runs: the next look at the slots has to see it.
-            self._streams[stream] = None
-            nursery.start_soon(self._conversations.hold, stream)
-
-    async def _wait_for_slot(self) -> None:
-        while self._max_connections is not None and len(self._streams) >= self._max_connections:
-            self._slot_freed = trio.Event()
-            await self._slot_freed.wait()
-
     @trio.lowlevel.enable_ki_protection
     async def _end_gracefully(self, shutdown: trio.Event, scope: trio.CancelScope) -> None:
         """When it is time, take no more streams, and close those that are there; the rest is their own."""
         await shutdown.wait()
-        drain, begun = self._drain, trio.current_time()
-        self._end_by = begun + self._timeouts.drain
-        scope.deadline = begun + hard_stop_after(self._timeouts, self._timeouts.disconnect)
-        self._ending = True
+        scope.deadline = self._end.begin(self._timeouts)
         self._close_hook()
-        streams = tuple(self._streams)
-        for number, stream in enumerate(streams):
-            if not stream.closed:
-                await trio.sleep_until(begun + drain.spread * number / len(streams))
-            stream._drain(drain)  # a closed one begins no further handler
+        await self._end.close_all(self._sessions.all())
 
     def _close_hook(self) -> None:
-        """Close the streams that nobody took; from now on the routes answer 503."""
+        """Close the streams that no app took; from now on the routes answer 503."""
         try:
             while True:
-                self._turn_away(self._incoming.receive_nowait())
+                self._turn_away(connection_of(self._incoming.receive_nowait()))
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             self._incoming.close()
 
-    def _turn_away(self, websocket: WebsocketStream) -> None:
-        if self._ending:
-            websocket._drain_after(0, self._drain)
-        websocket._leave()
+    def _turn_away(self, connection: WebsocketConnection) -> None:
+        if self._end.begun:
+            connection.drain(self._end.drain, 0)
+        connection.leave()
 
     # One stream...
 
-    def _forget(self, stream: AsyncStream[StreamState]) -> None:
-        """Free the slot of a stream whose disconnect handler has returned."""
-        del self._streams[stream]
-        if self._slot_freed is not None:
-            self._slot_freed.set()
+    def _take(self, stream: WebsocketStream, nursery: trio.Nursery) -> None:
+        """Begin the session of a stream, unless it has ended or the app ends."""
+        connection = connection_of(stream)
+        if self._end.begun:
+            self._turn_away(connection)
+        elif not connection.closed:
+            connection.take(self._limits, self._timeouts, self._counters, self._end)
+            try:
+                state = None if self._stream_state is None else self._stream_state(stream)
+            except BaseException as exc:
+                self._refuse(connection, failure_of(exc, partial(_log_failed_state, connection)))
+            else:
+                self._begin_session(connection, state, nursery)
 
-    def _new_stream(self, websocket: WebsocketStream, nursery: trio.Nursery) -> AsyncStream[StreamState] | None:
-        websocket._take(self._limits, self._timeouts, self._tally, self._shutdown)
-        state: Any = None
-        try:
-            if self._stream_state is not None:
-                state = self._stream_state(websocket)
-        except BaseException as exc:
-            failure = failure_of(exc, partial(_log_failed_state, websocket))
-            _log_failed_state(websocket, failure)
-            websocket._close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
-            websocket._leave()
-            return None
-        stream = AsyncStream(self._audience, websocket, state, nursery, self._when_left)
-        self._audience.streams[stream.id] = websocket
-        websocket._on_gone = partial(self._conversations.gone, stream)
-        return stream
+    def _refuse(self, connection: WebsocketConnection, failure: Exception) -> None:
+        """Close a stream whose ``stream_state`` has failed."""
+        _log_failed_state(connection, failure)
+        connection.close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
+        connection.leave()
+
+    def _begin_session(self, connection: WebsocketConnection, state: Any, nursery: trio.Nursery) -> None:
+        session: Session[AsyncStream[StreamState]] = Session(
+            connection, self._handlers, self._broadcaster, self._sessions, nursery
+        )
+        connection.lifecycle.when_over(session.peer_gone)
+        self._sessions.add(session)  # before its task runs: the next look at the slots has to see it
+        nursery.start_soon(session.run, AsyncStream(session, state))
 
     # All streams...
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
-        """Look after slow handlers and silent clients, until the app is cancelled.
-
-        Then the disconnect handlers have to hurry.
-        """
+        """Check busy readers and silent clients until the app is cancelled; then bound the disconnect handlers."""
         clock = SweepClock()
         try:
             while True:
                 await clock.wait_for_sweep()
-                await self._look_after_all()
+                await self._check_all()
         finally:
-            self._conversations.hurry(min(self._timeouts.disconnect, self._end_by - trio.current_time()))
+            left = self._end.deadline - trio.current_time()
+            self._sessions.disconnects.limit(min(self._timeouts.disconnect, left))
 
-    async def _look_after_all(self) -> None:
+    async def _check_all(self) -> None:
         pings = 0
-        for stream in tuple(self._streams):
-            if self._heartbeat is not None and stream._websocket._beat(self._heartbeat):
+        for session in self._sessions.all():
+            if self._heartbeat is not None and session.connection.check_liveness(self._heartbeat):
                 pings += 1
                 if pings % _PING_TURN == 0:
                     await trio.lowlevel.checkpoint()
-            stream._look_after()
+            session.check_reader()
 
 
-def _log_failed_state(websocket: WebsocketStream, failure: Exception) -> None:
-    logger.error("stream_state failed for %r", websocket, exc_info=failure)
+def _log_failed_state(connection: WebsocketConnection, failure: Exception) -> None:
+    logger.error("stream_state failed for %r", connection, exc_info=failure)

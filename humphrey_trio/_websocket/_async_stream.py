@@ -1,102 +1,109 @@
-"""What handlers see of their client, and what everybody else sends with.
+"""What handlers get of their client, and what other tasks send with.
 
-Everything here stands on ``Client``, ``WebsocketStream`` and ``Audience``, which do the work.
+Both are faces: an ``AsyncStream`` of a ``Session``, an ``AsyncSender`` of the application's ``Broadcaster``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Generic, TypeVarTuple
 
 import trio
 
 from .._state import StreamState
-from ._client import Client
-from ._codec import NORMAL, POLICY_VIOLATION, encode_close
+from ._codec import NORMAL, POLICY_VIOLATION
 from ._errors import ConnectionClosed
 from ._policies import WhenFull
-from ._stream_tasks import StreamTasks
+from ._reports import close_record_of, statistics_of
 
 if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._request import Request
-    from ._audience import Audience
+    from ._broadcaster import Broadcaster
     from ._close_record import CloseRecord
     from ._message import Sendable
     from ._policies import FullPolicy
+    from ._session import Session
     from ._statistics import StreamStatistics
 
 _Args = TypeVarTuple("_Args")
 
 
-class AsyncStream(Client[StreamState]):
+class AsyncStream(Generic[StreamState]):
     """A connected client, as the handlers of an ``AsyncWebsocketApp`` get it.
 
     Attributes:
         state: what the app's ``stream_state`` made for this client; None without one.
     """
 
-    __slots__ = ()
+    __slots__ = ("_session", "state")
+
+    def __init__(self, session: Session[Any], state: StreamState) -> None:
+        self._session = session
+        self.state = state
 
     @property
     def id(self) -> int:
         """A number that no other stream of this process has."""
-        return self._websocket.id
+        return self._session.connection.id
 
     @property
     def peer_addr(self) -> Address:
         """The client's end of the connection."""
-        return self._websocket.peer_addr
+        return self._session.connection.peer_addr
 
     @property
     def request(self) -> Request:
         """The request that opened the stream."""
-        return self._websocket.request
+        return self._session.connection.request
 
     @property
     def subprotocol(self) -> str | None:
         """What was agreed on, or None."""
-        return self._websocket.subprotocol
+        return self._session.connection.subprotocol
 
     @property
     def value(self) -> Any:
         """What the route's ``accept`` function let the client in with, or None."""
-        return self._websocket.value
+        return self._session.connection.value
 
     @property
     def latency(self) -> float | None:
         """Seconds from the heartbeat's last ping to its answer; None before the first."""
-        return self._websocket.latency
+        liveness = self._session.connection.liveness
+        return None if liveness is None else liveness.latency
 
     @property
     def closed(self) -> bool:
         """Whether either side has closed the stream."""
-        return self._websocket.closed
+        return self._session.connection.closed
 
     @property
     def close_code(self) -> int | None:
         """The close code as in ``ConnectionClosed``; None while the stream is open."""
-        return self._websocket.close_code
+        ending = self._session.connection.lifecycle.ending
+        return None if ending is None else ending.code
 
     @property
     def close_reason(self) -> str | None:
         """The text beside the close code; None while the stream is open."""
-        return self._websocket.close_reason
+        ending = self._session.connection.lifecycle.ending
+        return None if ending is None else ending.reason
 
     @property
     def close_record(self) -> CloseRecord | None:
         """Why it was closed, by whom, and what had happened by then; None while it is open."""
-        return self._websocket.close_record
+        return close_record_of(self._session.connection)
 
     @property
     def topics(self) -> frozenset[Hashable]:
         """What it has subscribed to."""
-        return frozenset(self._topics or ())
+        return frozenset(self._session.topics or ())
 
     def statistics(self) -> StreamStatistics:
         """What the stream has done so far, and what waits."""
-        return self._websocket.statistics()
+        return statistics_of(self._session.connection)
 
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message to this client; see ``WebsocketStream.send``.
@@ -104,13 +111,13 @@ class AsyncStream(Client[StreamState]):
         Raises:
             ConnectionClosed: the stream is closed.
         """
-        await self._websocket.send(message, compress=compress)
+        await self._session.connection.send(message, compress)
 
     async def broadcast(
         self, message: Sendable, *, compress: bool = True, when_full: FullPolicy = WhenFull.CLOSE
     ) -> None:
         """Send a message to every client of the app, this one too; see ``AsyncSender.broadcast``."""
-        await self._audience.broadcast(message, compress, when_full)
+        await self._session.broadcaster.broadcast(message, compress, when_full)
 
     async def publish(
         self,
@@ -121,7 +128,7 @@ class AsyncStream(Client[StreamState]):
         when_full: FullPolicy = WhenFull.CLOSE,
     ) -> None:
         """Send a message to the subscribers of a topic, this one too if it is one; see ``AsyncSender.publish``."""
-        await self._audience.publish(topic, message, compress, when_full)
+        await self._session.broadcaster.publish(topic, message, compress, when_full)
 
     def subscribe(self, topic: Hashable) -> None:
         """Get what is published on a topic, until ``unsubscribe`` or the end of the stream.
@@ -133,18 +140,15 @@ class AsyncStream(Client[StreamState]):
             ConnectionClosed: the stream is closed.
             TypeError: the topic is not hashable.
         """
-        self._check_open()
-        if self._topics is None:
-            self._topics = set()
-        self._topics.add(topic)
-        self._audience.topics.subscribe(topic, self._websocket)
+        self._session.subscribe(topic)
 
     def unsubscribe(self, topic: Hashable) -> None:
-        """Get it no more, from now on. Nothing happens if it was not subscribed to."""
-        # In this order, so that nothing is done if the topic is not hashable: a set would discard another set.
-        self._audience.topics.unsubscribe(topic, self._websocket)
-        if self._topics is not None:
-            self._topics.discard(topic)
+        """Unsubscribe from a topic. Does nothing if the stream is not subscribed.
+
+        Raises:
+            TypeError: the topic is not hashable.
+        """
+        self._session.unsubscribe(topic)
 
     def start_soon(self, async_fn: Callable[[*_Args], Awaitable[object]], *args: *_Args) -> None:
         """Run ``await async_fn(*args)`` in a task that belongs to this client.
@@ -156,34 +160,28 @@ class AsyncStream(Client[StreamState]):
             ConnectionClosed: the stream is closed.
             TypeError: this is no function.
         """
-        self._websocket._check_run()
-        self._check_open()
+        self._session.connection.check_run()
+        self._session.connection.check_open()
         if not callable(async_fn):
             raise TypeError(f"give the async function and its arguments, start_soon(f, x), not {async_fn!r}")
-        if self._tasks is None:
-            self._tasks = StreamTasks(self._nursery, self._task_failed)
-        self._tasks.start_soon(async_fn, args)
+        self._session.start_task(async_fn, args)
 
     def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
         """Close the stream after so many seconds; see ``WebsocketStream.set_deadline``."""
-        self._websocket.set_deadline(seconds, code, reason)
+        self._session.connection.set_user_deadline(seconds, code, reason)
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping; see ``WebsocketStream.ping``."""
-        await self._websocket.ping(payload)
+        await self._session.connection.ping(payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
-        encode_close(code, reason)
-        self._websocket._check_run()
-        await trio.lowlevel.checkpoint()
-        if not self.closed:
-            self._closer = self._handler_around(trio.lowlevel.current_task())
-        self._websocket._close(code, reason)
+        await self._session.connection.before_close(code, reason)
+        self._session.close(code, reason)
 
     def __repr__(self) -> str:
-        return f"<AsyncStream of {self._websocket!r}>"
+        return repr(self._session)
 
 
 class AsyncSender:
@@ -193,10 +191,10 @@ class AsyncSender:
     thread was not started by trio. A call in another ``trio.run`` than the app's is a RuntimeError.
     """
 
-    __slots__ = ("_audience",)
+    __slots__ = ("_broadcaster",)
 
-    def __init__(self, audience: Audience) -> None:
-        self._audience = audience
+    def __init__(self, broadcaster: Broadcaster) -> None:
+        self._broadcaster = broadcaster
 
     async def send(self, stream_id: int, message: Sendable, *, compress: bool = True) -> bool:
         """Send a message to one client; see ``WebsocketStream.send``.
@@ -208,11 +206,11 @@ class AsyncSender:
             TypeError: this cannot be sent.
             RuntimeError: the app runs in another run of trio.
         """
-        self._audience.check_run()
-        stream = self._audience.streams.get(stream_id)
-        if stream is not None:
+        self._broadcaster.check_run()
+        client = self._broadcaster.clients.get(stream_id)
+        if client is not None:
             with suppress(ConnectionClosed):
-                await stream.send(message, compress=compress)
+                await client.connection.send(message, compress)
                 return True
         await trio.lowlevel.checkpoint()
         return False
@@ -236,7 +234,7 @@ class AsyncSender:
             TypeError: this cannot be sent, or ``when_full`` is no policy.
             RuntimeError: the app runs in another run of trio.
         """
-        await self._audience.broadcast(message, compress, when_full)
+        await self._broadcaster.broadcast(message, compress, when_full)
 
     async def publish(
         self,
@@ -256,4 +254,4 @@ class AsyncSender:
             TypeError: this cannot be sent, ``when_full`` is no policy, or the topic is not hashable.
             RuntimeError: the app runs in another run of trio.
         """
-        await self._audience.publish(topic, message, compress, when_full)
+        await self._broadcaster.publish(topic, message, compress, when_full)

@@ -75,7 +75,7 @@ class CloseRecord:
 
 @dataclass(slots=True)  # frozen would cost a microsecond for each connection
 class Ending:
-    """What a stream notes at the moment of its close, and later how the connection ended.
+    """The note that a stream makes when it is closed first, completed when its connection has ended.
 
     Attributes:
         answered: whether the peer has sent a Close frame.
@@ -92,3 +92,15 @@ class Ending:
     queued_bytes: int
     answered: bool = False
     clean: bool | None = None
+
+    def note_answered(self) -> None:
+        """Note that the peer has sent a Close frame."""
+        self.answered = True
+
+    def note_clean(self, ended: bool) -> None:
+        """Note how the connection has ended.
+
+        Args:
+            ended: whether the peer has sent its end of file, and everything before it was received.
+        """
+        self.clean = self.answered and ended

@@ -1,119 +1,102 @@
 """One open WebSocket, as users see it: what they send and receive, and what became of it.
 
-Everything here stands on ``WebsocketConnection``, which does the work.
+``WebsocketStream`` is a face: it checks arguments and hands every call to its ``WebsocketConnection``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._runs import check_run, current_run
-from ._close_record import CloseRecord
-from ._codec import NORMAL, POLICY_VIOLATION, compress_for, encode_close, encode_message, encode_ping
-from ._connection import WebsocketConnection
+from ._codec import NORMAL, POLICY_VIOLATION
 from ._errors import ConnectionClosed
-from ._statistics import StreamStatistics
+from ._reports import close_record_of, statistics_of
 
 if TYPE_CHECKING:
     from .._http._address import Address
+    from .._http._request import Request
+    from ._close_record import CloseRecord
+    from ._connection import WebsocketConnection
     from ._message import Message, Sendable
+    from ._statistics import StreamStatistics
 
 
-class WebsocketStream(WebsocketConnection):
+class WebsocketStream:
     """One WebSocket connection, on the server's side.
 
     ``async for message in stream`` receives until the stream is closed. Any number of tasks may send, one at a
     time may receive. A route gets one from ``Upgrade.accept`` or ``websocket_handler``; a channel given to
     ``async_websocket_handler`` delivers them.
-
-    Attributes:
-        id: a number that no other stream of this process has.
-        request: the request that opened it.
-        subprotocol: what was agreed on (RFC 6455, section 1.9), or None.
-        value: what the route's ``accept`` function let it in with, or None.
     """
 
-    __slots__ = ()
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: WebsocketConnection) -> None:
+        self._connection = connection
+
+    @property
+    def id(self) -> int:
+        """A number that no other stream of this process has."""
+        return self._connection.id
+
+    @property
+    def request(self) -> Request:
+        """The request that opened the stream."""
+        return self._connection.request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on (RFC 6455, section 1.9), or None."""
+        return self._connection.subprotocol
+
+    @property
+    def value(self) -> Any:
+        """The value with which the route's ``accept`` function let the client in, or None."""
+        return self._connection.value
 
     @property
     def peer_addr(self) -> Address:
         """The peer's end of the connection."""
-        return self._transport.peer
+        return self._connection.peer_addr
 
     @property
     def closed(self) -> bool:
         """Whether either side has closed the stream, so that nothing can be sent any more."""
-        return self._closed is not None
+        return self._connection.closed
 
     @property
     def close_code(self) -> int | None:
         """The close code as in ``ConnectionClosed``; None while the stream is open."""
-        return None if self._closed is None else self._closed.code
+        ending = self._connection.lifecycle.ending
+        return None if ending is None else ending.code
 
     @property
     def close_reason(self) -> str | None:
         """The text beside the close code; None while the stream is open."""
-        return None if self._closed is None else self._closed.reason
+        ending = self._connection.lifecycle.ending
+        return None if ending is None else ending.reason
 
     @property
     def latency(self) -> float | None:
         """Seconds from the last ping of a heartbeat to its answer; None before the first."""
-        return self._pulse.latency
+        liveness = self._connection.liveness
+        return None if liveness is None else liveness.latency
 
     @property
     def close_record(self) -> CloseRecord | None:
-        """Why it was closed, by whom, and what had happened by then; None while it is open."""
-        if (closed := self._closed) is None:
-            return None
-        return CloseRecord(
-            initiator=closed.initiator,
-            code=closed.code,
-            reason=closed.reason,
-            cause=closed.cause,
-            exception=closed.exception,
-            age=closed.age,
-            messages_received=self._messages_received,
-            bytes_received=self._bytes_received,
-            messages_sent=self._outbox.messages_put,
-            bytes_sent=self._outbox.bytes_sent,
-            dropped=self._tally.dropped,
-            unhandled=self._tally.unhandled,
-            queued_messages=closed.queued_messages,
-            queued_bytes=closed.queued_bytes,
-            clean=closed.clean,
-        )
+        """Why it was closed, by which side, and what had happened by then; None while it is open."""
+        return close_record_of(self._connection)
 
     def statistics(self) -> StreamStatistics:
-        """What it has done so far, and what waits."""
-        outbox, tally = self._outbox, self._tally
-        return StreamStatistics(
-            messages_received=self._messages_received,
-            bytes_received=self._bytes_received,
-            messages_sent=outbox.messages_put,
-            bytes_sent=outbox.bytes_sent,
-            queued_messages=outbox.queued_messages,
-            queued_bytes=outbox.queued_bytes,
-            read_ahead=self._read_ahead_count,
-            dropped=tally.dropped,
-            unhandled=tally.unhandled,
-            slow_closes=tally.slow_closes,
-            send_waits=tally.waits,
-            read_pauses=tally.pauses,
-        )
+        """What the stream has done so far, and what waits."""
+        return statistics_of(self._connection)
 
     def __repr__(self) -> str:
-        state = "open" if self._closed is None else str(self._closed_now())
-        return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
-
-    def _check_run(self) -> None:
-        if current_run() is not self._run:
-            check_run(self._run, "this stream")
+        return repr(self._connection)
 
     # Sending...
 
-    @trio.lowlevel.enable_ki_protection
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
         """Send a message; a str goes as text, bytes go as binary.
 
@@ -128,27 +111,8 @@ class WebsocketStream(WebsocketConnection):
             ConnectionClosed: the stream is closed.
             TypeError: this cannot be sent.
         """
-        self._check_run()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._taken = True
-        frame = encode_message(message)
-        outbox, size = self._outbox, len(frame)
-        if self._closed is None and (outbox.contended or not outbox.has_room(size)):
-            await outbox.wait_for_room(size)
-        if self._closed is not None:
-            raise self._closed_now()
-        if compress and self._deflate is not None:
-            # Not before it is certain to be sent: the peer's memory has to follow the compressor's.
-            frame = compress_for(frame, self._deflate)
-        # Replies to a peer that sends many messages at once leave together: a system call for each would cost
-        # more than all the rest, and fill the peer's buffers with tiny segments.
-        self._hand_over(outbox.put_later if self._decoder.buffered else outbox.put, frame)
-        if self._closed is not None:
-            raise self._closed_now()
-        if self._pace.spent(size):
-            await trio.lowlevel.checkpoint()
+        await self._connection.send(message, compress)
 
-    @trio.lowlevel.enable_ki_protection
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping, in front of the messages that wait; the peer's answer is not awaited.
 
@@ -159,15 +123,7 @@ class WebsocketStream(WebsocketConnection):
             ConnectionClosed: the stream is closed.
             ValueError: the payload is too long.
         """
-        frame = encode_ping(payload)
-        self._check_run()
-        await trio.lowlevel.checkpoint()
-        self._taken = True
-        if self._closed is not None:
-            raise self._closed_now()
-        self._hand_over(self._outbox.put_control, frame)
-        if self._closed is not None:
-            raise self._closed_now()
+        await self._connection.ping(payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -183,10 +139,8 @@ class WebsocketStream(WebsocketConnection):
         Raises:
             ValueError: the code may not be sent, or the reason is too long.
         """
-        encode_close(code, reason)
-        self._check_run()
-        await trio.lowlevel.checkpoint()
-        self._close(code, reason)
+        await self._connection.before_close(code, reason)
+        self._connection.close(code, reason)
 
     def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
         """Close the stream after so many seconds, for what lets a client in only for a time, such as a token.
@@ -203,14 +157,7 @@ class WebsocketStream(WebsocketConnection):
         Raises:
             ValueError: the seconds are not above zero, the code may not be sent, or the reason is too long.
         """
-        if not seconds > 0:
-            raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
-        encode_close(code, reason)
-        self._check_run()
-        if self._closed is None:
-            self._end_by = self._clock.now() + seconds
-            self._end_with = (code, reason)
-            self._set_deadline()
+        self._connection.set_user_deadline(seconds, code, reason)
 
     # Receiving...
 
@@ -222,20 +169,14 @@ class WebsocketStream(WebsocketConnection):
             ConnectionClosed: the stream is closed, and every message before that was received.
             trio.BusyResourceError: another task receives already, or an application, for its handlers.
         """
-        self._check_run()
-        if self._reading or (self._attended and not self._has_own_reader):
-            if self._closed is not None:
-                raise self._closed_now()
-            raise trio.BusyResourceError("another task receives from this stream already")
-        self._taken = self._reading = True
+        connection = self._connection
+        connection.begin_receive()
         try:
-            message = await (self._next_ahead() if self._has_own_reader else self._next())
+            message = await connection.inbox.next(connection)
         finally:
-            self._reading = False
-            if self._closed is not None:
-                self._outbox.wake()  # now the connection task may have to hear the peer out
+            connection.end_receive()
         if message is None:
-            raise self._closed_now()
+            raise connection.closed_error()
         return message
 
     def __aiter__(self) -> WebsocketStream:
@@ -246,3 +187,11 @@ class WebsocketStream(WebsocketConnection):
             return await self.receive()
         except ConnectionClosed:
             raise StopAsyncIteration from None
+
+
+def connection_of(stream: WebsocketStream) -> WebsocketConnection:
+    """The machinery of a stream, for an application that has taken it out of a hook.
+
+    A hook is a plain channel of ``WebsocketStream``, so this is the one way from the face to the parts.
+    """
+    return stream._connection

@@ -1,16 +1,27 @@
-"""Who wants to hear of what.
+"""Which clients have subscribed to which topics.
 
-It only keeps the subscriptions; whoever publishes sends. No topic stays without a subscriber, and a client that
-leaves costs only its own topics.
+It only keeps the subscriptions; the broadcaster sends. A topic without subscribers does not exist, and a client
+that leaves costs only its own topics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ._stream import WebsocketStream
+    from ._connection import WebsocketConnection
+
+
+class Receiver(Protocol):
+    """One client, as topics and broadcasts know it."""
+
+    connection: WebsocketConnection
+
+    @property
+    def id(self) -> int:
+        """A number that no other client has."""
+        ...
 
 
 class Topics:
@@ -19,20 +30,20 @@ class Topics:
     __slots__ = ("_subscribers",)
 
     def __init__(self) -> None:
-        self._subscribers: dict[Hashable, dict[int, WebsocketStream]] = {}
+        self._subscribers: dict[Hashable, dict[int, Receiver]] = {}
 
-    def subscribe(self, topic: Hashable, stream: WebsocketStream) -> None:
+    def subscribe(self, topic: Hashable, client: Receiver) -> None:
         """Add a subscriber; the second time changes nothing."""
-        self._subscribers.setdefault(topic, {})[stream.id] = stream
+        self._subscribers.setdefault(topic, {})[client.id] = client
 
-    def unsubscribe(self, topic: Hashable, stream: WebsocketStream) -> None:
+    def unsubscribe(self, topic: Hashable, client: Receiver) -> None:
         """Remove a subscriber, if it is one."""
         subscribers = self._subscribers.get(topic)
-        if subscribers is not None and subscribers.pop(stream.id, None) is not None and not subscribers:
+        if subscribers is not None and subscribers.pop(client.id, None) is not None and not subscribers:
             del self._subscribers[topic]
 
-    def subscribers(self, topic: Hashable) -> dict[int, WebsocketStream]:
-        """The streams that have subscribed, by their ids; whoever reads it over a checkpoint copies it."""
+    def subscribers(self, topic: Hashable) -> dict[int, Receiver]:
+        """The clients that have subscribed, by their ids; copy it to read it over a checkpoint."""
         return self._subscribers.get(topic, {})
 
     def counts(self) -> dict[Hashable, int]:

@@ -1,6 +1,6 @@
 """Which of the messages that wait to be sent may be dropped, and for which others.
 
-It knows tickets, the numbers of waiting messages, and no messages; whoever keeps those drops them.
+It knows the tickets of waiting messages, not the messages: the send queue has those, and drops them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Hashable, Iterator
 from ._policies import FullPolicy, KeepLatest, WhenFull
 
 
-class Droppables:
-    """The tickets of one outbox that were put with a policy that drops, each kind in its order."""
+class DropIndex:
+    """The tickets of the messages in one send queue that may be dropped, oldest first."""
 
     __slots__ = ("_by_key", "_keys", "_oldest")
 
@@ -21,7 +21,7 @@ class Droppables:
         self._by_key: dict[Hashable, dict[int, None]] = {}
 
     def add(self, ticket: int, policy: FullPolicy) -> None:
-        """A message waits from now on."""
+        """Add a message that waits from now on."""
         if isinstance(policy, KeepLatest):
             self._keys[ticket] = policy.key
             self._by_key.setdefault(policy.key, {})[ticket] = None
@@ -29,7 +29,7 @@ class Droppables:
             self._oldest[ticket] = None
 
     def discard(self, ticket: int) -> None:
-        """It does not any more; one that may not be dropped is none of ours."""
+        """Remove a message that waits no more; does nothing for one that may not be dropped."""
         self._oldest.pop(ticket, None)
         if ticket in self._keys:
             key = self._keys.pop(ticket)
@@ -38,10 +38,15 @@ class Droppables:
             if not tickets:
                 del self._by_key[key]
 
-    def candidates(self, policy: FullPolicy) -> Iterator[list[int]]:
-        """Those that may go for a message with a policy, in the order in which they should, some together.
+    def tickets(self) -> set[int]:
+        """All tickets."""
+        return {*self._oldest, *self._keys}
 
-        For one with a key: all that it outdates, and then those that others outdate already.
+    def candidates(self, policy: FullPolicy) -> Iterator[list[int]]:
+        """The messages that may be dropped for one with this policy, in the order in which to drop them.
+
+        Each list is dropped as a whole. For a message with a key: first all with the same key, which it
+        outdates, then those of other keys that later ones outdate already.
         """
         if isinstance(policy, KeepLatest):
             outdated = self._by_key.get(policy.key)

@@ -14,13 +14,14 @@ from .._state import State
 from ._admission import Admission
 from ._limits import StreamLimits
 from ._stream import WebsocketStream
-from ._upgrade import Upgrade
+from ._upgrade import Upgrade, opening_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from ._admission import AcceptHandler
     from ._compression import Deflate
+    from ._connection import WebsocketConnection
     from ._limits import StreamOptions
     from ._upgrade import WebsocketRoute
 
@@ -73,7 +74,7 @@ def websocket_handler(
         admitted = await admission.admit(upgrade.request, state)
         if isinstance(admitted, Response):
             return admitted
-        await handler(await upgrade._accept(admitted, limits), state)
+        await handler(WebsocketStream(await opening_of(upgrade).accept(admitted, limits)), state)
         return None
 
     return route
@@ -126,8 +127,6 @@ class HookRoute:
     stream it raises ``HandshakeError`` with a 503, and the route may try another hook.
     """
 
-    lends = True  # to the connection task: the stream is somebody else's when this returns
-
     __slots__ = ("_admission", "_hook", "_place_timeout", "_take_timeout")
 
     def __init__(
@@ -147,20 +146,24 @@ class HookRoute:
         if isinstance(admitted, Response):
             return admitted
         check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
-        with upgrade._attempt(admitted, _DEFAULT_LIMITS) as stream:
-            # From its place in the hook to the 101 there is no checkpoint: whoever takes it finds it open.
-            if not await self._place(stream) or not upgrade._complete(admitted):
-                raise upgrade._unavailable("no WebSocket app takes this connection now")
-        stream._expect_taker(self._take_timeout)
+        opening = opening_of(upgrade)
+        with opening.attempt(admitted, _DEFAULT_LIMITS) as connection:
+            # From its place in the hook to the 101 there is no checkpoint: the app that takes it finds it open.
+            if not await self._place(connection) or not opening.complete(admitted):
+                raise opening.unavailable("no WebSocket app takes this connection now")
+        connection.expect_taker(self._take_timeout)
         return None
 
-    async def _place(self, stream: WebsocketStream) -> bool:
+    async def _place(self, connection: WebsocketConnection) -> bool:
+        """Put the stream into the hook; False if there is no place in time, or the app is gone."""
+        stream = WebsocketStream(connection)
         try:
             try:
                 self._hook.send_nowait(stream)
             except trio.WouldBlock:
                 with trio.move_on_after(self._place_timeout) as scope:
-                    stream._on_gone = scope.cancel  # a graceful end closes it: the client gets its 503 then
+                    # A graceful end of the server closes the stream: then the client gets its 503 at once.
+                    connection.lifecycle.when_over(scope.cancel)
                     await self._hook.send(stream)
                 return not scope.cancelled_caught
         except (trio.BrokenResourceError, trio.ClosedResourceError):
