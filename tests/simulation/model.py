@@ -231,7 +231,7 @@ def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
         if 101 in life.statuses and is_undisturbed(journal, life) and not may_be_cut:
             if life.close is None:
                 yield f"{name}: got no Close frame; the record is: {record}"
-            elif life.ended != "eof" and life.plan.stream != "closing":
+            elif life.ended != "eof" and life.plan.stream != "closing" and not (session and session.shielded):
                 yield f"{name}: its connection ended by {life.ended}"
             elif record is not None and not record.clean:
                 yield f"{name}: the end was not clean: {record}"

@@ -140,6 +140,16 @@ class Script:
         return "\n".join(lines)
 
 
+def busy_seconds(script: Script) -> float:
+    """Seconds that all handlers of a script take, one after the other."""
+    acts = [act for plan in script.clients for act in (*plan.greeting, *plan.acts, *plan.farewell)]
+    return sum(map(_busy_seconds, acts))
+
+
+def _busy_seconds(act: Act) -> float:
+    return act.count * (act.after + act.seconds + sum(map(_busy_seconds, act.inner)))
+
+
 def _changes(value: Any, *without: str) -> Iterator[str]:
     """The fields that differ from their defaults."""
     for each in fields(value):
