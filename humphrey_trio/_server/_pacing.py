@@ -83,6 +83,18 @@ class Leash:
         self.draining = draining
         self.expire = self.drain = _do_nothing
 
+    def hand_to(self, expire: Callable[[], None], drain: Callable[[], None]) -> None:
+        """Call another part of the connection from now on.
+
+        Args:
+            expire, drain: see the attributes.
+        """
+        self.expire, self.drain = expire, drain
+
+    def expire_at(self, moment: float) -> None:
+        """Expire at a moment, in place of the one before; infinity for never."""
+        self.at = moment
+
     def let_go(self) -> None:
         """Forget the connection, which has ended and refers to this, so that its memory is free at once."""
         self.expire = self.drain = _do_nothing

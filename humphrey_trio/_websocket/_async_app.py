@@ -76,13 +76,13 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     For one stream, the connect handler ends before the first message handler begins, messages are handled one
     at a time and in order, and the disconnect handler runs once and last, if the connect handler began. A
     stream gets broadcasts from before its connect handler to before its disconnect handler. A handler that
-    raises is logged, and its stream closed with 1011.
+    raises is logged, and its stream closed with 1011; a ``trio.Cancelled`` of another task counts as that.
 
     Args:
         state: what every handler gets as its last argument.
         stream_state: makes ``stream.state``, called with each new ``WebsocketStream``.
-        max_connections: how many streams are served at once; those beyond it wait in the hook. None for no
-            bound.
+        max_connections: how many streams are served at once, each until its disconnect handler has returned;
+            those beyond it wait in the hook. None for no bound.
         concurrency: how many message handlers of one stream may run at once. With more than one they begin in
             the order of the messages, and end in any.
         when_left: what happens to the handlers of a client that leaves while they run.

@@ -159,6 +159,7 @@ class AsyncStream(Generic[StreamState]):
         Raises:
             ConnectionClosed: the stream is closed.
             TypeError: this is no function.
+            RuntimeError: the app runs in another run of trio.
         """
         self._session.connection.check_run()
         self._session.connection.check_open()
@@ -220,14 +221,16 @@ class AsyncSender:
     ) -> None:
         """Send a message to every client that is connected when it begins.
 
-        It is encoded once, and compressed once for all clients that can share that; it waits for no client.
-        Broadcasts and publications of one app go out one after the other, so that all clients see the same
-        order; a cancelled one has reached some. Other tasks run at every hundredth client.
+        It is encoded once, and compressed once for all clients that can share that. It waits for no client that
+        does not read: where an outbox has no room, the connections get a few turns of the scheduler to write,
+        as many as the missing bytes take. Broadcasts and publications of one app go out one after the other, so
+        that all clients see the same order; a cancelled one has reached some. Other tasks run at every
+        hundredth client.
 
         Args:
             message: what to send.
             compress: False sends it uncompressed to everybody.
-            when_full: what happens to a client whose outbox has no room for it: a ``WhenFull``, or a
+            when_full: what happens to a client whose outbox has no room for it even then: a ``WhenFull``, or a
                 ``KeepLatest`` with a key. It is closed with 1013 by default.
 
         Raises:

@@ -102,9 +102,9 @@ class Broadcaster:
         receivers = tuple(find_receivers().values())
         turn, interrupted, final = self._turn, False, False
         for receiver in receivers:
-            # A client that has left or unsubscribed while other tasks ran does not get it.
-            wanted = not interrupted or receiver.id in find_receivers()
-            if wanted and not offer(receiver.connection, frames, when_full, final):
+            if interrupted and receiver.id not in find_receivers():
+                continue  # it has left or unsubscribed while other tasks ran
+            if not offer(receiver.connection, frames, when_full, final):
                 # All that follow get their turns together with it; then every offer is final.
                 rest = receivers[receivers.index(receiver) :]
                 await give_turns(

@@ -120,8 +120,7 @@ class WebsocketConnection:
         self._user_close = _NO_CLOSE_CODE  # the code and the reason for ``Deadline.USER``
         self._drain = server.drain
         self._server_end: ServerEnd = CLOSE_IN_SPREAD
-        leash.expire = self.expire
-        leash.drain = self._server_ends
+        leash.hand_to(self.expire, self._server_ends)
 
     @property
     def peer_addr(self) -> Address:

@@ -90,7 +90,7 @@ class Deadlines:
         earliest = inf if self._times is None else min(self._times)
         if earliest == inf:
             self._times = None
-        self._leash.at = earliest
+        self._leash.expire_at(earliest)
 
     def use(self, timeouts: Timeouts) -> None:
         """Use other timeouts for what is set from now on."""

@@ -20,7 +20,7 @@ class StreamStatistics:
         queued_bytes: their bytes.
         read_ahead: messages that wait for a handler or a ``receive``.
         dropped: messages that were to be sent and were not.
-        unhandled: messages that came in and that no handler got.
+        unhandled: messages that came in and that no handler or ``receive`` got.
         slow_closes: 1 if it was closed or cut off because its peer was too slow.
         send_waits: how often a ``send`` had to wait for room in the outbox.
         read_pauses: how often reading paused, because enough was read ahead.
@@ -45,7 +45,7 @@ class AppStatistics:
     """An ``AsyncWebsocketApp`` at one moment.
 
     Attributes:
-        connections: streams that are served.
+        connections: streams that are served, each until its disconnect handler has returned.
         waiting_in_hook: streams that have a place in the hook and were not taken yet.
         waiting_for_hook: upgrades that wait for such a place.
         handlers_running: handlers that run.

@@ -27,7 +27,8 @@ class WebsocketStream:
 
     ``async for message in stream`` receives until the stream is closed. Any number of tasks may send, one at a
     time may receive. A route gets one from ``Upgrade.accept`` or ``websocket_handler``; a channel given to
-    ``async_websocket_handler`` delivers them.
+    ``async_websocket_handler`` delivers them. Called in another run of trio than the server's, its methods raise
+    RuntimeError.
     """
 
     __slots__ = ("_connection",)
