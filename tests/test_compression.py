@@ -25,7 +25,9 @@ from helpers import (
     PING,
     PONG,
     TEXT,
+    Link,
     RawClient,
+    client_context,
     client_frame,
     close_frame,
     request_bytes,
@@ -70,23 +72,26 @@ def echo_app(deflate: Deflate | None, **options: Any) -> App:
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncGenerator[str]:
+async def serving(app: App, link: Link) -> AsyncGenerator[str]:
     """Serve on a real socket; its address."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
-            yield f"ws://127.0.0.1:{address.port}/"
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+            yield f"{'ws' if link is Link.PLAIN else 'wss'}://127.0.0.1:{address.port}/"
             nursery.cancel_scope.cancel()
 
 
-async def talk(app: App, conversation: Callable[[ClientConnection], None], **options: Any) -> None:
+async def talk(
+    app: App, conversation: Callable[[ClientConnection], None], link: Link = Link.PLAIN, **options: Any
+) -> None:
     """Have a client of the ``websockets`` package, in a thread, talk to an app on a real socket."""
 
     def run(url: str) -> None:
-        with connect(url, proxy=None, max_size=None, **options) as client:
+        tls = None if link is Link.PLAIN else client_context()
+        with connect(url, proxy=None, max_size=None, ssl=tls, **options) as client:
             conversation(client)
 
-    async with serving(app) as url:
+    async with serving(app, link) as url:
         await trio.to_thread.run_sync(run, url)
 
 
