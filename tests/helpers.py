@@ -216,9 +216,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 await self._fill()
         await self._flush()
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """What has to be sent over TCP next, for content."""
         self._tls.write(data)
-        await self._flush()
+        return self._outgoing.read()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.tcp.send_all(self.encrypt(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.tcp.wait_send_all_might_not_block()
@@ -266,6 +270,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
 #: Runs a test over plain TCP and over TLS.
 each_link = pytest.mark.parametrize("link", Link, ids=lambda link: link.value)
+#: The same, and in memory, where there is no link.
+memory_and_each_link = pytest.mark.parametrize(
+    "link", [None, *Link], ids=lambda link: "memory" if link is None else link.value
+)
 
 
 def tcp_of(stream: trio.abc.Stream) -> trio.SocketStream:

@@ -22,6 +22,7 @@ from helpers import (
     client_frame,
     close_frame,
     each_link,
+    memory_and_each_link,
     request_bytes,
     reset,
     served_in_memory,
@@ -814,11 +815,6 @@ async def metered(echo: Echo, kind: str, link: Link | None) -> AsyncGenerator[Me
                 async with served_in_memory(app) as connect:
                     yield Meter(connect())
             nursery.cancel_scope.cancel()
-
-
-memory_and_each_link = pytest.mark.parametrize(
-    "link", [None, *Link], ids=lambda link: "memory" if link is None else link.value
-)
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "with the handshake"])
