@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import select
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -14,14 +17,19 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import pytest
 import trio
 import trio.testing
+import trustme
 
 from humphrey_trio import App, AsyncWebsocketApp, ConnectionClosed, async_websocket_handler
+from humphrey_trio._server._certificate import GivenContext
+from humphrey_trio._server._server import HttpServer
 from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio._testing import _open_websocket
 from humphrey_trio._websocket._codec import Decoder, Event, Part
@@ -118,6 +126,168 @@ async def vanish(client: WebsocketClient) -> None:
     """Leave without a Close frame, as a client does whose network is gone."""
     client._closed = ConnectionClosed(1006)
     await trio.aclose_forcefully(client._stream)
+
+
+# ------------------------------------------------------------------------------------ plain TCP, and TLS
+
+
+@cache
+def authority() -> trustme.CA:
+    """The authority that has issued the certificates of all servers."""
+    return trustme.CA()
+
+
+@cache
+def server_context() -> ssl.SSLContext:
+    """What servers use, with a certificate for this machine."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@cache
+def client_context() -> ssl.SSLContext:
+    """What clients use that trust the authority."""
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context
+
+
+class Link(enum.Enum):
+    """What an app and its clients speak over their sockets."""
+
+    PLAIN = "plain"
+    TLS = "tls"
+
+    def run(self, app: App[Any]) -> Callable[..., Awaitable[None]]:
+        """The method that runs an app on addresses; over TLS it has a certificate."""
+        if self is Link.PLAIN:
+            return app.run
+        return app.with_cert(server_context()).run_tls
+
+    def server(self, app: App[Any]) -> HttpServer:
+        """A server of an app, for sockets that a test has made itself."""
+        return app._server(None if self is Link.PLAIN else GivenContext(server_context()))
+
+    async def connect(self, address: Address, *, buffer: int | None = None) -> trio.abc.HalfCloseableStream:
+        """A client's end of a connection; ``buffer`` is the size of its kernel's buffer, in bytes."""
+        sock = trio.socket.socket()
+        try:
+            if buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            await sock.connect((address.host, address.port))
+        except BaseException:
+            sock.close()
+            raise
+        return await self.over(trio.SocketStream(sock))
+
+    async def over(self, stream: trio.SocketStream) -> trio.abc.HalfCloseableStream:
+        """A client's end on a connection of TCP; over TLS it has shaken hands."""
+        if self is Link.PLAIN:
+            return stream
+        tls = TlsStream(stream)
+        try:
+            await tls.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return tls
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """A client's end over TLS, which takes an end of file without close_notify for a broken connection.
+
+    Unlike a ``trio.SSLStream`` it can end one direction, and be closed when its connection was.
+    """
+
+    def __init__(self, tcp: trio.SocketStream) -> None:
+        self.tcp = tcp
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
+
+    async def do_handshake(self) -> None:
+        """Shake hands."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+        await self._flush()
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """What has to be sent over TCP next, for content."""
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.tcp.send_all(self.encrypt(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.tcp.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            try:
+                data = self._tls.read(65536 if max_bytes is None else max_bytes)
+            except ssl.SSLWantReadError:
+                await self._fill()
+                continue
+            except ssl.SSLZeroReturnError:
+                data = b""
+            except ssl.SSLError as exc:
+                raise trio.BrokenResourceError(str(exc)) from exc
+            await trio.lowlevel.checkpoint()
+            return data
+
+    async def send_eof(self) -> None:
+        self._end()
+        await self._flush()
+        await self.tcp.send_eof()
+
+    async def aclose(self) -> None:
+        self._end()
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._flush()
+        finally:
+            await self.tcp.aclose()
+
+    def _end(self) -> None:
+        with suppress(ssl.SSLError):  # it sends close_notify, and complains that the peer's is missing
+            self._tls.unwrap()
+
+    async def _flush(self) -> None:
+        await self.tcp.send_all(self._outgoing.read())
+
+    async def _fill(self) -> None:
+        if data := await self.tcp.receive_some():
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+
+#: Runs a test over plain TCP and over TLS.
+each_link = pytest.mark.parametrize("link", Link, ids=lambda link: link.value)
+#: The same, and in memory, where there is no link.
+memory_and_each_link = pytest.mark.parametrize(
+    "link", [None, *Link], ids=lambda link: "memory" if link is None else link.value
+)
+
+
+def tcp_of(stream: trio.abc.Stream) -> trio.SocketStream:
+    """The connection of TCP below a client's end."""
+    below = stream.tcp if isinstance(stream, TlsStream) else stream
+    assert isinstance(below, trio.SocketStream)
+    return below
+
+
+def reset(stream: trio.abc.Stream) -> None:
+    """Close a connection with a reset, at once, as a process that is killed."""
+    tcp = tcp_of(stream)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.socket.close()
 
 
 # ------------------------------------------------------------------------------- WebSockets on the wire

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import itertools
 import os
-import ssl
 import warnings
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
-from helpers import open_websocket
+from helpers import Link, TlsStream, open_websocket
 
 from humphrey_trio import (
     App,
@@ -124,7 +122,7 @@ async def talk_to(connect: Connect, talk: Talk) -> bool:
                 if client.close_code == 1000:
                     return True  # behind the server's end of file
                 # A cancelled write over a foreign stream may have left half a frame, so that no Close may follow.
-                assert client.close_code == 1001 or not isinstance(stream, trio.SocketStream)
+                assert client.close_code == 1001 or not isinstance(stream, trio.SocketStream | TlsStream)
         except INTERRUPTED:
             pass
     return False
@@ -215,28 +213,30 @@ def in_memory(handlers: Handlers) -> Any:
     return {"http": (serve_stream, (app, theirs)), "websocket": (websocket_app.run, ())}, lambda started: connect
 
 
-def connect_to(name: str, context: ssl.SSLContext | None = None) -> Callable[[dict[str, Any]], Connect]:
+def connect_to(name: str, link: Link = Link.PLAIN) -> Callable[[dict[str, Any]], Connect]:
     """Connections to where the app of that name listens."""
 
     def connect_to_started(started: dict[str, Any]) -> Connect:
         async def connect() -> trio.abc.Stream:
             (address,) = started[name]
-            stream = await trio.open_tcp_stream(address.host, address.port)
-            if context is None:
-                return stream
-            return trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+            return await link.connect(address)
 
         return connect
 
     return connect_to_started
 
 
-def over_sockets(handlers: Handlers) -> Any:
+def over_sockets(handlers: Handlers, link: Link = Link.PLAIN) -> Any:
     app, websocket_app = linked_pair(handlers)
-    return {"http": (app.run, ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}, connect_to("http")
+    apps = {"http": (link.run(app), ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}
+    return apps, connect_to("http", link)
 
 
-def by_own_route(handlers: Handlers) -> Any:
+def over_tls(handlers: Handlers) -> Any:
+    return over_sockets(handlers, Link.TLS)
+
+
+def by_own_route(handlers: Handlers, link: Link = Link.PLAIN) -> Any:
     websocket_app = handlers.attach(AsyncWebsocketApp.new_unlinked())
     hook_route = async_websocket_handler(websocket_app.connect_hook())
 
@@ -245,7 +245,12 @@ def by_own_route(handlers: Handlers) -> Any:
         return await hook_route(upgrade, state)
 
     app = App().with_websocket_route("/", route)
-    return {"http": (app.run, ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}, connect_to("http")
+    apps = {"http": (link.run(app), ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}
+    return apps, connect_to("http", link)
+
+
+def by_own_route_over_tls(handlers: Handlers) -> Any:
+    return by_own_route(handlers, Link.TLS)
 
 
 def internally_linked(handlers: Handlers) -> Any:
@@ -253,7 +258,7 @@ def internally_linked(handlers: Handlers) -> Any:
     return {"websocket": (websocket_app.run, ())}, connect_to("websocket")
 
 
-def own_coroutine(handlers: Handlers) -> Any:
+def own_coroutine(handlers: Handlers, link: Link = Link.PLAIN) -> Any:
     async def converse(stream: WebsocketStream, state: None) -> None:
         handlers.connected.append(stream.id)
         try:
@@ -264,7 +269,11 @@ def own_coroutine(handlers: Handlers) -> Any:
             handlers.parted.append(stream.id)
 
     app = App().with_websocket_route("/", websocket_handler(converse))
-    return {"http": (app.run, ("127.0.0.1:0",))}, connect_to("http")
+    return {"http": (link.run(app), ("127.0.0.1:0",))}, connect_to("http", link)
+
+
+def own_coroutine_over_tls(handlers: Handlers) -> Any:
+    return own_coroutine(handlers, Link.TLS)
 
 
 async def echo(client: WebsocketClient) -> None:
@@ -290,31 +299,16 @@ def name_all(names: set[str]) -> str:
 
 
 @pytest.mark.parametrize("cancelled", BOTH, ids=name_all)
-@pytest.mark.parametrize("make", [in_memory, over_sockets, by_own_route])
+@pytest.mark.parametrize("make", [in_memory, over_sockets, over_tls, by_own_route, by_own_route_over_tls])
 async def test_cancelled_at_every_step(make: Any, cancelled: set[str]) -> None:
     """Cancelled anywhere in connect, echo and close, a pair leaves no task or file, and disconnects once."""
     await cancel_at_every_step(make, echo, cancelled)
 
 
-@pytest.mark.parametrize("cancelled", BOTH, ids=name_all)
-async def test_cancelled_at_every_step_over_tls(cancelled: set[str]) -> None:
-    """The same holds over TLS, whose handshake and farewell are steps too."""
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
-
-    def over_tls(handlers: Handlers) -> Any:
-        app, websocket_app = linked_pair(handlers)
-        app.with_cert(server_context)
-        apps = {"http": (app.run_tls, ("127.0.0.1:0",)), "websocket": (websocket_app.run, ())}
-        return apps, connect_to("http", client_context)
-
-    await cancel_at_every_step(over_tls, echo, cancelled)
-
-
-@pytest.mark.parametrize(("make", "name"), [(internally_linked, "websocket"), (own_coroutine, "http")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(internally_linked, "websocket"), (own_coroutine, "http"), (own_coroutine_over_tls, "http")],
+)
 async def test_single_app_cancelled_at_every_step(make: Any, name: str) -> None:
     """The same holds for an app that has its peer inside, and for one whose route runs a coroutine."""
     await cancel_at_every_step(make, echo, {name})

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import itertools
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import pytest
 import trio
 import trio.testing
-import trustme
-from helpers import BINARY, CLOSE, RawClient, cancelled_at
+from helpers import BINARY, CLOSE, Link, RawClient, cancelled_at, server_context
 
 from humphrey_trio import App, WebsocketStream, websocket_handler
+from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import SocketTransport, StreamTransport, Transport
 from humphrey_trio.http import Address
 
 #: Makes the server's end of a connection, and the client's.
-Link: TypeAlias = Callable[[], tuple[Transport, trio.abc.Stream]]
+Pair: TypeAlias = Callable[[], Awaitable[tuple[Transport, trio.abc.Stream]]]
 
 PEER = Address("peer")
 #: More than the small buffers hold, and more than a send may be without letting other tasks run.
 FILLING, CUT = 250_000, 70_000
 
 
-def memory() -> tuple[Transport, trio.abc.Stream]:
+async def memory() -> tuple[Transport, trio.abc.Stream]:
     ours, theirs = trio.testing.memory_stream_pair()
     return StreamTransport(theirs, PEER), ours
 
 
-def lockstep() -> tuple[Transport, trio.abc.Stream]:
+async def lockstep() -> tuple[Transport, trio.abc.Stream]:
     ours, theirs = trio.testing.lockstep_stream_pair()
     return StreamTransport(theirs, PEER), ours
 
 
-def small_sockets() -> tuple[socket.socket, socket.socket]:
+def small_sockets() -> tuple[socket.socket, trio.SocketStream]:
     """Two ends of a TCP connection that holds some kilobytes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.socket()
@@ -44,28 +43,25 @@ def small_sockets() -> tuple[socket.socket, socket.socket]:
         client.connect(listener.getsockname())
         server, _ = listener.accept()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        return server, client
+    client.setblocking(False)
+    return server, trio.SocketStream(trio.socket.from_stdlib_socket(client))
 
 
-def as_stream(sock: socket.socket) -> trio.SocketStream:
-    sock.setblocking(False)
-    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-
-
-def plain_socket() -> tuple[Transport, trio.abc.Stream]:
+async def plain() -> tuple[Transport, trio.abc.Stream]:
     server, client = small_sockets()
-    return SocketTransport(server, PEER), as_stream(client)
+    return SocketTransport(server, PEER), client
 
 
-def tls() -> tuple[Transport, trio.abc.Stream]:
-    authority = trustme.CA()
-    contexts = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("testserver").configure_cert(contexts[0])
-    authority.configure_trust(contexts[1])
+async def tls() -> tuple[Transport, trio.abc.Stream]:
     server, client = small_sockets()
-    theirs = trio.SSLStream(as_stream(server), contexts[0], server_side=True, https_compatible=True)
-    ours = trio.SSLStream(as_stream(client), contexts[1], server_hostname="testserver", https_compatible=True)
-    return StreamTransport(theirs, PEER), ours
+    transport = TlsTransport(server, PEER, server_context())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.handshake)
+        stream = await Link.TLS.over(client)
+    return transport, stream
+
+
+every_pair = pytest.mark.parametrize("make_pair", [memory, lockstep, plain, tls])
 
 
 def payload(name: str, step: int, size: int) -> bytes:
@@ -73,7 +69,9 @@ def payload(name: str, step: int, size: int) -> bytes:
     return b"".join(b"%s %d %d;" % (name.encode(), step, i) for i in range(size // 10))[:size]
 
 
-async def received_from(handler: Callable[[WebsocketStream, None], Awaitable[None]], link: Link) -> list[bytes]:
+async def received_from(
+    handler: Callable[[WebsocketStream, None], Awaitable[None]], make_pair: Pair
+) -> list[bytes]:
     """Everything that a client gets from a handler with a small outbox, up to its Close with 1000."""
     app = App().with_websocket_route("/", websocket_handler(handler, max_outbox_bytes=1000))
     received: list[bytes] = []
@@ -81,7 +79,7 @@ async def received_from(handler: Callable[[WebsocketStream, None], Awaitable[Non
         async with trio.open_nursery() as nursery:
             server = app._server()
             await nursery.start(server.run)
-            transport, stream = link()
+            transport, stream = await make_pair()
             nursery.start_soon(server.serve, transport)
             async with stream:
                 client = await RawClient(stream).open()
@@ -93,8 +91,8 @@ async def received_from(handler: Callable[[WebsocketStream, None], Awaitable[Non
 
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["while it waits", "when it may go on"])
-@pytest.mark.parametrize("link", [memory, lockstep, plain_socket, tls])
-async def test_only_whole_messages_arrive(link: Link, resumed: bool) -> None:
+@every_pair
+async def test_only_whole_messages_arrive(make_pair: Pair, resumed: bool) -> None:
     """Whenever a send is cancelled, its message arrives whole or not at all, and the next ones arrive whole."""
     came_back: dict[int, bool] = {}
 
@@ -113,7 +111,7 @@ async def test_only_whole_messages_arrive(link: Link, resumed: bool) -> None:
             if not reached:
                 return
 
-    rest = iter(await received_from(send_and_cancel, link))
+    rest = iter(await received_from(send_and_cancel, make_pair))
     arrived: dict[int, bool] = {}
     for step in came_back:
         assert next(rest) == payload("filling", step, FILLING)
@@ -147,8 +145,8 @@ async def test_an_abort_in_the_moment_in_which_all_is_taken() -> None:
     assert theirs.send_stream.get_data_nowait() == b"all of it"
 
 
-@pytest.mark.parametrize("link", [memory, lockstep, plain_socket, tls])
-async def test_a_send_that_begins_cancelled(link: Link) -> None:
+@every_pair
+async def test_a_send_that_begins_cancelled(make_pair: Pair) -> None:
     """A send in a scope that is cancelled already sends nothing."""
 
     async def send_and_cancel(stream: WebsocketStream, state: None) -> None:
@@ -157,4 +155,4 @@ async def test_a_send_that_begins_cancelled(link: Link) -> None:
         assert scope.cancelled_caught
         await stream.send(b"instead")
 
-    assert await received_from(send_and_cancel, link) == [b"instead"]
+    assert await received_from(send_and_cancel, make_pair) == [b"instead"]

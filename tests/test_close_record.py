@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -17,13 +15,16 @@ from helpers import (
     CLOSE,
     PING,
     TEXT,
+    Link,
     RawClient,
     Stage,
     client_frame,
     close_frame,
+    each_link,
     linked,
     open_websocket,
     request_bytes,
+    reset,
     served_in_memory,
     staged,
     vanish,
@@ -684,8 +685,9 @@ async def test_the_record_stays(autojump_clock: trio.testing.MockClock, log: Log
 # -------------------------------------------------------------------------------------- on a real socket
 
 
-@pytest.mark.parametrize("reset", [True, False])
-async def test_a_socket_without_a_close(reset: bool, nursery: trio.Nursery, log: Log) -> None:
+@each_link
+@pytest.mark.parametrize("by_reset", [True, False])
+async def test_a_socket_without_a_close(by_reset: bool, link: Link, nursery: trio.Nursery, log: Log) -> None:
     """A client that vanishes has left with 1006; the cause tells a reset from an end of file."""
     ended = trio.Event()
 
@@ -699,28 +701,29 @@ async def test_a_socket_without_a_close(reset: bool, nursery: trio.Nursery, log:
     websocket_app.with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(app.run, "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
     with trio.fail_after(10):
-        connection = await trio.open_tcp_stream(address.host, address.port)
-        client = CountingClient(connection)
+        client = CountingClient(await link.connect(address))
         await client.open()
         await client.tell("hello")
         await client.frame()
-        if reset:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await connection.aclose()
+        if by_reset:
+            reset(client.stream)
+        else:
+            await client.stream.aclose()
         await ended.wait()
         await trio.testing.wait_all_tasks_blocked()
     record = log.record
     assert (record.initiator, record.code, record.reason) == ("client", 1006, "")
-    assert record.cause == ("the connection broke" if reset else "the connection ended without a Close")
+    assert record.cause == ("the connection broke" if by_reset else "the connection ended without a Close")
     assert (record.bytes_received, record.bytes_sent) == (client.sent, client.received)
     assert (record.messages_received, record.messages_sent) == (1, 1)
     assert 0 < record.age < 10
     nursery.cancel_scope.cancel()
 
 
-async def test_a_socket_of_a_cancelled_server(nursery: trio.Nursery, log: Log) -> None:
+@each_link
+async def test_a_socket_of_a_cancelled_server(link: Link, nursery: trio.Nursery, log: Log) -> None:
     """What a cancelled server still could say is counted."""
     scope = trio.CancelScope()
 
@@ -731,11 +734,11 @@ async def test_a_socket_of_a_cancelled_server(nursery: trio.Nursery, log: Log) -
     async def run(*, task_status: trio.TaskStatus[Any]) -> None:
         app = App().with_websocket_route("/", websocket_handler(greet_with_more))
         with scope:
-            await app.run("127.0.0.1:0", task_status=task_status)
+            await link.run(app)("127.0.0.1:0", task_status=task_status)
 
     with trio.fail_after(10):
         (address,) = await nursery.start(run)
-        client = CountingClient(await trio.open_tcp_stream(address.host, address.port))
+        client = CountingClient(await link.connect(address))
         await client.open()
         assert await client.frame() == (TEXT, b"hello")
         scope.cancel()

@@ -25,9 +25,12 @@ from helpers import (
     PING,
     PONG,
     TEXT,
+    Link,
     RawClient,
+    client_context,
     client_frame,
     close_frame,
+    each_link,
     request_bytes,
     served_in_memory,
 )
@@ -70,23 +73,24 @@ def echo_app(deflate: Deflate | None, **options: Any) -> App:
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncGenerator[str]:
+async def serving(app: App, link: Link) -> AsyncGenerator[str]:
     """Serve on a real socket; its address."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
-            yield f"ws://127.0.0.1:{address.port}/"
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+            yield f"{'ws' if link is Link.PLAIN else 'wss'}://127.0.0.1:{address.port}/"
             nursery.cancel_scope.cancel()
 
 
-async def talk(app: App, conversation: Callable[[ClientConnection], None], **options: Any) -> None:
+async def talk(app: App, conversation: Callable[[ClientConnection], None], link: Link, **options: Any) -> None:
     """Have a client of the ``websockets`` package, in a thread, talk to an app on a real socket."""
 
     def run(url: str) -> None:
-        with connect(url, proxy=None, max_size=None, **options) as client:
+        tls = None if link is Link.PLAIN else client_context()
+        with connect(url, proxy=None, max_size=None, ssl=tls, **options) as client:
             conversation(client)
 
-    async with serving(app) as url:
+    async with serving(app, link) as url:
         await trio.to_thread.run_sync(run, url)
 
 
@@ -234,8 +238,9 @@ def text_of(size: int, seed: int = 0) -> str:
     return "".join(chosen)[:size]
 
 
+@each_link
 @pytest.mark.parametrize("size", SIZES)
-async def test_sizes_on_a_socket(size: int) -> None:
+async def test_sizes_on_a_socket(size: int, link: Link) -> None:
     """A message of any size comes back as it went: text, binary that compresses, and binary that does not."""
 
     def conversation(client: ClientConnection) -> None:
@@ -244,7 +249,7 @@ async def test_sizes_on_a_socket(size: int) -> None:
             client.send(message)
             assert client.recv(timeout=PATIENCE) == message
 
-    await talk(echo_app(Deflate()), conversation, compression="deflate")
+    await talk(echo_app(Deflate()), conversation, link, compression="deflate")
 
 
 @pytest.mark.parametrize("client_name", CLIENTS)
@@ -262,7 +267,8 @@ async def test_many_messages(server_name: str, client_name: str) -> None:
                 assert await client.receive() == message, number
 
 
-async def test_many_messages_on_a_socket() -> None:
+@each_link
+async def test_many_messages_on_a_socket(link: Link) -> None:
     """On a real socket, too, messages follow each other without waiting."""
     messages = [text_of(200 + 37 * number, number % 4) for number in range(300)]
 
@@ -271,10 +277,11 @@ async def test_many_messages_on_a_socket() -> None:
             client.send(message)
         assert [client.recv(timeout=PATIENCE) for _ in messages] == messages
 
-    await talk(echo_app(Deflate()), conversation, compression="deflate")
+    await talk(echo_app(Deflate()), conversation, link, compression="deflate")
 
 
-async def test_a_client_without_compression() -> None:
+@each_link
+async def test_a_client_without_compression(link: Link) -> None:
     """A client that does not offer compression gets none, from a route that has it."""
 
     def conversation(client: ClientConnection) -> None:
@@ -282,7 +289,7 @@ async def test_a_client_without_compression() -> None:
         client.send("x" * 1000)
         assert client.recv(timeout=PATIENCE) == "x" * 1000
 
-    await talk(echo_app(Deflate()), conversation, compression=None)
+    await talk(echo_app(Deflate()), conversation, link, compression=None)
 
 
 # ---------------------------------------------------------------------------------------------- agreeing

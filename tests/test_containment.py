@@ -10,7 +10,14 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from helpers import HANDSHAKE_FIELDS, close_frame, request_bytes, served_in_memory
+from helpers import (
+    HANDSHAKE_FIELDS,
+    Link,
+    close_frame,
+    each_link,
+    request_bytes,
+    served_in_memory,
+)
 
 from humphrey_trio import (
     App,
@@ -132,7 +139,8 @@ async def test_a_route_fails_after_its_client_has_left(
     assert "cleaning up failed" in caplog.text
 
 
-async def test_a_full_read_ahead_hides_no_reset(nursery: trio.Nursery) -> None:
+@each_link
+async def test_a_full_read_ahead_hides_no_reset(link: Link, nursery: trio.Nursery) -> None:
     """A client that has sent more than is read ahead and has left is noticed, and its handler cancelled."""
     cancelled = trio.Event()
 
@@ -145,8 +153,8 @@ async def test_a_full_read_ahead_hides_no_reset(nursery: trio.Nursery) -> None:
     websocket_app = AsyncWebsocketApp.new_unlinked(max_read_ahead=2).with_message_handler(handler)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     nursery.start_soon(websocket_app.run)
-    (address,) = await nursery.start(app.run, "127.0.0.1:0")
-    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    async with await link.connect(address) as stream:
         fields = [
             ("Host", "a"),
             ("Upgrade", "websocket"),

@@ -13,7 +13,9 @@ from helpers import (
     HANDSHAKE_FIELDS,
     PATIENCE,
     TEXT,
+    Link,
     client_frame,
+    each_link,
     linked,
     open_websocket,
     request_bytes,
@@ -60,7 +62,8 @@ class Echo:
 # ------------------------------------------------------------------------------------------------- turns
 
 
-async def test_a_tight_loop_of_send_lets_the_others_run() -> None:
+@each_link
+async def test_a_tight_loop_of_send_lets_the_others_run(link: Link) -> None:
     """Beside a tight loop of ``send`` to a quick reader, another client can connect and is served."""
     sent = most_sent = 0
     over = False
@@ -80,12 +83,12 @@ async def test_a_tight_loop_of_send_lets_the_others_run() -> None:
             pass
 
     async with linked(Echo().app.with_message_handler(flood)) as app, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(app.run, "127.0.0.1:0")
-        async with await trio.open_tcp_stream(*address) as quick_stream:
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        async with await link.connect(address) as quick_stream:
             quick = await open_websocket(quick_stream)
             await quick.send("flood")
             nursery.start_soon(read_away, quick_stream)
-            async with await trio.open_tcp_stream(*address) as stream:
+            async with await link.connect(address) as stream:
                 client = await open_websocket(stream)
                 for number in range(ECHOES):
                     before = sent
@@ -366,7 +369,8 @@ async def test_a_client_that_reads_again_is_not_slow(autojump_clock: trio.testin
 # ---------------------------------------------------------------------------------------- slow clients
 
 
-async def test_client_that_never_reads_costs_an_outbox() -> None:
+@each_link
+async def test_client_that_never_reads_costs_an_outbox(link: Link) -> None:
     """Of 100 MB that are broadcast, a client that never reads keeps an outbox full; the others get all of it."""
     size, count, readers = 64 * 1024, 1600, 2
     echo = Echo(max_outbox_bytes=MIB, timeouts=Timeouts(close=0.5))
@@ -382,9 +386,9 @@ async def test_client_that_never_reads_costs_an_outbox() -> None:
             progress = trio.Event()
 
     async with linked(echo.app) as app, AsyncExitStack() as streams, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
         for number in range(-1, readers):
-            stream = await streams.enter_async_context(await trio.open_tcp_stream(*address))
+            stream = await streams.enter_async_context(await link.connect(address))
             await open_websocket(stream, "/?never" if number < 0 else "/?reads")
             if number >= 0:
                 nursery.start_soon(read, number, stream)
@@ -478,14 +482,15 @@ async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) 
         assert not stream.closed
 
 
+@each_link
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_newcomers_are_accepted_beside_a_flood(kind: str) -> None:
+async def test_newcomers_are_accepted_beside_a_flood(kind: str, link: Link) -> None:
     """However fast one client pipelines requests or messages, others can connect and are answered."""
     echo = Echo()
     async with linked(echo.app) as app, trio.open_nursery() as nursery:
         app.with_stateless_route("/hello", lambda _: Response(200, "hello"))
-        (address,) = await nursery.start(app.run, "127.0.0.1:0")
-        flooder = await trio.open_tcp_stream(address.host, address.port)
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        flooder = await link.connect(address)
         hello = request_bytes("GET /hello HTTP/1.1", [("Host", "a")])
         if kind == "websocket":
             await flooder.send_all(request_bytes("GET / HTTP/1.1", HANDSHAKE_FIELDS))
@@ -503,7 +508,7 @@ async def test_newcomers_are_accepted_beside_a_flood(kind: str) -> None:
         nursery.start_soon(read)
         with trio.fail_after(PATIENCE):
             for _ in range(20):
-                async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                async with await link.connect(address) as stream:
                     await stream.send_all(hello)
                     assert b"hello" in await stream.receive_some()
         nursery.cancel_scope.cancel()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -16,11 +14,14 @@ import trio.testing
 from helpers import (
     PONG,
     TEXT,
+    Link,
     RawClient,
     client_frame,
     close_frame,
+    each_link,
     linked,
     open_websocket,
+    reset,
     staged,
     vanish,
 )
@@ -42,7 +43,6 @@ from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import CloseRecord
 
 #: For ``SO_LINGER``: closing the socket resets the connection.
-RESET = struct.pack("ii", 1, 0)
 
 Leave = Callable[[WebsocketClient], Awaitable[object]]
 Work = Callable[[AsyncStream[Any], str], Coroutine[Any, Any, object]]
@@ -369,8 +369,9 @@ async def test_a_parted_client_keeps_no_connection(autojump_clock: trio.testing.
         assert app.statistics().connections == 0
 
 
+@each_link
 @pytest.mark.parametrize("graceful", [True, False])
-async def test_replies_to_a_socket_that_is_gone(graceful: bool, nursery: trio.Nursery) -> None:
+async def test_replies_to_a_socket_that_is_gone(graceful: bool, link: Link, nursery: trio.Nursery) -> None:
     """With FINISH a reply that breaks the connection does not take along what the client had sent before."""
 
     async def work(stream: AsyncStream[Any], text: str) -> None:
@@ -387,14 +388,13 @@ async def test_replies_to_a_socket_that_is_gone(graceful: bool, nursery: trio.Nu
     websocket_app = book.app(when_left=WhenLeft.FINISH).with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(app.run, "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
     texts = [f"{number}" for number in range(30)]
     with trio.fail_after(20):
-        connection = await trio.open_tcp_stream(address.host, address.port)
-        client = await RawClient(connection).open()
+        client = await RawClient(await link.connect(address)).open()
         frames = [client_frame(TEXT, text.encode()) for text in texts]
         await client.send(b"".join([*frames, close_frame(1001) if graceful else b""]))
-        await connection.aclose()
+        await client.stream.aclose()
         await ended.wait()
     assert book.ended == texts
     assert book.records[0].unhandled == 0
@@ -424,8 +424,9 @@ async def test_a_burst_before_a_broken_connection(
         assert [(record.messages_received, record.unhandled) for record in book.records] == [(burst, 0)]
 
 
+@each_link
 @pytest.mark.parametrize("when_left", list(WhenLeft))
-async def test_a_burst_before_a_reset(when_left: WhenLeft, nursery: trio.Nursery) -> None:
+async def test_a_burst_before_a_reset(when_left: WhenLeft, link: Link, nursery: trio.Nursery) -> None:
     """Of a burst in front of a reset, what was received was handled without a gap, or counts as unhandled."""
     burst, rounds = 4000, 30
     ended = trio.Event()
@@ -441,15 +442,13 @@ async def test_a_burst_before_a_reset(when_left: WhenLeft, nursery: trio.Nursery
     websocket_app = book.app(when_left=when_left).with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(app.run, "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
     frames = b"".join(client_frame(TEXT, f"{number}".encode()) for number in range(burst))
     for _ in range(rounds):
         with trio.fail_after(20):
-            connection = await trio.open_tcp_stream(address.host, address.port)
-            client = await RawClient(connection).open()
+            client = await RawClient(await link.connect(address)).open()
             await client.send(frames)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            await connection.aclose()
+            reset(client.stream)
             await ended.wait()
         (record,) = book.records
         assert book.begun == [f"{number}" for number in range(len(book.begun))]

@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import BINARY, PATIENCE, PING, PONG, RawClient, client_frame, close_frame, running
+from helpers import (
+    BINARY,
+    PATIENCE,
+    PING,
+    PONG,
+    Link,
+    RawClient,
+    TlsStream,
+    client_frame,
+    close_frame,
+    each_link,
+    running,
+    tcp_of,
+)
 
 from humphrey_trio import (
     App,
@@ -40,18 +53,18 @@ STEP = 0.25
 
 @asynccontextmanager
 async def serving(
-    app: App[Any], *websocket_apps: AsyncWebsocketApp[Any, Any]
+    app: App[Any], *websocket_apps: AsyncWebsocketApp[Any, Any], link: Link = Link.PLAIN
 ) -> AsyncGenerator[Callable[[], Awaitable[RawClient]]]:
     """Serve an app on a socket, beside WebSocket apps; what it gives connects a client."""
     with trio.move_on_after(PATIENCE * 100):
         async with trio.open_nursery() as nursery:
             for websocket_app in websocket_apps:
                 await nursery.start(websocket_app.run)
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
-            streams: list[trio.SocketStream] = []
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+            streams: list[trio.abc.Stream] = []
 
             async def connect() -> RawClient:
-                streams.append(await trio.open_tcp_stream(address.host, address.port))
+                streams.append(await link.connect(address))
                 return RawClient(streams[-1])
 
             try:
@@ -83,26 +96,28 @@ def http_app() -> App:
 
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"
 
 
 def send_and_hold_up(client: RawClient, data: bytes, clock: Clock) -> None:
     """Bytes reach the kernel, and the server's process runs next after every deadline has passed."""
-    assert isinstance(client.stream, trio.SocketStream)
-    assert os.write(client.stream.socket.fileno(), data) == len(data)
+    if isinstance(client.stream, TlsStream):
+        data = client.stream.encrypt(data)
+    assert os.write(tcp_of(client.stream).socket.fileno(), data) == len(data)
     clock.jump(HELD_UP)
 
 
+@each_link
 @pytest.mark.parametrize(
     ("first", "second", "status"),
-    [(b"", GET, 200), (GET[:10], GET[10:], 200), (POST, bytes(90_000), 200)],
+    [(b"", GET, 200), (GET[:10], GET[10:], 200), (POST, bytes(50_000), 200)],
     ids=["the first head", "half a head", "a body"],
 )
 async def test_a_request_that_has_arrived_is_served(
-    first: bytes, second: bytes, status: int, mock_clock: Clock
+    first: bytes, second: bytes, status: int, link: Link, mock_clock: Clock
 ) -> None:
     """The deadlines of heads and bodies do not fire before bytes that arrived while the process was held up."""
-    async with serving(http_app()) as connect:
+    async with serving(http_app(), link=link) as connect:
         for _ in range(TRIES):
             client = await connect()
             await client.send(first or b"\r\n")
@@ -111,9 +126,10 @@ async def test_a_request_that_has_arrived_is_served(
             assert (await client.reply()).status == status
 
 
-async def test_a_kept_alive_connection_is_served(mock_clock: Clock) -> None:
+@each_link
+async def test_a_kept_alive_connection_is_served(link: Link, mock_clock: Clock) -> None:
     """The idle timeout does not fire before a request that arrived while the process was held up."""
-    async with serving(http_app()) as connect:
+    async with serving(http_app(), link=link) as connect:
         client = await connect()
         for _ in range(TRIES):
             await client.send(GET)
@@ -123,9 +139,10 @@ async def test_a_kept_alive_connection_is_served(mock_clock: Clock) -> None:
             assert (await client.reply()).status == 200
 
 
-async def test_held_up_in_the_pass_of_a_sweep(mock_clock: Clock) -> None:
+@each_link
+async def test_held_up_in_the_pass_of_a_sweep(link: Link, mock_clock: Clock) -> None:
     """The same holds if a task blocks in the very pass of the scheduler in which the deadlines are judged."""
-    async with serving(http_app()) as connect:
+    async with serving(http_app(), link=link) as connect:
         begun = trio.current_time()  # as the sweep, which is due a whole number of steps later
         for _ in range(TRIES):
             client = await connect()
@@ -147,10 +164,11 @@ async def test_held_up_in_the_pass_of_a_sweep(mock_clock: Clock) -> None:
             await settle()
 
 
-async def test_a_client_that_reads_is_not_cut_off(mock_clock: Clock) -> None:
+@each_link
+async def test_a_client_that_reads_is_not_cut_off(link: Link, mock_clock: Clock) -> None:
     """The write timeout does not fire for a client that made room while the process was held up."""
     app = App().with_stateless_route("/", lambda _: Response(200, bytes(20_000_000)))
-    async with serving(app) as connect:
+    async with serving(app, link=link) as connect:
         client = await connect()
         await client.send(GET)
         await settle()
@@ -168,10 +186,11 @@ def heartbeat_pair() -> tuple[App, AsyncWebsocketApp]:
     return App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook())), websocket_app
 
 
-async def test_a_pong_that_has_arrived_counts(mock_clock: Clock) -> None:
+@each_link
+async def test_a_pong_that_has_arrived_counts(link: Link, mock_clock: Clock) -> None:
     """The heartbeat does not cut off a client whose pong arrived while the process was held up."""
     app, websocket_app = heartbeat_pair()
-    async with serving(app, websocket_app) as connect:
+    async with serving(app, websocket_app, link=link) as connect:
         client = await (await connect()).open()
         for _ in range(TRIES):
             await pass_time(mock_clock, 6)
@@ -182,19 +201,23 @@ async def test_a_pong_that_has_arrived_counts(mock_clock: Clock) -> None:
         assert websocket_app.statistics().connections == 1
 
 
-async def test_a_silent_client_is_cut_off_all_the_same(mock_clock: Clock) -> None:
+@each_link
+async def test_a_silent_client_is_cut_off_all_the_same(link: Link, mock_clock: Clock) -> None:
     """A client that answers nothing is cut off, even if the process is held up again and again."""
     app, websocket_app = heartbeat_pair()
-    async with serving(app, websocket_app) as connect:
+    async with serving(app, websocket_app, link=link) as connect:
         client = await (await connect()).open()
         for _ in range(60):
             mock_clock.jump(1)
             await trio.testing.wait_all_tasks_blocked()
-        assert [opcode for opcode, _ in await client.rest()] == [PING]
+        assert (await client.frame())[0] == PING
+        with pytest.raises((EOFError, trio.BrokenResourceError)):
+            await client.frame()
         assert websocket_app.statistics().connections == 0
 
 
-async def test_a_close_that_has_arrived_counts(mock_clock: Clock) -> None:
+@each_link
+async def test_a_close_that_has_arrived_counts(link: Link, mock_clock: Clock) -> None:
     """The close timeout does not fire before the client's Close that arrived while the process was held up."""
     codes: list[int | None] = []
 
@@ -208,7 +231,7 @@ async def test_a_close_that_has_arrived_counts(mock_clock: Clock) -> None:
     websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(close)
     websocket_app.with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
-    async with serving(app, websocket_app) as connect:
+    async with serving(app, websocket_app, link=link) as connect:
         for number in range(TRIES):
             client = await (await connect()).open()
             assert await client.close_code() == 4000
@@ -220,7 +243,8 @@ async def test_a_close_that_has_arrived_counts(mock_clock: Clock) -> None:
             assert websocket_app.statistics().slow_closes == 0
 
 
-async def test_a_close_of_a_coroutine_counts(mock_clock: Clock) -> None:
+@each_link
+async def test_a_close_of_a_coroutine_counts(link: Link, mock_clock: Clock) -> None:
     """The same holds for a coroutine that closes its stream and no longer receives."""
     slow: list[int] = []
 
@@ -231,7 +255,7 @@ async def test_a_close_of_a_coroutine_counts(mock_clock: Clock) -> None:
         finally:
             slow.append(stream.statistics().slow_closes)
 
-    async with serving(App().with_websocket_route("/", websocket_handler(close))) as connect:
+    async with serving(App().with_websocket_route("/", websocket_handler(close)), link=link) as connect:
         client = await (await connect()).open()
         assert await client.close_code() == 4000
         await settle()
@@ -241,7 +265,8 @@ async def test_a_close_of_a_coroutine_counts(mock_clock: Clock) -> None:
     assert slow == [0]
 
 
-async def test_a_deadline_that_is_set_behind_a_delay(mock_clock: Clock) -> None:
+@each_link
+async def test_a_deadline_that_is_set_behind_a_delay(link: Link, mock_clock: Clock) -> None:
     """A deadline that is set after a delay, and before a sweep has noticed it, does not include the delay."""
 
     def block(request: Request) -> Response:
@@ -249,7 +274,7 @@ async def test_a_deadline_that_is_set_behind_a_delay(mock_clock: Clock) -> None:
         return Response(200, "")
 
     app = App(timeouts=Timeouts(idle=2, linger_idle=1)).with_stateless_route("/block", block)
-    async with serving(app) as connect:
+    async with serving(app, link=link) as connect:
         client = await connect()
         await settle()
         await client.send(GET.replace(b"/ ", b"/block "))
@@ -258,9 +283,10 @@ async def test_a_deadline_that_is_set_behind_a_delay(mock_clock: Clock) -> None:
         assert await client.at_end()
 
 
-async def test_deadlines_still_fire(mock_clock: Clock) -> None:
+@each_link
+async def test_deadlines_still_fire(link: Link, mock_clock: Clock) -> None:
     """Time in which the process was not held up counts: a half head is answered with 408 after the timeout."""
-    async with serving(App(timeouts=Timeouts(header=10))) as connect:
+    async with serving(App(timeouts=Timeouts(header=10)), link=link) as connect:
         client = await connect()
         await client.send(GET[:10])
         await settle()

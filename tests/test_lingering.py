@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +10,20 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import CLOSE, PATIENCE, PONG, TEXT, RawClient, client_frame, close_frame, linked, served_in_memory
+from helpers import (
+    CLOSE,
+    PATIENCE,
+    PONG,
+    TEXT,
+    Link,
+    RawClient,
+    client_frame,
+    close_frame,
+    each_link,
+    linked,
+    reset,
+    served_in_memory,
+)
 
 from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts, async_websocket_handler
 from humphrey_trio.http import Address, Headers
@@ -44,11 +55,11 @@ async def drip(stream: trio.abc.Stream, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def listening(app: App[Any]) -> AsyncGenerator[Address]:
+async def listening(app: App[Any], link: Link) -> AsyncGenerator[Address]:
     """Serve an app on a port of 127.0.0.1."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
             yield address
             nursery.cancel_scope.cancel()
 
@@ -56,17 +67,13 @@ async def listening(app: App[Any]) -> AsyncGenerator[Address]:
 class Run:
     """The run of an app, and whether it has returned."""
 
-    def __init__(self, app: App[Any]) -> None:
-        self._app = app
+    def __init__(self, app: App[Any], link: Link) -> None:
+        self._run = link.run(app)
         self.returned = trio.Event()
 
     async def __call__(self, *, task_status: trio.TaskStatus[tuple[Address, ...]]) -> None:
-        await self._app.run("127.0.0.1:0", task_status=task_status)
+        await self._run("127.0.0.1:0", task_status=task_status)
         self.returned.set()
-
-
-def reset_on_close(stream: trio.SocketStream) -> None:
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 # ------------------------------------------------------------------------------------------- deadlines
@@ -123,13 +130,14 @@ async def test_an_idle_connection_lingers(autojump_clock: Clock) -> None:
         assert await client.at_end()
 
 
-async def test_a_graceful_end_waits_a_second_for_idle_connections(autojump_clock: Clock) -> None:
+@each_link
+async def test_a_graceful_end_waits_a_second_for_idle_connections(link: Link, autojump_clock: Clock) -> None:
     """A graceful end bounds the lingering of idle connections, those that linger already included, to a second."""
     shutdown = trio.Event()
     app = fine_app(timeouts=Timeouts(idle=1)).with_shutdown(shutdown)
     async with trio.open_nursery() as nursery:
-        (address,) = await nursery.start(run := Run(app))
-        clients = [await trio.open_tcp_stream(address.host, address.port) for _ in range(2)]
+        (address,) = await nursery.start(run := Run(app, link))
+        clients = [await link.connect(address) for _ in range(2)]
         for client in clients:
             await client.send_all(GET)
             assert b"fine" in await client.receive_some()
@@ -182,11 +190,12 @@ async def test_a_refused_request_is_not_idle(autojump_clock: Clock) -> None:
 # ------------------------------------------------------------------------------------------------ slots
 
 
-async def test_lingering_connections_hold_slots_until_one_is_needed() -> None:
+@each_link
+async def test_lingering_connections_hold_slots_until_one_is_needed(link: Link) -> None:
     """With ``max_connections`` in use, the oldest lingering connection is closed for a new one, and counted."""
     app = fine_app(max_connections=4)
-    async with listening(app) as address:
-        lingering = [await trio.open_tcp_stream(address.host, address.port) for _ in range(2)]
+    async with listening(app, link) as address:
+        lingering = [await link.connect(address) for _ in range(2)]
         for client in lingering:
             await client.send_all(GET_AND_CLOSE)
             assert (await read_to_end(client)).endswith(b"fine")
@@ -195,7 +204,7 @@ async def test_lingering_connections_hold_slots_until_one_is_needed() -> None:
 
         others = []
         for _ in range(3):
-            other = RawClient(await trio.open_tcp_stream(address.host, address.port))
+            other = RawClient(await link.connect(address))
             await other.send(GET)
             assert (await other.reply()).status == 200
             others.append(other)
@@ -205,14 +214,15 @@ async def test_lingering_connections_hold_slots_until_one_is_needed() -> None:
             await stream.aclose()
 
 
+@each_link
 @pytest.mark.parametrize(("max_connections", "limit"), [(8, 4), (1, 1)])
-async def test_half_of_the_slots_may_linger(max_connections: int, limit: int) -> None:
+async def test_half_of_the_slots_may_linger(max_connections: int, limit: int, link: Link) -> None:
     """When half of ``max_connections`` linger, the oldest is closed for the next that begins to."""
     app = fine_app(max_connections=max_connections)
-    async with listening(app) as address:
+    async with listening(app, link) as address:
         clients = []
         for _ in range(limit + 2):
-            client = await trio.open_tcp_stream(address.host, address.port)
+            client = await link.connect(address)
             await client.send_all(GET_AND_CLOSE)
             assert (await read_to_end(client)).endswith(b"fine")
             clients.append(client)
@@ -222,13 +232,14 @@ async def test_half_of_the_slots_may_linger(max_connections: int, limit: int) ->
             await client.aclose()
 
 
-async def test_a_flood_of_lingering_connections_keeps_no_client_out() -> None:
+@each_link
+async def test_a_flood_of_lingering_connections_keeps_no_client_out(link: Link) -> None:
     """Clients that never close their side cannot use up ``max_connections``."""
     app = fine_app(max_connections=10)
-    async with listening(app) as address:
+    async with listening(app, link) as address:
         silent = []
         for _ in range(50):
-            client = await trio.open_tcp_stream(address.host, address.port)
+            client = await link.connect(address)
             await client.send_all(GET_AND_CLOSE)
             assert (await read_to_end(client)).endswith(b"fine")
             silent.append(client)
@@ -237,10 +248,25 @@ async def test_a_flood_of_lingering_connections_keeps_no_client_out() -> None:
             await client.aclose()
 
 
+async def test_a_lingering_foreign_stream_is_cut_for_a_new_one(autojump_clock: Clock) -> None:
+    """The same holds for streams that are no sockets: the one that is cut is closed at once."""
+    async with served_in_memory(fine_app(max_connections=1), trio.testing.lockstep_stream_pair) as connect:
+        first, other = connect(), RawClient(connect())
+        await first.send_all(GET_AND_CLOSE)
+        assert (await read_to_end(first)).endswith(b"fine")
+        began = trio.current_time()
+        await other.send(GET)
+        assert (await other.reply()).status == 200
+        with pytest.raises(trio.BrokenResourceError):
+            await first.send_all(b"more")
+        assert trio.current_time() == began
+
+
 # ------------------------------------------------------------------------------------------- WebSockets
 
 
-async def test_a_pong_behind_a_close_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@each_link
+async def test_a_pong_behind_a_close_costs_nothing(link: Link, caplog: pytest.LogCaptureFixture) -> None:
     """A client that sends Close, then a Pong, while a backlog is on its way, receives all of it and our Close."""
     caplog.set_level(logging.INFO, "humphrey_trio.websocket")
     count, text = 200, "x" * 20_000
@@ -251,9 +277,9 @@ async def test_a_pong_behind_a_close_costs_nothing(caplog: pytest.LogCaptureFixt
 
     websocket_app = AsyncWebsocketApp.new_unlinked(max_outbox_bytes=2**23).with_message_handler(flood)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
-    async with listening(app) as address, trio.open_nursery() as nursery:
+    async with listening(app, link) as address, trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
-        client = await RawClient(await trio.open_tcp_stream(address.host, address.port)).open()
+        client = await RawClient(await link.connect(address)).open()
         await client.send(client_frame(TEXT, b"go"))
         assert (await client.frame())[0] == TEXT
         await client.send(close_frame(1000))
@@ -268,7 +294,8 @@ async def test_a_pong_behind_a_close_costs_nothing(caplog: pytest.LogCaptureFixt
     assert line.close_record.clean is True  # type: ignore[attr-defined]
 
 
-async def test_a_record_says_that_messages_may_be_lost(caplog: pytest.LogCaptureFixture) -> None:
+@each_link
+async def test_a_record_says_that_messages_may_be_lost(link: Link, caplog: pytest.LogCaptureFixture) -> None:
     """A client that resets the connection behind its Close makes the record unclean, and its line says so."""
     caplog.set_level(logging.INFO, "humphrey_trio.websocket")
 
@@ -277,15 +304,13 @@ async def test_a_record_says_that_messages_may_be_lost(caplog: pytest.LogCapture
 
     websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(greet)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
-    async with listening(app) as address, trio.open_nursery() as nursery:
+    async with listening(app, link) as address, trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
-        stream = await trio.open_tcp_stream(address.host, address.port)
-        client = await RawClient(stream).open()
+        client = await RawClient(await link.connect(address)).open()
         await client.send(close_frame(1000))
         assert await client.frame() == (TEXT, b"hello")
         assert await client.close_code() == 1000
-        reset_on_close(stream)
-        await stream.aclose()
+        reset(client.stream)
         while not caplog.records:
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -295,7 +320,8 @@ async def test_a_record_says_that_messages_may_be_lost(caplog: pytest.LogCapture
     assert "the last messages may be lost" in line.getMessage()
 
 
-async def test_an_unanswered_close_half_closes(autojump_clock: Clock) -> None:
+@each_link
+async def test_an_unanswered_close_half_closes(link: Link, autojump_clock: Clock) -> None:
     """A client that does not answer our Close in ``Timeouts.close`` gets our end of file and may still read."""
 
     async def say_and_close(stream: AsyncStream, state: None) -> None:
@@ -312,8 +338,8 @@ async def test_an_unanswered_close_half_closes(autojump_clock: Clock) -> None:
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     async with trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
-        (address,) = await nursery.start(app.run, "127.0.0.1:0")
-        client = await RawClient(await trio.open_tcp_stream(address.host, address.port)).open()
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        client = await RawClient(await link.connect(address)).open()
         began = trio.current_time()
         await trio.sleep(7)
         assert [moment - began for moment in ended] == [pytest.approx(5, abs=0.5)]

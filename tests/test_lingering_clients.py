@@ -11,7 +11,6 @@ import http.client
 import os
 import shutil
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -26,8 +25,7 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
-from helpers import PATIENCE, free_port, request_bytes
+from helpers import PATIENCE, Link, client_context, each_link, free_port, request_bytes
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -68,10 +66,10 @@ async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncGenerator[int]:
+async def serving(app: App, link: Link = Link.PLAIN) -> AsyncGenerator[int]:
     """Serve an app on 127.0.0.1; its port."""
     async with trio.open_nursery() as nursery:
-        (address,) = await nursery.start(app.run, "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
         assert address.port is not None
         yield address.port
         nursery.cancel_scope.cancel()
@@ -319,25 +317,27 @@ async def send_backlog_first(stream: AsyncStream, state: None) -> None:
 
 
 @asynccontextmanager
-async def serving_backlog_by_coroutine() -> AsyncGenerator[int]:
-    async with serving(App().with_websocket_route("/", websocket_handler(send_backlog_and_read))) as port:
+async def serving_backlog_by_coroutine(link: Link) -> AsyncGenerator[int]:
+    app = App().with_websocket_route("/", websocket_handler(send_backlog_and_read))
+    async with serving(app, link) as port:
         yield port
 
 
 @asynccontextmanager
-async def serving_backlog_by_app() -> AsyncGenerator[int]:
+async def serving_backlog_by_app(link: Link) -> AsyncGenerator[int]:
     websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(send_backlog_first)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     async with trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
-        async with serving(app) as port:
+        async with serving(app, link) as port:
             yield port
         nursery.cancel_scope.cancel()
 
 
-def close_after_the_first_message(port: int) -> str:
+def close_after_the_first_message(port: int, link: Link) -> str:
     """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
-    with connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+    scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", client_context())
+    with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
         received = [client.recv()]
         # ``close`` returns when the connection has ended, so it needs a thread beside the one that reads.
         closing = threading.Thread(target=client.close)
@@ -350,26 +350,28 @@ def close_after_the_first_message(port: int) -> str:
     return f"{client.close_code} after all"
 
 
+@each_link
 @pytest.mark.parametrize(
     "serving_backlog",
     [serving_backlog_by_coroutine, serving_backlog_by_app],
     ids=["websocket_handler", "AsyncWebsocketApp"],
 )
 async def test_a_client_that_closes_gets_the_backlog(
-    serving_backlog: Callable[[], AbstractAsyncContextManager[int]],
+    serving_backlog: Callable[[Link], AbstractAsyncContextManager[int]], link: Link
 ) -> None:
     """A client that closes while messages are on their way, and answers later Pings, gets all of them and 1000."""
-    async with serving_backlog() as server, SlowLink(server).open() as port:
+    async with serving_backlog(link) as server, SlowLink(server).open() as port:
 
         async def run(_: int) -> str:
-            return await trio.to_thread.run_sync(close_after_the_first_message, port)
+            return await trio.to_thread.run_sync(close_after_the_first_message, port, link)
 
         counts = await outcomes(run)
     assert counts == {"1000 after all": RUNS}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
-async def test_a_client_that_is_silent_for_long_gets_the_backlog() -> None:
+@each_link
+async def test_a_client_that_is_silent_for_long_gets_the_backlog(link: Link) -> None:
     """A client that receives is not idle, though it sends nothing for longer than ``Timeouts.linger_idle``."""
 
     async def send_backlog_with_a_late_ping(stream: WebsocketStream, state: None) -> None:
@@ -383,10 +385,10 @@ async def test_a_client_that_is_silent_for_long_gets_the_backlog() -> None:
     app = App(timeouts=Timeouts(linger_idle=0.5)).with_websocket_route(
         "/", websocket_handler(send_backlog_with_a_late_ping)
     )
-    async with serving(app) as server, SlowLink(server, RATE // 3).open() as port:
+    async with serving(app, link) as server, SlowLink(server, RATE // 3).open() as port:
 
         async def run(_: int) -> str:
-            return await trio.to_thread.run_sync(close_after_the_first_message, port)
+            return await trio.to_thread.run_sync(close_after_the_first_message, port, link)
 
         counts = await outcomes(run)
     assert counts == {"1000 after all": RUNS}
@@ -434,7 +436,16 @@ def app_that_refuses_uploads() -> App:
 
 def upload_by_http_client(port: int, target: str, size: int) -> str:
     """Upload with ``http.client``, which sends everything before it reads; the status it sees, or its error."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    return upload(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE), target, size)
+
+
+def upload_by_https_client(port: int, target: str, size: int) -> str:
+    """The same over TLS."""
+    context = client_context()
+    return upload(http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context), target, size)
+
+
+def upload(connection: http.client.HTTPConnection, target: str, size: int) -> str:
     try:
         connection.request("POST", target, body=memoryview(UPLOAD)[:size])
         response = connection.getresponse()
@@ -488,6 +499,14 @@ async def test_a_client_that_reads_late_sees_why_its_upload_is_refused(
     """Clients that upload 1 to 64 MB and read only then see 404 and 413."""
     async with serving(app_that_refuses_uploads()) as port:
         counts = await upload_outcomes(port, upload, target)
+    assert counts == {str(status): RUNS}
+
+
+@each_refusal
+async def test_a_client_over_tls_sees_why_its_upload_is_refused(status: int, target: str) -> None:
+    """The same holds over TLS."""
+    async with serving(app_that_refuses_uploads(), Link.TLS) as port:
+        counts = await upload_outcomes(port, upload_by_https_client, target)
     assert counts == {str(status): RUNS}
 
 
@@ -576,36 +595,3 @@ async def test_a_client_behind_nginx_sees_why_its_upload_is_refused(
     ):
         counts = await upload_outcomes(port, upload_by_http_client, target)
     assert counts == {str(status): RUNS}
-
-
-# ------------------------------------------------------------------------------------- cut connections
-
-
-async def test_a_lingering_tls_connection_that_is_cut_for_a_new_one_is_closed() -> None:
-    """A server whose only slot belongs to a lingering TLS connection closes it for the next, and leaves none open.
-
-    TLS here cannot end one side only, so the client sees no end of file before.
-    """
-    authority = trustme.CA()
-    server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server_side)
-    authority.configure_trust(client_side)
-    app = App(max_connections=1).with_cert(server_side)  # answers 404
-    request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
-
-    async def ask(port: int) -> trio.SSLStream[trio.SocketStream]:
-        stream = await trio.open_ssl_over_tcp_stream(
-            "127.0.0.1", port, ssl_context=client_side, https_compatible=True
-        )
-        await stream.send_all(request)
-        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
-        return stream
-
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
-            async with await ask(address.port) as first, await ask(address.port):
-                with trio.fail_after(10):
-                    assert await first.receive_some() == b""
-            assert app.statistics().lingering_cut == 1
-            nursery.cancel_scope.cancel()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
-import struct
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,10 +17,14 @@ from helpers import (
     PATIENCE,
     PING,
     TEXT,
+    Link,
     RawClient,
     client_frame,
     close_frame,
+    each_link,
+    memory_and_each_link,
     request_bytes,
+    reset,
     served_in_memory,
 )
 
@@ -755,9 +757,10 @@ class Meter:
         self.sent += len(data)
 
     async def read_to_the_end(self) -> int:
-        """How many bytes of frames the server has sent up to the end of the connection."""
-        while data := await self._stream.receive_some():
-            self._received += data
+        """How many bytes of frames the server has sent up to the end of the connection, be it clean or not."""
+        with suppress(trio.BrokenResourceError):
+            while data := await self._stream.receive_some():
+                self._received += data
         return len(self._received)
 
     async def close(self) -> None:
@@ -765,10 +768,8 @@ class Meter:
         await self._stream.aclose()
 
     def reset(self) -> None:
-        """Leave at once, without letting anybody else run."""
-        assert isinstance(self._stream, trio.SocketStream)
-        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._stream.socket.close()
+        """Leave at once, without letting other tasks run."""
+        reset(self._stream)
 
 
 class Echo:
@@ -800,15 +801,15 @@ class Echo:
 
 
 @asynccontextmanager
-async def metered(echo: Echo, kind: str, over: str) -> AsyncGenerator[Meter]:
-    """A client that counts, of one kind of app, over memory or a socket."""
+async def metered(echo: Echo, kind: str, link: Link | None) -> AsyncGenerator[Meter]:
+    """A client that counts, of one kind of app, over a socket or, without a link, in memory."""
     app = App().with_websocket_route("/", echo.routes[kind])
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.websocket_app.run)
-            if over == "socket":
-                (address,) = await nursery.start(app.run, "127.0.0.1:0")
-                async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            if link is not None:
+                (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+                async with await link.connect(address) as stream:
                     yield Meter(stream)
             else:
                 async with served_in_memory(app) as connect:
@@ -817,17 +818,19 @@ async def metered(echo: Echo, kind: str, over: str) -> AsyncGenerator[Meter]:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "with the handshake"])
-@pytest.mark.parametrize("over", ["memory", "socket"])
+@memory_and_each_link
 @pytest.mark.parametrize("kind", ["app", "handler"])
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-async def test_bytes_are_those_on_the_wire(conversation: str, kind: str, over: str, together: bool) -> None:
+async def test_bytes_are_those_on_the_wire(
+    conversation: str, kind: str, link: Link | None, together: bool
+) -> None:
     """The bytes that a stream received and sent are those that its client has counted, without the handshake."""
     frames, messages = CONVERSATIONS[conversation]
     fields = list(HANDSHAKE_FIELDS)
     if conversation == "compressed":
         fields.append(("Sec-WebSocket-Extensions", "permessage-deflate"))
     echo = Echo(Deflate(min_size=10))
-    async with metered(echo, kind, over) as client:
+    async with metered(echo, kind, link) as client:
         await client.open(fields, *(frames if together else ()))
         for frame in () if together else frames:
             await client.send(frame)
@@ -842,11 +845,11 @@ async def test_bytes_are_those_on_the_wire(conversation: str, kind: str, over: s
         assert (statistics.queued_messages, statistics.queued_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("over", ["memory", "socket"])
-async def test_bytes_of_a_close_count(over: str) -> None:
+@memory_and_each_link
+async def test_bytes_of_a_close_count(link: Link | None) -> None:
     """If the server closes, its Close and the client's answer are counted."""
     echo = Echo(None)
-    async with metered(echo, "app", over) as client:
+    async with metered(echo, "app", link) as client:
         await client.open(HANDSHAKE_FIELDS)
         await client.send(client_frame(TEXT, b"hello"))
         while not echo.streams or not echo.streams[0].statistics().messages_sent:
@@ -858,8 +861,9 @@ async def test_bytes_of_a_close_count(over: str) -> None:
         assert (statistics.bytes_received, statistics.bytes_sent) == (client.sent, 2 + 5 + 4 + 11)
 
 
-@pytest.mark.parametrize("over", ["memory", "socket", "full socket"])
-async def test_last_words_count(over: str) -> None:
+@memory_and_each_link
+@pytest.mark.parametrize("full", [False, True], ids=["with room", "full"])
+async def test_last_words_count(full: bool, link: Link | None) -> None:
     """What a cancelled server still says is counted: its Close, and what waits, as far as the system takes it."""
     echo = Echo(None)
     app = App().with_websocket_route("/", echo.routes["app"])
@@ -867,15 +871,15 @@ async def test_last_words_count(over: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.websocket_app.run)
             async with trio.open_nursery() as http:
-                if over == "memory":
+                if link is None:
                     server = app._server()
                     await http.start(server.run)
                     ours, theirs = MEMORY()
                     http.start_soon(server.serve, StreamTransport(theirs, Address("memory")))
                     client = Meter(ours)
                 else:
-                    (address,) = await http.start(app.run, "127.0.0.1:0")
-                    client = Meter(await trio.open_tcp_stream(address.host, address.port))
+                    (address,) = await http.start(link.run(app), "127.0.0.1:0")
+                    client = Meter(await link.connect(address))
                 await client.open(HANDSHAKE_FIELDS)
                 while not echo.streams:
                     await trio.testing.wait_all_tasks_blocked()
@@ -883,21 +887,22 @@ async def test_last_words_count(over: str) -> None:
                 await stream.send("hello")
                 await trio.testing.wait_all_tasks_blocked()
                 assert stream.statistics().bytes_sent == 7
-                while over == "full socket" and not stream.statistics().queued_bytes:
+                while full and link and not stream.statistics().queued_bytes:
                     await stream.send(b"x" * 500_000)
                 http.cancel_scope.cancel()
             received = await client.read_to_the_end()
             assert stream.statistics().bytes_sent == received
-            assert over == "full socket" or received == 7 + 4
+            assert (full and link) or received == 7 + 4
             await client.close()
             nursery.cancel_scope.cancel()
 
 
+@each_link
 @pytest.mark.parametrize("how", ["send", "broadcast"])
-async def test_what_cannot_be_sent_was_not_sent(how: str) -> None:
+async def test_what_cannot_be_sent_was_not_sent(how: str, link: Link) -> None:
     """A message whose sending tells that the client is gone counts as neither sent nor dropped."""
     echo = Echo(None)
-    async with metered(echo, "app", "socket") as client:
+    async with metered(echo, "app", link) as client:
         await client.open(HANDSHAKE_FIELDS)
         while not echo.streams:
             await trio.testing.wait_all_tasks_blocked()

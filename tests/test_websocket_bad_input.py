@@ -7,7 +7,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from helpers import CLOSE, CONTINUATION, PING, TEXT, RawClient, client_frame, close_frame
+from helpers import (
+    CLOSE,
+    CONTINUATION,
+    PING,
+    TEXT,
+    Link,
+    RawClient,
+    client_frame,
+    close_frame,
+    each_link,
+    tcp_of,
+)
 
 from humphrey_trio import App, WebsocketStream, websocket_handler
 from humphrey_trio.http import Address
@@ -40,7 +51,7 @@ BAD = {
 
 
 @asynccontextmanager
-async def listening(received: list[str | bytes] | None = None) -> AsyncGenerator[Address]:
+async def listening(link: Link, received: list[str | bytes] | None = None) -> AsyncGenerator[Address]:
     """The address of a server on a real socket, which echoes and notes what it receives."""
 
     async def echo(stream: WebsocketStream, state: None) -> None:
@@ -52,30 +63,31 @@ async def listening(received: list[str | bytes] | None = None) -> AsyncGenerator
     app = App().with_websocket_route("/", websocket_handler(echo, max_message_size=LIMIT))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
             yield address
             nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def connected(address: Address) -> AsyncGenerator[RawClient]:
-    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+async def connected(address: Address, link: Link) -> AsyncGenerator[RawClient]:
+    async with await link.connect(address) as stream:
         yield await RawClient(stream).open()
 
 
-async def assert_served(address: Address) -> None:
+async def assert_served(address: Address, link: Link) -> None:
     """Another client is served."""
-    async with connected(address) as client:
+    async with connected(address, link) as client:
         await client.send(HELLO)
         assert await client.frame() == (TEXT, b"hello")
 
 
+@each_link
 @pytest.mark.parametrize("behind", [b"", HELLO * 20_000], ids=["nothing behind it", "220 KB behind it"])
 @pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
-async def test_bad_input(data: bytes, code: int, behind: bytes) -> None:
+async def test_bad_input(data: bytes, code: int, behind: bytes, link: Link) -> None:
     """A bad frame is answered with the right Close, which arrives whatever was sent behind it, then the end."""
-    async with listening() as address:
-        async with connected(address) as client:
+    async with listening(link) as address:
+        async with connected(address, link) as client:
             await client.send(data + behind)
             (*echoes, (opcode, payload)) = await client.rest()
 
@@ -84,36 +96,39 @@ async def test_bad_input(data: bytes, code: int, behind: bytes) -> None:
             assert int.from_bytes(payload[:2], "big") == code
             assert payload[2:].decode()  # the reason
 
-        await assert_served(address)
+        await assert_served(address, link)
 
 
-async def test_good_input_before_bad() -> None:
+@each_link
+async def test_good_input_before_bad(link: Link) -> None:
     """A message in front of a bad frame is delivered, also if both came in one packet."""
     received: list[str | bytes] = []
-    async with listening(received) as address, connected(address) as client:
+    async with listening(link, received) as address, connected(address, link) as client:
         await client.send(HELLO + b"\x81\x05hello")
         assert await client.close_code() == 1002
         assert await client.at_end()
         assert received == ["hello"]
 
 
-async def test_a_stalled_frame_stalls_nobody() -> None:
+@each_link
+async def test_a_stalled_frame_stalls_nobody(link: Link) -> None:
     """A client that stops in the middle of a frame holds up nobody else, and may go on later."""
-    async with listening() as address, connected(address) as client:
+    async with listening(link) as address, connected(address, link) as client:
         await client.send(HELLO[:3])
         for _ in range(3):
-            await assert_served(address)
+            await assert_served(address, link)
         await client.send(HELLO[3:])
         assert await client.frame() == (TEXT, b"hello")
 
 
+@each_link
 @pytest.mark.parametrize("size", range(1, len(HELLO)))
-async def test_a_client_that_leaves_inside_a_frame(size: int) -> None:
+async def test_a_client_that_leaves_inside_a_frame(size: int, link: Link) -> None:
     """A client that leaves in the middle of a frame gets no Close, and nothing of its frame is delivered."""
-    async with listening() as address:
-        async with connected(address) as client:
+    async with listening(link) as address:
+        async with connected(address, link) as client:
             await client.send(HELLO[:size])
-            await client.stream.send_eof()  # type: ignore[attr-defined]
+            await tcp_of(client.stream).send_eof()
             assert await client.at_end()
 
-        await assert_served(address)
+        await assert_served(address, link)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,12 +17,15 @@ from helpers import (
     PING,
     PONG,
     TEXT,
+    Link,
     RawClient,
     cancelled_at,
     client_frame,
     close_frame,
+    each_link,
     open_websocket,
     request_bytes,
+    reset,
     served_in_memory,
 )
 
@@ -843,48 +844,45 @@ async def test_receiving_is_taking(autojump_clock: trio.testing.MockClock) -> No
 
 
 @asynccontextmanager
-async def connected(app: App) -> AsyncGenerator[trio.SocketStream]:
-    """A TCP connection to an app that listens."""
+async def connected(app: App, link: Link) -> AsyncGenerator[trio.abc.Stream]:
+    """A connection to an app that listens."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run, "127.0.0.1:0")
-            async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+            async with await link.connect(address) as stream:
                 yield stream
             nursery.cancel_scope.cancel()
 
 
-async def reset(stream: trio.SocketStream) -> None:
-    """Leave as a process that is killed."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await stream.aclose()
-
-
-async def test_a_reset_while_receiving() -> None:
+@each_link
+async def test_a_reset_while_receiving(link: Link) -> None:
     """A connection that the client resets ends with 1006."""
     handler = Recorder()
-    async with connected(app_with(handler)) as stream:
+    async with connected(app_with(handler), link) as stream:
         await RawClient(stream).open()
-        await reset(stream)
+        reset(stream)
         await handler.done.wait()
 
     assert handler.closed.code == 1006
 
 
+@each_link
 @pytest.mark.parametrize("call", [lambda stream: stream.send("hello"), WebsocketStream.ping], ids=["send", "ping"])
-async def test_a_reset_before_sending(call: Callable[[WebsocketStream], Awaitable[None]]) -> None:
+async def test_a_reset_before_sending(call: Callable[[WebsocketStream], Awaitable[None]], link: Link) -> None:
     """Sending to a client that has reset the connection, unnoticed so far, raises ConnectionClosed with 1006."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     app = App().with_websocket_route("/", async_websocket_handler(hook))
-    async with connected(app) as client:
+    async with connected(app, link) as client:
         await RawClient(client).open()
         stream = await streams.receive()
-        await reset(client)
+        reset(client)
         with pytest.raises(ConnectionClosed, match="1006"):
             await call(stream)
         assert stream.close_code == 1006
 
 
-async def test_a_reset_before_the_handshakes_answer() -> None:
+@each_link
+async def test_a_reset_before_the_handshakes_answer(link: Link) -> None:
     """A client that has left before its upgrade is accepted is found gone at once."""
     asked, left, found = trio.Event(), trio.Event(), trio.Event()
 
@@ -896,15 +894,16 @@ async def test_a_reset_before_the_handshakes_answer() -> None:
             await stream.receive()
         found.set()
 
-    async with connected(App().with_websocket_route("/", think_it_over)) as client:
+    async with connected(App().with_websocket_route("/", think_it_over), link) as client:
         await client.send_all(request_bytes("GET / HTTP/1.1"))
         await asked.wait()
-        await reset(client)
+        reset(client)
         left.set()
         await found.wait()
 
 
-async def test_a_socket_that_takes_nothing() -> None:
+@each_link
+async def test_a_socket_that_takes_nothing(link: Link) -> None:
     """Over a socket, too, a client that takes no byte for Timeouts.write is cut off."""
     cut_off = trio.Event()
 
@@ -912,13 +911,14 @@ async def test_a_socket_that_takes_nothing() -> None:
         assert (await send_until_closed(stream)).code == 1006
         cut_off.set()
 
-    async with connected(app_with(send_much, timeouts=Timeouts(write=0.1))) as client:
+    async with connected(app_with(send_much, timeouts=Timeouts(write=0.1)), link) as client:
         await RawClient(client).open()
         await cut_off.wait()
 
 
+@each_link
 @pytest.mark.parametrize("count", [5, 20, 40])
-async def test_a_coroutine_that_does_not_receive(count: int, nursery: trio.Nursery) -> None:
+async def test_a_coroutine_that_does_not_receive(count: int, link: Link, nursery: trio.Nursery) -> None:
     """A coroutine that does not receive is cancelled when its client has left, however much that had sent."""
     ended = trio.Event()
 
@@ -928,8 +928,9 @@ async def test_a_coroutine_that_does_not_receive(count: int, nursery: trio.Nurse
         finally:
             ended.set()
 
-    (address,) = await nursery.start(App().with_websocket_route("/", websocket_handler(sleep)).run, "127.0.0.1:0")
-    async with await trio.open_tcp_stream("127.0.0.1", address.port or 0) as stream:
+    app = App().with_websocket_route("/", websocket_handler(sleep))
+    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    async with await link.connect(address) as stream:
         client = await open_websocket(stream)
         for number in range(count):
             await client.send(str(number))

@@ -10,13 +10,11 @@ import struct
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import cache
 from typing import Any
 
 import trio
-import trustme
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from helpers import PATIENCE
+from helpers import PATIENCE, authority
 
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio.http import Address
@@ -29,12 +27,6 @@ RECORD = 16 * 1024
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _HANDSHAKE, _CONTENT, _ALERT = 22, 23, 21
 _NEW_SESSION_TICKET, _KEY_UPDATE = 4, 24
-
-
-@cache
-def authority() -> trustme.CA:
-    """Who has issued the server's certificates."""
-    return trustme.CA()
 
 
 def server_context() -> ssl.SSLContext:
