@@ -21,9 +21,11 @@ from helpers import (
     PING,
     PONG,
     TEXT,
+    Link,
     client_frame,
     request_bytes,
     served_in_memory,
+    server_context,
     split_frames,
 )
 from hypothesis import given, reject, settings
@@ -39,6 +41,8 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio._server._server import HttpServer
+from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import SocketTransport
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import Deflate
@@ -62,12 +66,12 @@ class Way(NamedTuple):
 
     Attributes:
         hook: whether an app behind a connect hook handles them, or a coroutine of the route's own.
-        socket: whether they come over a socket, to which the server writes at once what it can.
+        link: what they come over, a socket to which the server writes at once what it can; None for memory.
         takeover: whether the client's compressor may remember; None if no compression was agreed on.
     """
 
     hook: bool
-    socket: bool
+    link: Link | None
     takeover: bool | None
 
     @property
@@ -116,6 +120,23 @@ class Talk(NamedTuple):
         )
 
 
+async def connect_pair(link: Link, server: HttpServer, nursery: trio.Nursery) -> trio.abc.Stream:
+    """A client's end of a connection on a pair of sockets, whose other end is served."""
+    ours, theirs = socket.socketpair()
+    transport = SocketTransport(theirs, Address("pair"))
+
+    async def serve() -> None:
+        if isinstance(transport, TlsTransport):
+            await transport.handshake()
+        await server.serve(transport)
+
+    if link is Link.TLS:
+        transport = TlsTransport(theirs, Address("pair"), server_context())
+    nursery.start_soon(serve)
+    ours.setblocking(False)
+    return await link.over(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+
 class Echo:
     """An app that echoes.
 
@@ -140,12 +161,10 @@ class Echo:
             else:
                 route = websocket_handler(self._converse, deflate=way.deflate, **LIMITS)
             app = App().with_websocket_route("/", route)
-            if way.socket:
-                ours, theirs = socket.socketpair()
+            if way.link is not None:
                 server = app._server()
                 await nursery.start(server.run)
-                nursery.start_soon(server.serve, SocketTransport(theirs, Address("pair")))
-                async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+                async with await connect_pair(way.link, server, nursery) as stream:
                     yield stream
             else:
                 async with served_in_memory(app) as connect, connect() as stream:
@@ -280,7 +299,7 @@ def once_in(times: int) -> st.SearchStrategy[bool]:
     return st.integers(0, times).map(lambda number: number == times // 2)
 
 
-ways = st.builds(Way, st.booleans(), st.booleans(), st.sampled_from([None, True, False]))
+ways = st.builds(Way, st.booleans(), st.sampled_from([None, *Link]), st.sampled_from([None, True, False]))
 texts = st.one_of(st.text(max_size=8), st.text("a€𝄞é", min_size=2, max_size=8)).map(str.encode)
 #: What is no UTF-8, wherever it stands, or becomes none by most of what may follow.
 bad_utf8 = st.sampled_from(
