@@ -166,12 +166,15 @@ class Decoder:
 
         A ``Close`` or a ``Failure`` is the last.
         """
+        # Behind a Close the peer may send nothing (RFC 6455, section 5.5.1), and what follows a failure cannot be
+        # told apart. wsproto would go on to buffer it, so it is not even given to it.
         if self._over or not self._frames.buffer.buffer:
             return None
         try:
             message = self._short_message()
             if message is not None:
                 return message
+            # One frame at a time: wsproto's iterator over all of them loses the good ones in front of a bad one.
             if self._frame_begun() and (frame := self._frames.process_buffer()) is not None:
                 return self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
         except ParseFailed as exc:
@@ -265,6 +268,7 @@ class Decoder:
 
     def _check_utf8(self, payload: bytes, finished: bool) -> None:
         """Refuse bad text as it arrives, not only at its end."""
+        # RFC 6455, section 8.1, would let us wait for the whole message; a bad one would take memory until then.
         if self._utf8 is None:
             self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._utf8.decode(payload, finished)

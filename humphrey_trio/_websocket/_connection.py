@@ -251,6 +251,8 @@ class WebsocketConnection:
             if event.payload == HEARTBEAT_PAYLOAD and self.liveness is not None:
                 self.liveness.note_pong(self.deadlines.now())
         elif isinstance(event, Close):
+            # If we have not closed yet, our Close repeats its code (RFC 6455, section 5.5.1). What users have sent
+            # before goes out in front of it: the peer may still read.
             self._end("client", event.code, event.reason)
             self._note_answered()
             self._move(Step.PEER_CLOSE)
@@ -281,6 +283,8 @@ class WebsocketConnection:
     ) -> None:
         """Close from this side: a Close goes behind what waits or, with ``drop_queue``, in its place."""
         if self.lifecycle.phase.is_open:
+            # The note and the frame first: if the transport is broken, putting the frame is what finds out, and
+            # the stream is lost by then.
             self._end("server", code, reason, cause=cause, exception=exception, drop_queue=drop_queue)
             self._move(Step.CLOSE)
 
@@ -330,6 +334,7 @@ class WebsocketConnection:
         if self.lifecycle.ending is not None:
             return
         self._note_ending(initiator, code, reason, cause, exception)
+        # A Close without a code is answered by one without (RFC 6455, section 7.1.5: 1005 is never sent).
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
         self.put(partial(self.outbox.end, drop_queue=drop_queue), close)
 
@@ -353,7 +358,7 @@ class WebsocketConnection:
         if not lifecycle.move(step):
             return
         if lifecycle.phase.awaits_close and not awaited:
-            self.expect_close()
+            self.expect_close()  # not again where a failure follows our Close: the peer has its time already
         self.inbox.tell_change()
         if read and not lifecycle.phase.reads:
             self.outbox.wake()

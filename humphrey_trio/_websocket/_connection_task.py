@@ -32,6 +32,8 @@ async def keep(connection: WebsocketConnection, takeover: Takeover) -> None:
     transport = connection.transport
     try:
         await _write_until_over(connection)
+        # RFC 6455, section 7.1.1: the server closes the TCP connection first. It half-closes and reads on, because
+        # a close over unread input is a reset, which would overtake the Close and the last messages.
         connection.stop_reading()
         if connection.inbox.waiting:
             await trio.lowlevel.checkpoint()  # a reader that was interrupted leaves the transport first
@@ -43,6 +45,7 @@ async def keep(connection: WebsocketConnection, takeover: Takeover) -> None:
         await _send_last_words(connection, server_drains=takeover.leash.draining)
         raise
     finally:
+        # Whatever has happened: the reader wakes and ends, and what was not sent is counted as dropped.
         connection.lose("the connection broke")
         _note_clean(connection)
         try:
@@ -67,6 +70,7 @@ async def _write_until_over(connection: WebsocketConnection) -> None:
                 connection.expect_close()
             continue
         deadlines.clear(Deadline.WRITE)
+        # Behind our Close: nobody has to wait for a peer that is not read any more, or whose stream nobody took.
         if outbox.ended and not (lifecycle.phase.reads and inbox.is_taken):
             return
         if outbox.ended and not inbox.is_attended:

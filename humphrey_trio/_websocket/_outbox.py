@@ -213,7 +213,10 @@ class Outbox:
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
-        """Hand over a message's frame that the writer sends in its next step, with those that come until then."""
+        """Hand over a message's frame that the writer sends in its next step, with those that come until then.
+
+        Everything that is put behind it waits as well, so the order is kept.
+        """
         self.messages_put += 1
         if self._queue is None:
             self._queue = SendQueue()
@@ -359,6 +362,8 @@ class Outbox:
         sent = await self._transport.send_some(rest)
         self.bytes_sent += sent
         if self._begun is rest:  # not abandoned meanwhile
+            # What was not taken is offered first the next time, which TLS demands of its caller: a record that was
+            # taken in part has to be completed with the same bytes.
             self._begun = rest[sent:] if sent < len(rest) else None
         if self._begun is None:
             self._begun_messages = 0

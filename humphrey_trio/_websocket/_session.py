@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 import trio
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from .._http._drain import Drain
     from ._broadcaster import Broadcaster
     from ._connection import WebsocketConnection
-    from ._handlers import Handlers, MessageHandler, StreamHandler
+    from ._handlers import Handlers, MessageHandler
     from ._message import Message
     from ._sessions import Sessions
 
@@ -248,6 +247,8 @@ class Session(Generic[Stream]):
             stream: what the disconnect handler gets.
             begun: whether handlers have begun, so that the disconnect handler has to run.
         """
+        # Each step may be cancelled, and none may be left out: the slot is freed in any case. What is waited for
+        # here was cancelled, so it ends by itself; only the disconnect handler is bounded by time.
         try:
             self._busy = False
             self._scopes = None
@@ -258,7 +259,8 @@ class Session(Generic[Stream]):
                 await self._tasks.end()
                 self._tasks = None  # they refer to this
             if begun and self._handlers.on_disconnect is not None:
-                await self._disconnect(stream, self._handlers.on_disconnect)
+                disconnects = self._sessions.disconnects
+                await disconnects.run(self._handlers.on_disconnect, stream, self._handlers.state, self)
         finally:
             self._sessions.remove(self)
 
@@ -269,26 +271,6 @@ class Session(Generic[Stream]):
         if self._drain is not None:
             self.connection.drain(self._drain, 0)  # even if it was cancelled at last
         self.connection.leave()
-
-    async def _disconnect(self, stream: Stream, handler: StreamHandler[Stream]) -> None:
-        """Run the disconnect handler, shielded; an app that ends bounds its time."""
-        disconnects = self._sessions.disconnects
-        scope = disconnects.open()
-        try:
-            with scope:
-                try:
-                    await self._run_disconnect_handler(stream, handler)
-                except BaseException as exc:
-                    report = partial(_log_failed_disconnect, self)
-                    report(failure_of(exc, report))
-        finally:
-            disconnects.close(scope)
-        if scope.cancelled_caught:
-            logger.warning("the disconnect handler of %r was cut off, because the app ends", self)
-
-    @trio.lowlevel.disable_ki_protection
-    async def _run_disconnect_handler(self, stream: Stream, handler: StreamHandler[Stream]) -> None:
-        await handler(stream, self._handlers.state)
 
     # Messages...
 
@@ -421,7 +403,3 @@ class Session(Generic[Stream]):
 
 
 async def _do_nothing(*_: object) -> None: ...
-
-
-def _log_failed_disconnect(session: Session[Any], failure: Exception) -> None:
-    logger.error("the disconnect handler of %r failed", session, exc_info=failure)

@@ -1,15 +1,24 @@
 """All sessions of an application: the slots that they hold, and the time that their disconnect handlers get.
 
-It runs nothing. A session holds its slot from before its connect handler until its disconnect handler has
-returned.
+A session holds its slot from before its connect handler until its disconnect handler has returned. Nothing here
+waits for a client.
 """
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
+
+from .._failures import failure_of
+
+if TYPE_CHECKING:
+    from ._handlers import StreamHandler
+
+logger = logging.getLogger("humphrey_trio.websocket")
 
 
 class Member(Protocol):
@@ -33,14 +42,14 @@ class Sessions(Generic[_Member]):
     Attributes:
         by_id: the sessions by the ids of their streams, oldest first. Those whose stream has ended, and whose
             disconnect handler runs, are among them.
-        disconnects: the scopes of the disconnect handlers that run.
+        disconnects: the disconnect handlers that run.
     """
 
     __slots__ = ("_max_connections", "_slot_freed", "by_id", "disconnects")
 
     def __init__(self, max_connections: int | None) -> None:
         self.by_id: dict[int, _Member] = {}
-        self.disconnects = DisconnectScopes()
+        self.disconnects = DisconnectHandlers()
         self._max_connections = max_connections
         self._slot_freed: trio.Event | None = None
 
@@ -68,8 +77,8 @@ class Sessions(Generic[_Member]):
             await self._slot_freed.wait()
 
 
-class DisconnectScopes:
-    """The scopes in which disconnect handlers run: shielded, and bounded when the application ends."""
+class DisconnectHandlers:
+    """The disconnect handlers that run: shielded, and bounded when the application ends."""
 
     __slots__ = ("_deadline", "_scopes")
 
@@ -80,18 +89,40 @@ class DisconnectScopes:
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def open(self) -> trio.CancelScope:
-        """A scope for one handler."""
+    async def run(self, handler: StreamHandler[Any], stream: object, state: object, session: object) -> None:
+        """Run one handler; what it raises is logged.
+
+        Args:
+            handler: called with the stream and the state.
+            stream, state: what it gets.
+            session: named in log lines.
+        """
         scope = trio.CancelScope(deadline=self._deadline, shield=True)
         self._scopes.add(scope)
-        return scope
-
-    def close(self, scope: trio.CancelScope) -> None:
-        """Forget the scope of a handler that has returned."""
-        self._scopes.discard(scope)
+        try:
+            with scope:
+                try:
+                    await _call(handler, stream, state)
+                except BaseException as exc:
+                    report = partial(_log_failed, session)
+                    report(failure_of(exc, report))
+        finally:
+            self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            logger.warning("the disconnect handler of %r was cut off, because the app ends", session)
 
     def limit(self, seconds: float) -> None:
         """Give the handlers that run, and those that will, so many seconds from now on."""
         self._deadline = trio.current_time() + seconds
         for scope in self._scopes:
             scope.deadline = self._deadline
+
+
+# The reader task is protected from KeyboardInterrupt; a handler is not.
+@trio.lowlevel.disable_ki_protection
+async def _call(handler: StreamHandler[Any], stream: object, state: object) -> None:
+    await handler(stream, state)
+
+
+def _log_failed(session: object, failure: Exception) -> None:
+    logger.error("the disconnect handler of %r failed", session, exc_info=failure)
