@@ -145,6 +145,13 @@ def server_context() -> ssl.SSLContext:
     return context
 
 
+def write_certificate(folder: Path) -> Path:
+    """Write a certificate for this machine, with its key, to a file."""
+    file = folder / "certificate.pem"
+    authority().issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    return file
+
+
 @cache
 def client_context() -> ssl.SSLContext:
     """What clients use that trust the authority."""
@@ -198,12 +205,16 @@ class TlsStream(trio.abc.HalfCloseableStream):
     """A client's end over TLS, which takes an end of file without close_notify for a broken connection.
 
     Unlike a ``trio.SSLStream`` it can end one direction, and be closed when its connection was.
+
+    Attributes:
+        tcp: the connection.
+        outgoing: what TLS has encrypted, and was not sent yet.
     """
 
     def __init__(self, tcp: trio.SocketStream) -> None:
         self.tcp = tcp
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = client_context().wrap_bio(self._incoming, self.outgoing, server_hostname="127.0.0.1")
 
     async def do_handshake(self) -> None:
         """Shake hands."""
@@ -212,14 +223,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 self._tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                await self._flush()
+                await self.flush()
                 await self._fill()
-        await self._flush()
+        await self.flush()
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
         """What has to be sent over TCP next, for content."""
         self._tls.write(data)
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.tcp.send_all(self.encrypt(data))
@@ -243,14 +254,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         self._end()
-        await self._flush()
+        await self.flush()
         await self.tcp.send_eof()
 
     async def aclose(self) -> None:
         self._end()
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._flush()
+                await self.flush()
         finally:
             await self.tcp.aclose()
 
@@ -258,8 +269,9 @@ class TlsStream(trio.abc.HalfCloseableStream):
         with suppress(ssl.SSLError):  # it sends close_notify, and complains that the peer's is missing
             self._tls.unwrap()
 
-    async def _flush(self) -> None:
-        await self.tcp.send_all(self._outgoing.read())
+    async def flush(self) -> None:
+        """Send what TLS has encrypted."""
+        await self.tcp.send_all(self.outgoing.read())
 
     async def _fill(self) -> None:
         if data := await self.tcp.receive_some():

@@ -6,10 +6,12 @@ main task gets it. Each test asks trio at the place in question.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
-from helpers import linked, open_websocket, served_in_memory
+from helpers import Link, each_link, linked, open_websocket, served_in_memory
 from trio.lowlevel import currently_ki_protected
 
 from humphrey_trio import (
@@ -22,6 +24,8 @@ from humphrey_trio import (
     WebsocketStream,
     websocket_handler,
 )
+from humphrey_trio._server._tls import TlsTransport
+from humphrey_trio._server._transport import SocketTransport
 from humphrey_trio._websocket._outbox import Outbox
 from humphrey_trio.testing import http_client, websocket_client
 
@@ -133,3 +137,41 @@ async def test_reading_and_writing_cannot_be_interrupted(monkeypatch: pytest.Mon
                 assert await client.receive() == Message("text")
                 await client.close()
     assert protected == {"read": {True}, "write": {True}, "put": {True}}
+
+
+@each_link
+async def test_sockets_cannot_be_interrupted(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C never tears the handshake of TLS, a read, a write or the end of a socket; handlers stay free."""
+    protected: dict[str, set[bool]] = {}
+
+    def watch(transport: type[SocketTransport], name: str) -> None:
+        method = getattr(transport, name)
+
+        def look(self: SocketTransport, *args: Any) -> Any:
+            protected.setdefault(name, set()).add(currently_ki_protected())
+            return method(self, *args)
+
+        monkeypatch.setattr(transport, name, look)
+
+    names = ["receive_some", "send_now", "send_eof", "close", *(["handshake"] if link is Link.TLS else [])]
+    for name in names:
+        watch(SocketTransport if link is Link.PLAIN else TlsTransport, name)
+
+    async def echo(stream: AsyncStream, message: Message, state: None) -> None:
+        protected.setdefault("handler", set()).add(currently_ki_protected())
+        await stream.broadcast(message)
+
+    async with (
+        linked(AsyncWebsocketApp.new_unlinked().with_message_handler(echo)) as app,
+        trio.open_nursery() as nursery,
+    ):
+        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        async with await link.connect(address) as stream:
+            client = await open_websocket(stream)
+            await client.send("text")
+            assert await client.receive() == Message("text")
+            await client.close()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert protected.pop("handler") == {False}
+    assert protected == {name: {True} for name in names}

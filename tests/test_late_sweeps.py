@@ -23,6 +23,7 @@ from helpers import (
     close_frame,
     each_link,
     running,
+    server_context,
     tcp_of,
 )
 
@@ -281,6 +282,37 @@ async def test_a_deadline_that_is_set_behind_a_delay(link: Link, mock_clock: Clo
         assert (await client.reply()).status == 200
         await pass_time(mock_clock, 3)
         assert await client.at_end()
+
+
+class HoldsUp(TlsStream):
+    """A client that holds up the process whenever a part of its handshake has reached the server's kernel."""
+
+    def __init__(self, tcp: trio.SocketStream, clock: Clock) -> None:
+        super().__init__(tcp)
+        self._clock = clock
+
+    async def flush(self) -> None:
+        if data := self.outgoing.read():
+            assert os.write(self.tcp.socket.fileno(), data) == len(data)
+            self._clock.jump(HELD_UP)
+
+
+async def test_a_handshake_that_has_arrived_is_completed(mock_clock: Clock) -> None:
+    """The handshake timeout does not fire before a part of it that arrived while the process was held up."""
+    app = http_app().with_cert(server_context())
+    with trio.move_on_after(PATIENCE * 100):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            for _ in range(TRIES):
+                tcp = await trio.open_tcp_stream(address.host, address.port)
+                await settle()
+                stream = HoldsUp(tcp, mock_clock)
+                await stream.do_handshake()
+                client = RawClient(stream)
+                send_and_hold_up(client, GET, mock_clock)
+                assert (await client.reply()).status == 200
+                await stream.aclose()
+            nursery.cancel_scope.cancel()
 
 
 @each_link

@@ -28,6 +28,7 @@ from helpers import (
     Link,
     RawClient,
     Reply,
+    client_context,
     client_frame,
     close_frame,
     each_link,
@@ -36,6 +37,7 @@ from helpers import (
     request_bytes,
     running,
     server_context,
+    write_certificate,
 )
 from test_cancellation import (
     INTERRUPTED,
@@ -1213,6 +1215,7 @@ async def test_ended_at_every_step(
 
 
 INTERRUPTED_PROGRAM = """
+    import sys
     import trio
     from humphrey_trio import App, AsyncWebsocketApp, async_websocket_handler
     from humphrey_trio.http import Drain
@@ -1232,20 +1235,27 @@ INTERRUPTED_PROGRAM = """
         app = App().with_websocket_route("/ws", async_websocket_handler(websocket_app.connect_hook()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(websocket_app.run)
-            (address,) = await nursery.start(app.with_shutdown(shutdown).run, "127.0.0.1:0")
+            run = app.with_shutdown(shutdown).run
+            if sys.argv[1:]:
+                run = app.with_cert(sys.argv[1]).run_tls
+            (address,) = await nursery.start(run, "127.0.0.1:0")
             print(address.port, flush=True)
 
     trio.run(main)
 """
 
 
-def test_ctrl_c_in_the_end(tmp_path: Path) -> None:
+@each_link
+def test_ctrl_c_in_the_end(link: Link, tmp_path: Path) -> None:
     """Ctrl-C while a program ends gracefully ends it soon, with KeyboardInterrupt alone; its client sees 1001."""
     file = tmp_path / "program.py"
     file.write_text(textwrap.dedent(INTERRUPTED_PROGRAM))
-    with running(str(file)) as program:
+    scheme, context, certificate = "ws", None, []
+    if link is Link.TLS:
+        scheme, context, certificate = "wss", client_context(), [str(write_certificate(tmp_path))]
+    with running(str(file), *certificate) as program:
         port = int(program.read_line())
-        with connect_peer(f"ws://127.0.0.1:{port}/ws", proxy=None) as client:
+        with connect_peer(f"{scheme}://127.0.0.1:{port}/ws", ssl=context, proxy=None) as client:
             client.send("end")
             give_up = time.monotonic() + PATIENCE
             with suppress(ConnectionRefusedError, ConnectionResetError):  # by then it ends
