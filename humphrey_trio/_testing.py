@@ -117,8 +117,8 @@ async def _serving(app: App[Any]) -> AsyncGenerator[_Connect]:
 class HttpClient:
     """An HTTP client of an app. Use ``http_client`` to open one.
 
-    It sends one request at a time, on one connection that is kept alive. If the server has closed the connection
-    after a response, the next request opens a new one.
+    It sends one request at a time, on one connection that is kept alive. After a response with
+    ``Connection: close``, the next request opens a new connection.
     """
 
     def __init__(self, connect: _Connect) -> None:

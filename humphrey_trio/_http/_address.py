@@ -55,8 +55,8 @@ def split_port(authority: str) -> tuple[str, str]:
         The host, and the text after the last colon; empty if there is no port. A colon in the brackets of an IPv6
         address does not begin a port.
     """
-    host, _, port = authority.rpartition(":")
-    return (authority, "") if not host or port.endswith("]") else (host, port)
+    host, colon, port = authority.rpartition(":")
+    return (host, port) if colon and not port.endswith("]") else (authority, "")
 
 
 def _not_an_address(text: str) -> ValueError:

@@ -73,7 +73,8 @@ class _State(enum.Enum):
     Attributes:
         HANDSHAKE: the handshake is not complete, so no content may be sent.
         OPEN: content may be sent.
-        TORN: other bytes were passed to be sent after a part of a record was sent. Nothing more may be sent.
+        TORN: other bytes were passed in the place of a record that was already encrypted. Nothing more may be
+            sent.
         ENDING: close_notify is encrypted, but not sent yet.
         ENDED: close_notify was sent.
     """
@@ -394,7 +395,9 @@ class TlsTransport(SocketTransport):
         size = len(refused)
         if self.torn or bytes(data[:size]) != bytes(refused):
             self._state = _State.TORN
-            raise trio.ClosedResourceError("a part of a record was sent, and other bytes were passed in its place")
+            raise trio.ClosedResourceError(
+                "a record is already encrypted, and other bytes were passed in its place"
+            )
         if not self._transmit():
             return 0
         self._refused = None
