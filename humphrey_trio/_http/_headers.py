@@ -21,7 +21,10 @@ HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]
 
 
 class Headers:
-    """The header fields of a message, in the order of the wire.
+    """The header fields of a message, in the order of the wire. Immutable.
+
+    ``headers[name]`` is the first value of a name, or raises ``KeyError``. ``name in headers`` works, and
+    iteration yields pairs of name and value.
 
     Args:
         fields: pairs of a name and a value, or a mapping from names to values. A name may occur several times.
@@ -65,7 +68,12 @@ class Headers:
     def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the first value of a name, or the default if there is none."""
+        """Return the first value of a name.
+
+        Args:
+            name: the name of the field. Letter case is ignored.
+            default: the result if there is no such field.
+        """
         wanted = name.lower()
         for field, value in self._fields:
             if field.lower() == wanted:
@@ -73,12 +81,20 @@ class Headers:
         return default
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Return all values of a name, in order."""
+        """Return all values of a name, in order.
+
+        Args:
+            name: the name of the field. Letter case is ignored.
+        """
         wanted = name.lower()
         return tuple(value for field, value in self._fields if field.lower() == wanted)
 
     def with_header(self, name: str, value: str) -> Headers:
         """Return a copy with one more field at its end. Other fields with the same name are kept.
+
+        Args:
+            name: the name of the field, a token (RFC 9110, section 5.6.2).
+            value: the value of the field, in latin-1.
 
         Raises:
             ValueError, TypeError: as for the constructor.
@@ -89,7 +105,11 @@ class Headers:
         return new
 
     def without_header(self, name: str) -> Headers:
-        """Return a copy without the fields of a name."""
+        """Return a copy without the fields of a name.
+
+        Args:
+            name: the name of the fields. Letter case is ignored. There may be none.
+        """
         wanted = name.lower()
         new = Headers.__new__(Headers)
         new._wire = None

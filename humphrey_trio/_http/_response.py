@@ -53,6 +53,9 @@ class Response:
     def empty(cls, status: int) -> Response:
         """Create a response without a body.
 
+        Args:
+            status: the status code, from 200 to 999.
+
         Raises:
             TypeError, ValueError: as for the constructor.
         """
@@ -109,6 +112,9 @@ class Response:
 
     def with_header(self, name: str, value: str) -> Response:
         """Return a copy with one more header field at the end.
+
+        Args:
+            name, value: as for ``Headers.with_header``.
 
         Raises:
             ValueError, TypeError: as for the constructor.
