@@ -303,7 +303,7 @@ class SocketTransport(Transport):
         if self._fileno < 0:
             return trio.ClosedResourceError("the connection was closed")
         self.incoming = Incoming.BROKEN
-        return trio.BrokenResourceError("the peer has disconnected")
+        return trio.BrokenResourceError("the connection has broken")
 
 
 class StreamTransport(Transport):
