@@ -111,7 +111,7 @@ class CertificateFiles:
         self.reloads = reloads
         self._cert = cert
         self._key = key
-        self._looking = threading.Lock()
+        self._checking = threading.Lock()
         # Before the files are read, so that a change while they are read is detected by the next check.
         self._seen = self._tried = self._versions()
         self.context = server_context(cert, key)
@@ -119,8 +119,8 @@ class CertificateFiles:
     def reload_if_changed(self) -> bool:
         """Check the files, and create a new context if they have changed.
 
-        Call it periodically. It reads files, so a server should call it in a worker thread. Does nothing if another
-        thread is in this method.
+        Call it periodically. It reads files, so a server should call it in a worker thread. Does nothing if
+        another thread is in this method.
 
         Changed files are loaded when they have not changed again since the previous call. Otherwise a file that is
         being written, or a certificate whose key has not been replaced yet, would fail to load. Files that cannot
@@ -129,13 +129,13 @@ class CertificateFiles:
         Returns:
             Whether there is a new context.
         """
-        if not self._looking.acquire(blocking=False):
+        if not self._checking.acquire(blocking=False):
             return False
         try:
             before, self._seen = self._seen, self._versions()
             return self._seen != self._tried and self._seen == before and self._reload()
         finally:
-            self._looking.release()
+            self._checking.release()
 
     def _reload(self) -> bool:
         self._tried = self._seen

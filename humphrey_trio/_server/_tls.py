@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # a decrypted record, for which the socket would not become readable.
 _RECORD = 16 * 1024
 # The maximum ciphertext of one receive. Together with a partial record that OpenSSL has kept, it decrypts to less
-# than CHUNK bytes. A KeyUpdate is 27 bytes and takes 14 us, so this size blocks the process for 17 ms at most. A peer
-# that sends KeyUpdates and little content gets the smaller size: 2 ms.
+# than CHUNK bytes. A KeyUpdate is 27 bytes and takes 14 us, so this size blocks the process for 17 ms at most. A
+# peer that sends KeyUpdates and little content gets the smaller size: 2 ms.
 _CIPHERTEXT = 32 * 1024
 _SMALL_CIPHERTEXT = 4 * 1024
 # The ratio of ciphertext to content above which the smaller size is used. The shortest records have 23.
@@ -95,8 +95,8 @@ class TlsTransport(SocketTransport):
     passed, the send raises ``trio.ClosedResourceError``, the transport is ``torn``, and nothing more can be sent.
 
     Messages of OpenSSL itself (session tickets, replies to KeyUpdates, alerts) are sent before the next record, or
-    after a receive without content, as far as possible without waiting. A reply to a KeyUpdate may wait for the next
-    record (RFC 8446, section 4.6.3).
+    after a receive without content, as far as possible without waiting. A reply to a KeyUpdate may wait for the
+    next record (RFC 8446, section 4.6.3).
 
     Args:
         sock: the connected socket.
@@ -170,8 +170,8 @@ class TlsTransport(SocketTransport):
     def _has_only_tickets(self) -> bool:
         """Whether only session tickets are left to send, and they can be sent with the first response.
 
-        They can only wait if the first request has already arrived. A client with Nagle's algorithm delays its request
-        until its part of the handshake is acknowledged.
+        They can only wait if the first request has already arrived. A client with Nagle's algorithm delays its
+        request until its part of the handshake is acknowledged.
         """
         return self._incoming.pending > 0 and self._tls.version() == "TLSv1.3"
 
