@@ -1,8 +1,8 @@
-"""A WebSocket app on its own: linked internally, it needs no HTTP app beside it.
+"""A WebSocket app without an HTTP app.
 
 python examples/async_websocket.py [PORT]
 
-Each client is greeted, its messages are counted, and those who stay hear of those who leave.
+Each client gets a welcome message, and the number of its messages. The others are told when a client leaves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message
 
 @dataclass
 class Counter:
-    """What is kept for each client."""
+    """The state of a client."""
 
     messages: int = 0
 
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     try:
         trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
     except* KeyboardInterrupt:
-        status = 130  # as shells say it
+        status = 130  # the exit status of shells for SIGINT
     sys.exit(status)

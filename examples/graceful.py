@@ -1,4 +1,6 @@
-"""An echo that ends gracefully: the first Ctrl-C tells the clients to come back later, the second ends at once.
+"""An echo server with a graceful shutdown: after the first Ctrl-C, clients are asked to reconnect later.
+
+A second Ctrl-C ends the server immediately.
 
 python examples/graceful.py [PORT]
 """

@@ -1,4 +1,4 @@
-"""The linked pair: an HTTP app, and a WebSocket app that it feeds through a connect hook.
+"""A linked pair: an HTTP app, and a WebSocket app that gets its connections through a connect hook.
 
 python examples/linked.py [PORT]
 """
@@ -42,5 +42,5 @@ if __name__ == "__main__":
     try:
         trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
     except* KeyboardInterrupt:
-        status = 130  # as shells say it
+        status = 130  # the exit status of shells for SIGINT
     sys.exit(status)

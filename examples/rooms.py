@@ -1,4 +1,6 @@
-"""A chat with rooms: ws://.../NAME is the room NAME. Everybody hears the room's members, and who comes and goes.
+"""A chat with rooms: ws://.../NAME is the room NAME.
+
+Each client gets the messages of its room, and is told when another one joins or leaves.
 
 python examples/rooms.py [PORT]
 """
@@ -11,7 +13,7 @@ import trio
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message
 
-# Whoever is silent for so long has left the keyboard.
+# A client that sends nothing for this time is disconnected.
 SILENCE_SECONDS = 600
 
 
@@ -22,12 +24,12 @@ def room_of(stream: AsyncStream) -> str:
 async def on_connect(stream: AsyncStream, state: None) -> None:
     stream.subscribe(room_of(stream))
     stream.set_deadline(SILENCE_SECONDS, 4000, "away")
-    await stream.publish(room_of(stream), f"{stream.id} has come")
+    await stream.publish(room_of(stream), f"{stream.id} has joined")
 
 
 async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
     if message.text is None:
-        await stream.close(1003, "this is for text")
+        await stream.close(1003, "text messages only")
         return
     stream.set_deadline(SILENCE_SECONDS, 4000, "away")
     await stream.publish(room_of(stream), f"{stream.id}: {message.text}")
@@ -55,5 +57,5 @@ if __name__ == "__main__":
     try:
         trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
     except* KeyboardInterrupt:
-        status = 130  # as shells say it
+        status = 130  # the exit status of shells for SIGINT
     sys.exit(status)

@@ -1,9 +1,9 @@
-"""The linked pair over TLS.
+"""A linked pair over TLS.
 
 python examples/tls.py CERT KEY [PORT]
 
-CERT is a file with the certificate and its chain, KEY the one with its private key, both in PEM. A pair for
-trying it out: openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -out cert.pem -keyout key.pem
+CERT is a PEM file with the certificate and its chain, KEY a PEM file with its private key. To create a certificate
+for tests: openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -out cert.pem -keyout key.pem
 """
 
 from __future__ import annotations
@@ -49,5 +49,5 @@ if __name__ == "__main__":
     try:
         trio.run(main, cert, key, int(port[0]) if port else 8443)
     except* KeyboardInterrupt:
-        status = 130  # as shells say it
+        status = 130  # the exit status of shells for SIGINT
     sys.exit(status)

@@ -1,8 +1,8 @@
-"""A coroutine for each WebSocket, beside a page that talks to it.
+"""A coroutine for each WebSocket, and a page that connects to it.
 
 python examples/websocket.py [PORT]
 
-Each message is answered with its number on this connection; the page shows the answers.
+Each message is returned with its number on this connection. The page shows the replies.
 """
 
 from __future__ import annotations
@@ -52,5 +52,5 @@ if __name__ == "__main__":
     try:
         trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
     except* KeyboardInterrupt:
-        status = 130  # as shells say it
+        status = 130  # the exit status of shells for SIGINT
     sys.exit(status)

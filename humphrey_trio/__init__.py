@@ -1,7 +1,7 @@
 """Humphrey for trio: an HTTP app and an event-driven WebSocket app, linked by a connect hook.
 
-This module hands on the names that most programs need; ``humphrey_trio.http``, ``.websocket`` and ``.testing``
-have the rest.
+This module has the names that most programs need. The others are in ``humphrey_trio.http``,
+``humphrey_trio.websocket`` and ``humphrey_trio.testing``.
 """
 
 from ._app import App as App
@@ -14,11 +14,14 @@ from ._http._request import Request as Request
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
 from ._route import SubApp as SubApp
+from ._websocket._admission import Accept as Accept
 from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._async_stream import AsyncSender as AsyncSender
 from ._websocket._async_stream import AsyncStream as AsyncStream
 from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
+from ._websocket._errors import HandshakeError as HandshakeError
+from ._websocket._errors import LinkError as LinkError
 from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
@@ -27,8 +30,10 @@ from ._websocket._policies import WhenLeft as WhenLeft
 from ._websocket._routes import async_websocket_handler as async_websocket_handler
 from ._websocket._routes import websocket_handler as websocket_handler
 from ._websocket._stream import WebsocketStream as WebsocketStream
+from ._websocket._upgrade import Upgrade as Upgrade
 
 __all__ = [
+    "Accept",
     "App",
     "AsyncSender",
     "AsyncStream",
@@ -36,10 +41,12 @@ __all__ = [
     "ConnectionClosed",
     "Deflate",
     "Drain",
+    "HandshakeError",
     "Headers",
     "Heartbeat",
     "KeepLatest",
     "Limits",
+    "LinkError",
     "Message",
     "Method",
     "Request",
@@ -47,6 +54,7 @@ __all__ = [
     "StatusCode",
     "SubApp",
     "Timeouts",
+    "Upgrade",
     "WebsocketStream",
     "WhenFull",
     "WhenLeft",

@@ -1,4 +1,4 @@
-"""The HTTP application: hosts, routes, handlers and errors, with or without a server in front of it."""
+"""The HTTP application: hosts, routes, handlers, error handling, and running a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 import trio
 
 from ._failures import failure_of
-from ._http._address import Address
+from ._http._address import Address, split_port
 from ._http._drain import Drain
 from ._http._headers import Headers
 from ._http._limits import Limits, Timeouts
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# The peer of a stream that has no address.
+# The default peer of ``serve_stream``.
 _MEMORY = Address("memory")
 
 _Route = TypeVar("_Route")
 
-#: What ``with_error_handler`` takes: ``(status, request or None, exception or None)``, plain or async.
+#: A handler for ``with_error_handler``, called with ``(status, request, exception)``; plain or async. The last two
+#: may be None.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
 
 
@@ -56,16 +57,17 @@ class App(Routes[State]):
     """An HTTP application.
 
     Args:
-        state: what every handler gets as its second argument.
-        limits: sizes that a client may not exceed.
-        timeouts: how long a client may take.
-        max_connections: how many connections may be open at once, upgraded and lingering ones included; None
-            for no bound. For one beyond it the oldest lingering connection is closed; if none lingers, it waits
-            in the kernel's backlog. At most half as many linger at once, 1,000 without a bound.
-        server_name: the value of the Server header field; empty for none.
+        state: the state of the application, the second argument of every handler. Not copied.
+        limits: the maximum sizes of a request.
+        timeouts: the timeouts of connections.
+        max_connections: the maximum number of open connections, including WebSockets and lingering connections;
+            None for no limit. At the limit, the oldest lingering connection is closed for each new one. If none
+            lingers, new connections wait in the backlog of the kernel. At most half as many connections linger;
+            1,000 without a limit.
+        server_name: the value of the Server header field; empty for no such field.
 
     Raises:
-        ValueError: ``max_connections`` is below one, or ``server_name`` cannot stand in a header.
+        ValueError: ``max_connections`` is below 1, or ``server_name`` is not a valid header value.
 
     Example:
         >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))
@@ -98,11 +100,14 @@ class App(Routes[State]):
 
     @property
     def state(self) -> State:
-        """What every handler gets."""
+        """The state that was passed to the constructor."""
         return self._state
 
     def statistics(self) -> HttpStatistics:
-        """The connections of all calls of ``run`` and ``run_tls`` that are under way."""
+        """Return the numbers of connections, summed over all running calls of ``run`` and ``run_tls``.
+
+        Connections of ``serve_stream`` are included if the app was running when it was called.
+        """
         each = [server.statistics() for server in self._running]
         return HttpStatistics(
             connections=sum(one.connections for one in each),
@@ -111,33 +116,63 @@ class App(Routes[State]):
         )
 
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
-        """Serve hosts that match a pattern from a SubApp; a path it does not know goes to the default routes.
+        """Use the routes of a SubApp for hosts that match a pattern.
+
+        The first registered pattern that matches is used. If the SubApp has no route for the path, the routes of
+        the app are used.
 
         Args:
-            pattern: a host name in which ``*`` stands for any run of characters, such as ``*.example.com``.
-                Letter case does not count, nor does a dot at the end of the name (RFC 1034, section 3.1), nor
-                the port unless the pattern has one.
+            pattern: a host name, such as ``*.example.com``. ``*`` matches any number of characters. The comparison
+                ignores letter case, and a dot at the end of the name (RFC 1034, section 3.1). It ignores the port
+                unless the pattern has one.
+            subapp: the routes.
+
+        Returns:
+            This object, so that calls can be chained.
 
         Raises:
-            ValueError: the pattern is ``*``, which would leave the default routes without requests.
+            ValueError: the pattern is ``*``. Use ``with_default_subapp`` instead.
         """
         pattern = _without_root(pattern.lower())
         if pattern == "*":
-            raise ValueError("'*' is every host: use with_default_subapp, or routes of the app itself")
+            raise ValueError("'*' matches every host: use with_default_subapp, or routes of the app itself")
         self._hosts.append((pattern, subapp))
         return self
 
     def with_default_subapp(self, subapp: SubApp[State]) -> Self:
-        """Serve what no host has from a SubApp; routes that were added to the app before are discarded."""
+        """Replace the routes of the app by those of a SubApp.
+
+        Routes that were added to the app before are discarded. Routes that are added to either of them later are
+        added to both.
+
+        Args:
+            subapp: the routes.
+
+        Returns:
+            This object, so that calls can be chained.
+        """
         self._routes = subapp._routes
         self._websocket_routes = subapp._websocket_routes
         return self
 
     def with_error_handler(self, handler: ErrorHandler) -> Self:
-        """Answer what went wrong with ``handler(status, request, exception)``, plain or ``async def``.
+        """Set the handler that creates error responses. The default is ``default_error_handler``.
 
-        The request is None if it could not be read, the exception if there was none. A handler that fails
-        itself is logged and replaced by the default page.
+        It is called if there is no route (404, 405 or 426), if a request is invalid or exceeds a limit (400 and
+        others), if an upgrade is refused without a response (403, 503 and others), and if a handler fails (500).
+        Header fields that belong to the error, such as Allow or Retry-After, are added to its response.
+
+        If it raises an exception, or does not return a ``Response``, the exception is logged and
+        ``default_error_handler`` is used.
+
+        Args:
+            handler: a plain or an async function, called with ``(status, request, exception)``. ``status`` is the
+                status code. ``request`` is None if the request could not be read. ``exception`` is the reason: an
+                exception of a handler, or a description of what is wrong with the request, such as a
+                ``HandshakeError``. It is None for a 404.
+
+        Returns:
+            This object, so that calls can be chained.
         """
         self._error_handler = handler
         return self
@@ -148,51 +183,65 @@ class App(Routes[State]):
         """Set the certificate for ``run_tls``.
 
         Args:
-            cert: a file with the certificate and its chain in PEM, or a server's ``ssl.SSLContext``. Files are
-                served with TLS 1.2 and 1.3 and ALPN ``http/1.1``; a context is served as it is.
-            key: the file with the private key in PEM, if the first has none.
-            reload: look at the files once a second while the server runs, and serve new connections with the
-                new pair when they have changed. A pair that cannot be used is logged as an ERROR, and the one
-                before stays.
+            cert: a PEM file with the certificate and its chain, or an ``ssl.SSLContext`` for servers. With a file,
+                the server uses TLS 1.2 and 1.3 and ALPN ``http/1.1``. A context is used as it is.
+            key: a PEM file with the private key; None if ``cert`` contains it. Ignored if ``cert`` is a context.
+            reload: whether to check the files once a second while the server runs. New connections use a changed
+                certificate. One that cannot be loaded is logged at level ERROR, and the old one is kept.
+
+        Returns:
+            This object, so that calls can be chained.
 
         Raises:
-            ValueError: the files are missing or do not fit together, the message says which; the context is a
-                client's; or a context is to be reloaded.
+            ValueError: a file is missing, unreadable or not PEM, or the key does not belong to the certificate.
+                Or the context is for clients, or ``reload`` is True for a context.
         """
         if not isinstance(cert, ssl.SSLContext):
             self._certificate = CertificateFiles(cert, key, reloads=reload)
             return self
         if cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ValueError("this SSLContext is a client's: make a server's, with ssl.Purpose.CLIENT_AUTH")
+            raise ValueError("this SSLContext is for clients: create one with ssl.Purpose.CLIENT_AUTH")
         if reload:
-            raise ValueError("only files are reloaded: give with_cert their paths in place of an SSLContext")
+            raise ValueError("only files can be reloaded: pass their paths to with_cert instead of an SSLContext")
         self._certificate = GivenContext(cert)
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
-        """End gracefully when the event is set; then ``run`` returns.
+        """Shut down gracefully when an event is set. Then ``run`` returns.
 
-        Nobody is accepted any more, requests that have begun are answered, idle connections and WebSockets are
-        closed, and upgrades that still come get a 503 with Retry-After. What is left ``Timeouts.drain`` seconds
-        later is cancelled. Streams of a linked ``AsyncWebsocketApp`` that ends by itself are left to it: give
-        both the same event.
+        The server stops accepting connections. Requests that have begun are answered, idle connections and
+        WebSockets are closed, and upgrades get a 503 with Retry-After. Connections that are left after
+        ``Timeouts.drain`` seconds are cancelled.
+
+        Pass the same event to ``with_shutdown`` of linked ``AsyncWebsocketApp``s. They close their own streams.
+        Streams of an app without it are closed by this app.
 
         Args:
-            event: set by whoever wants the end.
+            event: set it to begin the shutdown.
             drain: how WebSockets are closed.
 
+        Returns:
+            This object, so that calls can be chained.
+
         Raises:
-            ValueError: the drain's spread is too long for ``Timeouts.drain``.
-            TypeError: the event is none of trio's.
+            ValueError: the spread of the drain is too long for ``Timeouts.drain``.
+            TypeError: the event is not a ``trio.Event``, or the drain is not a ``Drain``.
         """
         check_shutdown(event, drain, self._timeouts)
         self._shutdown, self._drain = event, drain
         return self
 
     async def handle(self, request: Request) -> Response:
-        """Answer a request; the whole application without a socket.
+        """Call the application without a connection. For tests, and for requests from other sources.
 
-        A handler's exception is logged and becomes the error handler's 500.
+        The limits, the timeouts and the automatic header fields belong to connections, and do not apply.
+
+        Args:
+            request: the request. Its Host field selects the SubApp of ``with_host``.
+
+        Returns:
+            The response of the handler, or of the error handler: a 404 without a route, a 500 if the handler
+            raised an exception, which is logged. A request to open a WebSocket is treated as an ordinary one.
         """
         service = _Service(self)
         host = request.headers.get("Host", "").lower()
@@ -207,17 +256,17 @@ class App(Routes[State]):
         *addresses: str,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen and serve until cancelled, or until ``with_shutdown`` ends it.
+        """Listen on addresses, and serve connections until cancelled or until a ``with_shutdown`` has completed.
 
         Args:
-            addresses: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/path``; port 0 takes a free
-                one. A host name is listened on at all of its addresses that this machine has; the others are
-                logged.
-            task_status: for ``nursery.start``, which gives the bound addresses.
+            addresses: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/path``. Port 0 selects a free
+                port. A host name means all its addresses that belong to this machine. The others are logged at
+                level WARNING.
+            task_status: for ``nursery.start``, which returns a tuple with the ``Address`` of each listener.
 
         Raises:
-            ValueError: there is no address, or one that cannot be read.
-            OSError: an address cannot be listened on, or none of a host name's; then none is.
+            ValueError: there is no address, or one is malformed.
+            OSError: an address cannot be listened on. Then the server does not listen on any of them.
         """
         await self._run(addresses, None, task_status)
 
@@ -226,28 +275,35 @@ class App(Routes[State]):
         *addresses: str,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen and serve over TLS; as ``run`` otherwise.
+        """Listen on addresses and serve connections over TLS, with the certificate of ``with_cert``.
+
+        May run at the same time as ``run``, on other addresses.
+
+        Args:
+            addresses: as for ``run``.
+            task_status: as for ``run``.
 
         Raises:
-            RuntimeError: there is no certificate; see ``with_cert``.
+            RuntimeError: ``with_cert`` was not called.
+            ValueError, OSError: as for ``run``.
         """
         if self._certificate is None:
             raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
         await self._run(addresses, self._certificate, task_status)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: Address = _MEMORY) -> None:
-        """Serve one connection over a stream, which is closed at its end.
+        """Serve one connection over a stream, and close the stream.
 
-        The connection belongs to a ``run`` of this app that is under way: it holds one of its
-        ``max_connections``, ends with its graceful end, and is cancelled when it returns. If the app does not
-        run, the connection has a server of its own with the same bounds and deadlines. A stream that cannot end
-        its outgoing side alone (``trio.abc.HalfCloseableStream``), such as ``trio.SSLStream``, lingers for a
-        second at most.
+        If the app is running, the connection belongs to that ``run``: it counts for ``max_connections``, takes
+        part in a graceful shutdown, and is cancelled when ``run`` returns. Otherwise the connection has a server
+        of its own, with the same limits and timeouts.
 
         Args:
-            stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``. Frames of
-                WebSockets take the direct path of sockets over a ``humphrey_trio.testing.DirectStream``.
-            peer: what ``request.address`` tells.
+            stream: any trio stream, such as one end of ``trio.testing.memory_stream_pair()``. Over a
+                ``humphrey_trio.testing.DirectStream``, WebSocket frames take the same direct path as over a
+                socket. A stream that is not a ``trio.abc.HalfCloseableStream``, such as ``trio.SSLStream``,
+                lingers for a second at most.
+            peer: the value of ``request.address``.
         """
         transport: Transport
         if isinstance(stream, DirectStream):
@@ -269,10 +325,10 @@ class App(Routes[State]):
 
     def _find_subapp(self, host: str) -> SubApp[State] | None:
         host = _without_root(host)
-        name = _without_port(host)
+        name = split_port(host)[0]
         for pattern, subapp in self._hosts:
-            # A pattern with a port is compared with the host as it was sent.
-            if wildcard_match(pattern, host if _without_port(pattern) != pattern else name):
+            # A pattern with a port is compared with the host and port, another one with the host only.
+            if wildcard_match(pattern, host if split_port(pattern)[0] != pattern else name):
                 return subapp
         return None
 
@@ -300,7 +356,7 @@ class App(Routes[State]):
 
 
 class _Service(Generic[State]):
-    """An App as a connection sees it."""
+    """Implements the ``Service`` of a connection for an App."""
 
     def __init__(self, app: App[State]) -> None:
         self._app = app
@@ -314,7 +370,7 @@ class _Service(Generic[State]):
     def _find(
         self, host: str, path: str, table_of: Callable[[Routes[State]], RouteTable[_Route]]
     ) -> _Route | None:
-        """The route of a path: one of the host's own, or else one of the app's."""
+        """Find a route in the SubApp of the host, and then in the app."""
         app = self._app
         subapp = app._find_subapp(host) if app._hosts else None
         route = None if subapp is None else table_of(subapp).find(path)
@@ -322,11 +378,11 @@ class _Service(Generic[State]):
 
     @trio.lowlevel.disable_ki_protection
     def respond(self, request: Request, route: HttpRoute) -> Response | Awaitable[Response]:
-        """A plain handler's response at once, else its awaitable for ``settle``."""
+        """Call the handler. Returns its response if it is a plain function, else an awaitable for ``settle``."""
         try:
             return route.call(request, self._app._state)
         except BaseException as exc:
-            # Logged now: what is returned is never awaited if an earlier response cannot be sent.
+            # Log it here, because the awaitable is dropped if a previous response cannot be sent.
             failure = _failure_of(exc, request)
             _log_failed_handler(request, failure)
             return self.refuse(500, request, failure)
@@ -339,7 +395,7 @@ class _Service(Generic[State]):
             return await self._fail(request, _failure_of(exc, request))
 
     async def reject(self, host: str, request: Request) -> Response:
-        """A 404; where only a websocket route is, a 426 or a 405 (RFC 9110, sections 15.5.22 and 15.5.6)."""
+        """Create a 404; or a 426 or 405 if there is a websocket route (RFC 9110, sections 15.5.22 and 15.5.6)."""
         if self.find_websocket(host, request.path) is None:
             return await self.refuse(404, request, None)
         return await self._refuse_handshake(request, no_handshake(request))
@@ -373,14 +429,9 @@ class _Service(Generic[State]):
             return await self._fail(request, _failure_of(exc, request))
 
 
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and not port.endswith("]") else host
-
-
 def _without_root(host: str) -> str:
-    """The host without the dot that stands for the root of the domain name system, where it is given."""
-    name = _without_port(host)
+    """Remove a dot at the end of a host name, which denotes the root of DNS (RFC 1034, section 3.1)."""
+    name = split_port(host)[0]
     return name.removesuffix(".") + host[len(name) :]
 
 
@@ -394,23 +445,30 @@ def _log_failed_error_handler(status: int, exception: Exception) -> None:
 
 
 def _failure_of(error: BaseException, request: Request) -> Exception:
-    """What the handler of a request has failed with; as ``failure_of``."""
+    """Return the failure of the handler of a request. See ``failure_of``."""
     return failure_of(error, partial(_log_failed_handler, request))
 
 
 async def _settle(answer: object) -> Response:
-    """The response of a handler, plain or async."""
+    """Return the response of a plain or an async handler."""
     if not isinstance(answer, Response) and inspect.isawaitable(answer):
         answer = await answer
     if not isinstance(answer, Response):
-        raise TypeError(f"a handler returns a Response, not {type(answer).__name__}")
+        raise TypeError(f"a handler must return a Response, not {type(answer).__name__}")
     return answer
 
 
 def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
-    """A small page with the status, and with what was wrong with the request if that was it."""
+    """Create a short HTML page with the status, and with what is wrong with the request.
+
+    Exceptions of handlers are not shown, because they may contain secrets.
+
+    Args:
+        status: the status code.
+        request: not used.
+        exception: its message is shown if the library has raised it for an invalid request or handshake.
+    """
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
-    # What a handler raised may hold secrets; what we say of a request holds none.
     is_ours = isinstance(exception, (BadRequest, HandshakeError))
     detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours else ""
     page = f"<html><body><h1>{title}</h1>{detail}</body></html>"

@@ -1,8 +1,10 @@
-"""Where exceptions stop: the failure of a handler is reported and ends there, a cancellation passes.
+"""Separate the failures of a handler from cancellations.
 
-A handler can also raise a ``trio.Cancelled`` that no scope around it has asked for, such as one that another task
-has stored in a shared future or a cache. A nursery of ours would take it for its own cancellation, and end in
-silence. It is a failure of the handler.
+A failure is logged and ends at the handler. A cancellation propagates.
+
+A handler can also raise a ``trio.Cancelled`` that belongs to another task, such as one stored in a shared future
+or a cache. A nursery of this library would mistake it for its own cancellation and end without an error, so it is
+converted to a failure of the handler.
 """
 
 from __future__ import annotations
@@ -17,21 +19,22 @@ _FOREIGN = "the handler raised a trio.Cancelled of another task: no scope around
 
 
 def failure_of(error: BaseException, report: Callable[[Exception], object]) -> Exception:
-    """The failure in what a handler has raised; what is no failure passes.
+    """Return the failure in an exception of a handler, and re-raise everything else.
 
-    Call it in the except clause of the task that ran the handler, inside the innermost cancel scope of ours: only
-    there a cancellation can be told from a foreign ``Cancelled``.
+    Call it in the except clause of the task that ran the handler, inside the library's innermost cancel scope.
+    Only there can a cancellation of this task be distinguished from a foreign ``Cancelled``.
 
     Args:
-        error: what the handler has raised, perhaps a group of its own nursery, in which failures stand beside a
-            cancellation.
-        report: called with the failures of a group, if the rest of the group passes.
+        error: the exception of the handler. It may be a group, from a nursery of the handler, that contains both
+            failures and a cancellation.
+        report: called with each failure of a group whose other exceptions are re-raised.
 
     Returns:
-        What was raised, if all of it is failure. A foreign ``Cancelled`` is the cause of a ``RuntimeError``.
+        The exception, if all of it is a failure. A foreign ``Cancelled`` becomes the cause of a
+        ``RuntimeError``.
 
     Raises:
-        BaseException: a cancellation of this task, KeyboardInterrupt, SystemExit, or a group of them.
+        BaseException: a cancellation of this task, KeyboardInterrupt, SystemExit, or a group of these.
     """
     if isinstance(error, Exception):
         return error
@@ -43,15 +46,15 @@ def failure_of(error: BaseException, report: Callable[[Exception], object]) -> E
             report(failure)
         raise passing
     finally:
-        del error, failures, passing  # the exception refers to this frame
+        del error, failures, passing  # break the reference cycle between the exception and this frame
 
 
 def _divide(error: BaseException) -> tuple[list[Exception], BaseException | None]:
-    """The failures in what was raised, and the rest, which passes."""
+    """Split an exception into failures and the rest, which must propagate."""
     failed, rest = _split(error, Exception)
     failures = [] if failed is None else [failed]
     cancelled, others = _split(rest, trio.Cancelled)
-    # trio gives this deadline to a task that is cancelled, and to no other.
+    # trio reports a deadline of -inf exactly for tasks that are cancelled.
     if cancelled is None or trio.current_effective_deadline() == -inf:
         return failures, rest
     foreign = RuntimeError(_FOREIGN)
@@ -60,7 +63,7 @@ def _divide(error: BaseException) -> tuple[list[Exception], BaseException | None
 
 
 def _split(error: BaseException | None, kind: type[BaseException]) -> tuple[Any, Any]:
-    """As ``BaseExceptionGroup.split``, also for an exception that is no group, or for None."""
+    """Like ``BaseExceptionGroup.split``, but also accept a single exception or None."""
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).split(kind)
     return (error, None) if isinstance(error, kind) else (None, error)

@@ -1,18 +1,22 @@
-"""Wildcard matching, the one rule behind routes and hosts.
+"""Wildcard matching for routes, hosts and origins.
 
-The name is Humphrey's, after the author of the matcher it uses; this one is linear and misses no match.
+The module has the name of Humphrey's, which uses the algorithm of Kirk Krauss. This algorithm is another one: it
+needs linear time.
 """
 
 from __future__ import annotations
 
 
 def wildcard_match(pattern: str, text: str) -> bool:
-    """Whether the whole of ``text`` matches ``pattern``.
+    """Match a text against a pattern.
 
     Args:
-        pattern: literal text in which each ``*`` stands for any run of characters, empty ones and ``/``
-            included. Nothing else is special, and there is no escape.
-        text: what is looked at; letter case counts.
+        pattern: literal text, in which each ``*`` matches any number of characters, including none and including
+            ``/``. No other character is special, and ``*`` cannot be escaped.
+        text: the text to match. Letter case is significant.
+
+    Returns:
+        Whether the pattern matches the whole text.
     """
     first, *others = pattern.split("*")
     if not others:
@@ -20,7 +24,7 @@ def wildcard_match(pattern: str, text: str) -> bool:
     last = others.pop()
     if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
         return False
-    # Taking each middle piece at its leftmost place leaves the most room for those behind it.
+    # The leftmost position of each piece leaves the most text for the next ones, so nothing has to be tried twice.
     position, end = len(first), len(text) - len(last)
     for piece in others:
         position = text.find(piece, position, end)

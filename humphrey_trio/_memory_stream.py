@@ -1,7 +1,7 @@
-"""A connection in memory that behaves as one of TCP does, with bounded buffers and faults, for tests.
+"""An in-memory connection that behaves like TCP, with bounded buffers and injected faults, for tests.
 
-The rules are those of TCP where they matter to a server: a sender is held up by a full buffer, a close over
-unread input resets the connection, and a reset destroys what is on its way. There is no clock and no thread.
+It has the properties of TCP that matter to a server: a full buffer blocks the sender, a close with unread input
+resets the connection, and a reset destroys data in transit. It uses no clock and no thread.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ _CHUNK = 64 * 1024
 
 
 def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStream]:
-    """Make a connection in memory, for a client and for ``App.serve_stream``.
+    """Create an in-memory connection between a client and ``App.serve_stream``.
 
-    Unlike the streams of ``trio.testing.memory_stream_pair`` these have bounded buffers and the direct path of
-    sockets, so slow clients and short writes can be tested. Both ends have the same methods.
+    Unlike those of ``trio.testing.memory_stream_pair``, the streams have bounded buffers and the non-blocking
+    operations of ``DirectStream``, so that slow clients and short writes can be tested. Both ends have the same
+    methods.
 
     Args:
-        buffer: bytes that each direction holds while the receiver does not read.
+        buffer: the size of the buffer of each direction, in bytes.
 
     Returns:
-        The client's end and the server's end.
+        The end of the client and the end of the server.
 
     Raises:
-        ValueError: ``buffer`` is below one.
+        ValueError: ``buffer`` is below 1.
 
     Example:
         >>> client, server = memory_connection()
@@ -47,12 +48,14 @@ def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStre
 
 
 class _Direction:
-    """What is on its way in one direction.
+    """The buffer of one direction.
 
     Attributes:
+        capacity: the size of the buffer in bytes.
         data: bytes that were sent and not received.
-        ended: whether the sender has ended.
+        ended: whether the sender has sent an end of file.
         refused: whether the receiver has closed, so that nothing more can be sent.
+        receivers, senders: the tasks that wait to receive and to send.
     """
 
     __slots__ = ("capacity", "data", "ended", "receivers", "refused", "senders")
@@ -71,7 +74,7 @@ class _Direction:
 
 
 class _Link:
-    """What both ends share: whether the connection has broken."""
+    """The state of the connection that both ends share."""
 
     __slots__ = ("broken", "directions")
 
@@ -87,7 +90,7 @@ class _Link:
 
 
 class _OneTask:
-    """A block in which one task may be at a time."""
+    """A context manager that raises ``trio.BusyResourceError`` if another task is in its block."""
 
     __slots__ = ("_busy",)
 
@@ -96,7 +99,7 @@ class _OneTask:
 
     def __enter__(self) -> None:
         if self._busy:
-            raise trio.BusyResourceError("another task uses this side of the stream already")
+            raise trio.BusyResourceError("another task is already using this side of the stream")
         self._busy = True
 
     def __exit__(self, *_: object) -> None:
@@ -106,12 +109,12 @@ class _OneTask:
 class MemoryStream(DirectStream):
     """One end of a ``memory_connection``.
 
-    The attributes and ``break_at``, ``stall`` and ``reset`` make faults. They concern this end only, and may be
-    used at any time.
+    The attributes and ``break_at``, ``stall`` and ``reset`` inject faults at this end. They may be used at any
+    time.
 
     Attributes:
-        max_send: the most bytes that one call takes to send; None for no bound.
-        max_receive: the most bytes that one call receives; None for no bound.
+        max_send: the maximum number of bytes that one call sends; None for no limit.
+        max_receive: the maximum number of bytes that one call receives; None for no limit.
     """
 
     def __init__(self, link: _Link, outgoing: _Direction, incoming: _Direction) -> None:
@@ -130,26 +133,30 @@ class MemoryStream(DirectStream):
     # Faults...
 
     def break_at(self, call: int) -> None:
-        """Reset the connection in the n-th call from now on that sends or receives on this end.
+        """Reset the connection in a future call that sends or receives at this end.
 
         Args:
-            call: 1 for the next one.
+            call: 1 for the next call, 2 for the one after it, and so on.
 
         Raises:
-            ValueError: it is below one.
+            ValueError: ``call`` is below 1.
         """
         if call < 1:
-            raise ValueError("break_at counts calls from 1, the next one")
+            raise ValueError("call must be at least 1, which is the next call")
         self._calls_left = call - 1
 
     def stall(self, stalled: bool = True) -> None:
-        """Send and receive nothing on this end, as if the network took nothing, until ``stall(False)``."""
+        """Send and receive nothing at this end, like a network without traffic, until ``stall(False)``.
+
+        Args:
+            stalled: False to continue.
+        """
         self._stalled = stalled
         self._outgoing.wake()
         self._incoming.wake()
 
     def reset(self) -> None:
-        """Close this end with a reset: what is on its way is lost, the other end breaks."""
+        """Close this end with a reset. Data in transit is lost, and the other end breaks."""
         self._link.reset()
         self.close()
 
@@ -160,13 +167,13 @@ class MemoryStream(DirectStream):
 
     @property
     def hung_up(self) -> bool:
-        """Whether the peer has ended or the connection broke, even behind unread bytes."""
+        """Whether the peer has sent an end of file or the connection has broken. See ``DirectStream.hung_up``."""
         return self._closed or self._link.broken or self._incoming.ended
 
     # Without waiting...
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send what the peer's buffer has room for; how many bytes were taken."""
+        """Send as many bytes as fit into the buffer. See ``DirectStream.send_nowait``."""
         self._check_may_send()
         out = self._outgoing
         self._count_call()
@@ -179,7 +186,7 @@ class MemoryStream(DirectStream):
         return len(taken)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """Receive what has arrived; empty at the end of file. See ``DirectStream.receive_nowait``."""
+        """Receive bytes that have arrived; empty at the end of file. See ``DirectStream.receive_nowait``."""
         self._check_open()
         if self._stalled:
             raise trio.WouldBlock
@@ -196,7 +203,7 @@ class MemoryStream(DirectStream):
         return data
 
     def send_eof_nowait(self) -> None:
-        """End the outgoing side (half close). The other end receives what was sent, then an end of file."""
+        """Half-close: the other end receives everything that was sent, and then an end of file."""
         self._check_open()
         if self._link.broken:
             raise trio.BrokenResourceError("the connection was reset")
@@ -204,18 +211,18 @@ class MemoryStream(DirectStream):
         self._outgoing.receivers.unpark_all()
 
     def notify_closing(self) -> None:
-        """Raise ``trio.ClosedResourceError`` in the tasks that wait on this end, which stays open."""
+        """Raise ``trio.ClosedResourceError`` in the tasks that wait on this end. Does not close it."""
         self._notices += 1
         self._incoming.receivers.unpark_all()
         self._outgoing.senders.unpark_all()
 
     def close(self) -> None:
-        """Close this end. Over unread input, the connection is reset; else the peer receives everything."""
+        """Close this end. With unread input the connection is reset; otherwise the peer receives all data."""
         if self._closed:
             return
         self._closed = True
         if self._incoming.data:
-            self._link.reset()  # as TCP: the peer has to learn that its bytes were not received
+            self._link.reset()  # like TCP, because the peer must learn that its bytes were lost
         self._outgoing.ended = True
         self._incoming.refused = True
         self.notify_closing()
@@ -225,12 +232,12 @@ class MemoryStream(DirectStream):
     # Waiting...
 
     async def wait_readable(self) -> None:
-        """Wait until there is something to receive, the end of file included."""
+        """Wait until ``receive_nowait`` would return bytes, an end of file, or an error."""
         with self._receiving:
             await self._wait_readable()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until at least one byte can be sent, or the connection has ended."""
+        """Wait until at least one byte can be sent, or the connection has broken."""
         with self._sending:
             await self._wait_writable()
 
@@ -248,7 +255,7 @@ class MemoryStream(DirectStream):
                     await self._wait_readable()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See ``trio.abc.SendStream``. Cancelled, it has sent a part."""
+        """See ``trio.abc.SendStream``. If cancelled, it has sent a part."""
         rest = memoryview(data)
         with self._sending:
             await trio.lowlevel.checkpoint()
@@ -260,13 +267,13 @@ class MemoryStream(DirectStream):
                     await self._wait_writable()
 
     async def send_eof(self) -> None:
-        """As ``send_eof_nowait``, and a checkpoint."""
+        """See ``send_eof_nowait``. A checkpoint."""
         with self._sending:
             await trio.lowlevel.checkpoint()
             self.send_eof_nowait()
 
     async def aclose(self) -> None:
-        """As ``close``, and a checkpoint."""
+        """See ``close``. A checkpoint."""
         self.close()
         await trio.lowlevel.checkpoint()
 
@@ -309,7 +316,7 @@ class MemoryStream(DirectStream):
     def _check_may_send(self) -> None:
         self._check_open()
         if self._outgoing.ended:
-            raise trio.ClosedResourceError("this side has ended: nothing can be sent behind send_eof")
+            raise trio.ClosedResourceError("nothing can be sent after send_eof")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""Routes: which handler answers which host and path, and in which order they are tried."""
+"""Routes: map the path of a request to a handler."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ._state import State
 from ._websocket._upgrade import Upgrade, WebsocketRoute
 
 Answer: TypeAlias = Response | Awaitable[Response]
-#: What ``with_route`` takes: ``(request, state)``, plain or async.
+#: A handler for ``with_route``, called with ``(request, state)``; plain or async.
 RequestHandler: TypeAlias = Callable[[Request, State], Answer]
-#: What ``with_stateless_route`` takes: ``(request)``, plain or async.
+#: A handler for ``with_stateless_route``, called with ``(request)``; plain or async.
 StatelessRequestHandler: TypeAlias = Callable[[Request], Answer]
-#: What ``with_path_aware_route`` takes: ``(request, state, pattern)``, plain or async.
+#: A handler for ``with_path_aware_route``, called with ``(request, state, pattern)``; plain or async.
 PathAwareRequestHandler: TypeAlias = Callable[[Request, State, str], Answer]
 
 _Handler = TypeVar("_Handler")
 
 
 class RouteTable(Generic[_Handler]):
-    """Patterns in the order of registration; the first that matches wins.
+    """Patterns in the order of registration. The first pattern that matches is used.
 
-    A literal pattern is found without trying the others, only wildcards before it are looked at.
+    A literal pattern is looked up in a dict. Only the wildcard patterns registered before it are tried.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RouteTable(Generic[_Handler]):
         self._wildcards: list[tuple[int, str, _Handler]] = []
 
     def add(self, pattern: str, handler: _Handler) -> None:
-        """Register a handler behind the others."""
+        """Add a handler after the others."""
         if "*" in pattern:
             self._wildcards.append((self._size, pattern, handler))
         else:
@@ -42,7 +42,7 @@ class RouteTable(Generic[_Handler]):
         self._size += 1
 
     def find(self, text: str) -> _Handler | None:
-        """The first handler whose pattern matches, or None."""
+        """Return the first handler whose pattern matches, or None."""
         literal = self._literals.get(text)
         for position, pattern, handler in self._wildcards:
             if literal is not None and literal[0] < position:
@@ -53,7 +53,11 @@ class RouteTable(Generic[_Handler]):
 
 
 class HttpRoute:
-    """One registered handler; ``call`` takes the request and the state, whatever the handler itself takes."""
+    """A registered handler.
+
+    Args:
+        call: calls the handler with the arguments that it takes, given the request and the state.
+    """
 
     __slots__ = ("call",)
 
@@ -62,10 +66,13 @@ class HttpRoute:
 
 
 class Routes(Generic[State]):
-    """The routes of one host, and the ``with_*`` methods that add to them.
+    """The routes of one host.
 
-    A pattern is matched against the path without its query; ``*`` stands for any run of characters, ``/``
-    included. Handlers are plain functions, which must not block, or ``async def``.
+    A pattern is compared with the path of a request, without the query. ``*`` matches any number of characters,
+    including ``/``. The first registered route that matches is used. A route matches every method: see
+    ``request.method``.
+
+    Handlers are async functions, or plain functions that do not block. They return a ``Response``.
     """
 
     def __init__(self) -> None:
@@ -73,26 +80,70 @@ class Routes(Generic[State]):
         self._websocket_routes: RouteTable[WebsocketRoute[Any]] = RouteTable()
 
     def with_route(self, pattern: str, handler: RequestHandler[State]) -> Self:
-        """Answer requests with ``handler(request, state)``."""
+        """Add a route whose handler gets the request and the state of the app.
+
+        Args:
+            pattern: the path, such as ``/users/*``.
+            handler: called with ``(request, state)``.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError: the pattern begins with neither ``/`` nor ``*``, so no path could match it.
+            TypeError: the handler is not callable.
+        """
         return self._with(pattern, handler, handler)
 
     def with_stateless_route(self, pattern: str, handler: StatelessRequestHandler) -> Self:
-        """Answer requests with ``handler(request)``."""
+        """Add a route whose handler gets only the request.
+
+        Args:
+            pattern: the path, such as ``/users/*``.
+            handler: called with ``(request)``.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError, TypeError: as for ``with_route``.
+        """
         return self._with(pattern, handler, lambda request, _: handler(request))
 
     def with_path_aware_route(self, pattern: str, handler: PathAwareRequestHandler[State]) -> Self:
-        """Answer requests with ``handler(request, state, pattern)``, the pattern as it stands here."""
+        """Add a route whose handler also gets the pattern, so that one handler can serve several routes.
+
+        Args:
+            pattern: the path, such as ``/users/*``.
+            handler: called with ``(request, state, pattern)``, where ``pattern`` is the argument above.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError, TypeError: as for ``with_route``.
+        """
         return self._with(pattern, handler, lambda request, state: handler(request, state, pattern))
 
     def with_websocket_route(
         self, pattern: str, handler: Callable[[Upgrade, State], Awaitable[Response | None]]
     ) -> Self:
-        """Answer requests to open a WebSocket with ``await handler(upgrade, state)``.
+        """Add a route for requests to open a WebSocket (RFC 6455, section 4.2.1).
 
-        ``websocket_handler`` and ``async_websocket_handler`` make such handlers.
+        Other requests for the same path need a route of ``with_route``. Without one, the response to a GET or a
+        HEAD is a 426, and to any other method a 405.
+
+        Args:
+            pattern: the path, such as ``/ws``.
+            handler: awaited with ``(upgrade, state)``. ``websocket_handler`` and ``async_websocket_handler``
+                make such handlers. It accepts the upgrade and returns None, or returns the ``Response`` that
+                refuses it.
+
+        Returns:
+            This object, so that calls can be chained.
 
         Raises:
-            ValueError, TypeError: as for the other routes.
+            ValueError, TypeError: as for ``with_route``.
         """
         self._websocket_routes.add(_checked(pattern, handler), handler)
         return self
@@ -103,17 +154,17 @@ class Routes(Generic[State]):
 
 
 def http_routes(routes: Routes[Any]) -> RouteTable[HttpRoute]:
-    """The routes of one host that answer ordinary requests."""
+    """Return the routes of a host for ordinary requests."""
     return routes._routes
 
 
 def websocket_routes(routes: Routes[Any]) -> RouteTable[WebsocketRoute[Any]]:
-    """The routes of one host that answer requests to open a WebSocket."""
+    """Return the routes of a host for requests to open a WebSocket."""
     return routes._websocket_routes
 
 
 class SubApp(Routes[State]):
-    """Routes for one host pattern; see ``App.with_host``."""
+    """Routes for the hosts that match a pattern. See ``App.with_host``."""
 
 
 def _checked(pattern: str, handler: object) -> str:

@@ -1,6 +1,6 @@
-"""Runs of trio: what belongs to one must not be used in another, such as a second ``trio.run`` in another thread.
+"""Detect the use of an object in another run of trio, such as a second ``trio.run`` in another thread.
 
-trio itself fails there with an AssertionError without a message, after it may have lost a task that waited.
+Without this check trio fails with an AssertionError without a message, possibly after it lost a waiting task.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import trio
 
-#: What all tasks of one run have in common, and those of no other.
+#: Identifies a run: the same for all its tasks, and different in every other run.
 Run: TypeAlias = trio.lowlevel.TrioToken
 
 current_run = trio.lowlevel.current_trio_token
@@ -20,15 +20,15 @@ _FROM_A_THREAD = (
 
 
 def check_run(run: Run | None, owner: str, remedy: str = _FROM_A_THREAD) -> None:
-    """Refuse a call from another run.
+    """Check that the caller is in a given run.
 
     Args:
-        run: where the call has to be made; None for anywhere.
-        owner: what belongs to that run, for the message.
-        remedy: what to do instead, for the message.
+        run: the run in which the call is allowed; None allows it anywhere.
+        owner: the name of the object that belongs to the run, for the error message.
+        remedy: what to do instead, for the error message.
 
     Raises:
-        RuntimeError: this is another run.
+        RuntimeError: the caller is in another run.
     """
     if run is not None and run is not current_run():
         raise RuntimeError(f"{owner} belongs to another run of trio: {remedy}")

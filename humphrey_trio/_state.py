@@ -1,6 +1,6 @@
-"""The type variables of the library: what an application keeps, and what each stream keeps.
+"""Type variables for the state of an application and the state of a stream.
 
-They default to None (PEP 696), so that an application without state needs no annotation.
+Their default is None (PEP 696), so an application without state needs no annotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ else:
 State = TypeVar("State", default=None)
 StreamState = TypeVar("StreamState", default=None)
 
-# The same for what makes an application. The class's own stand for their defaults where the class is named
-# without arguments, as in ``AsyncWebsocketApp.new_unlinked(state)``.
+# For classmethods that construct an application. The type variables of the class cannot be inferred there: where
+# the class is named without arguments, as in ``AsyncWebsocketApp.new_unlinked(state)``, they have their defaults.
 NewState = TypeVar("NewState", default=None)
 NewStreamState = TypeVar("NewStreamState", default=None)

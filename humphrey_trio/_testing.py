@@ -1,7 +1,6 @@
-"""Clients for an app without sockets, so that a test needs no port and no real time.
+"""Test clients for an app, over memory streams instead of sockets.
 
-Each client is served by the app's own connection code over a pair of memory streams, in a nursery that ends
-with the client.
+The connection code of the app serves the other end of the streams, in a nursery that ends with the client.
 """
 
 from __future__ import annotations
@@ -42,9 +41,16 @@ _Connect = Callable[[], trio.abc.Stream]
 
 @asynccontextmanager
 async def http_client(app: App[Any]) -> AsyncGenerator[HttpClient]:
-    """An HTTP client of an app, on memory streams: ``async with http_client(app) as client:``.
+    """Open an HTTP client of an app: ``async with http_client(app) as client:``.
 
-    Time may be virtual (``trio.testing.MockClock``): nothing here waits for the operating system.
+    The client works with virtual time (``trio.testing.MockClock``), because it does not wait for the operating
+    system.
+
+    Args:
+        app: the app. It need not be running.
+
+    Raises:
+        TypeError: ``app`` is not an ``App``.
     """
     async with _serving(app) as connect:
         client = HttpClient(connect)
@@ -58,18 +64,19 @@ async def http_client(app: App[Any]) -> AsyncGenerator[HttpClient]:
 async def websocket_client(
     app: App[Any], path: str = "/", *, headers: HeadersLike = ()
 ) -> AsyncGenerator[WebsocketClient]:
-    """A WebSocket client of an app's route, on memory streams.
+    """Open a WebSocket client of an app: ``async with websocket_client(app, "/ws") as client:``.
 
-    For a linked pair give the HTTP app, and run the WebSocket app beside it. The client closes with 1000 at the
-    end of the block.
+    At the end of the block, the client closes the WebSocket with 1000. The client works with virtual time.
 
     Args:
-        app: the HTTP app that has the route.
-        path: the request target, with a query if there is one.
-        headers: further header fields of the handshake.
+        app: the HTTP app that has the websocket route. It need not be running, but a linked ``AsyncWebsocketApp``
+            must be.
+        path: the request target, with the query.
+        headers: additional header fields of the handshake request.
 
     Raises:
-        HandshakeError: the upgrade was refused; it has the ``status`` and the whole ``response``.
+        HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
+        TypeError: ``app`` is not an ``App``.
     """
     async with _serving(app) as connect:
         stream = connect()
@@ -83,9 +90,9 @@ async def websocket_client(
 
 @asynccontextmanager
 async def _serving(app: App[Any]) -> AsyncGenerator[_Connect]:
-    """Serve an app in memory; an exception of the block comes out as it is, not in a group."""
+    """Serve an app in memory. An exception of the block is raised as it is, and not in an ExceptionGroup."""
     if not isinstance(app, App):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"give the HTTP App that has the route, not {type(app).__name__}: see new_unlinked")
+        raise TypeError(f"pass the HTTP App that has the route, not {type(app).__name__}: see new_unlinked")
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         server = app._server()
@@ -108,7 +115,11 @@ async def _serving(app: App[Any]) -> AsyncGenerator[_Connect]:
 
 
 class HttpClient:
-    """Sends requests to an app, one at a time, on a connection that is kept alive."""
+    """An HTTP client of an app. Use ``http_client`` to open one.
+
+    It sends one request at a time, on one connection that is kept alive. After a response with
+    ``Connection: close``, the next request opens a new connection.
+    """
 
     def __init__(self, connect: _Connect) -> None:
         self._connect = connect
@@ -118,16 +129,20 @@ class HttpClient:
     async def request(
         self, method: str, target: str, *, headers: HeadersLike = (), content: str | bytes = b""
     ) -> Response:
-        """Send a request and read its response.
+        """Send a request, and wait for the response.
 
         Args:
-            method: the method token.
-            target: the path, with a query if there is one.
-            headers: header fields; Host and Content-Length are added where they are missing.
-            content: the body; a str is sent as UTF-8.
+            method: the method, such as ``"GET"``.
+            target: the path, with the query.
+            headers: header fields. Host and Content-Length are added if they are missing.
+            content: the body. A str is sent as UTF-8.
+
+        Returns:
+            The response with all header fields except Transfer-Encoding.
 
         Raises:
-            ConnectionError: the server has closed the connection instead of answering.
+            ConnectionError: the server has closed the connection without a response, for example because
+                ``Timeouts.idle`` has passed since the previous request.
         """
         body = content.encode() if isinstance(content, str) else content
         fields = _with_default(Headers(headers), "Host", _HOST)
@@ -141,7 +156,7 @@ class HttpClient:
             await stream.send_all(self._codec.request(method, target, fields, body))
             return _response(*await _read_response(stream, self._codec))
         except BaseException as exc:
-            # Half an exchange leaves a connection that serves no other.
+            # The connection cannot be used again after an incomplete request or response.
             self._stream = None
             await trio.aclose_forcefully(stream)
             if isinstance(exc, trio.BrokenResourceError):
@@ -149,23 +164,23 @@ class HttpClient:
             raise
 
     async def get(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """``request("GET", ...)``."""
+        """Send a GET request. See ``request``."""
         return await self.request("GET", target, headers=headers)
 
     async def head(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """``request("HEAD", ...)``."""
+        """Send a HEAD request. See ``request``."""
         return await self.request("HEAD", target, headers=headers)
 
     async def post(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """``request("POST", ...)``."""
+        """Send a POST request. See ``request``."""
         return await self.request("POST", target, headers=headers, content=content)
 
     async def put(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """``request("PUT", ...)``."""
+        """Send a PUT request. See ``request``."""
         return await self.request("PUT", target, headers=headers, content=content)
 
     async def delete(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """``request("DELETE", ...)``."""
+        """Send a DELETE request. See ``request``."""
         return await self.request("DELETE", target, headers=headers)
 
     async def _aclose(self) -> None:
@@ -174,12 +189,13 @@ class HttpClient:
 
 
 class WebsocketClient:
-    """The client's end of a WebSocket.
+    """A WebSocket client of an app. Use ``websocket_client`` to open one.
 
-    Pings are answered while it receives. ``async for message in client`` receives until the server closes.
+    ``async for message in client`` receives messages until the WebSocket is closed. Pings of the server are
+    answered while the client receives or closes.
 
     Attributes:
-        headers: the header fields of the server's 101.
+        headers: the header fields of the 101 response.
     """
 
     def __init__(self, stream: trio.abc.Stream, headers: Headers, rest: bytes) -> None:
@@ -193,31 +209,53 @@ class WebsocketClient:
 
     @property
     def close_code(self) -> int | None:
-        """The server's close code: 1005 if it gave none, 1006 if it left without; None while it is open."""
+        """The close code of the server. None while the WebSocket is open.
+
+        1005 if the Close frame of the server had no code, 1006 if the connection ended without a Close frame
+        (RFC 6455, section 7.1.5).
+        """
         return None if self._closed is None else self._closed.code
 
     async def send(self, message: Sendable) -> None:
-        """Send a message; a str goes as text, bytes go as binary.
+        """Send a message.
+
+        Args:
+            message: a ``Message``, a str for a text message, or bytes for a binary message.
 
         Raises:
-            ConnectionClosed: the server has closed.
+            ConnectionClosed: the server has closed the WebSocket or the connection.
         """
         data = message.data if isinstance(message, Message) else message
         await self._send(self._encoder.message(data))
 
     async def ping(self, payload: bytes = b"") -> None:
-        """Send a Ping; ``receive`` reads its answer away."""
+        """Send a Ping. The Pong of the server is read and ignored by ``receive``.
+
+        Args:
+            payload: at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: the server has closed the WebSocket or the connection.
+        """
         await self._send(self._encoder.ping(payload))
 
     async def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are, for tests of what a server does with bad ones."""
+        """Send bytes without framing, to test the reaction of a server to invalid input.
+
+        Args:
+            data: the bytes for the wire.
+
+        Raises:
+            ConnectionClosed: the server has closed the WebSocket or the connection.
+        """
         await self._send(data)
 
     async def receive(self) -> Message:
-        """The next message.
+        """Wait for the next message.
 
         Raises:
-            ConnectionClosed: the server has closed.
+            ConnectionClosed: the server has closed the WebSocket or the connection. It has the close code and
+                reason.
         """
         while self._closed is None:
             event = self._decoder.next()
@@ -227,9 +265,16 @@ class WebsocketClient:
         raise ConnectionClosed(self._closed.code, self._closed.reason)
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close, and wait for the server's answer and end of file. Messages that still arrive are dropped."""
+        """Close the WebSocket, and wait until the server has closed the connection.
+
+        Messages that arrive in this time are discarded. Does nothing if the WebSocket is closed already.
+
+        Args:
+            code: the close code.
+            reason: the close reason, at most 123 bytes in UTF-8.
+        """
         if self._closed is None:
-            await self._say_close(code, reason)
+            await self._send_close(code, reason)
             async for _ in self:
                 pass
 
@@ -262,26 +307,26 @@ class WebsocketClient:
         if isinstance(event, Ping):
             await self._send(self._encoder.pong(event.payload))
         elif isinstance(event, Close):
-            await self._say_close(event.code, "")
+            await self._send_close(event.code, "")
             await self._end(ConnectionClosed(event.code, event.reason))
 
     async def _end(self, closed: ConnectionClosed) -> None:
-        """Close the connection, behind the server (RFC 6455, section 7.1.1)."""
+        """Close the connection after the server has closed it (RFC 6455, section 7.1.1)."""
         self._closed = closed
         with suppress(trio.BrokenResourceError):
             while await self._stream.receive_some():
                 pass
         await self._stream.aclose()
 
-    async def _say_close(self, code: int, reason: str) -> None:
+    async def _send_close(self, code: int, reason: str) -> None:
         if not self._closing:
             self._closing = True
-            with suppress(ConnectionClosed):  # whoever has left needs no Close
+            with suppress(ConnectionClosed):  # the server has closed the connection already
                 await self._send(self._encoder.close(code, reason))
 
 
 async def _open_websocket(stream: trio.abc.Stream, path: str, headers: HeadersLike) -> tuple[Headers, bytes]:
-    """Do the handshake; the fields of the 101, and what came behind it."""
+    """Execute the opening handshake. Returns the header fields of the 101, and the bytes after it."""
     fields = Headers(headers)
     key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
     handshake = {

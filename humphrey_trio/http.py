@@ -1,4 +1,4 @@
-"""HTTP: the values of requests and responses, the application, and its bounds."""
+"""HTTP: the application, requests and responses, limits and timeouts."""
 
 from ._app import App as App
 from ._app import ErrorHandler as ErrorHandler

@@ -1,4 +1,4 @@
-"""Clients and connections for tests: an app without sockets, over HTTP and over WebSockets."""
+"""Clients and connections for tests of an app, over memory streams instead of sockets."""
 
 from ._memory_stream import MemoryStream as MemoryStream
 from ._memory_stream import memory_connection as memory_connection

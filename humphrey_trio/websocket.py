@@ -1,4 +1,4 @@
-"""WebSockets: the event-driven application, streams, messages, routes, and what can go wrong."""
+"""WebSockets: the event-driven application, streams, messages, routes and exceptions."""
 
 from ._http._drain import Drain as Drain
 from ._http._origins import ANY_ORIGIN as ANY_ORIGIN

@@ -122,7 +122,7 @@ def encrypt_key(folder: Path, issued: trustme.LeafCert) -> None:
 def test_a_key_that_is_encrypted(tmp_path: Path) -> None:
     """A key with a password is a ValueError that says what to do; nothing asks for the password."""
     encrypt_key(tmp_path, write_pair(tmp_path))
-    with pytest.raises(ValueError, match=r"key\.pem' is encrypted: give one without a password"):
+    with pytest.raises(ValueError, match=r"key\.pem' is encrypted: use a key without a password"):
         server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
 
 
@@ -144,7 +144,7 @@ async def test_a_pair_that_is_replaced(tmp_path: Path, caplog: pytest.LogCapture
         assert client.tls.getpeercert(binary_form=True) == der(first)
     assert await shown(files.context) == der(second)
     assert [record.getMessage() for record in caplog.records] == [
-        f"the certificate '{tmp_path / 'cert.pem'}' was loaded anew"
+        f"the certificate '{tmp_path / 'cert.pem'}' was reloaded"
     ]
 
 
@@ -193,7 +193,7 @@ async def test_a_pair_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptur
         encrypt_key(tmp_path, second)
     assert look_often(files) == 0
     (error,) = errors(caplog)
-    assert error.startswith("the certificate in use stays, since its files have changed and cannot be used: ")
+    assert error.startswith("the certificate files have changed and cannot be used; the old certificate is kept: ")
     assert str(key) in error
     assert await shown(files.context) == der(first)
     (new / "key.pem").replace(key)

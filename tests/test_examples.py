@@ -127,10 +127,10 @@ def test_rooms() -> None:
         open_client(f"{url}blue") as bob,
     ):
         for client in (ann, bob):
-            assert str(client.recv(timeout=10)).endswith(" has come")
+            assert str(client.recv(timeout=10)).endswith(" has joined")
         with open_client(f"{url}red") as guest:
             for client in (ann, guest):
-                assert str(client.recv(timeout=10)).endswith(" has come")
+                assert str(client.recv(timeout=10)).endswith(" has joined")
             guest.send("hello")
             for client in (ann, guest):
                 assert str(client.recv(timeout=10)).endswith(": hello")

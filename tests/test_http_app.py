@@ -362,7 +362,7 @@ async def test_an_error_handler_answers_what_could_not_be_read(seen: list[Failur
     async with http_client(reporting_app(seen, later=False)) as client:
         reply = await client.request("GET", "/#x")
     assert (reply.status, reply.text) == (418, "sorry: 400")
-    assert seen == [(400, None, "a request target has no fragment")]
+    assert seen == [(400, None, "the request target must not have a fragment")]
 
 
 async def test_the_default_page_says_what_was_wrong_with_a_request() -> None:
@@ -370,7 +370,7 @@ async def test_the_default_page_says_what_was_wrong_with_a_request() -> None:
     async with http_client(App()) as client:
         response = await client.get("/", headers={"Transfer-Encoding": "chunked", "Content-Length": "1"})
         assert response.status == 400
-        assert "<p>Content-Length stands beside Transfer-Encoding</p>" in response.text
+        assert "<p>Content-Length and Transfer-Encoding must not be combined</p>" in response.text
 
 
 def test_the_default_page_keeps_secrets() -> None:
@@ -419,7 +419,7 @@ async def test_what_is_no_response_is_named(
 ) -> None:
     """The log says what a handler returned instead of a Response."""
     await App().with_stateless_route("/", handler).handle(Request())
-    assert "a handler returns a Response, not " in caplog.text
+    assert "a handler must return a Response, not " in caplog.text
 
 
 def fail_again(*_: object) -> Response:
@@ -505,7 +505,7 @@ def test_max_connections_is_at_least_one(number: int) -> None:
 
 def test_a_server_name_is_a_header() -> None:
     """A server name that cannot stand in a header is refused."""
-    with pytest.raises(ValueError, match="of header Server holds a control character"):
+    with pytest.raises(ValueError, match="of header Server contains a control character"):
         App(server_name="a\r\nb")
 
 

@@ -253,12 +253,12 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "Content-Length beside Transfer-Encoding": (
         get("Content-Length: 3", "Transfer-Encoding: chunked"),
         400,
-        "Content-Length stands beside Transfer-Encoding",
+        "Content-Length and Transfer-Encoding must not be combined",
     ),
     "Transfer-Encoding beside Content-Length": (
         get("transfer-encoding: Chunked", "content-length: 3"),
         400,
-        "Content-Length stands beside Transfer-Encoding",
+        "Content-Length and Transfer-Encoding must not be combined",
     ),
     "chunked in HTTP/1.0": (get("Transfer-Encoding: chunked", start="POST / HTTP/1.0"), 400, "HTTP/1.0"),
     "gzip": (get("Transfer-Encoding: gzip"), 501, "chunked"),

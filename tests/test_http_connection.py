@@ -1175,9 +1175,9 @@ async def test_a_name_with_a_bad_address_leaves_nothing_behind() -> None:
 
 async def test_a_server_needs_an_address() -> None:
     """``run`` without an address, or with a text that is none, says what would be one."""
-    with pytest.raises(ValueError, match=r"give at least one address to listen on, such as '127\.0\.0\.1:8080'"):
+    with pytest.raises(ValueError, match=r"pass at least one address to listen on, such as '127\.0\.0\.1:8080'"):
         await small_app().run()
-    with pytest.raises(ValueError, match=r"'8080' is no address: write '127\.0\.0\.1:80'"):
+    with pytest.raises(ValueError, match=r"'8080' is not an address: write '127\.0\.0\.1:80'"):
         await small_app().run("8080")
 
 

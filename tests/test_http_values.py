@@ -87,7 +87,7 @@ def test_headers_show_themselves() -> None:
 @pytest.mark.parametrize("name", ["", "A B", "A:", "A\r\nB", "Ä", "A\n", "A\x00"])
 def test_header_names_are_tokens(name: str) -> None:
     """What is no header name is refused, with a message that says which characters would do."""
-    with pytest.raises(ValueError, match=r"is no header name: use letters, digits and"):
+    with pytest.raises(ValueError, match=r"is not a header name: use letters, digits and"):
         Headers([(name, "value")])
 
 
@@ -108,7 +108,7 @@ BAD_VALUES = ["a\r\nSet-Cookie: x=1", "a\nb", "a\rb", "a\x00b", "a\x7f", "a\tb\x
 )
 def test_header_injection_is_refused(build: Callable[[str], object], value: str) -> None:
     """No way into a response lets a value through that could start a header of its own."""
-    with pytest.raises(ValueError, match=r"of header (X-Name|Location) holds .*: strip or encode it first"):
+    with pytest.raises(ValueError, match=r"of header (X-Name|Location) contains .*: strip or encode it first"):
         build(value)
 
 
@@ -202,16 +202,36 @@ def test_other_statuses_are_refused(status: int) -> None:
 def test_a_body_is_refused_where_there_is_none(status: int, content: str | bytes) -> None:
     """A 204, 205 or 304 with a body is refused; without one it is fine."""
     assert Response(status, content[:0]).content == b""
-    with pytest.raises(ValueError, match=f"a {status} response has no body"):
+    with pytest.raises(ValueError, match=f"a {status} response must not have a body"):
         Response(status, content)
 
 
 def test_framing_is_refused() -> None:
     """Transfer-Encoding is the server's business, in whichever way it is given."""
-    with pytest.raises(ValueError, match="leave Transfer-Encoding out"):
+    with pytest.raises(ValueError, match="omit Transfer-Encoding"):
         Response(200, headers={"transfer-encoding": "chunked"})
-    with pytest.raises(ValueError, match="leave Transfer-Encoding out"):
+    with pytest.raises(ValueError, match="omit Transfer-Encoding"):
         Response(200).with_header("Transfer-Encoding", "chunked")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("text", 200), r"not Response\(str, int\)"),
+        (("200",), r"not Response\(str, bytes\)"),
+        ((200, 5), r"not Response\(int, int\)"),
+        ((200, None), r"not Response\(int, NoneType\)"),
+        ((200, "text", "text/html"), "pairs of name and value, or a mapping, not str"),
+        ((200, "text", b"text/html"), "pairs of name and value, or a mapping, not bytes"),
+        ((200, "text", 5), "pairs of name and value, or a mapping, not int"),
+        ((200, "text", [("Retry-After", 5)]), r"must be str: \('Retry-After', 5\)"),
+        ((200, "text", {b"Name": "value"}), r"must be str: \(b'Name', 'value'\)"),
+    ],
+)
+def test_arguments_in_the_wrong_place(arguments: tuple[Any, ...], message: str) -> None:
+    """A status, content or headers of a wrong type raise a TypeError that names the types."""
+    with pytest.raises(TypeError, match=message):
+        Response(*arguments)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -229,7 +249,7 @@ def test_a_redirect_is_permanent_by_default() -> None:
 @pytest.mark.parametrize("status", [200, 300, 304, 404])
 def test_other_statuses_are_no_redirect(status: int) -> None:
     """A redirect with another status is refused, with those that would do."""
-    with pytest.raises(ValueError, match=f"{status} is no redirect: use 301, 302, 303, 307 or 308"):
+    with pytest.raises(ValueError, match=f"{status} is not a redirect: use 301, 302, 303, 307 or 308"):
         Response.redirect("/", status)
 
 
@@ -299,7 +319,9 @@ def test_an_address_is_read_as_it_is_written(text: str, address: Address) -> Non
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     """A text that is no address is refused, with the three forms that would do."""
-    with pytest.raises(ValueError, match=r"is no address: write '127\.0\.0\.1:80', '\[::1\]:80' or 'unix:/path'"):
+    with pytest.raises(
+        ValueError, match=r"is not an address: write '127\.0\.0\.1:80', '\[::1\]:80' or 'unix:/path'"
+    ):
         Address.parse(text)
 
 

@@ -233,7 +233,7 @@ async def test_no_certificate(tmp_path: Path) -> None:
 
 def test_a_context_for_clients() -> None:
     """A context that is made for clients is refused, since every handshake with it would fail."""
-    with pytest.raises(ValueError, match="a client's"):
+    with pytest.raises(ValueError, match="this SSLContext is for clients"):
         App().with_cert(ssl.create_default_context())
 
 
@@ -329,7 +329,7 @@ async def test_plain_http_on_the_port_for_tls(files: Files, caplog: pytest.LogCa
         await stream.send_all(b"GET /secret HTTP/1.1\r\nHost: example.com\r\n\r\n" + bytes(100_000))
         answer = await read_to_end(stream)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert answer.endswith(b"This port speaks HTTPS only: use https:// in place of http://.\n")
+    assert answer.endswith(b"This port accepts only HTTPS: use https:// instead of http://.\n")
     (line,) = caplog.messages
     assert line.startswith("plain HTTP from 127.0.0.1:")
     assert "'GET /secret HTTP/1.1'" in line
@@ -402,7 +402,7 @@ async def test_a_certificate_is_replaced_while_the_server_runs(
         identity.cert_chain_pems[0].write_to_path(cert)
         assert await text_at_last(address, trusting_other) == "fine"
     (line,) = caplog.messages
-    assert line.startswith("the certificate in use stays")
+    assert line.startswith("the certificate files have changed and cannot be used")
 
 
 async def ask(stream: trio.abc.Stream) -> None:
@@ -427,8 +427,8 @@ async def text_at_last(address: Address, trusting: ssl.SSLContext) -> str:
 
 
 def test_a_context_is_not_reloaded() -> None:
-    """``reload=True`` with a context says that only files are reloaded."""
-    with pytest.raises(ValueError, match="only files are reloaded"):
+    """``reload=True`` with a context says that only files can be reloaded."""
+    with pytest.raises(ValueError, match="only files can be reloaded"):
         App().with_cert(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), reload=True)
 
 

@@ -1,4 +1,4 @@
-"""How an application ends gracefully: how its WebSockets are told, and how fast."""
+"""The graceful shutdown of an application: how its WebSockets are closed, and by when."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ if TYPE_CHECKING:
 
 _CODES = (1001, 1012, 1013)
 
-#: What foreign streams such as TLS may take for their last words and their farewell, when all is cancelled.
-FAREWELL_SECONDS = 1.0
+#: Seconds that the cleanup of a cancelled connection may take over a trio stream that is not a socket: half of it
+#: to send the last frames, half to close the stream, which may send a close_notify of TLS.
+CLEANUP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """What ``with_shutdown`` does with the WebSockets that are open.
+    """How ``with_shutdown`` closes the open WebSockets.
 
     Attributes:
-        code: the close code: 1001 (going away), 1012 (service restart), 1013 (try again later), or one of your
-            own, 3000 to 4999.
-        spread: seconds over which the streams are closed, so that not all clients come back at once.
-        retry_after: seconds after which a client should come back. It goes into the close reason, as
-            ``retry-after=2.5``, and into the Retry-After of refused upgrades; None says nothing.
-        patience: seconds that a running handler gets, so that it can still answer, before its stream is closed.
+        code: the close code: 1001 (going away), 1012 (service restart), 1013 (try again later), or a code of the
+            application from 3000 to 4999.
+        spread: seconds over which the closes are distributed, so that the clients do not all reconnect at once.
+        retry_after: seconds after which a client should reconnect. Sent in the close reason, as
+            ``retry-after=2.5``, and in the Retry-After field of refused upgrades. None sends neither; a refused
+            upgrade then has ``Retry-After: 1``.
+        patience: seconds that a running handler has to finish before its stream is closed.
 
     Raises:
-        ValueError: the code is another, or a time is negative or not finite.
+        ValueError: the code is not one of these, or a time is negative or not finite.
     """
 
     code: int = 1001
@@ -48,21 +50,25 @@ class Drain:
 
     @property
     def reason(self) -> str:
-        """The text beside the close code."""
+        """The close reason; empty without ``retry_after``."""
         return "" if self.retry_after is None else f"retry-after={self.retry_after:g}"
 
     @property
     def retry_after_field(self) -> str:
-        """The value of a Retry-After header field, in whole seconds (RFC 9110, section 10.2.3)."""
+        """The value of the Retry-After field: whole seconds, at least 1 (RFC 9110, section 10.2.3)."""
         return str(max(1, ceil(self.retry_after or 0)))
 
 
 def hard_stop_after(timeouts: Timeouts, seconds: float) -> float:
-    """Seconds after which a graceful end cancels what is left, so that all has ended within ``Timeouts.drain``.
+    """Compute when a graceful shutdown cancels the remaining connections.
 
     Args:
-        timeouts: the application's.
-        seconds: what the hard stop itself may take. Half of the time is grace in any case.
+        timeouts: the timeouts of the application.
+        seconds: how long the cleanup after the cancellation may take.
+
+    Returns:
+        Seconds after the begin of the shutdown, early enough for the cleanup to end within ``Timeouts.drain``,
+        but at least half of ``Timeouts.drain``.
     """
     if timeouts.drain == inf:
         return inf
@@ -70,14 +76,14 @@ def hard_stop_after(timeouts: Timeouts, seconds: float) -> float:
 
 
 def check_drain(drain: Drain, timeouts: Timeouts) -> None:
-    """Refuse a drain whose spread the hard stop would cut off.
+    """Check that the spread of a drain ends before the remaining connections are cancelled.
 
     Raises:
-        ValueError: it takes too long.
+        ValueError: the spread is too long for ``Timeouts.drain``.
     """
-    hard_stop = hard_stop_after(timeouts, max(timeouts.disconnect, FAREWELL_SECONDS))
+    hard_stop = hard_stop_after(timeouts, max(timeouts.disconnect, CLEANUP_SECONDS))
     if drain.spread >= hard_stop:
         raise ValueError(
-            f"Drain(spread={drain.spread:g}) has to be below {hard_stop:g}, after which Timeouts(drain="
-            f"{timeouts.drain:g}, disconnect={timeouts.disconnect:g}) cancels what is left"
+            f"Drain(spread={drain.spread:g}) must be below {hard_stop:g}, after which Timeouts(drain="
+            f"{timeouts.drain:g}, disconnect={timeouts.disconnect:g}) cancels the remaining connections"
         )

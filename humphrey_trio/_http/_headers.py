@@ -1,6 +1,6 @@
 """Header fields: an ordered, case-insensitive, immutable multi-mapping.
 
-What stands in a ``Headers`` was checked when it was built, so nothing behind it has to look again.
+The fields are checked when a ``Headers`` is constructed, so code that writes them need not check them again.
 """
 
 from __future__ import annotations
@@ -9,23 +9,31 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, cast, overload
 
-# RFC 9110, section 5.1 (a field name is a token) and 5.5 (CR, LF and NUL are dangerous in a value).
-_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+#: A regular expression for one character of a token (RFC 9110, section 5.6.2).
+TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
+
+# A field name is a token (RFC 9110, section 5.1).
+_NAME = re.compile(rf"{TCHAR}+")
+# CR, LF and NUL are dangerous in a value, and other control characters are invalid (RFC 9110, section 5.5).
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
 
 
 class Headers:
-    """The header fields of a message, in the order in which they stand on the wire.
+    """The header fields of a message, in the order of the wire. Immutable.
+
+    ``headers[name]`` is the first value of a name, or raises ``KeyError``. ``name in headers`` works, and
+    iteration yields pairs of name and value.
 
     Args:
-        fields: pairs of name and value, or a mapping of them. Names keep their letter case and compare
-            without it; a name may stand several times.
+        fields: pairs of a name and a value, or a mapping from names to values. A name may occur several times.
+            Names keep their letter case, and are compared without regard to it.
 
     Raises:
-        ValueError: a name is no token, or a value holds a control character (CR and LF would start a
-            header of their own), a character outside latin-1, or white space at its ends.
+        ValueError: a name is not a token, or a value contains a control character, a character outside
+            latin-1, or white space at its ends (RFC 9110, section 5.5).
+        TypeError: ``fields`` is a str or not iterable, or a name or a value is not a str.
     """
 
     __slots__ = ("_fields", "_wire")
@@ -38,6 +46,8 @@ class Headers:
         if isinstance(fields, Headers):
             self._fields, self._wire = fields._fields, fields._wire
             return
+        if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"headers are pairs of name and value, or a mapping, not {type(fields).__name__}")
         pairs: Iterable[tuple[str, str]] = (
             cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
         )
@@ -45,7 +55,7 @@ class Headers:
 
     @classmethod
     def _from_wire(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Fields that an HTTP parser has checked already."""
+        """Construct from fields that a parser has already checked."""
         self = cls.__new__(cls)
         self._wire = None
         self._fields = tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
@@ -58,7 +68,12 @@ class Headers:
     def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The first value under a name, or the default."""
+        """Return the first value of a name.
+
+        Args:
+            name: the name of the field. Letter case is ignored.
+            default: the result if there is no such field.
+        """
         wanted = name.lower()
         for field, value in self._fields:
             if field.lower() == wanted:
@@ -66,15 +81,23 @@ class Headers:
         return default
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Every value under a name, in order."""
+        """Return all values of a name, in order.
+
+        Args:
+            name: the name of the field. Letter case is ignored.
+        """
         wanted = name.lower()
         return tuple(value for field, value in self._fields if field.lower() == wanted)
 
     def with_header(self, name: str, value: str) -> Headers:
-        """A copy with one more field at its end; what was there under the name stays.
+        """Return a copy with one more field at its end. Other fields with the same name are kept.
+
+        Args:
+            name: the name of the field, a token (RFC 9110, section 5.6.2).
+            value: the value of the field, in latin-1.
 
         Raises:
-            ValueError: as the constructor.
+            ValueError, TypeError: as for the constructor.
         """
         new = Headers.__new__(Headers)
         new._wire = None
@@ -82,7 +105,11 @@ class Headers:
         return new
 
     def without_header(self, name: str) -> Headers:
-        """A copy without any field of that name."""
+        """Return a copy without the fields of a name.
+
+        Args:
+            name: the name of the fields. Letter case is ignored. There may be none.
+        """
         wanted = name.lower()
         new = Headers.__new__(Headers)
         new._wire = None
@@ -90,7 +117,7 @@ class Headers:
         return new
 
     def to_wire(self) -> bytes:
-        """The fields as they stand in a head, each with its CRLF (RFC 9112, section 5)."""
+        """Encode the fields, each followed by CRLF (RFC 9112, section 5). The result is cached."""
         if self._wire is None:
             self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._fields]).encode("latin-1")
         return self._wire
@@ -126,11 +153,13 @@ class Headers:
 
 
 def _checked(name: str, value: str) -> tuple[str, str]:
+    if not isinstance(name, str) or not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the name and the value of a header must be str: ({name!r}, {value!r})")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no header name: use letters, digits and -!#$%&'*+.^_`|~")
+        raise ValueError(f"{name!r} is not a header name: use letters, digits and -!#$%&'*+.^_`|~")
     if _BAD_IN_VALUE.search(value) or value != value.strip(" \t"):
         raise ValueError(
-            f"the value {value!r} of header {name} holds a control character, a character outside latin-1,"
+            f"the value {value!r} of header {name} contains a control character, a character outside latin-1,"
             " or white space at an end: strip or encode it first"
         )
     return name, value

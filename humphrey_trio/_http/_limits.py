@@ -1,4 +1,4 @@
-"""What a server allows its clients: sizes and times, as two frozen values."""
+"""Limits for the sizes of requests and timeouts for connections."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from math import isnan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes that an HTTP client may not exceed.
+    """The maximum sizes of a request. A larger one is answered with an error, and its connection is closed.
 
     Attributes:
-        head: bytes of a request's head, from its first line to the empty one; beyond it a 431.
-        request_line: bytes of the first line; beyond it a 414 (RFC 9112, section 3, asks for at least 8000).
-        headers: header lines; beyond it a 431.
-        body: bytes of a body; beyond it a 413.
+        head: bytes of the head, from the request line to the empty line. Beyond it: 431.
+        request_line: bytes of the request line. Beyond it: 414. RFC 9112, section 3, recommends at least 8000.
+        headers: header lines. Beyond it: 431.
+        body: bytes of the body. Beyond it: 413.
 
     Raises:
-        ValueError: a limit is below one (``body`` may be 0).
+        ValueError: a limit is below 1 (``body`` may be 0).
     """
 
     head: int = 16 * 1024
@@ -34,28 +34,29 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a server waits, in seconds; ``math.inf`` waits for ever. Precise to a quarter of a second.
-    Time in which the process was held up, by a handler that blocks for instance, does not count, but for
+    """The timeouts of a server, in seconds, with a resolution of a quarter of a second. ``math.inf`` disables one.
+
+    Time in which the process was blocked, for example by a handler that does not await, does not count, except for
     ``disconnect`` and ``drain``.
 
     Attributes:
-        handshake: for the TLS handshake, from the accept on.
-        header: for a whole head, from the accept or from the first byte of a later request on.
-        body: for a whole body, from the end of its head on.
-        idle: between two requests of a connection. Load balancers in front must close idle connections
-            earlier (most do after 60 s), or they send requests into connections that this side just closes.
-        write: for a client to take any byte of what is being sent to it.
-        close: for a peer to read on to our WebSocket Close frame, or to answer it.
-        linger: to read on, in all, after the last bytes of a connection were sent, until the peer ends it too.
-            Closing earlier would destroy what is still on its way to the peer (RFC 9112, section 9.6).
-        linger_idle: the same, while the peer neither sends a byte nor acknowledges a part of what is on its way.
-            Acknowledgements are known on Linux only, and not over TLS; for the first there is twice the time.
-        disconnect: for a disconnect handler when its application is cancelled, and for a connection's own
-            handler when its client has left.
-        drain: for the whole of a graceful end (``with_shutdown``); what is left by then is cancelled.
+        handshake: for the TLS handshake, from the accept.
+        header: for a whole request head, from the accept or from the first byte of a later request.
+        body: for a whole request body, from the end of its head.
+        idle: between two requests of a connection. The idle timeout of a load balancer in front of the server
+            must be shorter (most have 60 s), or it sends requests on connections that the server is closing.
+        write: for a client to accept at least one byte of the data that is being sent to it.
+        close: for a peer to read up to the server's WebSocket Close frame, and to answer it.
+        linger: for the peer to close the connection after the server has sent its last bytes. The server reads and
+            discards input in this time. An earlier close would destroy data in transit (RFC 9112, section 9.6).
+        linger_idle: the same, while the peer sends nothing and acknowledges nothing. Acknowledgements are only
+            visible on Linux and without TLS. The first of them has twice the time.
+        disconnect: for a disconnect handler after its application was cancelled, and for the coroutine of a
+            ``websocket_handler`` after its client has disconnected.
+        drain: for a graceful shutdown as a whole (``with_shutdown``). Connections that are left are cancelled.
 
     Raises:
-        ValueError: one is not a number above zero.
+        ValueError: a timeout is not a number above zero.
     """
 
     handshake: float = 10.0

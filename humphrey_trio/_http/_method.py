@@ -1,4 +1,4 @@
-"""Request methods: names for the standard ones; any other token is a plain str."""
+"""The standard request methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from enum import StrEnum
 class Method(StrEnum):
     """The standard request methods (RFC 9110, section 9; PATCH is RFC 5789).
 
-    ``Request.method`` is a str, which compares equal to these: ``request.method == Method.GET``.
+    A member is equal to its name as a str: ``request.method == Method.GET``. ``Request.method`` itself is a plain
+    str, because a request may have another method.
     """
 
     GET = "GET"

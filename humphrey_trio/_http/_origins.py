@@ -1,7 +1,8 @@
-"""Origins of web pages (RFC 6454): what browsers send in the Origin field, and patterns of them.
+"""Origins of web pages (RFC 6454), and patterns for them.
 
-Pure. A pattern is read once, when it is given. An Origin is split into scheme, host and port before any of them is
-compared, so no part of it can pass for another. All of it is linear in the length of the text.
+A pattern is parsed once, when the set is constructed. The value of an Origin field is split into scheme, host and
+port before any part is compared, so that one part cannot match in the place of another. Everything takes time
+linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from unicodedata import normalize
 
 from .._krauss import wildcard_match
 
-#: For ``origins``: pages of every origin.
+#: A pattern for ``origins`` that allows pages of every origin.
 ANY_ORIGIN = "*"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _MAX_PORT = 65535
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-# RFC 3986, section 3.2.2, without percent-encoding, which browsers have decoded, and without commas.
+# RFC 3986, section 3.2.2, without percent-encoding, which browsers decode, and without commas, which separate
+# several origins.
 _NAME = re.compile(r"[-a-z0-9._~!$&'()*+;=]+")
 _ORIGIN = re.compile(rf"({_SCHEME.pattern})://(\[[0-9a-f:.]+\]|{_NAME.pattern})(?::([0-9]{{0,5}}))?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -32,13 +34,13 @@ _SEVERAL = re.compile(r"[\s,]")
 
 
 class Origin(NamedTuple):
-    """An origin, normalised: equal ones compare equal.
+    """A normalised origin. Two values are equal exactly if they are the same origin.
 
     Attributes:
         scheme: in lower case.
         host: in lower case, in the ASCII form of IDNA, without a trailing dot; an IPv6 address as 32 hexadecimal
             digits in brackets.
-        port: the default one if none is given; None where the scheme has no default.
+        port: the default port of the scheme if none is given; None if the scheme has no default port.
     """
 
     scheme: str
@@ -46,14 +48,18 @@ class Origin(NamedTuple):
     port: int | None
 
 
-# Neither has a host: an opaque origin (RFC 6454, section 7.1), and what Chromium sends for local files.
+# Origins without a host: an opaque origin (RFC 6454, section 7.1), and that of local files in Chromium.
 _WITHOUT_HOST = {"null": Origin("null", "", None), "file://": Origin("file", "", None)}
 
 
 def read_origin(text: str) -> Origin | None:
-    """The value of an Origin field; None if it is not one origin."""
+    """Parse the value of an Origin field.
+
+    Returns:
+        The origin, or None if the value is not exactly one origin.
+    """
     if not text.isascii():
-        return None  # some letters outside ASCII have lower case in it
+        return None  # str.lower turns some letters outside ASCII, such as the Kelvin sign, into ASCII letters
     text = text.lower()
     if text in _WITHOUT_HOST:
         return _WITHOUT_HOST[text]
@@ -68,13 +74,16 @@ def read_origin(text: str) -> Origin | None:
 
 
 def is_same_host(origin: str, host: str) -> bool:
-    """Whether a page comes from the host that it asks.
+    """Compare the host and the port of a page with those of the request.
 
-    Behind a proxy that ends TLS the server does not know the page's scheme, so host and port decide.
+    The scheme is not compared: behind a proxy that terminates TLS the server does not know the scheme of the page.
 
     Args:
         origin: the value of the Origin field.
-        host: the value of the Host field. Without a port it means the default one of the page's scheme.
+        host: the value of the Host field. Without a port it has the default port of the page's scheme.
+
+    Returns:
+        Whether both are the same host and port.
     """
     page = read_origin(origin)
     if page is None or page.scheme not in _DEFAULT_PORTS:
@@ -84,16 +93,17 @@ def is_same_host(origin: str, host: str) -> bool:
 
 
 class Origins:
-    """A set of origins, given by patterns.
+    """A set of origins, defined by patterns.
 
     Args:
-        patterns: one or several. A pattern is an origin, such as ``https://example.com`` or
-            ``http://localhost:8080``, in whose host each ``*`` stands for any run of characters, and whose port
-            may be ``*`` for any port. Without a port it means the default one. Also ``file://``, ``null`` and
-            ``ANY_ORIGIN``.
+        patterns: one pattern, or several. A pattern is an origin, such as ``https://example.com`` or
+            ``http://localhost:8080``. Each ``*`` in its host matches any number of characters, and the port ``*``
+            matches any port. Without a port, the default port of the scheme is meant. ``file://``, ``null`` and
+            ``ANY_ORIGIN`` are patterns, too.
 
     Raises:
-        ValueError: no browser can send what a pattern means; the message says what to write instead.
+        ValueError: no browser sends an origin that the pattern could match. The message says what to write
+            instead.
         TypeError: a pattern is not a str.
     """
 
@@ -117,7 +127,7 @@ class Origins:
 
     def _add(self, pattern: str) -> None:
         if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"an origin is a str such as 'https://example.com', not {type(pattern).__name__}")
+            raise TypeError(f"an origin must be a str such as 'https://example.com', not {type(pattern).__name__}")
         if pattern == ANY_ORIGIN:
             self._any = True
             return
@@ -129,7 +139,7 @@ class Origins:
 
 
 class _Wildcard(NamedTuple):
-    """A pattern with a wildcard; ``port`` is ``"*"`` for any."""
+    """A pattern with a wildcard in its host or port."""
 
     scheme: str
     host: str
@@ -150,7 +160,7 @@ def _read_pattern(pattern: str) -> Origin | _Wildcard:
     scheme, authority = _split_pattern(pattern)
     parts = _PATTERN_AUTHORITY.fullmatch(authority)
     if parts is None:
-        raise _refused(pattern, "a host has no colon, and an IPv6 address stands in brackets, 'http://[::1]'")
+        raise _refused(pattern, "write a host without colons, or an IPv6 address in brackets, 'http://[::1]'")
     host = _pattern_host(pattern, scheme, parts[1])
     port = _pattern_port(pattern, scheme, parts[2])
     if "*" in host or isinstance(port, str):
@@ -159,24 +169,28 @@ def _read_pattern(pattern: str) -> Origin | _Wildcard:
 
 
 def _split_pattern(pattern: str) -> tuple[str, str]:
-    """The scheme of a pattern, and what is behind it."""
+    """Split a pattern into its scheme and its host with port."""
     if _SEVERAL.search(pattern):
-        raise _refused(pattern, "give several as a list, ['https://a.example', 'https://b.example']")
+        raise _refused(pattern, "write several origins as a list, ['https://a.example', 'https://b.example']")
     scheme, separator, rest = pattern.partition("://")
     scheme = scheme.lower()
     if separator and "*" in scheme:
-        raise _refused(pattern, f"a scheme has no wildcard: give both 'http://{rest}' and 'https://{rest}'")
+        raise _refused(
+            pattern, f"the scheme must not have a wildcard: write both 'http://{rest}' and 'https://{rest}'"
+        )
     if not separator or not _SCHEME.fullmatch(scheme):
         raise _refused(pattern, "write a scheme and a host, 'https://example.com', or 'null'")
     if scheme in ("ws", "wss"):
-        raise _refused(pattern, f"it is the page's, not the WebSocket's: write 'http{scheme[2:]}://{rest}'")
+        raise _refused(
+            pattern, f"an origin is the page's URL, not the WebSocket's: write 'http{scheme[2:]}://{rest}'"
+        )
     if scheme == "file":
         raise _refused(pattern, "write 'file://' for all local files")
     authority = _PATH.split(rest, 1)[0].rpartition("@")[2]
     if not authority:
         raise _refused(pattern, f"write a host, '{scheme}://example.com'")
     if authority != rest:
-        raise _refused(pattern, f"it has neither a path nor a user: write '{scheme}://{authority}'")
+        raise _refused(pattern, f"an origin has neither a path nor a user: write '{scheme}://{authority}'")
     return scheme, authority
 
 
@@ -186,38 +200,39 @@ def _pattern_port(pattern: str, scheme: str, port: str | None) -> int | str | No
     if port == "*":
         return port
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= _MAX_PORT):
-        raise _refused(pattern, "a port is a number from 1 to 65535, or '*'")
+        raise _refused(pattern, "the port must be a number from 1 to 65535, or '*'")
     return int(port)
 
 
 def _pattern_host(pattern: str, scheme: str, host: str) -> str:
     host = ".".join([_in_ascii(pattern, label) for label in host.split(".")])
     if not host.startswith("[") and not _NAME.fullmatch(host):
-        raise _refused(pattern, "a host has letters, digits, '.', '-' and '_', and '*' for any run of characters")
+        raise _refused(pattern, "write a host with letters, digits, '.', '-' and '_', and '*' as the wildcard")
     if host != "*" and not host.startswith("[") and "*" in host.rstrip(".").rpartition(".")[2]:
         raise _refused(
-            pattern, "a wildcard in the last label would match foreign domains: write 'https://*.example.com'"
+            pattern,
+            "a wildcard in the last label would match domains of other owners: write 'https://*.example.com'",
         )
     normalised = _normalised(host)
     if normalised is None:
-        raise _refused(pattern, "this is not an IPv6 address; a wildcard cannot stand in one")
+        raise _refused(pattern, "write an IPv6 address, without a wildcard, in the brackets")
     ends_in_number = _NUMBER.fullmatch(normalised.rpartition(".")[2])
     if scheme in _DEFAULT_PORTS and ends_in_number and "*" not in normalised and not _is_ipv4(normalised):
-        raise _refused(pattern, "a browser writes an IPv4 address as four decimal numbers, '127.0.0.1'")
+        raise _refused(pattern, "write an IPv4 address as four decimal numbers, '127.0.0.1', as browsers do")
     return normalised
 
 
 def _in_ascii(pattern: str, label: str) -> str:
-    """A label of a host as browsers send it: in lower case, or in the ASCII form of IDNA.
+    """Convert a label of a host to the form that browsers send: lower case, in the ASCII form of IDNA.
 
-    They follow UTS 46 without its transitional part, the standard library follows IDNA 2003. A label for which
-    these two differ, such as one with a sharp s, is refused instead of being turned into one that never matches.
-    So is one with a wildcard: the ASCII form of a part is not a part of the ASCII form.
+    Browsers use UTS 46 without transitional processing, and the standard library uses IDNA 2003. A label for which
+    they differ, such as one with a sharp s, is refused, because its IDNA 2003 form would never match. A label with
+    a wildcard is refused as well: the ASCII form of a part of a label is not a part of its ASCII form.
     """
     if label.isascii():
         return label.lower()
     if "*" in label:
-        raise _refused(pattern, f"'*' cannot stand in a label with letters outside ASCII, as in {label!r}")
+        raise _refused(pattern, f"'*' is not possible in a label with letters outside ASCII, such as {label!r}")
     by_uts46 = f"xn--{normalize('NFKC', label.lower()).encode('punycode').decode()}"
     try:
         by_idna2003 = label.encode("idna").decode()
@@ -229,9 +244,13 @@ def _in_ascii(pattern: str, label: str) -> str:
 
 
 def _normalised(host: str) -> str | None:
-    """A host in lower case in its normal form; None if it is in brackets and not an IPv6 address."""
+    """Normalise a host in lower case.
+
+    Returns:
+        The host, or None if it is in brackets and not an IPv6 address.
+    """
     if not host.startswith("["):
-        return host.removesuffix(".") or host  # the name with the dot is the same one
+        return host.removesuffix(".") or host  # a trailing dot means the same name (RFC 1034, section 3.1)
     address = host[1:-1]
     try:
         return None if "%" in address else f"[{int(IPv6Address(address)):032x}]"

@@ -1,4 +1,4 @@
-"""A request as a handler sees it: read whole, and immutable."""
+"""A request as a handler gets it: immutable, with its whole body."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        method: the method token as it was sent; the standard ones compare equal to ``Method``.
-        path: the target before the first ``?``, neither percent-decoded nor normalised; ``*`` in ``OPTIONS *``.
-        query: the target behind the first ``?``, without it; empty if there is none.
+        method: the method as it was sent. The standard methods are equal to the members of ``Method``.
+        path: the request target before the first ``?``, neither percent-decoded nor normalised. ``*`` for
+            ``OPTIONS *``.
+        query: the request target after the first ``?``; empty if there is none.
         version: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         headers: the header fields.
-        content: the whole body; empty if there is none.
-        address: the peer's end of the connection.
-        tls: what TLS has negotiated for the connection; None over a plain one.
+        content: the body; empty if there is none.
+        address: the address of the peer.
+        tls: the TLS parameters of the connection; None without TLS.
     """
 
     method: str = "GET"
@@ -37,5 +38,5 @@ class Request:
 
     @property
     def uri(self) -> str:
-        """The path, under Humphrey's name."""
+        """The same as ``path``: the name in Humphrey."""
         return self.path

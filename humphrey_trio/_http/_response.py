@@ -1,4 +1,4 @@
-"""A response as a handler returns it. Framing and the automatic headers are the server's."""
+"""A response as a handler returns it. The server adds the framing and the automatic header fields."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from operator import index
 from ._headers import Headers, HeadersLike
 from ._status import reason_phrase
 
-# RFC 9112, section 6: a message says its length once, and the server is the one who knows it.
+# The server decides how the body is framed (RFC 9112, section 6). A second declaration could contradict it.
 _FRAMING = "Transfer-Encoding"
 _NO_HEADERS = Headers()
 
 
 class Response:
-    """One HTTP response; immutable, ``with_header`` gives a new one.
+    """One HTTP response. Immutable.
 
     Args:
-        status: a status code from 200 to 999.
-        content: the body. A str is sent as UTF-8 and typed ``text/plain; charset=utf-8``, bytes are typed
-            ``application/octet-stream``, unless the headers have a Content-Type.
-        headers: further header fields. Date, Server, Content-Length and Content-Type are added by the server
-            where they are missing; a Content-Length is the server's own, except in the answer to HEAD.
+        status: the status code, from 200 to 999.
+        content: the body. A str is sent as UTF-8.
+        headers: additional header fields. The server adds Date and Server if they are missing, and a Content-Type:
+            ``text/plain; charset=utf-8`` for a str, ``application/octet-stream`` for bytes. The server always sets
+            Content-Length itself, except in the response to a HEAD request.
 
     Raises:
-        TypeError: the status is no int, or the content neither str nor bytes.
-        ValueError: the status is out of range, there is a body with a 204, 205 or 304, a header is invalid, or
-            one is Transfer-Encoding.
+        TypeError: the status is not an int, the content is neither str nor bytes, or the headers are not pairs of
+            str.
+        ValueError: the status is out of range, a 204, 205 or 304 has a body, or a header field is invalid or is
+            Transfer-Encoding.
     """
 
     __slots__ = ("_content", "_headers", "_is_text", "_status")
@@ -36,35 +37,43 @@ class Response:
             self._content = content.encode() if isinstance(content, str) else bytes(memoryview(content))
         except TypeError:
             raise TypeError(
-                f"write Response(status, str or bytes), not Response({status!r}, {content!r})"
+                "a Response takes an int status, then a str or bytes:"
+                f" not Response({type(status).__name__}, {type(content).__name__})"
             ) from None
         if not 200 <= self._status <= 999:
-            raise ValueError(f"a response has a status from 200 to 999, not {status}")
+            raise ValueError(f"the status of a response must be from 200 to 999, not {status}")
         self._is_text = isinstance(content, str)
         self._headers = Headers(headers) if headers else _NO_HEADERS
         if self._content and self._status in (204, 205, 304):
-            raise ValueError(f"a {self._status} response has no body (RFC 9110, section 15)")
+            raise ValueError(f"a {self._status} response must not have a body (RFC 9110, section 15)")
         if self._headers and _FRAMING in self._headers:
-            raise ValueError("leave Transfer-Encoding out: the server frames the body itself")
+            raise ValueError("omit Transfer-Encoding: the server frames the body itself")
 
     @classmethod
     def empty(cls, status: int) -> Response:
-        """A response without a body."""
+        """Create a response without a body.
+
+        Args:
+            status: the status code, from 200 to 999.
+
+        Raises:
+            TypeError, ValueError: as for the constructor.
+        """
         return cls(status)
 
     @classmethod
     def redirect(cls, location: str, status: int = 301) -> Response:
-        """A response that sends the client elsewhere.
+        """Create a redirect.
 
         Args:
-            location: the target, percent-encoded where it needs to be.
-            status: 301 moved permanently (the default, as in Humphrey), 302, 303, 307 or 308.
+            location: the value of the Location field. Not percent-encoded by this method.
+            status: 301 (moved permanently; the default, as in Humphrey), 302, 303, 307 or 308.
 
         Raises:
-            ValueError: the status is no redirect, or the location cannot stand in a header.
+            ValueError: the status is not one of these, or the location is not a valid header value.
         """
         if status not in (301, 302, 303, 307, 308):
-            raise ValueError(f"{status} is no redirect: use 301, 302, 303, 307 or 308")
+            raise ValueError(f"{status} is not a redirect: use 301, 302, 303, 307 or 308")
         return cls(status, headers=[("Location", location)])
 
     @property
@@ -74,12 +83,12 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """The body as it is sent."""
+        """The body as it is sent. A str was encoded as UTF-8."""
         return self._content
 
     @property
     def headers(self) -> Headers:
-        """The header fields that were given, without the automatic ones."""
+        """The header fields of the constructor, without the automatic ones."""
         return self._headers
 
     @property
@@ -87,13 +96,13 @@ class Response:
         """The body as UTF-8 text.
 
         Raises:
-            UnicodeDecodeError: it is none.
+            UnicodeDecodeError: the body is not valid UTF-8.
         """
         return self._content.decode()
 
     @property
     def content_type(self) -> str:
-        """The Content-Type it is sent with; empty for an empty body without one."""
+        """The value of the Content-Type field; empty if none is sent, which is so for an empty bytes body."""
         given = self._headers.get("Content-Type") if self._headers else None
         if given is not None:
             return given
@@ -102,10 +111,13 @@ class Response:
         return "application/octet-stream" if self._content else ""
 
     def with_header(self, name: str, value: str) -> Response:
-        """A copy with one more header field at the end.
+        """Return a copy with one more header field at the end.
+
+        Args:
+            name, value: as for ``Headers.with_header``.
 
         Raises:
-            ValueError: as the constructor.
+            ValueError, TypeError: as for the constructor.
         """
         content = self.text if self._is_text else self._content
         return Response(self._status, content, self._headers.with_header(name, value))

@@ -1,4 +1,4 @@
-"""What an HTTP application says of itself while it runs, in the manner of trio's ``statistics()``."""
+"""Statistics of an HTTP application."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ class HttpStatistics:
     """The connections of an ``App`` at one moment.
 
     Attributes:
-        connections: those that are open, upgraded and lingering ones included.
-        lingering: those whose last bytes were sent, and that wait for their peer to end them too.
-        lingering_cut: lingering connections that were closed early to make room, since the server began.
+        connections: open connections, including WebSockets and lingering connections.
+        lingering: lingering connections: the last bytes were sent, and the server waits for the peer to close.
+        lingering_cut: lingering connections that were closed early, to make room for new connections, since the
+            server started.
     """
 
     connections: int

@@ -1,4 +1,4 @@
-"""Status codes under Humphrey's name, and their phrases."""
+"""Status codes, under the name that Humphrey uses, and their reason phrases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PHRASES = {int(status): status.phrase for status in StatusCode}
 
 
 def reason_phrase(status: int) -> str:
-    """The standard phrase of a status code, or an empty text for one without (RFC 9110, section 15)."""
+    """Return the standard reason phrase of a status code (RFC 9110, section 15); empty if there is none."""
     return _PHRASES.get(status, "")
 
 

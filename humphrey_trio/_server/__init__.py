@@ -1,1 +1,1 @@
-"""The HTTP server: listeners, connections, and the h11 engine behind them. It never sees App."""
+"""The HTTP server: listeners, transports, connections and the HTTP/1.1 codec. It does not depend on App."""

@@ -1,4 +1,4 @@
-"""Certificates in files: contexts made of them, and files that are replaced while the server runs."""
+"""Certificates from files: create SSL contexts, and reload them while the server runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# What changes when a file is written, or replaced by another: modified, changed, size, device, inode.
+# Differs if a file was written or replaced: mtime, ctime, size, device, inode.
 _Version = tuple[int, int, int, int, int]
 
 
 def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLContext:
-    """A context for servers: TLS 1.2 and 1.3, ALPN ``http/1.1``, one session ticket, no renegotiation.
+    """Create a context for servers: TLS 1.2 and 1.3, ALPN ``http/1.1``, one session ticket, no renegotiation.
 
     Args:
-        cert: a file with the certificate and its chain, in PEM.
-        key: a file with the private key, in PEM; None if it is in the first.
+        cert: a PEM file with the certificate and its chain.
+        key: a PEM file with the private key; None if ``cert`` contains it.
 
     Raises:
-        ValueError: a file cannot be read, is no PEM, or the key is encrypted or another certificate's.
+        ValueError: a file cannot be read or is not PEM, the key is encrypted, or it does not belong to the
+            certificate.
     """
     for file in (cert, key):
         if file is not None:
@@ -42,9 +43,9 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
     context.num_tickets = 1
 
     def refuse_password() -> NoReturn:
-        # Without it OpenSSL would ask at the terminal, and a server that runs would wait there.
+        # Without this callback OpenSSL would ask for the password on the terminal, and block the server.
         raise ValueError(
-            f"the private key in {str(cert if key is None else key)!r} is encrypted: give one without a password,"
+            f"the private key in {str(cert if key is None else key)!r} is encrypted: use a key without a password,"
             " or an SSLContext that has loaded it"
         )
 
@@ -53,7 +54,7 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
     except OSError as exc:
         raise ValueError(
             f"the certificate {str(cert)!r} cannot be used{f' with the key {str(key)!r}' if key else ''}:"
-            f" {reason_of(exc)}; both must be PEM, and the key must be the certificate's"
+            f" {reason_of(exc)}; both must be PEM, and the key must belong to the certificate"
         ) from exc
     return context
 
@@ -70,11 +71,11 @@ def _check_file(file: str | Path) -> None:
 
 
 class GivenContext:
-    """A context that the application has made, which is served as it is.
+    """A context of the application. It is used as it is.
 
     Attributes:
-        context: what new connections are to use.
-        reloads: False: there are no files to look at.
+        context: the context for new connections.
+        reloads: False, because there are no files to reload.
     """
 
     reloads = False
@@ -83,59 +84,58 @@ class GivenContext:
         self.context = context
 
     def reload_if_changed(self) -> bool:
-        """Do nothing."""
+        """Do nothing, and return False."""
         return False
 
 
 class CertificateFiles:
     """A certificate in files that may be replaced while the server runs.
 
-    A new pair gets a context of its own, which takes the place of the one before as a whole. To load it into the
-    context that is in use could leave that without a key, if a file changed again while it is loaded.
-    Connections that are open keep their context. Sessions are not resumed in another one: such clients shake
-    hands anew.
+    New files get a new context, which replaces the old one as a whole. Loading them into the context in use could
+    leave it without a key if a file changed again at the same time. Open connections keep their context. A TLS
+    session of the old context is not resumed: its client does a full handshake.
 
     Args:
         cert, key: as for ``server_context``.
-        reloads: whether the server is to call ``reload_if_changed``.
+        reloads: whether the server should call ``reload_if_changed``.
 
     Attributes:
-        context: what new connections are to use.
+        context: the context for new connections.
         reloads: as above.
 
     Raises:
-        ValueError: as ``server_context``.
+        ValueError: as for ``server_context``.
     """
 
     def __init__(self, cert: str | Path, key: str | Path | None = None, *, reloads: bool = True) -> None:
         self.reloads = reloads
         self._cert = cert
         self._key = key
-        self._looking = threading.Lock()
-        # Looked up before the files are read, so that a change during that shows at the next look.
+        self._checking = threading.Lock()
+        # Before the files are read, so that a change while they are read is detected by the next check.
         self._seen = self._tried = self._versions()
         self.context = server_context(cert, key)
 
     def reload_if_changed(self) -> bool:
-        """Look at the files, and make a new context if they have changed.
+        """Check the files, and create a new context if they have changed.
 
-        To be called now and then. It reads files: a server may call it in a worker thread, so that a slow disk
-        does not hold up its connections. While one thread looks, another does nothing.
+        Call it periodically. It reads files, so a server should call it in a worker thread. Does nothing if
+        another thread is in this method.
 
-        A change is acted on when the files are the same at the next look. So a file that is being written, and a
-        pair of which one file was replaced so far, are not taken for a pair that does not fit. One that does not
-        fit is logged as an ERROR, once, and the context stays; another change is another attempt.
+        Changed files are loaded when they have not changed again since the previous call. Otherwise a file that is
+        being written, or a certificate whose key has not been replaced yet, would fail to load. Files that cannot
+        be loaded are logged once at level ERROR, and the old context is kept until they change again.
 
         Returns:
             Whether there is a new context.
         """
-        if not self._looking.acquire(blocking=False):
+        if not self._checking.acquire(blocking=False):
             return False
         try:
             before, self._seen = self._seen, self._versions()
             return self._seen != self._tried and self._seen == before and self._reload()
         finally:
-            self._looking.release()
+            self._checking.release()
 
     def _reload(self) -> bool:
         self._tried = self._seen
@@ -143,21 +143,23 @@ class CertificateFiles:
             self.context = server_context(self._cert, self._key)
         except ValueError as exc:
             why = printable(str(exc))
-            logger.error("the certificate in use stays, since its files have changed and cannot be used: %s", why)
+            logger.error(
+                "the certificate files have changed and cannot be used; the old certificate is kept: %s", why
+            )
             return False
-        logger.info("the certificate %r was loaded anew", str(self._cert))
+        logger.info("the certificate %r was reloaded", str(self._cert))
         return True
 
     def _versions(self) -> tuple[_Version | None, _Version | None]:
         return _version(self._cert), None if self._key is None else _version(self._key)
 
 
-#: What ``HttpServer`` serves TLS with.
+#: The certificate of an ``HttpServer``.
 Certificate: TypeAlias = GivenContext | CertificateFiles
 
 
 def _version(file: str | Path) -> _Version | None:
-    """Which version of a file, or of what a link leads to, this is; None if there is none that can be read."""
+    """Return the version of a file, following symbolic links; None if it cannot be read."""
     try:
         found = os.stat(file)
     except OSError:

@@ -1,14 +1,14 @@
-"""HTTP/1.1 on the wire: bytes in, heads and bodies out; responses in, bytes out. No I/O, and no App.
+"""The HTTP/1.1 codec: parse requests, and encode responses. It does no I/O.
 
-h11 parses heads, one at a time. A head is checked here first, because h11's events hide what a strict server
-must refuse (RFC 9112): bare LF, folded lines, a repeated Content-Length, one beside Transfer-Encoding, and
-heads beyond their limits that came in one read. Bodies are framed here: h11 accepts any byte but LF in a chunk
-extension, and some of its expressions take quadratic time on chunk lines and trailers. Responses are written
-here: a ``Headers`` was checked when it was built, and a ``Response`` knows its length, so there is nothing left
-for h11 to find out (docs/architecture.md has the figures).
+h11 parses the heads, one at a time. Each head is checked here first, because the events of h11 do not show what a
+strict server must reject (RFC 9112): bare LF, folded lines, a repeated Content-Length, Content-Length together
+with Transfer-Encoding, and heads above their limits that arrive in one read.
 
-Everything that reads what a peer sent takes linear time: each byte is looked at a bounded number of times,
-however the bytes are split into reads.
+Bodies are decoded here. h11 accepts any byte except LF in a chunk extension, and two of its regular expressions
+need quadratic time for chunk lines and trailers. Responses are encoded here. ``Headers`` and ``Response`` are
+checked when they are constructed, so h11 would only repeat the checks (docs/architecture.md has the measurements).
+
+Parsing takes linear time in the number of bytes from the peer, no matter how they are split into reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import cast
 import h11
 
 from .._http._address import Address
-from .._http._headers import Headers
+from .._http._headers import TCHAR, Headers
 from .._http._limits import Limits
 from .._http._request import Request
 from .._http._response import Response
@@ -35,26 +35,33 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CRLF = b"\r\n"
 _EMPTY_LINE = b"\r\n\r\n"
 
-# The fields that decide about framing and the connection.
-_STEERING = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+# The fields that determine the framing of the message and the use of the connection.
+_CONTROL_FIELDS = frozenset(
+    (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
+)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
-_REQUEST_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
+_TCHAR = TCHAR.encode()
+_REQUEST_LINE = re.compile(_TCHAR + rb"+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-# A method begins, or an empty line in front of one has come halfway.
-_START = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]|\r\Z")
-_FIELD_LINE = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:")
-# RFC 9112, section 7.1. The size is bounded as h11 bounds it, blanks behind it are tolerated as h11 does, and an
-# extension may hold anything but control characters: CR and NUL in it are what proxies read differently.
+# The start of a method, or the first half of the CRLF that may precede a request.
+_START = re.compile(_TCHAR + rb"|\r\Z")
+_FIELD_LINE = re.compile(_TCHAR + rb"+:")
+# RFC 9112, section 7.1. Like h11, this limits the size to 20 digits and accepts white space after it. An extension
+# may contain any byte except control characters: proxies disagree about CR and NUL in it.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 
 
 class BadRequest(Exception):
-    """The peer sent what is no acceptable request.
+    """The peer has sent an invalid request, or one that exceeds a limit.
+
+    Args:
+        reason: the message, which is shown to the client. Must not contain secrets.
+        status: the status code of the error response.
 
     Attributes:
-        status: the status that says so.
+        status: as above.
     """
 
     def __init__(self, reason: str, status: int = 400) -> None:
@@ -64,14 +71,16 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class Head:
-    """A request's head, checked.
+    """The head of a request, which was checked.
 
     Attributes:
-        host: the authority it is addressed to in lower case, from an absolute target or the Host field.
-        content_length: bytes of the body that follows; None if it is chunked.
-        close: whether the client wants the connection closed after the response.
-        expects_continue: whether it waits for a 100 before it sends the body.
-        wants_websocket: whether it asks for the WebSocket protocol, by version, method and fields.
+        method, path, query, version: as in ``Request``.
+        fields: the header fields as h11 returns them.
+        host: the requested authority in lower case, from an absolute target or from the Host field.
+        content_length: bytes of the body; None if it is chunked.
+        close: whether the connection must be closed after the response.
+        expects_continue: whether the client waits for a 100 before it sends the body.
+        wants_websocket: whether this is a request to open a WebSocket, by its version, method and fields.
     """
 
     method: str
@@ -98,13 +107,15 @@ class Head:
 
 
 class RequestReader:
-    """The requests of one connection, one after the other.
+    """Parse the requests of one connection.
 
-    Its buffer is the only one: h11 gets a head when it is whole, and bodies are taken out of it.
+    Call ``next_head``, and then ``next_body`` until it returns empty bytes.
+
+    This class has the only buffer. h11 gets a head when it is complete, and bodies are decoded from the buffer.
 
     Args:
-        limits: sizes of a head, and of the lines of a chunked body.
-        buffer: what was received before, which from now on is the reader's.
+        limits: the limits for heads, and for the lines and trailers of a chunked body.
+        buffer: bytes that were received before. The reader takes ownership.
     """
 
     __slots__ = ("_body", "_buffer", "_limits", "_line_end", "_seen", "_skipped")
@@ -112,43 +123,46 @@ class RequestReader:
     def __init__(self, limits: Limits, buffer: bytearray | None = None) -> None:
         self._limits = limits
         self._buffer = bytearray() if buffer is None else buffer
-        self._seen = 0  # bytes of the buffer that were searched for the end of a head
-        self._line_end = -1  # of the request line; -1 until it was found
-        self._skipped = False
+        self._seen = 0  # bytes of the buffer that were already searched for the end of a head
+        self._line_end = -1  # the position of the end of the request line; -1 if not found yet
+        self._skipped = False  # whether an empty line before the request was skipped
         self._body: _SizedBody | _ChunkedBody | None = None
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Add bytes from the peer to the buffer."""
         self._buffer += data
 
     @property
     def buffered(self) -> int:
-        """Bytes that came and belong to no head or body so far."""
+        """The number of bytes that were received and not yet returned in a head or body."""
         return len(self._buffer)
 
     def take_rest(self) -> bytearray:
-        """Give away what came behind the last head; for a connection that leaves HTTP.
+        """Return the bytes after the last head, and clear the buffer. For an upgrade of the connection.
 
-        The buffer itself is handed over, so that many refused upgrades in one read do not copy it each.
+        Returns the buffer itself. A copy for each of many refused upgrades in one read would take quadratic time.
         """
         rest, self._buffer = self._buffer, bytearray()
         return rest
 
     def next_head(self) -> Head | None:
-        """The next head, or None while it is incomplete.
+        """Parse the next head.
+
+        Returns:
+            The head, or None if it is incomplete.
 
         Raises:
-            BadRequest: the bytes are no head that this server accepts.
+            BadRequest: the head is malformed, not supported, or exceeds a limit.
         """
         raw = self._split_head()
         if raw is None:
             return None
         version = self._check_head(raw)
-        # A new parser for each message costs a microsecond, and nothing of one message reaches the next.
+        # A new parser for each message costs 1 us, and ensures that no state of a message affects the next one.
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
         try:
             parser.receive_data(raw)
-            # A whole head is a request or an error; isinstance would ask the ABC that h11's events have.
+            # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
             event = cast("h11.Request", parser.next_event())
         except h11.RemoteProtocolError as exc:
             raise BadRequest(str(exc), exc.error_status_hint) from exc
@@ -160,10 +174,13 @@ class RequestReader:
         return head
 
     def next_body(self) -> bytes | None:
-        """The next piece of the current body: empty at its end, None while more bytes are needed.
+        """Decode the next piece of the current body.
+
+        Returns:
+            At least one byte; empty at the end of the body, None if more bytes are needed.
 
         Raises:
-            BadRequest: the chunks are malformed.
+            BadRequest: a chunk is malformed, or its size line or the trailers exceed a limit.
         """
         if self._body is None:
             return b""
@@ -174,7 +191,7 @@ class RequestReader:
 
     def _split_head(self) -> bytes | None:
         buffer = self._buffer
-        # RFC 9112, section 2.2: one empty line before a request is ignored.
+        # A server should ignore an empty line before the request line (RFC 9112, section 2.2).
         if not self._skipped and buffer.startswith(_CRLF):
             del buffer[:2]
             self._skipped = True
@@ -190,7 +207,7 @@ class RequestReader:
         return raw
 
     def _check_incomplete(self) -> None:
-        """Refuse early what can never become a head."""
+        """Reject an incomplete head that can no longer become valid."""
         buffer = self._buffer
         if not buffer:
             return
@@ -200,7 +217,7 @@ class RequestReader:
             self._line_end = buffer.find(_CRLF, max(0, self._seen - 1))
             if self._line_end >= 0 and not _REQUEST_LINE.fullmatch(buffer, 0, self._line_end):
                 raise BadRequest("the request line is malformed")
-        # A CR at the very end may be half of the line's end, which does not count.
+        # A CR at the end may be the first half of the line's CRLF, which does not count.
         line_size = self._line_end if self._line_end >= 0 else len(buffer) - buffer.endswith(b"\r")
         self._check_size(len(buffer), line_size)
         _check_line_ends(buffer, self._seen)
@@ -212,7 +229,7 @@ class RequestReader:
             raise BadRequest(f"the head is longer than {self._limits.head} bytes", 431)
 
     def _check_head(self, raw: bytes) -> str:
-        """Check what h11 does not; the version."""
+        """Check a complete head for what h11 accepts. Returns the HTTP version."""
         line_end = raw.index(_CRLF)
         self._check_size(len(raw), line_end)
         line = _REQUEST_LINE.fullmatch(raw, 0, line_end)
@@ -221,53 +238,59 @@ class RequestReader:
         _check_lines(raw, 1, self._limits)
         version = line[1]
         if version not in (b"1.1", b"1.0"):
-            raise BadRequest(f"HTTP/{version.decode()} is not spoken here, only HTTP/1.1 and 1.0", 505)
+            raise BadRequest(f"HTTP/{version.decode()} is not supported, only HTTP/1.1 and HTTP/1.0", 505)
         return f"HTTP/{version.decode()}"
 
 
-# A head and the trailers of a chunked body are lines up to an empty one...
+# Sections: a head, or the trailers of a chunked body. Lines, and an empty line at the end...
 
 
 def _split_section(buffer: bytearray, seen: int) -> bytes | None:
-    """Take the lines up to the first empty one out of a buffer; None while that is missing.
+    """Remove a section from the start of a buffer.
 
     Args:
-        buffer: what was received.
-        seen: how many bytes of it were searched before.
+        buffer: the received bytes.
+        seen: the number of bytes that were already searched for the empty line.
+
+    Returns:
+        The section with its empty line, or None if it is incomplete.
     """
     end = buffer.find(_EMPTY_LINE, max(0, seen - 3))
     return None if end < 0 else _take(buffer, end + 4)
 
 
 def _take(buffer: bytearray, size: int) -> bytes:
-    """Take at most so many bytes out of a buffer. Deleting them in front does not move those behind."""
+    """Remove at most ``size`` bytes from the start of a buffer. A bytearray does this without moving the rest."""
     data = bytes(buffer) if size >= len(buffer) else bytes(buffer[:size])
     del buffer[:size]
     return data
 
 
 def _check_line_ends(buffer: bytearray, seen: int) -> None:
-    """Refuse a bare LF in what came behind the first ``seen`` bytes."""
-    # The CR of the first new LF may have been seen before.
+    """Reject a bare LF after the first ``seen`` bytes."""
+    # The first new byte may be an LF whose CR was the last old byte.
     if buffer.count(b"\n", seen) != buffer.count(_CRLF, max(0, seen - 1)):
         raise BadRequest("a line ends in LF without CR")
 
 
 def _check_lines(raw: bytes, others: int, limits: Limits) -> None:
-    """Check a whole section: how its lines end, what they hold, and how many there are.
+    """Check the line ends of a section, the characters of its lines, and their number.
 
     Args:
-        raw: the section, its empty line included.
-        others: lines in front of the fields.
-        limits: how many fields there may be.
+        raw: the section, including its empty line.
+        others: the number of lines before the fields.
+        limits: has the maximum number of fields.
+
+    Raises:
+        BadRequest: a check failed.
     """
     lines = raw.count(_CRLF)
     if lines - others - 1 > limits.headers:
         raise BadRequest(f"there are more than {limits.headers} header lines", 431)
     if raw.count(b"\n") != lines or raw.count(b"\r") != lines:
-        raise BadRequest("a line ends in LF without CR, or holds a CR")
+        raise BadRequest("a line ends in LF without CR, or contains a CR")
     if _CONTROLS.search(raw):
-        raise BadRequest("a header line holds a control character (RFC 9110, section 5.5)")
+        raise BadRequest("a header line contains a control character (RFC 9110, section 5.5)")
     if b"\r\n " in raw or b"\r\n\t" in raw:
         raise BadRequest("a header line is folded (RFC 9112, section 5.2)")
 
@@ -276,7 +299,7 @@ def _check_lines(raw: bytes, others: int, limits: Limits) -> None:
 
 
 class _SizedBody:
-    """A body whose length its head says."""
+    """A body with a Content-Length."""
 
     __slots__ = ("_left",)
 
@@ -284,7 +307,7 @@ class _SizedBody:
         self._left = size
 
     def next_piece(self, buffer: bytearray) -> bytes | None:
-        """As ``RequestReader.next_body``; what it returns is taken out of the buffer."""
+        """See ``RequestReader.next_body``. Removes the piece from the buffer."""
         if self._left and not buffer:
             return None
         piece = _take(buffer, self._left)
@@ -293,19 +316,19 @@ class _SizedBody:
 
 
 class _ChunkedBody:
-    """A chunked body (RFC 9112, section 7.1). Its trailers are checked and dropped (RFC 9110, section 6.5.1)."""
+    """A chunked body (RFC 9112, section 7.1). Trailers are checked and discarded (RFC 9110, section 6.5.1)."""
 
     __slots__ = ("_in_trailers", "_left", "_limits", "_line_start", "_seen")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._left = 0  # bytes of the current chunk that are still to come
-        self._line_start = 0  # where the next size stands: behind the CRLF of the chunk before it, if there is one
+        self._left = 0  # bytes of the current chunk that have not been returned yet
+        self._line_start = 0  # the position of the next size line: 2 after a chunk, which ends with CRLF
         self._in_trailers = False
-        self._seen = 0  # bytes of the buffer that were searched for the end of a line, or of the trailers
+        self._seen = 0  # bytes of the buffer that were already searched for the end of a line or of the trailers
 
     def next_piece(self, buffer: bytearray) -> bytes | None:
-        """As ``RequestReader.next_body``; what it returns is taken out of the buffer."""
+        """See ``RequestReader.next_body``. Removes the piece from the buffer."""
         if not self._left and not self._in_trailers and not self._begin_chunk(buffer):
             return None
         if self._in_trailers:
@@ -317,10 +340,10 @@ class _ChunkedBody:
         return piece
 
     def _begin_chunk(self, buffer: bytearray) -> bool:
-        """Read the size of the next chunk; False while its line is incomplete."""
+        """Parse the size line of the next chunk. Returns False if it is incomplete."""
         start = self._line_start
         if not _CRLF[:start].startswith(buffer[:start]):
-            raise BadRequest("a chunk does not end behind its last byte (RFC 9112, section 7.1)")
+            raise BadRequest("a chunk is longer than its size (RFC 9112, section 7.1)")
         end = buffer.find(_CRLF, max(start, self._seen - 1))
         if (len(buffer) if end < 0 else end) > self._limits.head:
             raise BadRequest(f"the size line of a chunk is longer than {self._limits.head} bytes")
@@ -338,8 +361,8 @@ class _ChunkedBody:
         return True
 
     def _skip_trailers(self, buffer: bytearray) -> bool:
-        """Take the trailers out of the buffer; False while they are incomplete."""
-        if buffer.startswith(_CRLF):  # there are none
+        """Remove the trailers from the buffer. Returns False if they are incomplete."""
+        if buffer.startswith(_CRLF):  # no trailers
             del buffer[:2]
             return True
         raw = _split_section(buffer, self._seen)
@@ -351,7 +374,7 @@ class _ChunkedBody:
             return False
         _check_lines(raw, 0, self._limits)
         if not all(map(_FIELD_LINE.match, raw.split(_CRLF)[:-2])):
-            raise BadRequest("a trailer is no header field (RFC 9112, section 7.1.2)")
+            raise BadRequest("a trailer is not a header field (RFC 9112, section 7.1.2)")
         return True
 
 
@@ -367,7 +390,7 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
     sized = chunked = upgrade = websocket = False
     for raw_name, value in fields:
         name = raw_name.lower()
-        if name not in _STEERING:
+        if name not in _CONTROL_FIELDS:
             continue
         if name == b"host":
             value = value.lower()
@@ -388,8 +411,8 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
             else:
                 websocket = websocket or "websocket" in members
     head.content_length = _body_length(raw, sized, chunked, version)
-    # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is none: nobody could say where
-    # HTTP ends.
+    # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is an ordinary one, because it
+    # would be undefined whether the body belongs to HTTP.
     head.wants_websocket = (
         websocket and upgrade and head.method == "GET" and version == "HTTP/1.1" and not head.has_body
     )
@@ -397,28 +420,28 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
 
 
 def _body_length(raw: bytes, sized: bool, chunked: bool, version: str) -> int | None:
-    """The declared length, None for a chunked body (RFC 9112, section 6.3)."""
+    """Return the length of the body; None for a chunked body (RFC 9112, section 6.3)."""
     if chunked:
         if sized:
-            raise BadRequest("Content-Length stands beside Transfer-Encoding")
+            raise BadRequest("Content-Length and Transfer-Encoding must not be combined")
         if version == "HTTP/1.0":
-            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+            raise BadRequest("Transfer-Encoding is not allowed in HTTP/1.0")
         return None
     if not sized:
         return 0
-    # As they were sent: h11 makes one length of several that are equal.
+    # In the raw head, because h11 merges several equal lengths into one.
     lengths = [value.strip(b" \t") for value in _CONTENT_LENGTH.findall(raw)]
     if len(lengths) != 1 or not lengths[0].isdigit():
-        raise BadRequest("Content-Length is repeated or no number")
+        raise BadRequest("Content-Length is repeated or not a number")
     return int(lengths[0])
 
 
 def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
-    """Authority, path and query of a request target (RFC 9112, section 3.2)."""
+    """Split a request target into authority, path and query (RFC 9112, section 3.2)."""
     if method == b"CONNECT":
-        raise BadRequest("CONNECT is for proxies, which this server is not", 501)
+        raise BadRequest("CONNECT is not supported: this server is not a proxy", 501)
     if "#" in target:
-        raise BadRequest("a request target has no fragment")
+        raise BadRequest("the request target must not have a fragment")
     authority = ""
     if not target.startswith("/") and not (target == "*" and method == b"OPTIONS"):
         absolute = _ABSOLUTE_FORM.fullmatch(target)
@@ -431,13 +454,13 @@ def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
 
 
 def tokens(value: str) -> list[str]:
-    """The members of a comma-separated list, in lower case (RFC 9110, section 5.6.1)."""
-    # Other white space of Unicode, such as NBSP, is a part of a member.
+    """Split a comma-separated list into its members, in lower case (RFC 9110, section 5.6.1)."""
+    # strip() without arguments would also remove other white space, such as NBSP.
     return [token.strip(" \t").lower() for token in value.split(",")]
 
 
 def connection_options(headers: Headers) -> list[str]:
-    """The members of all Connection fields, in lower case (RFC 9110, section 7.6.1)."""
+    """Return the members of all Connection fields, in lower case (RFC 9110, section 7.6.1)."""
     return [option for value in headers.get_all("Connection") for option in tokens(value) if option]
 
 
@@ -445,7 +468,7 @@ def connection_options(headers: Headers) -> list[str]:
 
 
 class ResponseWriter:
-    """Turns responses into bytes, with the automatic header fields.
+    """Encode responses, and add the automatic header fields.
 
     Args:
         server_name: the value of the Server field; empty for none.
@@ -458,12 +481,13 @@ class ResponseWriter:
         self._status_lines: dict[int, bytes] = {}
 
     def encode(self, response: Response, *, head_only: bool, close: bool) -> bytes:
-        """The whole response as it stands on the wire.
+        """Encode a response.
 
         Args:
-            response: what the handler returned.
-            head_only: whether it answers HEAD: the body is left out, not its length (RFC 9110, section 9.3.2).
-            close: whether the connection ends behind it; then the one Connection field says so.
+            response: the response of the handler.
+            head_only: whether it is the response to HEAD, which has the Content-Length, but no body (RFC 9110,
+                section 9.3.2).
+            close: whether the connection is closed after the response. Then it gets ``Connection: close``.
         """
         status, content, given = response.status, response.content, response.headers
         parts = [self._status_line(status)]
@@ -487,13 +511,13 @@ class ResponseWriter:
         return b"".join(parts)
 
     def _fields_around(self, given: Headers, keep_length: bool) -> list[bytes]:
-        """The handler's own fields, behind those of ours that they leave open."""
+        """Encode the fields of the handler, after the automatic fields that they do not contain."""
         fields: list[bytes] = []
         if "Date" not in given:
             fields.append(self._date_field())
         if "Server" not in given:
             fields.append(self._server)
-        # Two lengths that differ are an attack; the one of the body that is really sent holds.
+        # Only the length of the body that is sent is right. With another, clients would misread the next response.
         if not keep_length and "Content-Length" in given:
             given = given.without_header("Content-Length")
         fields.append(given.to_wire())
@@ -514,7 +538,7 @@ class ResponseWriter:
 
 
 def _with_one_connection(given: Headers, close: bool) -> Headers:
-    """The handler's fields with one Connection field, which says close if the connection ends (RFC 9112, 9.6)."""
+    """Merge the Connection fields into one, and add or keep ``close`` as needed (RFC 9112, section 9.6)."""
     lines = given.get_all("Connection")
     if len(lines) == 1 and not close:
         return given
@@ -526,15 +550,20 @@ def _with_one_connection(given: Headers, close: bool) -> Headers:
 
 
 def encode_switch(fields: bytes, extra: Headers) -> bytes:
-    """A 101 with these header fields, which ends HTTP on a connection (RFC 9110, section 15.2.2)."""
+    """Encode a 101, the last HTTP response of a connection (RFC 9110, section 15.2.2).
+
+    Args:
+        fields: encoded header fields.
+        extra: further header fields.
+    """
     return b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n" % (fields, extra.to_wire())
 
 
-# --------------------------------------------------------------------------------------- the client's side
+# ---------------------------------------------------------------------------------------------- client
 
 
 class ClientCodec:
-    """Requests out, responses in, on one connection; for tests of applications."""
+    """Encode requests, and parse responses, for one connection of a test client."""
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT)
@@ -543,7 +572,7 @@ class ClientCodec:
         self._ended = False
 
     def request(self, method: str, target: str, headers: Headers, content: bytes) -> bytes:
-        """The bytes of a request; the one before it was answered."""
+        """Encode a request. The response to the previous request must have been parsed."""
         if self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
         parts = [self._h11.send(h11.Request(method=method, target=target, headers=list(headers)))]
@@ -553,15 +582,18 @@ class ClientCodec:
         return b"".join(parts)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the server; empty ones at its end of file."""
+        """Add bytes from the server; empty bytes at its end of file."""
         self._ended = not data
         self._h11.receive_data(data)
 
     def next_response(self) -> tuple[int, Headers, bytes] | None:
-        """Status, fields and body of the next response, or None while it is incomplete.
+        """Parse the next response.
+
+        Returns:
+            Status, header fields and body, or None if the response is incomplete.
 
         Raises:
-            ConnectionError: the server has closed the connection, or does not speak HTTP.
+            ConnectionError: the server has closed the connection, or has sent invalid HTTP.
         """
         try:
             while (event := self._h11.next_event()) is not h11.NEED_DATA:
@@ -578,17 +610,17 @@ class ClientCodec:
         except h11.RemoteProtocolError as exc:
             if self._ended and self._head is None:
                 raise ConnectionError("the server has closed the connection") from None
-            raise ConnectionError(f"the server broke off, or does not speak HTTP: {exc}") from exc
+            raise ConnectionError(f"the server has sent an incomplete or invalid response: {exc}") from exc
         return None
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow."""
+        """Whether another request may be sent on this connection."""
         return self._h11.our_state is not h11.MUST_CLOSE and self._h11.their_state is not h11.CLOSED
 
     @property
     def rest(self) -> bytes:
-        """What came behind a 101."""
+        """The bytes after a 101."""
         return self._h11.trailing_data[0]
 
     def _whole(self) -> tuple[int, Headers, bytes]:

@@ -1,7 +1,7 @@
-"""One HTTP connection: requests in, responses out, in order, until it ends or leaves HTTP.
+"""One HTTP connection: read requests and send responses, in order, until it is closed or upgraded.
 
-The shell moves bytes between a transport and the codec, and asks a small ``Service`` what to answer. It never
-sees App, and it knows no WebSockets: an upgrade is given away whole.
+It connects a transport with the codec, and gets the responses from a ``Service``. It depends neither on App nor on
+WebSockets: for an upgrade it returns the connection as a ``Takeover``.
 """
 
 from __future__ import annotations
@@ -34,52 +34,70 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-#: What a newcomer gets to send its request when the server ends, or to shake hands: it may be on its way.
-LATE_SECONDS = 1.0
+#: Seconds that a new connection has for its first request, or for its TLS handshake, after a graceful shutdown has
+#: begun. The request may already be in transit.
+NEW_CONNECTION_GRACE = 1.0
 
-# Four pipelined requests, or as many pieces of a body, are a turn; then the other connections run. Longer turns
-# would be a little cheaper, and make everybody else wait for whoever floods.
+# Bytes that a request, or a piece of a body, counts for ``Pace``. So after four of them that were buffered the
+# task executes a checkpoint. Fewer checkpoints would be slightly cheaper, but a client that floods would delay the
+# others.
 _REQUEST_COST = 16 * 1024
 
 
 class Service(Protocol):
-    """The application, as a connection sees it. No method raises an ``Exception``."""
+    """The interface of the application for a connection. No method raises an ``Exception``."""
 
     def find(self, host: str, path: str, /) -> Any:
-        """The route of an ordinary request, for ``respond``; None if there is none.
+        """Find the route of an ordinary request.
 
-        A body is read only if there is a route.
+        Called with the head only: the body is not read if there is no route.
+
+        Args:
+            host: the authority of the request in lower case.
+            path: the path of the request.
+
+        Returns:
+            A route for ``respond``; None if there is none.
         """
         ...
 
     def find_websocket(self, host: str, path: str, /) -> Any:
-        """The route of a request to open a WebSocket, for ``upgrade``; None if there is none."""
+        """Find the route of a request to open a WebSocket. See ``find``."""
         ...
 
     def respond(self, request: Request, route: Any, /) -> Response | Awaitable[Response]:
-        """The response of a route that ``find`` has found, or an awaitable for ``settle``."""
+        """Call the handler of a route from ``find``.
+
+        Returns:
+            The response, or an awaitable that must be passed to ``settle``.
+        """
         ...
 
     async def settle(self, request: Request, answer: Awaitable[Response], /) -> Response:
-        """The response that ``respond`` has left to be awaited."""
+        """Await the result of ``respond``."""
         ...
 
     async def reject(self, host: str, request: Request, /) -> Response:
-        """The answer to an ordinary request without a route."""
+        """Create the response to an ordinary request without a route."""
         ...
 
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
-        """The answer to what was not served."""
+        """Create an error response."""
         ...
 
     async def upgrade(self, takeover: Takeover) -> Response | None:
-        """Lend the connection; a response leaves it with HTTP, None when the other protocol has ended."""
+        """Run a WebSocket route.
+
+        Returns:
+            None if the upgrade was accepted and the WebSocket is closed. Otherwise the response that refuses it:
+            the connection continues with HTTP.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What all connections of a server share."""
+    """The objects that all connections of a server share."""
 
     service: Service
     limits: Limits
@@ -92,17 +110,19 @@ class ServerSettings:
 
 @dataclass(slots=True)
 class Takeover:
-    """A connection on loan to another protocol.
+    """A connection for which the client has requested an upgrade.
+
+    The receiver uses the transport until it returns. The connection task closes the transport.
 
     Attributes:
-        request: the request that asks for it.
-        route: what ``Service.find_websocket`` has found.
-        close: whether the connection ends if HTTP answers it.
-        rest: what came behind the request's head.
-        transport: the bytes; the connection task closes it.
-        leash: the borrower's to set.
-        server: what all connections of the server share.
-        lingering: how the borrower ends the connection, so that the peer receives the last bytes.
+        request: the request for the upgrade.
+        route: the route from ``Service.find_websocket``.
+        close: whether the connection must be closed after the response if the upgrade is refused.
+        rest: the bytes that were received after the head of the request.
+        transport: the transport.
+        leash: the control of the connection. The receiver sets its deadline and callbacks.
+        server: the objects that all connections of the server share.
+        lingering: ends a connection so that the peer receives the last bytes.
     """
 
     request: Request
@@ -116,10 +136,10 @@ class Takeover:
 
 
 class Phase(enum.Enum):
-    """What a connection does, and with it what a deadline and a graceful end mean.
+    """The phase of a connection. It determines the effects of a deadline and of a graceful shutdown.
 
     ======== ======================================== ====================== =================================
-    phase    deadline                                 when it passes         when a graceful end begins
+    phase    deadline                                 when it passes         when a graceful shutdown begins
     ======== ======================================== ====================== =================================
     NEW      ``header``, from the accept on           the connection ends    the first request has a second
     IDLE     ``idle``                                 the connection ends    the connection ends
@@ -129,7 +149,7 @@ class Phase(enum.Enum):
     EXPIRED  passed while NEW or IDLE
     ======== ======================================== ====================== =================================
 
-    A connection is READING from the first byte of a request until the request is whole.
+    A connection is READING from the first byte of a request until the request is complete.
     """
 
     NEW = enum.auto()
@@ -140,16 +160,22 @@ class Phase(enum.Enum):
     EXPIRED = enum.auto()
 
 
-# Python 3.11 looks members up anew each time, which a small request would feel.
+# Module globals, because access to a member of an enumeration is slow in Python 3.11.
 _NEW, _IDLE, _READING, _ANSWERED, _OVERDUE, _EXPIRED = Phase
 _WITHOUT_REQUEST = (_NEW, _IDLE, _EXPIRED)
 _PASSED = (_OVERDUE, _EXPIRED)
 
 
 class HttpConnection:
-    """HTTP on a transport, from its beginning or from a refused upgrade to its end or to an upgrade.
+    """HTTP on a transport, from the accept or a refused upgrade until the connection ends or is upgraded.
 
-    The connection task runs it. Afterwards that task lingers on the transport and closes it.
+    It runs in the connection task, which afterwards lingers on the transport and closes it.
+
+    Args:
+        transport: the transport.
+        settings: the objects that all connections of the server share.
+        leash: the control of the connection. Its deadline and callbacks are set here.
+        lingering: passed on in a ``Takeover``.
     """
 
     __slots__ = (
@@ -175,21 +201,21 @@ class HttpConnection:
 
     @property
     def idle(self) -> bool:
-        """Whether it waits, or waited at its end, for a request of which no byte has arrived."""
+        """Whether the connection waits for a request, or waited when it ended, and no byte of it has arrived."""
         return self._phase in _WITHOUT_REQUEST
 
     async def serve(self) -> Takeover | None:
-        """Serve until the client leaves, an error ends the connection, or a deadline passes.
+        """Serve until the client closes, an error ends the connection, or a deadline passes.
 
         Returns:
-            The connection on loan, if a request asks for another protocol.
+            The connection, if the client has requested an upgrade that has a route; else None.
         """
-        # The first head is due from the accept on, so that a silent or dripping client is cut off in time.
-        self._let_wait(self._settings.timeouts.header)
+        # Before the first byte, so that a client that sends nothing is cut off.
+        self._set_deadline(self._settings.timeouts.header)
         return await self._guard(False)
 
-    async def go_on(self, takeover: Takeover, refusal: Response) -> Takeover | None:
-        """As ``serve``, from the answer to a refused upgrade on."""
+    async def resume(self, takeover: Takeover, refusal: Response) -> Takeover | None:
+        """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
         self._reader = RequestReader(self._settings.limits, takeover.rest)
         self._phase = _ANSWERED
         self._leash.at = inf
@@ -204,14 +230,15 @@ class HttpConnection:
             while True:
                 with self._transport.interruptible():
                     return await self._serve_requests(close)
-                # It was interrupted; over a foreign stream perhaps at the moment in which a request arrived.
+                # interrupt was called. Over a trio stream, the bytes of a request may have arrived at the same
+                # time. Then that request is served.
                 if self._phase in _PASSED or not self._reader.buffered:
                     break
         except BadRequest as exc:
             await self._refuse_last(exc)
             return None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client is gone, or too slow
+            pass  # the client has disconnected, or is too slow to read
         if self._phase is _OVERDUE:
             await self._refuse_last(BadRequest("the request took too long", 408))
         return None
@@ -221,11 +248,11 @@ class HttpConnection:
         self._transport.interrupt()
 
     def _drain(self) -> None:
-        """A graceful end begins: read no further request, but the first of a new connection."""
+        """A graceful shutdown has begun: read no further request, except the first one of a new connection."""
         if self._phase is _IDLE:
             self._transport.interrupt()
         elif self._phase is _NEW:
-            self._let_wait(LATE_SECONDS)
+            self._set_deadline(NEW_CONNECTION_GRACE)
 
     # Requests...
 
@@ -242,23 +269,23 @@ class HttpConnection:
         return None
 
     async def _next_head(self) -> Head | None:
-        """The next request's head; None at the end of the connection."""
+        """Read the head of the next request. Returns None at the end of the connection."""
         reader, timeouts = self._reader, self._settings.timeouts
         head = reader.next_head()
-        if head is not None:  # it came with the one before it
+        if head is not None:  # pipelined: it was received together with the previous request
             if self._settings.pace.spent(_REQUEST_COST):
                 await trio.lowlevel.checkpoint()
             return head
         await self._flush()
         if self._phase is _ANSWERED:
             if self._leash.draining and not reader.buffered:
-                # The server began to end after the head of the last response, which did not say so. The
-                # connection is not idle: that response may still be on its way.
+                # The shutdown began after the last response was encoded without Connection: close. Do not change
+                # the phase to IDLE, because that response may be in transit and the connection must linger for it.
                 return None
             self._phase = _IDLE
-            self._let_wait(timeouts.idle)
+            self._set_deadline(timeouts.idle)
         elif self._leash.draining:
-            self._let_wait(LATE_SECONDS)
+            self._set_deadline(NEW_CONNECTION_GRACE)
         while head is None:
             if reader.buffered and self._phase in _WITHOUT_REQUEST:
                 self._begin_reading()
@@ -270,30 +297,31 @@ class HttpConnection:
         return head
 
     def _begin_reading(self) -> None:
-        """The first bytes of a request have arrived. The first request is due from the accept on."""
+        """The first bytes of a request have arrived. A new connection keeps its deadline from the accept."""
         if self._phase is not _NEW or self._leash.draining:
-            self._let_wait(self._settings.timeouts.header)
+            self._set_deadline(self._settings.timeouts.header)
         self._phase = _READING
 
     async def _receive(self) -> bool:
-        """Receive some bytes; False at the end of the connection."""
+        """Receive some bytes. Returns False at the end of file."""
         data = await self._transport.receive_some()
         if not data:
             return False
         self._reader.receive(data)
         if self._leash.draining or self._phase in _PASSED:
-            # An interrupt at the same moment takes effect here, not later in a handler.
+            # Over a trio stream, interrupt cancels a scope. If it was called just now, the cancellation must be
+            # delivered here, and not in a handler.
             await trio.lowlevel.checkpoint_if_cancelled()
         return True
 
     async def _answer(self, head: Head) -> bool:
-        """Answer one request; whether the connection ends behind it."""
+        """Answer a request. Returns whether the connection ends after the response."""
         service = self._settings.service
         route = service.find(head.host, head.path)
         if route is None:
             await self._flush()
             response = await service.reject(head.host, self._to_request(head))
-            # A body that nobody reads would be taken for the next request.
+            # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return await self._reply(head, response, head.close or head.has_body)
         content = await self._read_body(head) if head.has_body else b""
         if content is None:
@@ -309,12 +337,12 @@ class HttpConnection:
         return head.to_request(content, self._transport.peer, self._transport.tls_info())
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
-        """Replies that are ready do not wait for one that is not; if they fail, it is not awaited at all."""
+        """Send the previous responses before an async handler is awaited. If that fails, it is not awaited."""
         try:
             await self._flush()
         except BaseException:
             if isinstance(answer, Coroutine):
-                answer.close()  # else Python warns that it was never awaited
+                answer.close()  # avoids a RuntimeWarning that it was never awaited
             raise
 
     async def _lend(self, head: Head, route: Any) -> Takeover:
@@ -333,7 +361,7 @@ class HttpConnection:
     # Bodies...
 
     async def _read_body(self, head: Head) -> bytes | None:
-        """The whole body; None if the client left in the middle of it."""
+        """Read the body. Returns None if the connection has ended before its end."""
         limit = self._settings.limits.body
         if head.content_length is not None and head.content_length > limit:
             raise BadRequest(f"the body is longer than {limit} bytes", 413)
@@ -341,8 +369,8 @@ class HttpConnection:
             self._put(CONTINUE)
         await self._flush()
         self._phase = _READING
-        self._let_wait(self._settings.timeouts.body)
-        # One buffer, whose value is taken without a copy: a list would cost 40 bytes for each chunk of a byte.
+        self._set_deadline(self._settings.timeouts.body)
+        # BytesIO.getvalue does not copy. A list of pieces would take 40 bytes for each chunk of one byte.
         body = BytesIO()
         while (piece := await self._next_piece()) != b"":
             if piece is None:
@@ -372,7 +400,7 @@ class HttpConnection:
         return close
 
     def _put_response(self, response: Response, *, head_only: bool, close: bool) -> bool:
-        """Queue a response; whether the connection ends behind it."""
+        """Queue a response. Returns whether the connection ends after it."""
         if response.headers and "close" in connection_options(response.headers):
             close = True
         self._put(self._settings.writer.encode(response, head_only=head_only, close=close))
@@ -383,7 +411,7 @@ class HttpConnection:
         self._out_size += len(data)
 
     async def _flush(self) -> None:
-        """Send what has gathered; the replies to pipelined requests leave together."""
+        """Send the queued responses. Those to pipelined requests are sent in one call."""
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
@@ -393,16 +421,16 @@ class HttpConnection:
                 await self._send_rest(memoryview(data)[sent:])
 
     async def _send_rest(self, rest: memoryview) -> None:
-        # A peer that takes nothing is not waited for any longer: lingering would wait for it, too.
+        # After the write timeout the connection must not linger, because the peer does not read. So abort it.
         self._leash.expire = self._transport.abort
         while rest:
-            self._let_wait(self._settings.timeouts.write)
+            self._set_deadline(self._settings.timeouts.write)
             rest = rest[await self._transport.send_some(rest) :]
         self._leash.at = inf
         self._leash.expire = self._expire
 
     async def _refuse_last(self, error: BadRequest) -> None:
-        """Answer what cannot be served; the connection ends behind that answer."""
+        """Send an error response to an invalid request. The connection ends after it."""
         self._phase = _ANSWERED
         response = await self._settings.service.refuse(error.status, None, error)
         self._put(self._settings.writer.encode(response, head_only=False, close=True))
@@ -411,5 +439,5 @@ class HttpConnection:
 
     # Deadlines...
 
-    def _let_wait(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         self._leash.at = self._settings.clock.now() + seconds

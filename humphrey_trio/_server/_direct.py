@@ -1,7 +1,7 @@
-"""Streams that can be used without waiting, as non-blocking sockets can, and the transport over them.
+"""Streams with non-blocking operations, and the transport over them.
 
-They let a program bring a connection of its own to ``App.serve_stream`` without giving up the direct path, on
-which a frame is sent in the task that sends the message. Sockets have ``SocketTransport``.
+A WebSocket over such a stream sends a frame in the task that sends the message, without a switch to another task
+(the direct path), as over a socket. Sockets have ``SocketTransport``.
 """
 
 from __future__ import annotations
@@ -18,36 +18,40 @@ if TYPE_CHECKING:
     from .._http._address import Address
 
 _NOTHING = nullcontext()
-# As for sockets: a hard stop discards a bounded amount of input.
-_LAST_DISCARDS = 16
+# As for sockets: a cancelled connection discards a bounded amount of input.
+_MAX_DISCARDS = 16
 
 
 class DirectStream(trio.abc.HalfCloseableStream):
-    """A stream with the operations of a non-blocking socket, beside those of trio.
+    """A trio stream that also has the operations of a non-blocking socket.
 
-    ``App.serve_stream`` sends and receives on one with these methods only, except for
-    ``wait_send_all_might_not_block``. Every method raises ``trio.ClosedResourceError`` once the stream is closed
-    and ``trio.BrokenResourceError`` once the connection has broken, unless it says something else. One task at a
+    ``App.serve_stream`` uses only the methods of this class and ``wait_send_all_might_not_block``. One task at a
     time may wait to receive, and one to send.
+
+    Unless documented otherwise, every method raises ``trio.ClosedResourceError`` after the stream was closed, and
+    ``trio.BrokenResourceError`` after the connection has broken.
     """
 
     @abstractmethod
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send what can be sent without waiting.
+        """Send as many bytes as possible without waiting.
 
         Returns:
-            How many bytes were taken, from the start of ``data``; 0 for none.
+            The number of bytes sent, from the start of ``data``; 0 if none can be sent now.
         """
 
     @abstractmethod
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """Receive at most so many bytes.
+        """Receive without waiting.
+
+        Args:
+            max_bytes: the maximum number of bytes.
 
         Returns:
-            At least one byte; empty at the peer's end of file.
+            At least one byte; empty at the end of file.
 
         Raises:
-            trio.WouldBlock: there is nothing to receive yet.
+            trio.WouldBlock: nothing can be received yet.
         """
 
     @abstractmethod
@@ -55,31 +59,35 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """Wait until ``receive_nowait`` would not raise ``trio.WouldBlock``. Always a checkpoint.
 
         Raises:
-            trio.BusyResourceError: another task waits already.
+            trio.BusyResourceError: another task is already waiting.
         """
 
     @abstractmethod
     def send_eof_nowait(self) -> None:
-        """End the outgoing side. What was sent before reaches the peer first."""
+        """Send an end of file to the peer, after everything that was sent before."""
 
     @abstractmethod
     def notify_closing(self) -> None:
-        """Raise ``trio.ClosedResourceError`` in the tasks that wait on this stream, as
-        ``trio.lowlevel.notify_closing`` does. The stream stays open. Never raises.
+        """Raise ``trio.ClosedResourceError`` in the tasks that are waiting on this stream.
+
+        Like ``trio.lowlevel.notify_closing``, it does not close the stream. Never raises.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Close both sides at once, and end all waits as ``notify_closing`` does. Never raises."""
+        """Close the stream immediately, and wake waiting tasks as ``notify_closing`` does. Never raises."""
 
     @property
     @abstractmethod
     def hung_up(self) -> bool:
-        """Whether the peer has ended or the connection broke, even behind unread bytes. Never raises."""
+        """Whether the peer has sent an end of file or the connection has broken, even if unread bytes come first.
+
+        Never raises.
+        """
 
 
 class DirectTransport(Transport):
-    """A ``DirectStream``, which it owns. It behaves as ``SocketTransport`` does."""
+    """A transport over a ``DirectStream``, which it owns. It behaves like ``SocketTransport``."""
 
     __slots__ = ("_closed", "_is_new", "_stream")
 
@@ -92,7 +100,7 @@ class DirectTransport(Transport):
     async def receive_some(self) -> bytes:
         while True:
             self._check_open()
-            # The first request has mostly arrived with the connection; then there is nothing to wait for.
+            # The first request has usually arrived already, so try to receive before waiting.
             if self._is_new:
                 self._is_new = False
             else:
@@ -115,9 +123,9 @@ class DirectTransport(Transport):
 
     async def send_last(self, data: bytes) -> int:
         sent = self.send_now(data)
-        # Unread input would turn the close into a reset, which overtakes the last bytes.
+        # A close with unread input resets the connection, which destroys the last bytes (RFC 9112, section 9.6).
         with suppress(trio.WouldBlock, trio.BrokenResourceError):
-            for _ in range(_LAST_DISCARDS):
+            for _ in range(_MAX_DISCARDS):
                 if not self._receive():
                     break
         return sent
@@ -132,7 +140,7 @@ class DirectTransport(Transport):
 
     async def send_eof(self) -> None:
         self._check_open()
-        with suppress(trio.BrokenResourceError):  # the peer may be gone already
+        with suppress(trio.BrokenResourceError):  # the peer may have disconnected already
             self._stream.send_eof_nowait()
 
     async def discard_some(self) -> bool:

@@ -1,9 +1,9 @@
-"""Lingering closes: read on behind the last bytes, so that the peer can receive them (RFC 9112, section 9.6).
+"""Lingering close: keep reading after the last bytes were sent, so that the peer receives them.
 
-A socket that is closed over unread input resets the connection, and the reset destroys what is still on its way
-to the peer. So the outgoing side ends first, and input is discarded until the peer's end of file.
+Closing a socket with unread input resets the connection, and the reset destroys data in transit to the peer
+(RFC 9112, section 9.6). So the server first sends an end of file, and discards input until the peer's end of file.
 
-This module bounds how long and how many connections linger. It closes no transport: the connection task does.
+This module limits how long connections linger, and how many. The connection task closes the transport.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: Connections that may linger at once on a server without ``max_connections``.
 UNBOUNDED_SERVER_LIMIT = 1000
 
-#: Seconds for what may be on its way: the peer of an idle connection when the server ends, and a peer that
-#: cannot be shown our end of file.
+#: Seconds that a connection lingers at most, if it is idle during a graceful shutdown or cannot half-close. Then
+#: only a request that is in transit is waited for.
 SHORT_SECONDS = 1.0
 
 
@@ -34,13 +34,14 @@ class Lingering:
     """The lingering connections of one server, oldest first.
 
     Args:
-        timeouts: ``linger`` and ``linger_idle`` bound one connection.
-        clock: the server's.
-        max_connections: the server's; half as many may linger, the oldest is cut for one more.
-        changed: called when a connection has begun to linger, since a server without a free slot may cut it.
+        timeouts: ``linger`` and ``linger_idle`` apply to each connection.
+        clock: the clock of the server.
+        max_connections: the limit of the server; None for none. Half as many may linger. Beyond that, the oldest
+            lingering connection is cut.
+        changed: called when a connection begins to linger. A server that waits for a free slot can cut it then.
 
     Attributes:
-        cuts: how many were cut to make room.
+        cuts: the number of connections that were cut to make room.
     """
 
     def __init__(
@@ -61,27 +62,28 @@ class Lingering:
         return len(self._transports)
 
     async def linger(self, transport: Transport, leash: Leash, *, idle: bool = False) -> None:
-        """End the outgoing side, then discard input until the peer's end of file or a deadline.
+        """Send an end of file, then discard input until the peer's end of file or a deadline.
 
-        Returns at once if the peer has ended, the connection broke, or half a message was sent that cannot be
-        completed. The caller closes the transport.
+        Returns immediately if the peer has sent an end of file, if the connection has broken, or if an incomplete
+        message was sent that cannot be completed. The caller closes the transport.
 
         Args:
-            transport: the connection.
-            leash: its deadlines; this call takes them over.
-            idle: whether the connection waited for a request, so that a graceful end need not wait for long.
+            transport: the transport of the connection.
+            leash: the control of the connection. This call replaces its deadline and callbacks.
+            idle: whether the connection was waiting for a request. A graceful shutdown then waits for
+                ``SHORT_SECONDS`` at most.
         """
         if transport.incoming is not Incoming.OPEN or transport.torn:
             return
-        visit = _Visit(transport, leash, self._clock, self._timeouts, idle=idle)
+        deadlines = _LingerDeadlines(transport, leash, self._clock, self._timeouts, idle=idle)
         self._add(leash, transport)
         try:
             with transport.interruptible():
                 await transport.send_eof()
                 while await transport.discard_some():
-                    visit.extend()
+                    deadlines.extend()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the peer is gone, or a deadline has passed
+            pass  # the peer has disconnected, or a deadline has passed
         finally:
             self._transports.pop(leash, None)
             leash.at = inf
@@ -90,14 +92,15 @@ class Lingering:
         """Close the connection that has lingered for the longest time.
 
         Returns:
-            What the server holds it by; None if no connection lingers.
+            Its leash; None if no connection lingers.
         """
         if not self._transports:
             return None
         leash = next(iter(self._transports))
         transport = self._transports.pop(leash)
         transport.abort()
-        # Over a foreign stream, aborting wakes only who sends. The server may not sweep this connection any more.
+        # abort wakes only a sender over a trio stream, so wake the receiver as well. The sweep cannot do that: the
+        # server may drop the leash of this connection now.
         transport.interrupt()
         self.cuts += 1
         return leash
@@ -109,11 +112,11 @@ class Lingering:
         self._changed()
 
 
-class _Visit:
-    """The deadlines of one lingering connection: one for all of it, one for the next sign of the peer.
+class _LingerDeadlines:
+    """The deadlines of one lingering connection: one for the whole time, and one for the next sign of activity.
 
-    A byte is a sign; so is an acknowledgement, as long as more has to be acknowledged. A peer with a slow link may
-    send nothing for a long time while it receives, and what it sends then must not meet a closed socket.
+    Activity is a byte from the peer, or an acknowledgement that leaves more to acknowledge. A peer with a slow
+    link may send nothing for a long time while it receives, and must not be reset when it sends again.
     """
 
     __slots__ = ("_clock", "_end", "_idle_seconds", "_leash", "_transport", "_unacknowledged")
@@ -125,18 +128,19 @@ class _Visit:
         self._leash = leash
         self._clock = clock
         self._idle_seconds = timeouts.linger_idle
-        # As of the last look. The first is when the deadline passes, and what is on its way then has one period
-        # more: most peers end at once, and a system call for each would make a new connection 2 % slower.
+        # Bytes, at the previous expiry of the deadline. There is no system call before the first expiry, because
+        # most peers close immediately and it would make a connection 2 % slower. So the first expiry always grants
+        # a second period if anything is unacknowledged.
         self._unacknowledged = inf
         short = not transport.half_closes or (idle and leash.draining)
         now = clock.now()
         self._end = now + (min(SHORT_SECONDS, timeouts.linger) if short else timeouts.linger)
         leash.at = min(self._end, now + self._idle_seconds)
         leash.expire = self._expire
-        leash.drain = self._shorten if idle else self._go_on
+        leash.drain = self._shorten if idle else self._keep
 
     def extend(self) -> None:
-        """Wait for the next sign of the peer."""
+        """Restart the deadline for the next sign of activity."""
         self._leash.at = min(self._end, self._clock.now() + self._idle_seconds)
 
     def _expire(self) -> None:
@@ -151,5 +155,5 @@ class _Visit:
         self._end = min(self._end, self._clock.now() + SHORT_SECONDS)
         self.extend()
 
-    def _go_on(self) -> None:
-        """A response may still be on its way: a graceful end waits for it within its own deadline."""
+    def _keep(self) -> None:
+        """Do nothing: a response may be in transit, and the deadline of the graceful shutdown limits this one."""

@@ -1,7 +1,4 @@
-"""Listening sockets: opened all or none.
-
-Nothing is accepted here.
-"""
+"""Open and close listening sockets. The server accepts the connections."""
 
 from __future__ import annotations
 
@@ -21,25 +18,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-#: How many clients may wait to be accepted.
+#: Connections that the kernel queues until they are accepted.
 BACKLOG = 4096
 
-# What bind and socket say of an address that this machine does not have, such as ::1 where there is no IPv6.
-_NOT_OURS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-# A free port of one address may be taken at another; so many are tried until one is free at all of them.
+# Errors of bind and socket for an address that this machine does not have, such as ::1 without IPv6.
+_NOT_LOCAL = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+# A port that is free for one address of a name may be in use for another. Attempts to find one that is free for
+# all.
 _PORTS_TRIED = 16
 
 _SocketAddress: TypeAlias = "tuple[str | int, ...] | tuple[int, bytes]"
-#: The family of a socket, and what it is bound to.
+#: The family of a socket, and the address to bind it to.
 _Target: TypeAlias = "tuple[int, _SocketAddress]"
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket, and the address that it really has.
+    """A listening socket.
 
     Attributes:
-        unix: what owns the socket, if it is a Unix socket.
+        socket: the socket, non-blocking.
+        address: the address it is bound to. The port is the actual one, also if port 0 was requested.
+        unix: the owner of the socket and its file, if it is a Unix socket.
     """
 
     socket: socket.socket
@@ -47,7 +47,7 @@ class Listener:
     unix: UnixSocket | None = None
 
     def close(self) -> None:
-        """Stop listening, and remove the file of a Unix socket; does nothing the second time."""
+        """Stop listening, and remove the file of a Unix socket. Does nothing if it is closed already."""
         if self.socket.fileno() < 0:
             return
         trio.lowlevel.notify_closing(self.socket)
@@ -55,18 +55,23 @@ class Listener:
 
 
 async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
-    """Listen on every address, or on none of them.
+    """Listen on all addresses, or on none of them.
 
-    An IP address has to be one of this machine. A host name stands for all of its addresses that this machine has,
-    and for one at least; those that it does not have are logged.
+    Args:
+        addresses: texts for ``Address.parse``. An IP address must belong to this machine. A host name means all
+            its addresses that belong to this machine, of which there must be one. The others are logged at level
+            WARNING.
+
+    Returns:
+        The listeners, in the order of the addresses.
 
     Raises:
-        ValueError: there is no address, or one that cannot be read.
-        OSError: one cannot be listened on; the message says which.
+        ValueError: there is no address, or one is malformed.
+        OSError: an address cannot be listened on. The message contains the address. No socket is left open.
     """
     wanted = [Address.parse(str(text)) for text in addresses]
     if not wanted:
-        raise ValueError("give at least one address to listen on, such as '127.0.0.1:8080'")
+        raise ValueError("pass at least one address to listen on, such as '127.0.0.1:8080'")
     listeners: list[Listener] = []
     try:
         for address in wanted:
@@ -78,7 +83,7 @@ async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
 
 
 async def _open(address: Address) -> list[Listener]:
-    """The listeners of one address. Cancelled, it has opened none."""
+    """Open the listeners of one address. If cancelled, no socket is left open."""
     try:
         if address.host.startswith(UNIX_PREFIX):
             return [_open_unix(address)]
@@ -87,7 +92,7 @@ async def _open(address: Address) -> list[Listener]:
             return [_open_tcp(literal)]
         return _open_name(address, await _resolve(address))
     except OSError as exc:
-        # A path that is too long is an OSError without an errno.
+        # If the path of a Unix socket is too long, Python raises an OSError without errno and strerror.
         raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
@@ -103,9 +108,9 @@ def _open_tcp(target: _Target) -> Listener:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # The same address for IPv4 is another one here, and may be listened on beside it.
+            # Without this option, [::]:80 would also listen on 0.0.0.0:80, and could not be combined with it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Small frames leave at once; the connections inherit it from here.
+        # Send small frames immediately. Accepted connections inherit the option.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(sockaddr)
         sock.listen(BACKLOG)
@@ -125,7 +130,11 @@ def _close(listeners: Iterable[Listener]) -> None:
 
 
 def _parse_literal(address: Address) -> _Target | None:
-    """What to bind for an IP address; None for a host name."""
+    """Parse an IP address.
+
+    Returns:
+        The target to bind; None if the host is a name.
+    """
     try:
         found = socket.getaddrinfo(
             address.host,
@@ -140,7 +149,7 @@ def _parse_literal(address: Address) -> _Target | None:
 
 
 async def _resolve(address: Address) -> list[_Target]:
-    """What to bind for a host name; a name may list an address twice."""
+    """Look up the targets of a host name, without duplicates."""
     found = await trio.socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -148,7 +157,7 @@ async def _resolve(address: Address) -> list[_Target]:
 
 
 def _open_name(name: Address, targets: Sequence[_Target]) -> list[Listener]:
-    """Listen on the addresses of a name; port 0 is the same port at all of them, if one can be found."""
+    """Listen on the addresses of a name. For port 0, try to use the same port for all of them."""
     if name.port == 0 and len(targets) > 1:
         for _ in range(_PORTS_TRIED):
             try:
@@ -160,10 +169,10 @@ def _open_name(name: Address, targets: Sequence[_Target]) -> list[Listener]:
 
 
 def _open_targets(name: Address, targets: Sequence[_Target], *, same_port: bool = False) -> list[Listener]:
-    """Listen on those that this machine has.
+    """Listen on the targets that belong to this machine.
 
     Raises:
-        OSError: it has none of them, or one cannot be listened on for another reason.
+        OSError: none belongs to this machine, or binding one failed for another reason.
     """
     listeners: list[Listener] = []
     missing: list[tuple[_Target, OSError]] = []
@@ -174,7 +183,7 @@ def _open_targets(name: Address, targets: Sequence[_Target], *, same_port: bool 
             try:
                 listeners.append(_open_tcp(target))
             except OSError as exc:
-                if exc.errno not in _NOT_OURS:
+                if exc.errno not in _NOT_LOCAL:
                     raise
                 missing.append((target, exc))
         if not listeners:

@@ -1,7 +1,7 @@
-"""What keeps one connection from costing the others: a leash with a deadline on it, and a count of work done.
+"""Deadlines of connections, and fairness between them.
 
-Both are plain numbers, because they stand on the quick path: setting a cancel scope's deadline or taking a
-checkpoint for every message would cost more than handling it.
+Both use plain numbers, because they are on the fast path: setting the deadline of a cancel scope, or executing a
+checkpoint, for every message would cost more than handling the message.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import inf
 
 import trio
 
-#: Seconds between two looks at the deadlines: the precision of every timeout that is swept.
+#: Seconds between two checks of all deadlines. This is the resolution of the timeouts.
 SWEEP_INTERVAL = 0.25
 
 _MESSAGES_PER_TURN = 64
@@ -19,33 +19,34 @@ _BYTES_PER_TURN = 64 * 1024
 
 
 class SweepClock:
-    """Seconds as the swept deadlines count them: time in which the process was held up is left out.
+    """The clock of the deadlines. It does not count time in which the process was blocked.
 
-    A handler that blocks, a stopped process or a machine that sleeps keeps this side from reading, not its
-    peers from sending. Their bytes wait in the kernel, and a deadline must not fire in front of them. A sweep
-    notices the delay when it runs late; it sets the clock back by that much, and lets the readers run first.
+    While the process is blocked (by a handler that does not await, by SIGSTOP, by a machine that is suspended), it
+    does not read, but its peers may send. Their bytes are in the kernel, and a deadline must not expire before
+    they are read. A sweep that runs late detects the delay, sets the clock back by it, and lets the tasks that
+    read run before it checks the deadlines.
     """
 
-    __slots__ = ("_due", "_held_up")
+    __slots__ = ("_delays", "_due")
 
     def __init__(self) -> None:
-        self._held_up = 0.0
-        self._due = inf  # when the next sweep is due
+        self._delays = 0.0  # the sum of all delays, in seconds
+        self._due = inf  # when the next sweep is due, in trio's time
 
     def now(self) -> float:
-        """The time of trio's clock, less all delays. It never goes back.
+        """Return trio's time minus all delays, in seconds. It never decreases.
 
-        It stands still from the moment at which a sweep is due until that runs: only then it is known whether
-        that time counts, and a deadline that is set behind a delay must not include it.
+        It does not advance from the time when a sweep is due until the sweep runs. Only the sweep can tell whether
+        that time was a delay, and a deadline that is set after a delay must not include it.
         """
-        return min(trio.current_time(), self._due) - self._held_up
+        return min(trio.current_time(), self._due) - self._delays
 
     async def wait_for_sweep(self) -> float:
         """Sleep until the next sweep is due.
 
         Returns:
-            The time at which to judge the deadlines. It has advanced by about one interval, however late the
-            sweep runs.
+            The time with which to compare the deadlines. It has advanced by about one interval, even if the sweep
+            runs late.
         """
         due = self._due = trio.current_time() + SWEEP_INTERVAL
         await trio.sleep_until(due)
@@ -53,24 +54,25 @@ class SweepClock:
         late = now - due
         self._due = now + SWEEP_INTERVAL
         if late > SWEEP_INTERVAL:
-            self._held_up += late
+            self._delays += late
         now = self.now()
         if late > SWEEP_INTERVAL:
-            # If the delay was in the present pass of the scheduler, the next one looks at the sockets first. In
-            # that pass or, without this delay, in the present one, their tasks run before or behind this one.
+            # Let every task run that has something to read. If the delay happened in the current scheduler pass,
+            # trio polls the sockets before the next pass. The order of tasks within a pass is random, so the tasks
+            # of these sockets have certainly run only after a second checkpoint.
             for _ in range(2):
                 await trio.lowlevel.checkpoint()
         return now
 
 
 class Leash:
-    """What a server holds a connection by: until when it may go on as it does, and the wish that it ends.
+    """The control of a server over a connection: its deadline, and the request to shut down.
 
     Attributes:
-        at: that moment, in seconds of the server's ``SweepClock``; infinity for none. Set by assignment.
-        expire: called by the server's sweep when the moment has passed. It must not raise.
-        draining: whether the server ends gracefully, so that nothing new may be begun.
-        drain: called when that begins. It must not raise.
+        at: the deadline, in seconds of the server's ``SweepClock``; infinity for none. Set by assignment.
+        expire: called by the server when the deadline has passed. Must not raise.
+        draining: whether a graceful shutdown has begun, so that no new request may be read.
+        drain: called when a graceful shutdown begins. Must not raise.
     """
 
     __slots__ = ("at", "drain", "draining", "expire")
@@ -84,7 +86,7 @@ class Leash:
         self.expire = self.drain = _do_nothing
 
     def hand_to(self, expire: Callable[[], None], drain: Callable[[], None]) -> None:
-        """Call another part of the connection from now on.
+        """Set the callbacks, when another part of the connection takes over.
 
         Args:
             expire, drain: see the attributes.
@@ -92,11 +94,15 @@ class Leash:
         self.expire, self.drain = expire, drain
 
     def expire_at(self, moment: float) -> None:
-        """Expire at a moment, in place of the one before; infinity for never."""
+        """Set the deadline.
+
+        Args:
+            moment: see ``at``.
+        """
         self.at = moment
 
-    def let_go(self) -> None:
-        """Forget the connection, which has ended and refers to this, so that its memory is free at once."""
+    def detach(self) -> None:
+        """Drop the callbacks of a closed connection. This breaks a reference cycle, so its memory is freed now."""
         self.expire = self.drain = _do_nothing
 
 
@@ -104,7 +110,11 @@ def _do_nothing() -> None: ...
 
 
 class Pace:
-    """Counts what was done since the last full checkpoint, over all connections of a server."""
+    """Counts the work since the last checkpoint, for all connections of a server.
+
+    A task that handles buffered messages does not wait, so the others would not run. It executes a checkpoint when
+    ``spent`` returns True.
+    """
 
     __slots__ = ("_bytes", "_messages")
 
@@ -113,11 +123,22 @@ class Pace:
         self._bytes = 0
 
     def count(self, size: int) -> None:
-        """Count so many bytes, for the next question."""
+        """Add bytes to the count.
+
+        Args:
+            size: bytes of work done.
+        """
         self._bytes += size
 
     def spent(self, size: int) -> bool:
-        """Count one message of so many bytes; True when it is time to let the other tasks run."""
+        """Count a message.
+
+        Args:
+            size: bytes of the message.
+
+        Returns:
+            Whether the task must execute a checkpoint now, so that other tasks can run.
+        """
         self._messages += 1
         self._bytes += size
         if self._messages < _MESSAGES_PER_TURN and self._bytes < _BYTES_PER_TURN:

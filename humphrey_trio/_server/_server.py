@@ -1,7 +1,8 @@
-"""A server: its accept loops, a task for each connection, and one sweep of their deadlines.
+"""The server: an accept loop for each listener, a task for each connection, and a sweep of all deadlines.
 
-It accepts and closes connections, and speaks no protocol itself. Its tasks are protected from
-KeyboardInterrupt: Ctrl-C is raised in handlers, or in the main task, and never tears what is half done here.
+It accepts connections, limits their number, and closes them. The protocols are in other modules. Its tasks are
+protected from KeyboardInterrupt, which is only raised in handlers or in the main task. Otherwise it could leave
+the state of the server inconsistent.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
-from .._http._drain import FAREWELL_SECONDS, Drain, check_drain, hard_stop_after
+from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._quoting import printable
-from ._connection import LATE_SECONDS, HttpConnection, ServerSettings
+from ._connection import NEW_CONNECTION_GRACE, HttpConnection, ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
 from ._pacing import Leash
@@ -36,21 +37,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# Newcomers that are taken at once: one per scheduler pass would let them starve beside busy connections.
+# The maximum number of connections that are accepted in one scheduler pass. One per pass would be too slow while
+# other connections are busy.
 _ACCEPT_BURST = 64
-# With as many at the end everybody in the backlog is taken, and a flood of newcomers does not put it off.
-_LAST_BURSTS = BACKLOG // _ACCEPT_BURST
-# What accept says when the process or the system has no room for one more connection; it passes.
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_NO_ROOM_PAUSE = 0.1
-_NO_ROOM_LOG_INTERVAL = 1.0
+# Bursts at the begin of a graceful shutdown: enough for a full backlog, and no more, so that a flood of new
+# connections does not delay the shutdown.
+_FINAL_BURSTS = BACKLOG // _ACCEPT_BURST
+# Temporary errors of accept: the process or the system has no resources for another connection.
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_ACCEPT_PAUSE = 0.1
+_PAUSE_LOG_INTERVAL = 1.0
 
-# Seconds between two looks at the files of a certificate.
+# Seconds between two checks of the certificate files.
 _RELOAD_INTERVAL = 1.0
 
-_PLAIN_HTTP = Response(400, "This port speaks HTTPS only: use https:// in place of http://.\n")
-# accept(2): these are about the connection that would have come, not about the listener.
-_NEWCOMER_FAILED = {
+_PLAIN_HTTP = Response(400, "This port accepts only HTTPS: use https:// instead of http://.\n")
+# Errors of accept that concern the new connection and not the listener (accept(2)).
+_CONNECTION_ERRORS = {
     errno.EPERM,
     errno.ECONNABORTED,
     errno.ECONNRESET,
@@ -66,29 +69,29 @@ _NEWCOMER_FAILED = {
 
 
 def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
-    """Refuse what no graceful end can be made of.
+    """Check the arguments of ``with_shutdown``.
 
     Raises:
-        TypeError: the event is none of trio's, or the drain is none.
-        ValueError: the drain takes too long.
+        TypeError: the event is not a ``trio.Event``, or the drain is not a ``Drain``.
+        ValueError: the spread of the drain is too long for ``Timeouts.drain``.
     """
     if not isinstance(event, trio.Event):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"with_shutdown waits for a trio.Event, not for {type(event).__name__}")
+        raise TypeError(f"with_shutdown takes a trio.Event, not {type(event).__name__}")
     if not isinstance(drain, Drain):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"with_shutdown takes a Drain, not {type(drain).__name__}")
     check_drain(drain, timeouts)
 
 
 class HttpServer:
-    """The connections of one server, whatever they come from.
+    """The connections of one server, from its listeners and from ``serve``.
 
     Args:
-        settings: what the connections share.
-        max_connections: how many may be open at once, upgraded and lingering ones included; None for no bound.
-            While there are as many, the oldest lingering one is closed for a new one; if none lingers, the
-            server does not accept, and new connections wait in the kernel's backlog.
-        certificate: for TLS on connections from listeners; None for plain ones.
-        shutdown: set, it ends the server gracefully; None for never.
+        settings: the objects that the connections share.
+        max_connections: the maximum number of open connections, including WebSockets and lingering connections;
+            None for no limit. At the limit, the oldest lingering connection is closed for each new one. If none
+            lingers, the server does not accept, and new connections wait in the backlog of the kernel.
+        certificate: the certificate for TLS on connections from listeners; None for no TLS.
+        shutdown: begins a graceful shutdown when it is set; None for never.
     """
 
     def __init__(
@@ -104,15 +107,15 @@ class HttpServer:
         self._certificate = certificate
         self._shutdown = shutdown
         self._draining = False
-        self._leashes: set[Leash] = set()  # one for each connection that holds a slot
-        self._guests: set[trio.CancelScope] = set()  # of the connections whose tasks are not in our nursery
+        self._leashes: set[Leash] = set()  # one for each connection that uses a slot
+        self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
         self._pauses = _PauseLog()
-        self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._slot_freed_now)
+        self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._wake_accept_loops)
 
     def statistics(self) -> HttpStatistics:
-        """The connections at this moment."""
+        """Return the current numbers of connections."""
         return HttpStatistics(
             connections=len(self._leashes), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
         )
@@ -123,9 +126,11 @@ class HttpServer:
         *,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept and serve until cancelled, or until a graceful end; the listeners are closed at the end.
+        """Accept and serve connections until cancelled, or until a graceful shutdown has ended.
 
-        Without listeners it only sweeps, for connections that come by ``serve``.
+        Args:
+            listeners: are closed at the end. Without any, the server has only the connections of ``serve``.
+            task_status: for ``nursery.start``, which returns the addresses of the listeners.
         """
         try:
             async with trio.open_nursery() as connections:
@@ -138,26 +143,26 @@ class HttpServer:
                     connections.start_soon(self._accept, listener, connections)
                 task_status.started(tuple(listener.address for listener in listeners))
         finally:
-            for guest in tuple(self._guests):
-                guest.cancel()
+            for scope in tuple(self._external_scopes):
+                scope.cancel()
             for listener in listeners:
                 listener.close()
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self, transport: Transport) -> None:
-        """One connection, from beginning to end, in the calling task; the transport is closed whatever happens.
+        """Serve a connection in the calling task. The transport is closed in any case.
 
-        The connection belongs to ``run``, which has to be under way: it holds a slot, takes part in a graceful
-        end, and is cancelled with the server.
+        ``run`` must be running. The connection uses a slot, takes part in a graceful shutdown, and is cancelled
+        when ``run`` ends.
         """
-        with trio.CancelScope() as guest:
-            self._guests.add(guest)
+        with trio.CancelScope() as scope:
+            self._external_scopes.add(scope)
             try:
-                await self._serve_guest(transport)
+                await self._serve_external(transport)
             finally:
-                self._guests.discard(guest)
+                self._external_scopes.discard(scope)
 
-    async def _serve_guest(self, transport: Transport) -> None:
+    async def _serve_external(self, transport: Transport) -> None:
         try:
             await self._wait_for_slot()
         except BaseException:
@@ -167,15 +172,15 @@ class HttpServer:
         await self._serve(transport, self._new_leash())
 
     def _make_room(self) -> None:
-        """If no slot is free, free that of the oldest lingering connection."""
+        """If no slot is free, close the oldest lingering connection."""
         if self._is_full():
             self._cut_lingering()
 
     def _cut_lingering(self) -> bool:
-        """Close the oldest lingering connection; whether there was one."""
+        """Close the oldest lingering connection. Returns whether there was one."""
         cut = self._lingering.cut_oldest()
         if cut is not None:
-            self._leave(cut)
+            self._free_slot(cut)
         return cut is not None
 
     def _new_leash(self) -> Leash:
@@ -189,29 +194,29 @@ class HttpServer:
             connection = HttpConnection(transport, settings, leash, self._lingering)
             takeover = await connection.serve()
             while takeover is not None:
-                del connection  # most WebSockets are idle, and many: nothing of HTTP is kept for them
+                del connection  # free its memory: there may be many WebSockets, most of them idle
                 refusal = await settings.service.upgrade(takeover)
                 if refusal is None:
-                    return  # the other protocol has ended the connection
+                    return  # the upgrade was accepted, and the WebSocket is closed
                 connection = HttpConnection(transport, settings, leash, self._lingering)
-                takeover = await connection.go_on(takeover, refusal)
+                takeover = await connection.resume(takeover, refusal)
             await self._lingering.linger(transport, leash, idle=connection.idle)
         except Exception:
-            # Nothing that one connection does may end the others; what arrives here is a defect of ours.
+            # A bug in this library. It must not end the other connections.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            leash.let_go()
-            self._leave(leash)
+            leash.detach()
+            self._free_slot(leash)
             await transport.close()
 
-    def _leave(self, leash: Leash) -> None:
-        """Free the slot of a connection; does nothing the second time."""
+    def _free_slot(self, leash: Leash) -> None:
+        """Free the slot of a connection. Does nothing if it is free already."""
         self._leashes.discard(leash)
-        self._slot_freed_now()
+        self._wake_accept_loops()
         if not self._leashes:
             self._emptied.set()
 
-    def _slot_freed_now(self) -> None:
+    def _wake_accept_loops(self) -> None:
         self._slot_freed.set()
 
     # Ending...
@@ -220,14 +225,14 @@ class HttpServer:
     async def _end_gracefully(
         self, shutdown: trio.Event, listeners: Sequence[Listener], connections: trio.Nursery
     ) -> None:
-        """When it is time, stop accepting, and end with the last connection, or with the hard deadline."""
+        """Wait for the event, stop accepting, and end with the last connection or after ``Timeouts.drain``."""
         await shutdown.wait()
         now = trio.current_time()
-        connections.cancel_scope.deadline = now + hard_stop_after(self._settings.timeouts, FAREWELL_SECONDS)
+        connections.cancel_scope.deadline = now + hard_stop_after(self._settings.timeouts, CLEANUP_SECONDS)
         self._draining = True
         for listener in listeners:
-            with suppress(OSError):  # nobody waits any more, or nobody can be taken
-                for _ in range(_LAST_BURSTS):
+            with suppress(OSError):  # the backlog is empty, or accept fails
+                for _ in range(_FINAL_BURSTS):
                     self._accept_burst(listener, connections)
             listener.close()
         for leash in tuple(self._leashes):
@@ -248,7 +253,7 @@ class HttpServer:
                 return
             try:
                 await trio.lowlevel.wait_readable(listener.socket)
-                # Somebody may come in the very moment of the end, which has taken them, and closed the listener.
+                # The shutdown may have begun since the listener became readable, and closed it.
                 if not self._draining:
                     self._accept_burst(listener, connections)
             except BlockingIOError:
@@ -257,12 +262,12 @@ class HttpServer:
                 if not self._draining:
                     raise
             except OSError as exc:
-                if exc.errno in _NO_ROOM:
+                if exc.errno in _OUT_OF_RESOURCES:
                     self._pauses.count(exc)
                     if self._cut_lingering():
-                        continue  # its descriptor is free
-                    await trio.sleep(_NO_ROOM_PAUSE)
-                elif exc.errno not in _NEWCOMER_FAILED:
+                        continue  # its file descriptor can be reused
+                    await trio.sleep(_ACCEPT_PAUSE)
+                elif exc.errno not in _CONNECTION_ERRORS:
                     raise
 
     def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
@@ -280,17 +285,21 @@ class HttpServer:
             await self._serve(SocketTransport(sock, peer), leash)
             return
         transport = TlsTransport(sock, peer, self._certificate.context)
-        if await self._shake_hands(transport, leash):
+        if await self._handshake(transport, leash):
             await self._serve(transport, leash)
 
-    async def _shake_hands(self, transport: TlsTransport, leash: Leash) -> bool:
-        """Whether TLS was established; if not, the connection has ended."""
+    async def _handshake(self, transport: TlsTransport, leash: Leash) -> bool:
+        """Execute the TLS handshake.
+
+        Returns:
+            Whether it succeeded. If not, the connection is closed.
+        """
         self._limit_handshake(transport, leash)
         try:
             await transport.handshake()
             return True
         except PlainHttpError as exc:
-            logger.info("plain HTTP from %s on a port for TLS: %s", transport.peer, printable(str(exc)))
+            logger.info("plain HTTP from %s on a TLS port: %s", transport.peer, printable(str(exc)))
             await self._refuse_plain_http(transport.without_tls(), leash)
         except trio.ClosedResourceError:
             logger.debug("the TLS handshake with %s took too long", transport.peer)
@@ -299,8 +308,8 @@ class HttpServer:
             logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
             await self._end(transport, leash)
         except BaseException:
-            leash.let_go()
-            self._leave(leash)
+            leash.detach()
+            self._free_slot(leash)
             await transport.close()
             raise
         return False
@@ -313,26 +322,26 @@ class HttpServer:
     def _limit_handshake(self, transport: TlsTransport, leash: Leash) -> None:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake
 
-        def hurry() -> None:
-            leash.at = min(leash.at, clock.now() + LATE_SECONDS)
+        def shorten() -> None:
+            leash.at = min(leash.at, clock.now() + NEW_CONNECTION_GRACE)
 
-        leash.expire, leash.drain = transport.interrupt, hurry
+        leash.expire, leash.drain = transport.interrupt, shorten
         leash.at = clock.now() + seconds
         if leash.draining:
-            hurry()
+            shorten()
 
     async def _end(self, transport: Transport, leash: Leash) -> None:
-        """End a connection that was never established, so that the peer can read our alert or our answer."""
+        """Linger and close a connection without TLS, so that the peer receives the alert or the response."""
         try:
             await self._lingering.linger(transport, leash, idle=True)
         finally:
-            leash.let_go()
-            self._leave(leash)
+            leash.detach()
+            self._free_slot(leash)
             await transport.close()
 
     @trio.lowlevel.enable_ki_protection
     async def _reload(self, certificate: Certificate) -> None:
-        """Look at the files of the certificate now and then, in a thread that a slow disk may hold up."""
+        """Reload the certificate files when they change. In a thread, because file access may block."""
         while True:
             await trio.sleep(_RELOAD_INTERVAL)
             await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
@@ -342,7 +351,7 @@ class HttpServer:
 
     async def _wait_for_slot(self) -> None:
         while self._is_full() and not self._lingering:
-            # One event for all listeners that wait, or only the last of them would be woken.
+            # All accept loops wait for the same event. A new one for each would wake only the last of them.
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
             await self._slot_freed.wait()
@@ -357,7 +366,7 @@ class HttpServer:
 
 
 class _PauseLog:
-    """Warns that accepting pauses, at most once a second, with the number of pauses since the last warning."""
+    """Log at most once a second that accepting pauses, with the number of pauses since the last log line."""
 
     __slots__ = ("_count", "_next")
 
@@ -370,4 +379,4 @@ class _PauseLog:
         now = trio.current_time()
         if now >= self._next:
             logger.warning("accepting pauses: %s (pauses since the last warning: %d)", exc.strerror, self._count)
-            self._count, self._next = 0, now + _NO_ROOM_LOG_INTERVAL
+            self._count, self._next = 0, now + _PAUSE_LOG_INTERVAL

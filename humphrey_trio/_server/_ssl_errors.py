@@ -1,4 +1,4 @@
-"""Why TLS failed, in a few words for a log line."""
+"""Short descriptions of TLS errors for log lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ssl
 
 
 def reason_of(exc: BaseException) -> str:
-    """The words of OpenSSL or of the system, without the place in their source.
+    """Return the message of OpenSSL or of the system, without the source location.
 
-    A peer chooses which of these words it causes, but not what they are: nothing here has to be quoted.
+    The messages are constants of OpenSSL and of the system. They contain no text of the peer, so they need no
+    quoting.
     """
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {exc.verify_message}"

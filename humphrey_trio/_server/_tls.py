@@ -1,9 +1,10 @@
-"""TLS over a socket: OpenSSL encrypts and decrypts in memory, and this module moves the ciphertext.
+"""TLS over a socket. OpenSSL encrypts and decrypts in memory, and this module sends and receives the ciphertext.
 
-A non-blocking ``ssl.SSLSocket`` costs as much and was rejected. Its ``recv`` reads records until it finds content,
-so a peer that sends nothing but KeyUpdates (RFC 8446, section 4.6.3) keeps it from returning: 5 MB of them held up
-the whole process for 2.7 seconds. It also answers them while it reads, so that a task that receives may have to
-wait for room, for which another waits already. In memory, OpenSSL gets a bounded piece of input and never waits.
+A non-blocking ``ssl.SSLSocket`` was rejected. It is not faster, and its ``recv`` reads records until one has
+content, so a peer that sends only KeyUpdates (RFC 8446, section 4.6.3) keeps it from returning: 5 MB of them
+blocked the process for 2.7 seconds. It also sends the replies while it reads, so a task that receives may have to
+wait until the socket is writable while another task waits for the same. With memory BIOs, OpenSSL gets a bounded
+amount of input and never waits.
 """
 
 from __future__ import annotations
@@ -25,56 +26,57 @@ if TYPE_CHECKING:
 
     from .._http._address import Address
 
-# The most content of one record (RFC 8446, section 5.1). Reads ask OpenSSL for no less, so it never keeps a part
-# of a record that it has decrypted, of which the socket would not tell.
+# The maximum content of a record (RFC 8446, section 5.1). Reads request no less, so OpenSSL never keeps a part of
+# a decrypted record, for which the socket would not become readable.
 _RECORD = 16 * 1024
-# Ciphertext received at once. With the start of a record that OpenSSL has kept it makes less than a chunk of
-# content. A KeyUpdate is 27 bytes and takes 14 microseconds, so a peer that mixes them with a little content gets
-# the smaller size, which holds up the process for 2 ms, not for 17.
+# The maximum ciphertext of one receive. Together with a partial record that OpenSSL has kept, it decrypts to less
+# than CHUNK bytes. A KeyUpdate is 27 bytes and takes 14 us, so this size blocks the process for 17 ms at most. A
+# peer that sends KeyUpdates and little content gets the smaller size: 2 ms.
 _CIPHERTEXT = 32 * 1024
-_POOR_CIPHERTEXT = 4 * 1024
-# Ciphertext is poor if it has more bytes than this for one of content; the shortest records have 23.
-_POOR = 30
-# The most ciphertext without any content: four of the longest records. Clients update keys after gigabytes.
-_MOST_WITHOUT_CONTENT = 64 * 1024
-# The most of OpenSSL's own messages that waits for the next record.
-_MOST_KEPT_BACK = 4 * 1024
-# The most ciphertext that may wait for room: a record, and replies to KeyUpdates of a peer that does not read.
-_MOST_UNSENT = 64 * 1024
-# Seconds between two attempts to send close_notify when the kernel has no room for it.
+_SMALL_CIPHERTEXT = 4 * 1024
+# The ratio of ciphertext to content above which the smaller size is used. The shortest records have 23.
+_MAX_OVERHEAD = 30
+# The maximum ciphertext without content: four of the longest records. Real clients update keys after gigabytes.
+_MAX_WITHOUT_CONTENT = 64 * 1024
+# The maximum size of messages of OpenSSL itself that wait for the next record.
+_MAX_DELAYED = 4 * 1024
+# The maximum ciphertext that waits to be sent: a record, and replies to KeyUpdates of a peer that does not read.
+_MAX_UNSENT = 64 * 1024
+# Seconds between two attempts to send close_notify while the socket buffer is full.
 _RETRY_SECONDS = 0.1
 
-# The most bytes of a peer that an error quotes.
-_MOST_QUOTED = 60
+# The maximum number of bytes from a peer that are quoted in an error message.
+_MAX_QUOTED = 60
 
 
 class TlsHandshakeError(trio.BrokenResourceError):
-    """The handshake failed; the text is a short reason, in which everything from the peer is quoted."""
+    """The handshake failed. The message is a short reason, in which text from the peer is escaped."""
 
 
 class PlainHttpError(TlsHandshakeError):
     """The peer has sent an HTTP request without TLS.
 
     Attributes:
-        received: what was received of it.
+        received: the received bytes.
     """
 
     def __init__(self, received: bytes) -> None:
-        line = received[: _MOST_QUOTED + 1].split(b"\r\n", 1)[0]
-        more = "..." if len(line) > _MOST_QUOTED else ""
-        super().__init__(f"not TLS: begins with {line[:_MOST_QUOTED].decode('latin-1')!a}{more}")
+        line = received[: _MAX_QUOTED + 1].split(b"\r\n", 1)[0]
+        more = "..." if len(line) > _MAX_QUOTED else ""
+        super().__init__(f"not TLS: begins with {line[:_MAX_QUOTED].decode('latin-1')!a}{more}")
         self.received = received
 
 
 class _State(enum.Enum):
-    """How far the outgoing side has come.
+    """The state of the outgoing side.
 
     Attributes:
-        HANDSHAKE: nothing may be sent yet.
+        HANDSHAKE: the handshake is not complete, so no content may be sent.
         OPEN: content may be sent.
-        TORN: a record was begun and another was offered in its place; nothing may be sent any more.
-        ENDING: the kernel has not taken close_notify yet.
-        ENDED: it has.
+        TORN: other bytes were passed in the place of a record that was already encrypted. Nothing more may be
+            sent.
+        ENDING: close_notify is encrypted, but not sent yet.
+        ENDED: close_notify was sent.
     """
 
     HANDSHAKE = enum.auto()
@@ -85,21 +87,21 @@ class _State(enum.Enum):
 
 
 class TlsTransport(SocketTransport):
-    """The server's side of TLS over a connected socket, which it owns.
+    """The server side of TLS over a connected socket, which it owns.
 
-    Content counts as sent when the kernel has taken the whole record that carries it. A record that it refused,
-    or took in part, is encrypted already and can neither be withdrawn nor replaced. So the bytes that ``send_now``
-    did not take must be offered again, with or without more behind them. If other bytes are offered, that raises
-    ``trio.ClosedResourceError``, the transport is ``torn``, and nothing can be sent any more.
+    Content counts as sent when the kernel has accepted the whole record that contains it. A record that the kernel
+    refused, or accepted in part, is already encrypted and can be neither withdrawn nor replaced. So the bytes that
+    ``send_now`` did not send must be passed to the next send, possibly followed by more. If other bytes are
+    passed, the send raises ``trio.ClosedResourceError``, the transport is ``torn``, and nothing more can be sent.
 
-    What OpenSSL says by itself (session tickets, replies to KeyUpdates, alerts) is sent with the next record, or
-    after a receive that gave no content, as far as the kernel has room. A reply to a KeyUpdate may wait for the
+    Messages of OpenSSL itself (session tickets, replies to KeyUpdates, alerts) are sent before the next record, or
+    after a receive without content, as far as possible without waiting. A reply to a KeyUpdate may wait for the
     next record (RFC 8446, section 4.6.3).
 
     Args:
-        sock: the connection.
-        peer: its address.
-        context: of a server. It is not changed.
+        sock: the connected socket.
+        peer: the address of the peer.
+        context: a context for servers. It is not modified.
     """
 
     __slots__ = (
@@ -117,7 +119,7 @@ class TlsTransport(SocketTransport):
         "_without_content",
     )
 
-    _tls: ssl.SSLObject  # from the first bytes of the handshake on
+    _tls: ssl.SSLObject  # these three exist from the first bytes of the handshake on
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
 
@@ -125,25 +127,26 @@ class TlsTransport(SocketTransport):
         super().__init__(sock, peer)
         self._context = context
         self._state = _State.HANDSHAKE
-        self._unsent = b""  # ciphertext that the kernel has not taken
-        self._refused: bytes | memoryview | None = None  # the content in it, if there is any
+        self._unsent = b""  # ciphertext that the kernel has not accepted
+        self._refused: bytes | memoryview | None = None  # the content of its last record, if it has any
         self._receive_size = _CIPHERTEXT
-        self._without_content = 0  # bytes of ciphertext since the last content
-        self._decrypted_end: Exception | None = None  # what stands behind the content received last
+        self._without_content = 0  # bytes of ciphertext received since the last content
+        self._decrypted_end: Exception | None = None  # the end or error that comes after the last content
         self._server_name: str | None = None
         self._info: TlsInfo | None = None
 
     # The handshake...
 
     async def handshake(self) -> None:
-        """Shake hands; to be called once, before anything else but ``interrupt``, ``abort`` and ``close``.
+        """Execute the handshake, without a deadline.
 
-        It has no deadline of its own.
+        Call it once, before any other method except ``interrupt``, ``abort`` and ``close``.
 
         Raises:
-            PlainHttpError: the peer has sent an HTTP request; see ``without_tls``.
-            TlsHandshakeError: the handshake failed, or the peer is gone. An alert was sent where there is one.
-            trio.ClosedResourceError: it was interrupted.
+            PlainHttpError: the peer has sent an HTTP request without TLS. See ``without_tls``.
+            TlsHandshakeError: the handshake failed, or the peer has disconnected. If OpenSSL has an alert for the
+                error, it was sent.
+            trio.ClosedResourceError: ``interrupt`` or ``abort`` was called.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         received = await self._receive_handshake()
@@ -153,7 +156,7 @@ class TlsTransport(SocketTransport):
         hello: list[bytes] | None = [received]
         while not self._advance_handshake(received):
             if self._outgoing.pending:
-                if hello is not None:  # a reply: OpenSSL has read the ClientHello
+                if hello is not None:  # OpenSSL has replied, so it has read the whole ClientHello
                     self._server_name, hello = server_name_of(b"".join(hello)), None
                 await self._send_handshake()
             received = await self._receive_handshake()
@@ -165,15 +168,15 @@ class TlsTransport(SocketTransport):
         self._is_new = True
 
     def _has_only_tickets(self) -> bool:
-        """Whether what is left to send are session tickets that can go out with the first response.
+        """Whether only session tickets are left to send, and they can be sent with the first response.
 
-        They may only wait if a request has come. A client with Nagle's algorithm holds its request back until
-        something acknowledges its part of the handshake.
+        They can only wait if the first request has already arrived. A client with Nagle's algorithm delays its
+        request until its part of the handshake is acknowledged.
         """
         return self._incoming.pending > 0 and self._tls.version() == "TLSv1.3"
 
     def _start(self) -> None:
-        # Not before the first bytes: a connection that sends none costs no memory of OpenSSL.
+        # After the first bytes, so that a connection that sends none uses no memory of OpenSSL.
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -181,13 +184,13 @@ class TlsTransport(SocketTransport):
             raise TlsHandshakeError(reason_of(exc)) from exc
 
     def _advance_handshake(self, received: bytes) -> bool:
-        """Whether the handshake is complete."""
+        """Pass received bytes to OpenSSL. Returns whether the handshake is complete."""
         self._incoming.write(received)
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        except Exception as exc:  # callbacks of the context run in there, and may raise anything
+        except Exception as exc:  # do_handshake runs callbacks of the context, which may raise anything
             with suppress(OSError):
                 self._transmit()  # the alert
             raise TlsHandshakeError(reason_of(exc)) from exc
@@ -196,7 +199,7 @@ class TlsTransport(SocketTransport):
     async def _receive_handshake(self) -> bytes:
         while True:
             self._check_open()
-            if self._is_new:  # its first bytes are mostly there
+            if self._is_new:  # the first bytes have usually arrived
                 self._is_new = False
             else:
                 await trio.lowlevel.wait_readable(self._fileno)
@@ -222,13 +225,13 @@ class TlsTransport(SocketTransport):
             raise TlsHandshakeError(reason_of(exc)) from exc
 
     def without_tls(self) -> SocketTransport:
-        """The same socket without TLS, to answer a peer that does not speak it; this transport is closed."""
+        """Return a transport over the same socket without TLS, and close this one. To answer plain HTTP."""
         self._check_open()
         self._fileno = -1
         return SocketTransport(self._socket, self.peer)
 
     def tls_info(self) -> TlsInfo:
-        """What was negotiated; the handshake has to be complete. It is looked up when it is first asked for."""
+        """Return the TLS parameters. They are looked up at the first call, after the handshake."""
         if self._info is None:
             tls = self._tls
             cipher = tls.cipher()
@@ -246,7 +249,7 @@ class TlsTransport(SocketTransport):
     async def receive_some(self) -> bytes:
         while True:
             self._check_open()
-            if self._is_new:  # the first request mostly comes with the end of the handshake
+            if self._is_new:  # the first request usually arrives with the end of the handshake
                 self._is_new = False
                 data = self._decrypt(0) if self._incoming.pending else self._receive_now()
             elif self._decrypted_end is not None:
@@ -259,7 +262,11 @@ class TlsTransport(SocketTransport):
                 return data
 
     def _receive_now(self) -> bytes | None:
-        """Content; empty at the end of file, None if there is none yet."""
+        """Receive without waiting.
+
+        Returns:
+            Content; empty at the end of file, None if there is no content yet.
+        """
         try:
             ciphertext = self._socket.recv(self._receive_size)
         except BlockingIOError:
@@ -267,14 +274,22 @@ class TlsTransport(SocketTransport):
         except OSError as exc:
             raise self._failure() from exc
         if not ciphertext:
-            # Without close_notify, too: HTTP and WebSocket tell by themselves whether a message is complete.
+            # A missing close_notify is accepted: HTTP and WebSocket have their own framing, so a truncated message
+            # is detected (RFC 9112, section 9.8).
             self.incoming = Incoming.ENDED
             return b""
         self._incoming.write(ciphertext)
         return self._decrypt(len(ciphertext))
 
     def _decrypt(self, size: int) -> bytes | None:
-        """The content of so many bytes of new ciphertext; empty at the end of file, None if there is none."""
+        """Decrypt everything that was received.
+
+        Args:
+            size: bytes of new ciphertext.
+
+        Returns:
+            Content; empty at the end of file, None if there is no content yet.
+        """
         data = self._decrypt_record()
         if data and not self._incoming.pending and not self._outgoing.pending:
             self._without_content = 0
@@ -290,15 +305,15 @@ class TlsTransport(SocketTransport):
             data = b"".join(pieces)
         elif self._decrypted_end is None:
             self._count_without_content(size)
-        self._receive_size = _CIPHERTEXT if size <= _POOR * len(data) else _POOR_CIPHERTEXT
-        if self._outgoing.pending and not (data and self._outgoing.pending <= _MOST_KEPT_BACK):
+        self._receive_size = _CIPHERTEXT if size <= _MAX_OVERHEAD * len(data) else _SMALL_CIPHERTEXT
+        if self._outgoing.pending and not (data and self._outgoing.pending <= _MAX_DELAYED):
             self._send_control()
         if data:
             return data
         return None if self._decrypted_end is None else self._end_input(self._decrypted_end)
 
     def _decrypt_record(self) -> bytes:
-        """The content of the next record; empty if there is none, then ``_decrypted_end`` may say why."""
+        """Decrypt the next record. Returns empty bytes if there is none; at the end, sets ``_decrypted_end``."""
         try:
             data = self._tls.read(_RECORD)
         except ssl.SSLWantReadError:
@@ -319,17 +334,17 @@ class TlsTransport(SocketTransport):
         return b""
 
     def _count_without_content(self, size: int) -> None:
-        """Bound what a peer may make us do with TLS alone; OpenSSL does not."""
+        """Limit the TLS messages without content that a peer may send. OpenSSL has no limit."""
         self._without_content += size
-        if self._without_content > _MOST_WITHOUT_CONTENT:
-            self._decrypted_end = OSError("the peer sends nothing but messages of TLS")
+        if self._without_content > _MAX_WITHOUT_CONTENT:
+            self._decrypted_end = OSError("the peer sends too many TLS messages without content")
 
     def _send_control(self) -> None:
-        """Send what OpenSSL says by itself, as far as the kernel has room; the rest waits for the next send."""
-        with suppress(OSError):  # the next call notices
+        """Send messages of OpenSSL itself without waiting. The rest is sent before the next record."""
+        with suppress(OSError):  # the next send or receive raises the error
             self._transmit()
-        if len(self._unsent) > _MOST_UNSENT:
-            self._decrypted_end = OSError("the peer does not read the replies to its messages of TLS")
+        if len(self._unsent) > _MAX_UNSENT:
+            self._decrypted_end = OSError("the peer does not read the replies to its TLS messages")
 
     # Sending...
 
@@ -365,18 +380,31 @@ class TlsTransport(SocketTransport):
         return sent
 
     def _send_refused(self, refused: bytes | memoryview, data: memoryview) -> int:
-        """Go on with what is encrypted, and comes first in what is offered; its size if the kernel has all."""
+        """Continue to send the record that was refused.
+
+        Args:
+            refused: the content of that record.
+            data: the bytes to send, which must begin with this content.
+
+        Returns:
+            The size of the content if the whole record was sent, else 0.
+
+        Raises:
+            trio.ClosedResourceError: ``data`` begins with other bytes.
+        """
         size = len(refused)
         if self.torn or bytes(data[:size]) != bytes(refused):
             self._state = _State.TORN
-            raise trio.ClosedResourceError("a record was begun, and other bytes were offered in its place")
+            raise trio.ClosedResourceError(
+                "a record is already encrypted, and other bytes were passed in its place"
+            )
         if not self._transmit():
             return 0
         self._refused = None
         return size
 
     def _transmit(self) -> bool:
-        """Give the kernel the ciphertext that there is; whether it has taken all."""
+        """Send pending ciphertext without waiting. Returns whether all of it was sent."""
         ciphertext = self._outgoing.read()
         if self._unsent:
             ciphertext = self._unsent + ciphertext
@@ -391,7 +419,7 @@ class TlsTransport(SocketTransport):
 
     def _send_failure(self) -> Exception:
         if self._state is not _State.OPEN:
-            return trio.ClosedResourceError("the outgoing side was ended")
+            return trio.ClosedResourceError("the outgoing side was closed")
         return self._failure()
 
     # Ending...
@@ -406,8 +434,8 @@ class TlsTransport(SocketTransport):
             await super().send_eof()
 
     async def discard_some(self) -> bool:
-        # The kernel may have had no room for close_notify. To wait for room and for input at the same time would
-        # take two tasks.
+        # The socket buffer may have been full when close_notify was to be sent. To wait until the socket is
+        # writable and readable at the same time would take two tasks, so try again after a while.
         while self._state is _State.ENDING:
             with trio.move_on_after(_RETRY_SECONDS):
                 return await super().discard_some()
@@ -421,13 +449,16 @@ class TlsTransport(SocketTransport):
         self.abort()
 
     def _end_output(self) -> bool:
-        """Send close_notify, unless a record is not complete; whether the kernel has all that it can get.
+        """Send close_notify without waiting, unless a record was sent in part.
 
-        The peer's close_notify is not waited for (RFC 8446, section 6.1).
+        Does not wait for the close_notify of the peer (RFC 8446, section 6.1).
+
+        Returns:
+            Whether there is nothing left to send.
         """
         if self._state is _State.OPEN and self._refused is None:
             self._state = _State.ENDING
-            # It goes out although OpenSSL complains that the peer's is missing.
+            # OpenSSL encrypts close_notify, and then raises an error because that of the peer is missing.
             with suppress(OSError):
                 self._tls.unwrap()
         if self._state is _State.ENDING:
@@ -435,6 +466,6 @@ class TlsTransport(SocketTransport):
                 if not self._transmit():
                     return False
             except OSError:
-                pass  # the peer is gone
+                pass  # the peer has disconnected
             self._state = _State.ENDED
         return True

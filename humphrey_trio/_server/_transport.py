@@ -1,6 +1,6 @@
-"""The bytes of one connection, over a plain socket or over any trio stream.
+"""Transports: send and receive the bytes of a connection, over a socket or over any trio stream.
 
-A transport moves bytes and knows nothing of protocols. Only the connection task closes it.
+A transport does not depend on the protocol. Only the connection task closes it.
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._http._drain import FAREWELL_SECONDS
+from .._http._drain import CLEANUP_SECONDS
 
 if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._tls_info import TlsInfo
 
-#: Bytes asked of the kernel at once.
+#: The maximum number of bytes of one receive.
 CHUNK = 64 * 1024
-# The most that is handed to a foreign stream at once: a record of TLS. A peer that reads shows it once for each.
+# The maximum number of bytes of one send_all of a trio stream: one TLS record. The write timeout restarts after
+# each, so a slow peer that reads is not cut off.
 _FOREIGN_CHUNK = 16 * 1024
 
-# How long a foreign stream may take for its last bytes, and for its own farewell, even when cancelled.
-_FAREWELL_SECONDS = FAREWELL_SECONDS / 2
+# Seconds for each of two steps that a cancelled task still executes over a trio stream: send_last and close.
+_CLEANUP_STEP_SECONDS = CLEANUP_SECONDS / 2
 
-# Linux alone tells of an end of file in front of which there are bytes; the others of a reset.
+# Only Linux reports an end of file that comes after unread bytes. Other systems report a reset, which needs no
+# flag.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
 
-# A socket's waits can be ended one by one, without a scope around them, which would cost 15 microseconds.
+# interrupt wakes the tasks that wait on a socket by notify_closing, so no cancel scope is needed. One costs 15 us.
 _NOTHING = nullcontext()
 
-# Discarded input goes here; all connections share it, since nothing reads it.
+# A buffer for discarded input. All connections share it, because it is never read.
 _DISCARDED = bytearray(CHUNK)
-# A hard stop discards at most so many chunks of input: it must not wait, nor be held up by a fast sender.
-_LAST_DISCARDS = 16
+# The maximum number of chunks of input that send_last discards. A fast sender must not delay a cancelled task.
+_MAX_DISCARDS = 16
 
 
 class Incoming(enum.Enum):
-    """How far the incoming side of a connection has come.
+    """The state of the incoming side of a connection.
 
     Attributes:
         OPEN: the peer may send more.
-        ENDED: the peer has sent its end of file, and everything before it was received.
-        BROKEN: the connection broke, mostly by a reset. What the kernel had taken to send may be lost.
+        ENDED: the peer's end of file was received, and everything before it.
+        BROKEN: the connection has broken, usually by a reset. Data that was sent may be lost.
     """
 
     OPEN = enum.auto()
@@ -58,14 +60,17 @@ class Incoming(enum.Enum):
 
 
 class Transport(ABC):
-    """What a connection does with its peer.
+    """A connection to a peer.
 
-    Every method raises ``trio.BrokenResourceError`` once the peer is gone, and ``trio.ClosedResourceError``
-    once the transport is closed or aborted.
+    Unless documented otherwise, every method raises ``trio.BrokenResourceError`` after the connection has broken,
+    and ``trio.ClosedResourceError`` after the transport was closed or aborted.
+
+    Args:
+        peer: the address of the peer.
 
     Attributes:
-        peer: the peer's address.
-        incoming: the state of the incoming side, as far as it was read.
+        peer: the address of the peer.
+        incoming: the state of the incoming side, as known from the calls to receive so far.
     """
 
     __slots__ = ("incoming", "peer")
@@ -78,82 +83,111 @@ class Transport(ABC):
         self.incoming = Incoming.OPEN
 
     def tls_info(self) -> TlsInfo | None:
-        """What TLS has negotiated; None over a plain connection."""
+        """Return the TLS parameters of the connection; None without TLS."""
         return None
 
     @abstractmethod
     async def receive_some(self) -> bytes:
-        """Some bytes, at most ``CHUNK``; empty at the peer's end of file.
+        """Receive some bytes.
 
-        Always a checkpoint, but for the first bytes of a socket if they are there already.
+        A checkpoint, except for the first bytes of a socket if they have already arrived.
+
+        Returns:
+            At least one and at most ``CHUNK`` bytes; empty at the peer's end of file.
         """
 
     @abstractmethod
     def send_now(self, data: bytes | memoryview) -> int:
-        """Send without waiting; how many bytes were taken, 0 where it cannot be done."""
+        """Send as many bytes as possible without waiting.
+
+        Returns:
+            The number of bytes sent, from the start of ``data``. Always 0 over a trio stream.
+        """
 
     @abstractmethod
     async def send_some(self, data: bytes | memoryview) -> int:
-        """Send at least one byte of ``data``, which must not be empty; how many were taken.
+        """Send at least one byte.
 
-        Cancelled over a socket, nothing was sent; over a foreign stream nobody knows (``torn``).
+        If cancelled over a socket, nothing was sent. If cancelled over a trio stream, an unknown part was sent,
+        and the transport is ``torn``.
+
+        Args:
+            data: the bytes. Must not be empty.
+
+        Returns:
+            The number of bytes sent, from the start of ``data``.
         """
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        """Send everything."""
+        """Send all bytes. If cancelled, it has sent a part."""
         rest = memoryview(data)
         while rest:
             rest = rest[await self.send_some(rest) :]
 
     @abstractmethod
     async def send_last(self, data: bytes) -> int:
-        """Try once to send the last bytes, for a task that is cancelled; how many are known to be taken."""
+        """Try to send the last bytes in a task that is cancelled, for a bounded time.
+
+        Returns:
+            The number of bytes that were certainly sent.
+        """
 
     @property
     @abstractmethod
     def torn(self) -> bool:
-        """Whether a cancelled send has left an unknown part of its bytes behind, so that no more may follow."""
+        """Whether a cancelled send has sent an unknown part of its bytes, so that nothing more may be sent."""
 
     @property
     @abstractmethod
     def half_closes(self) -> bool:
-        """Whether ``send_eof`` shows the peer our end of file while it may still send."""
+        """Whether ``send_eof`` sends an end of file and leaves the incoming side open."""
 
     @abstractmethod
     async def send_eof(self) -> None:
-        """End the outgoing side, where the transport can do that. Does not wait for the peer."""
+        """Send an end of file, if the transport can do that. Does not wait for the peer."""
 
     @abstractmethod
     async def discard_some(self) -> bool:
-        """Wait for input and discard it, without a buffer of its own; False at the peer's end of file."""
+        """Receive some bytes and discard them. Does not allocate a buffer over a socket.
+
+        Returns:
+            False at the peer's end of file.
+        """
 
     def unacknowledged(self) -> int:
-        """Bytes that were sent and that the peer's system has not acknowledged; 0 where that cannot be known."""
+        """Return the number of bytes sent that TCP has not acknowledged; 0 if that is unknown."""
         return 0
 
     def hung_up(self) -> bool:
-        """Whether the peer has left behind bytes that were not received yet, where that can be known."""
+        """Whether the peer has disconnected, even if unread bytes come first. False if that is unknown."""
         return False
 
     @abstractmethod
     def interruptible(self) -> AbstractContextManager[object]:
-        """A block in which ``interrupt`` ends a wait of this transport."""
+        """Return a context manager for the block in which ``interrupt`` has an effect."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """End a wait, with ``trio.ClosedResourceError`` or with the block; the transport stays open."""
+        """Wake the tasks that wait on the transport, which stays open.
+
+        Over a socket, ``trio.ClosedResourceError`` is raised in them. Over a trio stream, the block of
+        ``interruptible`` is left.
+        """
 
     @abstractmethod
     def abort(self) -> None:
-        """Send no more, and wake whoever waits to; for a peer that takes too long."""
+        """Stop sending, and wake the task that waits to send. For a peer that does not read.
+
+        Over a socket this closes the socket, and wakes the task that waits to receive as well.
+        """
 
     @abstractmethod
     async def close(self) -> None:
-        """Close both sides and wake whoever waits on them; does nothing the second time."""
+        """Close the transport, and wake the tasks that wait on it. Does nothing if it is closed already."""
 
 
 class SocketTransport(Transport):
-    """A connected, non-blocking socket, which it owns."""
+    """A transport over a connected socket, which it owns."""
 
     __slots__ = ("_fileno", "_is_new", "_socket")
 
@@ -167,7 +201,7 @@ class SocketTransport(Transport):
     async def receive_some(self) -> bytes:
         while True:
             self._check_open()
-            # A newcomer has mostly sent its request by the time it is accepted; then there is nothing to wait for.
+            # The first request has usually arrived before the connection is accepted, so try before waiting.
             if self._is_new:
                 self._is_new = False
             else:
@@ -198,9 +232,9 @@ class SocketTransport(Transport):
 
     async def send_last(self, data: bytes) -> int:
         sent = self.send_now(data)
-        # Unread input would turn the close into a reset, which overtakes the last bytes.
+        # A close with unread input resets the connection, which destroys the last bytes (RFC 9112, section 9.6).
         with suppress(OSError):
-            for _ in range(_LAST_DISCARDS):
+            for _ in range(_MAX_DISCARDS):
                 if not self._socket.recv_into(_DISCARDED):
                     break
         return sent
@@ -215,7 +249,7 @@ class SocketTransport(Transport):
 
     async def send_eof(self) -> None:
         self._check_open()
-        with suppress(OSError):  # the peer may be gone already
+        with suppress(OSError):  # the peer may have disconnected already
             self._socket.shutdown(socket.SHUT_WR)
 
     async def discard_some(self) -> bool:
@@ -233,7 +267,7 @@ class SocketTransport(Transport):
             return size > 0
 
     def unacknowledged(self) -> int:
-        # tcp(7) calls it SIOCOUTQ. Other systems have other ways.
+        # This is SIOCOUTQ of tcp(7). Other systems do not have it.
         if self._fileno < 0 or sys.platform != "linux":
             return 0
         return int.from_bytes(fcntl.ioctl(self._fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -269,11 +303,11 @@ class SocketTransport(Transport):
         if self._fileno < 0:
             return trio.ClosedResourceError("the connection was closed")
         self.incoming = Incoming.BROKEN
-        return trio.BrokenResourceError("the peer is gone")
+        return trio.BrokenResourceError("the connection has broken")
 
 
 class StreamTransport(Transport):
-    """Any trio stream (TLS, memory), which it owns. Nothing can be sent over it without waiting."""
+    """A transport over any trio stream, which it owns. ``send_now`` never sends anything."""
 
     __slots__ = ("_closed", "_sending", "_stream", "_torn", "_waiting")
 
@@ -304,7 +338,7 @@ class StreamTransport(Transport):
         chunk = data[:_FOREIGN_CHUNK]
         if self._torn or self._closed:
             raise trio.ClosedResourceError("the connection was closed")
-        # Torn, unless it comes back whole: a stream that was cancelled in between may have sent anything.
+        # A cancelled send_all may have sent any part of the chunk, so it is torn until send_all has returned.
         self._torn = True
         with trio.CancelScope() as self._sending:
             try:
@@ -312,7 +346,7 @@ class StreamTransport(Transport):
             except trio.BrokenResourceError:
                 self.incoming = Incoming.BROKEN
                 raise
-            # The transport may have been aborted in the same moment; then nothing more may follow.
+            # abort may have been called although send_all completed. Then nothing more may be sent.
             self._torn = self._sending.cancel_called
         if self._torn:
             raise trio.ClosedResourceError("the connection was aborted")
@@ -321,7 +355,7 @@ class StreamTransport(Transport):
     async def send_last(self, data: bytes) -> int:
         sent = 0
         rest = memoryview(data)
-        with trio.move_on_after(_FAREWELL_SECONDS, shield=True):
+        with trio.move_on_after(_CLEANUP_STEP_SECONDS, shield=True):
             while sent < len(data):
                 sent += await self.send_some(rest[sent:])
         return sent
@@ -332,7 +366,7 @@ class StreamTransport(Transport):
 
     @property
     def half_closes(self) -> bool:
-        # trio's TLS streams cannot end one direction only; there the close itself carries the end.
+        # trio.SSLStream cannot close one direction. There the end of file is sent when the stream is closed.
         return isinstance(self._stream, trio.abc.HalfCloseableStream)
 
     async def send_eof(self) -> None:
@@ -359,8 +393,9 @@ class StreamTransport(Transport):
         if self._closed:
             return
         self._closed = True
-        # The farewell of TLS needs the peer to read; shielded, so that a cancelled task can say it too.
-        with trio.move_on_after(_FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
+        # trio.SSLStream sends a close_notify, for which the peer must read. Shielded, so that a cancelled task
+        # sends it, too.
+        with trio.move_on_after(_CLEANUP_STEP_SECONDS, shield=True), suppress(trio.BrokenResourceError):
             if not self._torn:
                 await self._stream.aclose()
                 return

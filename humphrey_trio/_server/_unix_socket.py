@@ -1,9 +1,8 @@
-"""Unix sockets: one process at a time listens on a path, and its file is removed when it ends.
+"""Unix sockets: only one process at a time listens on a path, and the file is removed at the end.
 
-A process that crashes leaves its file behind, and the next one has to remove it before it can bind. Between the
-look at the file and its removal another process may have put its own there. So all of it is done under a lock on
-``path.lock``, which a process holds for as long as it listens; the kernel releases it when the process ends,
-however that happens.
+A process that crashes leaves its socket file, and the next process must remove the file before it can bind.
+Another process may create its own file between the check and the removal. So a process holds a lock on the file
+``path.lock`` before the check and for as long as it listens. The kernel releases the lock if the process crashes.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ logger = logging.getLogger("humphrey_trio.http")
 
 
 class UnixSocket:
-    """A socket that listens on a path of its own.
+    """A listening Unix socket.
 
     Args:
-        path: where; a file that a dead process has left there is replaced, anything else is not.
-        backlog: how many clients may wait to be accepted.
+        path: the path to listen on. The socket file of a crashed process is replaced. Any other file is not.
+        backlog: connections that the kernel queues until they are accepted.
 
     Raises:
-        OSError: another process listens there, or the path cannot be used.
+        OSError: another process listens on the path, or the path cannot be used.
     """
 
     __slots__ = ("_file", "_lock", "_path", "socket")
 
     def __init__(self, path: str, backlog: int) -> None:
-        self._path = os.path.abspath(path)  # it is still this one when the working directory is another
+        self._path = os.path.abspath(path)  # the working directory may change
         with ExitStack() as undo:
             self.socket = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             self._lock = undo.enter_context(_Lock(f"{self._path}.lock"))
@@ -47,25 +46,26 @@ class UnixSocket:
             undo.pop_all()
 
     def close(self) -> None:
-        """Remove the file, stop listening, and let others have the path, in this order."""
-        # While it listens no other process takes the file for a stale one, so this removes no other's.
+        """Remove the file, close the socket, and release the lock, in this order."""
+        # The file must be removed while the socket listens: then no other process considers it stale and replaces
+        # it.
         self.remove_file()
         self.socket.close()
         self._lock.release()
 
     def remove_file(self) -> None:
-        """Remove the file, unless another one has been put in its place."""
+        """Remove the socket file, unless it was replaced by another file."""
         try:
             if _FileIdentity.of(self._path) == self._file:
                 os.unlink(self._path)
         except FileNotFoundError:
             pass
         except OSError as exc:
-            logger.warning("the socket file %s stays: %s", self._path, exc.strerror)
+            logger.warning("cannot remove the socket file %s: %s", self._path, exc.strerror)
 
 
 class _FileIdentity(NamedTuple):
-    """What tells a file from the one that replaces it; file systems give a number to the next file at once."""
+    """Identifies a file. The inode alone does not: file systems reuse it for the next file."""
 
     device: int
     inode: int
@@ -78,13 +78,14 @@ class _FileIdentity(NamedTuple):
 
 
 class _Lock:
-    """An exclusive lock on a file, which is there while the lock is held.
+    """An exclusive lock on a file, which exists while the lock is held.
 
     Args:
         path: the file.
 
     Raises:
-        OSError: ``EADDRINUSE`` if another process holds it; another error if the file cannot be made or locked.
+        OSError: ``EADDRINUSE`` if another process holds the lock; another error if the file cannot be created or
+            locked.
     """
 
     __slots__ = ("_fd", "_path")
@@ -93,7 +94,7 @@ class _Lock:
         self._path = path
         while True:
             self._fd = self._open()
-            # Its last owner may have removed it after it was opened here; then this lock is worth nothing.
+            # The previous owner may have removed the file after it was opened here. Then the lock excludes no one.
             if self._is_in_place():
                 return
             os.close(self._fd)
@@ -105,7 +106,7 @@ class _Lock:
         self.release()
 
     def release(self) -> None:
-        """Let others have it. The file is removed first; one with content was not made here, and stays."""
+        """Remove the file and release the lock. A file with content was not created by this class, and is kept."""
         with suppress(OSError):
             if self._is_in_place() and not os.fstat(self._fd).st_size:
                 os.unlink(self._path)
@@ -132,9 +133,9 @@ class _Lock:
 
 
 def _remove_stale_file(path: str) -> None:
-    """Remove a socket on which nothing listens; anything else is left for bind to complain about.
+    """Remove a socket file on which no process listens. Any other file is kept, and bind raises an error.
 
-    The lock says this of our own kind already; others may listen without one.
+    The lock excludes other servers of this library only. Other programs may listen on the path without it.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -146,4 +147,4 @@ def _remove_stale_file(path: str) -> None:
             except ConnectionRefusedError:
                 os.unlink(path)
             except BlockingIOError:
-                pass  # something listens, and its backlog is full
+                pass  # a process listens, and its backlog is full
