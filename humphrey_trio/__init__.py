@@ -4,7 +4,8 @@ This module has the names that most programs need. The others are in ``humphrey_
 ``humphrey_trio.websocket`` and ``humphrey_trio.testing``.
 """
 
-from ._app import App as App
+from ._app._app import App as App
+from ._app._routes import SubApp as SubApp
 from ._http._drain import Drain as Drain
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
@@ -13,11 +14,9 @@ from ._http._method import Method as Method
 from ._http._request import Request as Request
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
-from ._route import SubApp as SubApp
-from ._websocket._admission import Accept as Accept
-from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
-from ._websocket._async_stream import AsyncSender as AsyncSender
-from ._websocket._async_stream import AsyncStream as AsyncStream
+from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
+from ._websocket._app._async_stream import AsyncSender as AsyncSender
+from ._websocket._app._async_stream import AsyncStream as AsyncStream
 from ._websocket._compression import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
@@ -27,10 +26,11 @@ from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
 from ._websocket._policies import WhenLeft as WhenLeft
-from ._websocket._routes import async_websocket_handler as async_websocket_handler
-from ._websocket._routes import websocket_handler as websocket_handler
-from ._websocket._stream import WebsocketStream as WebsocketStream
-from ._websocket._upgrade import Upgrade as Upgrade
+from ._websocket._stream._admission import Accept as Accept
+from ._websocket._stream._routes import async_websocket_handler as async_websocket_handler
+from ._websocket._stream._routes import websocket_handler as websocket_handler
+from ._websocket._stream._stream import WebsocketStream as WebsocketStream
+from ._websocket._stream._upgrade import Upgrade as Upgrade
 
 __all__ = [
     "Accept",

@@ -1,8 +1,12 @@
 """HTTP: the application, requests and responses, limits and timeouts."""
 
-from ._app import App as App
-from ._app import ErrorHandler as ErrorHandler
-from ._app import default_error_handler as default_error_handler
+from ._app._app import App as App
+from ._app._errors import ErrorHandler as ErrorHandler
+from ._app._errors import default_error_handler as default_error_handler
+from ._app._routes import PathAwareRequestHandler as PathAwareRequestHandler
+from ._app._routes import RequestHandler as RequestHandler
+from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
+from ._app._routes import SubApp as SubApp
 from ._http._address import Address as Address
 from ._http._drain import Drain as Drain
 from ._http._headers import Headers as Headers
@@ -14,10 +18,6 @@ from ._http._response import Response as Response
 from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
 from ._http._tls_info import TlsInfo as TlsInfo
-from ._route import PathAwareRequestHandler as PathAwareRequestHandler
-from ._route import RequestHandler as RequestHandler
-from ._route import StatelessRequestHandler as StatelessRequestHandler
-from ._route import SubApp as SubApp
 
 __all__ = [
     "Address",

@@ -2,14 +2,12 @@
 
 from ._http._drain import Drain as Drain
 from ._http._origins import ANY_ORIGIN as ANY_ORIGIN
-from ._websocket._admission import Accept as Accept
-from ._websocket._admission import AcceptHandler as AcceptHandler
-from ._websocket._async_app import AsyncWebsocketApp as AsyncWebsocketApp
-from ._websocket._async_app import ConnectHandler as ConnectHandler
-from ._websocket._async_app import DisconnectHandler as DisconnectHandler
-from ._websocket._async_app import MessageHandler as MessageHandler
-from ._websocket._async_stream import AsyncSender as AsyncSender
-from ._websocket._async_stream import AsyncStream as AsyncStream
+from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
+from ._websocket._app._async_app import ConnectHandler as ConnectHandler
+from ._websocket._app._async_app import DisconnectHandler as DisconnectHandler
+from ._websocket._app._async_app import MessageHandler as MessageHandler
+from ._websocket._app._async_stream import AsyncSender as AsyncSender
+from ._websocket._app._async_stream import AsyncStream as AsyncStream
 from ._websocket._close_record import CloseRecord as CloseRecord
 from ._websocket._close_record import Initiator as Initiator
 from ._websocket._compression import Deflate as Deflate
@@ -24,13 +22,15 @@ from ._websocket._policies import FullPolicy as FullPolicy
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
 from ._websocket._policies import WhenLeft as WhenLeft
-from ._websocket._routes import async_websocket_handler as async_websocket_handler
-from ._websocket._routes import websocket_handler as websocket_handler
 from ._websocket._statistics import AppStatistics as AppStatistics
 from ._websocket._statistics import StreamStatistics as StreamStatistics
-from ._websocket._stream import WebsocketStream as WebsocketStream
-from ._websocket._upgrade import Upgrade as Upgrade
-from ._websocket._upgrade import WebsocketRoute as WebsocketRoute
+from ._websocket._stream._admission import Accept as Accept
+from ._websocket._stream._admission import AcceptHandler as AcceptHandler
+from ._websocket._stream._routes import async_websocket_handler as async_websocket_handler
+from ._websocket._stream._routes import websocket_handler as websocket_handler
+from ._websocket._stream._stream import WebsocketStream as WebsocketStream
+from ._websocket._stream._upgrade import Upgrade as Upgrade
+from ._websocket._stream._upgrade import WebsocketRoute as WebsocketRoute
 
 __all__ = [
     "ANY_ORIGIN",

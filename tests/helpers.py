@@ -31,8 +31,8 @@ from humphrey_trio import App, AsyncWebsocketApp, ConnectionClosed, async_websoc
 from humphrey_trio._server._certificate import GivenContext
 from humphrey_trio._server._server import HttpServer
 from humphrey_trio._server._transport import StreamTransport
-from humphrey_trio._testing import _open_websocket
-from humphrey_trio._websocket._codec import Decoder, Event, Part
+from humphrey_trio._testing._clients import _open_websocket
+from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Part
 from humphrey_trio.http import Address, Headers
 from humphrey_trio.testing import WebsocketClient
 

@@ -27,7 +27,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._websocket import _broadcaster
+from humphrey_trio._websocket._app import _broadcaster
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError

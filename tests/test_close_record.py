@@ -45,9 +45,9 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._pacing import SWEEP_INTERVAL
-from humphrey_trio._websocket import _reports
-from humphrey_trio._websocket._stream import connection_of
+from humphrey_trio._server._clock import SWEEP_INTERVAL
+from humphrey_trio._websocket._stream import _reports
+from humphrey_trio._websocket._stream._stream import connection_of
 from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import CloseRecord, HandshakeError, Upgrade
 

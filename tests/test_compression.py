@@ -50,7 +50,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._websocket import _deflate
+from humphrey_trio._websocket._protocol import _deflate
 from humphrey_trio.websocket import Deflate, Upgrade
 
 #: The three reserved bits of a frame whose message is compressed.

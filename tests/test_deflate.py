@@ -19,17 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from humphrey_trio._websocket._codec import (
-    Decoder,
-    Event,
-    Failure,
-    Ping,
-    Pong,
-    compress_frame,
-    encode_message,
-)
 from humphrey_trio._websocket._compression import Deflate
-from humphrey_trio._websocket._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
+from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Ping, Pong
+from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
+from humphrey_trio._websocket._protocol._encoder import compress_frame, encode_message
 from humphrey_trio.websocket import HandshakeError, Message, StreamLimits
 
 #: The three reserved bits of a frame whose message is compressed.

@@ -23,9 +23,9 @@ from helpers import (
 )
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
-from humphrey_trio._websocket import _codec
-from humphrey_trio._websocket._codec import encode_message
-from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._protocol import _codec
+from humphrey_trio._websocket._protocol._encoder import encode_message
+from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.websocket import KeepLatest, WhenFull
 
 MESSAGES_PER_TURN = 64

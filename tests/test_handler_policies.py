@@ -38,7 +38,7 @@ from humphrey_trio import (
     WhenLeft,
     async_websocket_handler,
 )
-from humphrey_trio._server._pacing import SWEEP_INTERVAL
+from humphrey_trio._server._clock import SWEEP_INTERVAL
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import CloseRecord
 

@@ -23,8 +23,8 @@ from humphrey_trio import (
     WebsocketStream,
     async_websocket_handler,
 )
-from humphrey_trio._websocket._phase import Phase
-from humphrey_trio._websocket._stream import connection_of
+from humphrey_trio._websocket._stream._phase import Phase
+from humphrey_trio._websocket._stream._stream import connection_of
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError, Upgrade
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humphrey_trio._server._codec import BadRequest, Head, RequestReader, ResponseWriter
+from humphrey_trio._server._request_reader import BadRequest, Head, RequestReader
+from humphrey_trio._server._response_writer import ResponseWriter
 from humphrey_trio.http import Address, Headers, Limits, Response
 
 # ---------------------------------------------------------------------------------------------- reading

@@ -26,7 +26,7 @@ from humphrey_trio import (
 )
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import SocketTransport
-from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.testing import http_client, websocket_client
 
 

@@ -1,4 +1,4 @@
-"""The floors: imports inside the package go down only, and each foreign library stays in its room."""
+"""The layers: imports inside the package go down only, and each foreign library stays in its modules."""
 
 from __future__ import annotations
 
@@ -13,96 +13,85 @@ from helpers import ROOT
 
 PACKAGE = "humphrey_trio"
 
-# An import goes to a lower floor, or to a room further left on the same floor.
-FLOORS = (
-    ("_failures", "_krauss", "_quoting", "_runs", "_state"),
+# The folders from the bottom to the top, and the modules of each from left to right. An import goes to a lower
+# folder, or to a module further left in the same folder. The folder "" is the package itself.
+FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("", ("_failures", "_krauss", "_quoting", "_runs", "_state")),
     (
-        *("_http._address", "_http._headers", "_http._limits", "_http._drain", "_http._method", "_http._status"),
-        *("_http._origins", "_http._statistics", "_http._tls_info", "_http._request", "_http._response"),
-        *(
-            "_websocket._limits",
-            "_websocket._compression",
-            "_websocket._heartbeat",
-            "_websocket._message",
-            "_websocket._errors",
-            "_websocket._policies",
-            "_websocket._counters",
-            "_websocket._close_record",
-            "_websocket._statistics",
+        "_http",
+        (
+            *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
+            *("_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
     (
-        "_server._pacing",
-        "_server._transport",
-        "_server._direct",
-        *("_server._client_hello", "_server._ssl_errors", "_server._tls", "_server._certificate"),
-        "_server._codec",
-        "_websocket._mask",
-        "_websocket._deflate",
-        "_websocket._codec",
-        "_websocket._drop_index",
-        "_websocket._send_queue",
-        "_websocket._liveness",
-        "_websocket._phase",
-        "_websocket._deadlines",
-    ),
-    (
-        *("_server._lingering", "_server._connection", "_server._unix_socket", "_server._listen"),
-        "_server._server",
-        *(
-            "_websocket._handshake",
-            "_websocket._admission",
-            "_websocket._graceful_end",
-            "_websocket._outbox",
-            "_websocket._inbox",
-            "_websocket._connection",
-            "_websocket._reports",
-            "_websocket._connection_task",
-            "_websocket._stream",
-            "_websocket._opening",
-            "_websocket._upgrade",
-            "_websocket._routes",
-            "_websocket._serve_upgrade",
+        "_server",
+        (
+            *("_clock", "_control", "_fairness", "_transport", "_direct"),
+            *("_client_hello", "_ssl_errors", "_tls", "_certificate"),
+            *("_request_reader", "_response_writer", "_lingering", "_connection"),
+            *("_unix_socket", "_listen", "_server"),
         ),
     ),
     (
-        "_route",
-        "_app",
-        *(
-            "_websocket._topics",
-            "_websocket._broadcaster",
-            "_websocket._stream_tasks",
-            "_websocket._handlers",
-            "_websocket._sessions",
-            "_websocket._read_ahead",
-            "_websocket._session",
-            "_websocket._async_stream",
-            "_websocket._async_app",
+        "_websocket",
+        (
+            *("_limits", "_compression", "_heartbeat", "_message", "_errors", "_policies"),
+            *("_counters", "_close_record", "_statistics"),
         ),
-        "_memory_stream",
-        "_testing",
     ),
-    ("__init__", "http", "websocket", "testing"),
+    ("_websocket._protocol", ("_close_codes", "_mask", "_deflate", "_decoder", "_encoder", "_handshake")),
+    (
+        "_websocket._stream",
+        (
+            *("_drop_index", "_send_queue", "_liveness", "_phase", "_deadlines", "_admission", "_graceful_end"),
+            *("_outbox", "_inbox", "_connection", "_reports", "_connection_task", "_stream"),
+            *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
+        ),
+    ),
+    ("_app", ("_errors", "_routing", "_routes", "_service", "_app")),
+    (
+        "_websocket._app",
+        (
+            *("_topics", "_broadcaster", "_stream_tasks", "_handlers", "_sessions", "_read_ahead", "_session"),
+            *("_async_stream", "_async_app"),
+        ),
+    ),
+    ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
+    ("", ("__init__", "http", "websocket", "testing")),
 )
+
+
+def rooms_of(folder: str, modules: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{folder}.{module}" if folder else module for module in modules)
+
+
+FLOORS = tuple(rooms_of(*floor) for floor in FOLDERS)
 ROOMS = tuple(room for floor in FLOORS for room in floor)
 DOORS = FLOORS[-1]
-# Python loads these before what is in them, so they are empty.
-HALLS = ("_http.__init__", "_server.__init__", "_websocket.__init__")
+# Python loads these before the modules in their folders, so they contain nothing but a docstring.
+HALLS = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder)
 
-# Beside trio, which is everywhere but in the values and in what has no I/O.
+# Beside trio, which is everywhere except in values and in modules without I/O.
 FOREIGN = {
-    "h11": {"_server._codec"},
-    "wsproto": {"_websocket._codec", "_websocket._mask", "_websocket._deflate", "_websocket._handshake"},
-    "Crypto": {"_websocket._mask"},
+    "h11": {"_server._request_reader", "_testing._http_codec"},
+    "wsproto": {
+        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._mask"),
+        *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
+    },
+    "Crypto": {"_websocket._protocol._mask"},
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {
-    *("_krauss", "_state"),
-    *FLOORS[1],
+    *("_krauss", "_quoting", "_state"),
+    *rooms_of(*FOLDERS[1]),
+    *("_server._control", "_server._fairness", "_server._request_reader", "_server._response_writer"),
     *("_server._client_hello", "_server._ssl_errors", "_server._certificate"),
-    *("_server._codec", "_websocket._mask", "_websocket._deflate", "_websocket._codec"),
-    *("_websocket._drop_index", "_websocket._send_queue", "_websocket._liveness"),
-    *("_websocket._phase", "_websocket._deadlines"),
+    *rooms_of(*FOLDERS[3]),
+    *rooms_of(*FOLDERS[4]),
+    *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
+    *("_websocket._stream._phase", "_websocket._stream._deadlines"),
+    *("_testing._http_codec", "_testing._websocket_codec"),
 }
 
 any_room = pytest.mark.parametrize("room", ROOMS)
@@ -176,3 +165,40 @@ def test_packages_are_empty(hall: str) -> None:
     (docstring,) = tree(hall).body
     assert ast.get_docstring(tree(hall))
     assert isinstance(docstring, ast.Expr)
+
+
+#: Underscore names of other objects that are used all the same, by module, with the reason.
+FOREIGN_NAMES = {
+    ("_app._routes", "_routes"): "routes_of is the way from the face to its machinery",
+    ("_websocket._stream._stream", "_connection"): "connection_of is the way from the face to its machinery",
+    ("_websocket._stream._upgrade", "_opening"): "opening_of is the way from the face to its machinery",
+    ("_websocket._message", "_data"): "a message compares itself with another",
+    ("_http._headers", "_fields"): "a class method or a method makes a value of its own class",
+    ("_http._headers", "_wire"): "a class method or a method makes a value of its own class",
+    ("_http._headers", "_folded"): "headers compare themselves with others",
+    ("_http._response", "_key"): "a response compares itself with another",
+    ("_websocket._app._async_app", "_address"): "a class method makes an app of its own class",
+    (
+        "_websocket._app._async_app",
+        "_server",
+    ): "an internally linked app runs an App on listeners that are open already",
+    ("_websocket._protocol._deflate", "_Compress"): "zlib has no public name for this type",
+    ("_websocket._protocol._deflate", "_Decompress"): "zlib has no public name for this type",
+}
+
+
+def foreign_names(room: str) -> Iterator[str]:
+    """The underscore names that a module uses of anything but ``self``, ``cls`` and ``super()``."""
+    for node in ast.walk(tree(room)):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and not node.attr.startswith("__")
+            and ast.unparse(node.value) not in ("self", "cls", "super()")
+        ):
+            yield node.attr
+
+
+def test_underscore_names_stay_in_their_class() -> None:
+    """No module uses an underscore name of another object, except those that are listed with their reasons."""
+    assert {(room, name) for room in ROOMS for name in foreign_names(room)} == set(FOREIGN_NAMES)

@@ -28,11 +28,11 @@ from helpers import (
 )
 
 from humphrey_trio._krauss import wildcard_match
-from humphrey_trio._server._codec import BadRequest, RequestReader
-from humphrey_trio._websocket._admission import Accept, Admission
-from humphrey_trio._websocket._codec import Decoder
-from humphrey_trio._websocket._deflate import PerMessageDeflate, negotiate, parse_offers
+from humphrey_trio._server._request_reader import BadRequest, RequestReader
 from humphrey_trio._websocket._limits import StreamLimits
+from humphrey_trio._websocket._protocol._decoder import Decoder
+from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, negotiate, parse_offers
+from humphrey_trio._websocket._stream._admission import Accept, Admission
 from humphrey_trio.http import App, Headers, Limits, Request, Response
 from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade, WebsocketStream, websocket_handler
 

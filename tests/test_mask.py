@@ -7,8 +7,8 @@ import random
 import pytest
 from wsproto.frame_protocol import XorMaskerSimple
 
-from humphrey_trio._websocket import _mask
-from humphrey_trio._websocket._mask import Mask, unmask_short
+from humphrey_trio._websocket._protocol import _mask
+from humphrey_trio._websocket._protocol._mask import Mask, unmask_short
 
 KEY = bytes.fromhex("12 fe 00 a7")
 SIZES = [*range(9), 299, 300, 301, 302, 303, 511, 3071, 3072, 3073, 65535, 65536, 65537]

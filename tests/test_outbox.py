@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humphrey_trio._server._transport import CHUNK, Transport
-from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._counters import Counters
-from humphrey_trio._websocket._outbox import Outbox, give_turns
+from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._stream._outbox import Outbox, give_turns
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import KeepLatest, StreamLimits, WhenFull
 

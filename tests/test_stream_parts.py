@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable
 from math import inf
 
 import pytest
 import trio
 import trio.testing
-from helpers import CLOSE, PING, ROOT, TEXT, cancelled_at, client_frame, close_frame
+from helpers import CLOSE, PING, TEXT, cancelled_at, client_frame, close_frame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from humphrey_trio._server._pacing import Leash, Pace, SweepClock
+from humphrey_trio._server._clock import SweepClock
+from humphrey_trio._server._control import ConnectionControl
+from humphrey_trio._server._fairness import Fairness
 from humphrey_trio._server._transport import StreamTransport
+from humphrey_trio._websocket._app._sessions import Sessions
 from humphrey_trio._websocket._close_record import Ending
-from humphrey_trio._websocket._codec import Close, Event, Ping
 from humphrey_trio._websocket._counters import Counters
-from humphrey_trio._websocket._deadlines import Deadline, Deadlines
-from humphrey_trio._websocket._graceful_end import CLOSE_IN_SPREAD, AppEnd
-from humphrey_trio._websocket._inbox import Inbox, Reader
-from humphrey_trio._websocket._liveness import Liveness, Need
-from humphrey_trio._websocket._phase import TRANSITIONS, Lifecycle, Phase, Step
-from humphrey_trio._websocket._send_queue import SendQueue
-from humphrey_trio._websocket._sessions import Sessions
+from humphrey_trio._websocket._protocol._decoder import Close, Event, Ping
+from humphrey_trio._websocket._stream._deadlines import Deadline, Deadlines
+from humphrey_trio._websocket._stream._graceful_end import CLOSE_IN_SPREAD, AppEnd
+from humphrey_trio._websocket._stream._inbox import Inbox, Reader
+from humphrey_trio._websocket._stream._liveness import Liveness, Need
+from humphrey_trio._websocket._stream._phase import TRANSITIONS, Lifecycle, Phase, Step
+from humphrey_trio._websocket._stream._send_queue import SendQueue
 from humphrey_trio.http import Address, Drain, Timeouts
 from humphrey_trio.websocket import Heartbeat, KeepLatest, StreamLimits, WhenFull
 
@@ -80,26 +80,26 @@ def test_the_end_is_told_once() -> None:
 
 async def test_the_sweep_sees_the_earliest_deadline(autojump_clock: trio.testing.MockClock) -> None:
     """Of all deadlines that are set, the sweep looks at the earliest; without one there is none."""
-    leash, clock = Leash(False), SweepClock()
-    deadlines = Deadlines(leash, clock, Timeouts())
+    control, clock = ConnectionControl(False), SweepClock()
+    deadlines = Deadlines(control, clock, Timeouts())
     now = clock.now()
-    assert leash.at == inf
+    assert control.at == inf
     deadlines.set(Deadline.USER, 20)
     deadlines.set(Deadline.WRITE, 5)
-    assert leash.at == now + 5
+    assert control.at == now + 5
     deadlines.clear(Deadline.WRITE)
-    assert leash.at == now + 20
+    assert control.at == now + 20
     deadlines.set_earlier(Deadline.USER, 30)
-    assert leash.at == now + 20
+    assert control.at == now + 20
     deadlines.set_earlier(Deadline.USER, 10)
-    assert leash.at == now + 10
+    assert control.at == now + 10
     deadlines.set(Deadline.USER, inf)
-    assert leash.at == inf
+    assert control.at == inf
 
 
 async def test_a_deadline_passes(autojump_clock: trio.testing.MockClock) -> None:
     """A deadline has passed from its moment on; taken, it is cleared, and no other is."""
-    deadlines = Deadlines(Leash(False), SweepClock(), Timeouts())
+    deadlines = Deadlines(ConnectionControl(False), SweepClock(), Timeouts())
     assert not deadlines.has_passed(Deadline.DRAIN)
     deadlines.set(Deadline.DRAIN, 5)
     deadlines.set(Deadline.CLOSE, 5)
@@ -209,7 +209,7 @@ class Ends:
         self.peer, ours = trio.testing.memory_stream_pair()
         self.counters = Counters()
         transport = StreamTransport(ours, Address("memory"))
-        self.inbox = Inbox(transport, Pace(), StreamLimits(**limits), None, self.counters)
+        self.inbox = Inbox(transport, Fairness(), StreamLimits(**limits), None, self.counters)
         self.connection = Connection()
 
     async def texts(self, *texts: str) -> None:
@@ -423,33 +423,3 @@ async def test_an_app_closes_its_streams_one_by_one(autojump_clock: trio.testing
 
 
 # ------------------------------------------------------------------------------------------- faces and parts
-
-#: Underscore names of other objects that are used all the same, with the reason.
-EXCEPTIONS = {
-    ("_stream", "_connection"): "connection_of is the way from the face to its machinery",
-    ("_upgrade", "_opening"): "opening_of is the way from the face to its machinery",
-    ("_message", "_data"): "a message compares itself with another",
-    ("_async_app", "_address"): "a classmethod makes an app of its own class",
-    ("_async_app", "_server"): "an internally linked app runs an App on listeners that are open already",
-    ("_deflate", "_Compress"): "zlib has no public name for this type",
-    ("_deflate", "_Decompress"): "zlib has no public name for this type",
-}
-
-
-def foreign_names(tree: ast.Module) -> Iterable[str]:
-    """The underscore names that are used of anything but ``self``, ``cls`` and ``super()``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-            owner = ast.unparse(node.value)
-            if owner not in ("self", "cls", "super()"):
-                yield node.attr
-
-
-def test_parts_use_public_names_of_each_other() -> None:
-    """No module of the WebSockets uses an underscore name of another object, but for those that are named here."""
-    found = {
-        (file.stem, name)
-        for file in (ROOT / "humphrey_trio" / "_websocket").glob("*.py")
-        for name in foreign_names(ast.parse(file.read_text()))
-    }
-    assert found == set(EXCEPTIONS)

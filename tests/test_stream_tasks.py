@@ -42,14 +42,14 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio._server._clock import SWEEP_INTERVAL
 from humphrey_trio._server._connection import HttpConnection
-from humphrey_trio._server._pacing import SWEEP_INTERVAL
-from humphrey_trio._websocket._connection import WebsocketConnection
-from humphrey_trio._websocket._inbox import Inbox
-from humphrey_trio._websocket._outbox import Outbox
-from humphrey_trio._websocket._session import Session
-from humphrey_trio._websocket._stream import connection_of
-from humphrey_trio._websocket._stream_tasks import StreamTasks
+from humphrey_trio._websocket._app._session import Session
+from humphrey_trio._websocket._app._stream_tasks import StreamTasks
+from humphrey_trio._websocket._stream._connection import WebsocketConnection
+from humphrey_trio._websocket._stream._inbox import Inbox
+from humphrey_trio._websocket._stream._outbox import Outbox
+from humphrey_trio._websocket._stream._stream import connection_of
 from humphrey_trio.testing import WebsocketClient, websocket_client
 from humphrey_trio.websocket import Upgrade
 

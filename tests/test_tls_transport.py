@@ -35,9 +35,9 @@ from tls_peers import (
 
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import CHUNK, Incoming
-from humphrey_trio._websocket._codec import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._counters import Counters
-from humphrey_trio._websocket._outbox import Outbox
+from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.websocket import StreamLimits
 
 any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])

@@ -44,10 +44,11 @@ from humphrey_trio import (
     async_websocket_handler,
 )
 from humphrey_trio._server._transport import StreamTransport, Transport
-from humphrey_trio._websocket import _broadcaster, _codec
-from humphrey_trio._websocket._connection import WebsocketConnection
-from humphrey_trio._websocket._outbox import Outbox
-from humphrey_trio._websocket._topics import Receiver, Topics
+from humphrey_trio._websocket._app import _broadcaster
+from humphrey_trio._websocket._app._topics import Receiver, Topics
+from humphrey_trio._websocket._protocol import _codec
+from humphrey_trio._websocket._stream._connection import WebsocketConnection
+from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.http import Address
 from humphrey_trio.testing import WebsocketClient
 from humphrey_trio.websocket import Deflate, WhenFull

@@ -21,22 +21,17 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humphrey_trio._websocket._codec import (
+from humphrey_trio._testing._websocket_codec import ClientEncoder
+from humphrey_trio._websocket._message import Sendable
+from humphrey_trio._websocket._protocol._decoder import Close, Decoder, Event, Failure, Ping, Pong
+from humphrey_trio._websocket._protocol._encoder import (
     EMPTY_CLOSE,
-    ClientEncoder,
-    Close,
-    Decoder,
-    Event,
-    Failure,
-    Ping,
-    Pong,
     encode_close,
     encode_message,
     encode_ping,
     encode_pong,
     payload_of,
 )
-from humphrey_trio._websocket._message import Sendable
 from humphrey_trio.websocket import Message, StreamLimits
 
 

@@ -54,7 +54,7 @@ class Headers:
         self._fields = tuple(_checked(name, value) for name, value in pairs)
 
     @classmethod
-    def _from_wire(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    def from_checked(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Construct from fields that a parser has already checked."""
         self = cls.__new__(cls)
         self._wire = None

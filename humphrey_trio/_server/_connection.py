@@ -1,7 +1,7 @@
 """One HTTP connection: read requests and send responses, in order, until it is closed or upgraded.
 
 It connects a transport with the codec, and gets the responses from a ``Service``. It depends neither on App nor on
-WebSockets: for an upgrade it returns the connection as a ``Takeover``.
+WebSockets: for an upgrade it returns the connection as a ``Handover``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from .._http._field_lists import connection_options
 from .._http._response import Response
-from ._codec import CONTINUE, BadRequest, RequestReader, ResponseWriter, connection_options
+from ._request_reader import BadRequest, RequestReader
+from ._response_writer import CONTINUE, ResponseWriter
 from ._transport import CHUNK
 
 if TYPE_CHECKING:
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from .._http._drain import Drain
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
-    from ._codec import Head
+    from ._clock import SweepClock
+    from ._control import ConnectionControl
+    from ._fairness import Fairness
     from ._lingering import Lingering
-    from ._pacing import Leash, Pace, SweepClock
+    from ._request_reader import Head
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -38,7 +42,7 @@ logger = logging.getLogger("humphrey_trio.http")
 #: begun. The request may already be in transit.
 NEW_CONNECTION_GRACE = 1.0
 
-# Bytes that a request, or a piece of a body, counts for ``Pace``. So after four of them that were buffered the
+# Bytes that a request, or a piece of a body, counts for ``Fairness``. So after four of them that were buffered the
 # task executes a checkpoint. Fewer checkpoints would be slightly cheaper, but a client that floods would delay the
 # others.
 _REQUEST_COST = 16 * 1024
@@ -85,7 +89,7 @@ class Service(Protocol):
         """Create an error response."""
         ...
 
-    async def upgrade(self, takeover: Takeover) -> Response | None:
+    async def upgrade(self, handover: Handover) -> Response | None:
         """Run a WebSocket route.
 
         Returns:
@@ -104,12 +108,12 @@ class ServerSettings:
     timeouts: Timeouts
     drain: Drain
     writer: ResponseWriter
-    pace: Pace
+    fairness: Fairness
     clock: SweepClock
 
 
 @dataclass(slots=True)
-class Takeover:
+class Handover:
     """A connection for which the client has requested an upgrade.
 
     The receiver uses the transport until it returns. The connection task closes the transport.
@@ -120,7 +124,7 @@ class Takeover:
         close: whether the connection must be closed after the response if the upgrade is refused.
         rest: the bytes that were received after the head of the request.
         transport: the transport.
-        leash: the control of the connection. The receiver sets its deadline and callbacks.
+        control: the control of the connection. The receiver sets its deadline and callbacks.
         server: the objects that all connections of the server share.
         lingering: ends a connection so that the peer receives the last bytes.
     """
@@ -130,7 +134,7 @@ class Takeover:
     close: bool
     rest: bytearray
     transport: Transport
-    leash: Leash
+    control: ConnectionControl
     server: ServerSettings
     lingering: Lingering
 
@@ -174,12 +178,12 @@ class HttpConnection:
     Args:
         transport: the transport.
         settings: the objects that all connections of the server share.
-        leash: the control of the connection. Its deadline and callbacks are set here.
-        lingering: passed on in a ``Takeover``.
+        control: the control of the connection. Its deadline and callbacks are set here.
+        lingering: passed on in a ``Handover``.
     """
 
     __slots__ = (
-        "_leash",
+        "_control",
         "_lingering",
         "_out",
         "_out_size",
@@ -189,10 +193,12 @@ class HttpConnection:
         "_transport",
     )
 
-    def __init__(self, transport: Transport, settings: ServerSettings, leash: Leash, lingering: Lingering) -> None:
+    def __init__(
+        self, transport: Transport, settings: ServerSettings, control: ConnectionControl, lingering: Lingering
+    ) -> None:
         self._transport = transport
         self._settings = settings
-        self._leash = leash
+        self._control = control
         self._lingering = lingering
         self._reader = RequestReader(settings.limits)
         self._out: list[bytes] = []
@@ -204,7 +210,7 @@ class HttpConnection:
         """Whether the connection waits for a request, or waited when it ended, and no byte of it has arrived."""
         return self._phase in _WITHOUT_REQUEST
 
-    async def serve(self) -> Takeover | None:
+    async def serve(self) -> Handover | None:
         """Serve until the client closes, an error ends the connection, or a deadline passes.
 
         Returns:
@@ -214,18 +220,18 @@ class HttpConnection:
         self._set_deadline(self._settings.timeouts.header)
         return await self._guard(False)
 
-    async def resume(self, takeover: Takeover, refusal: Response) -> Takeover | None:
+    async def resume(self, handover: Handover, refusal: Response) -> Handover | None:
         """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
-        self._reader = RequestReader(self._settings.limits, takeover.rest)
+        self._reader = RequestReader(self._settings.limits, handover.rest)
         self._phase = _ANSWERED
-        self._leash.at = inf
-        head_only = takeover.request.method == "HEAD"
-        close = takeover.close or self._leash.draining
+        self._control.at = inf
+        head_only = handover.request.method == "HEAD"
+        close = handover.close or self._control.draining
         return await self._guard(self._put_response(refusal, head_only=head_only, close=close))
 
-    async def _guard(self, close: bool) -> Takeover | None:
-        self._leash.expire = self._expire
-        self._leash.drain = self._drain
+    async def _guard(self, close: bool) -> Handover | None:
+        self._control.expire = self._expire
+        self._control.drain = self._drain
         try:
             while True:
                 with self._transport.interruptible():
@@ -256,7 +262,7 @@ class HttpConnection:
 
     # Requests...
 
-    async def _serve_requests(self, close: bool) -> Takeover | None:
+    async def _serve_requests(self, close: bool) -> Handover | None:
         service = self._settings.service
         while not close:
             head = await self._next_head()
@@ -273,18 +279,18 @@ class HttpConnection:
         reader, timeouts = self._reader, self._settings.timeouts
         head = reader.next_head()
         if head is not None:  # pipelined: it was received together with the previous request
-            if self._settings.pace.spent(_REQUEST_COST):
+            if self._settings.fairness.spent(_REQUEST_COST):
                 await trio.lowlevel.checkpoint()
             return head
         await self._flush()
         if self._phase is _ANSWERED:
-            if self._leash.draining and not reader.buffered:
+            if self._control.draining and not reader.buffered:
                 # The shutdown began after the last response was encoded without Connection: close. Do not change
                 # the phase to IDLE, because that response may be in transit and the connection must linger for it.
                 return None
             self._phase = _IDLE
             self._set_deadline(timeouts.idle)
-        elif self._leash.draining:
+        elif self._control.draining:
             self._set_deadline(NEW_CONNECTION_GRACE)
         while head is None:
             if reader.buffered and self._phase in _WITHOUT_REQUEST:
@@ -293,12 +299,12 @@ class HttpConnection:
                 return None
             head = reader.next_head()
         self._phase = _ANSWERED
-        self._leash.at = inf
+        self._control.at = inf
         return head
 
     def _begin_reading(self) -> None:
         """The first bytes of a request have arrived. A new connection keeps its deadline from the accept."""
-        if self._phase is not _NEW or self._leash.draining:
+        if self._phase is not _NEW or self._control.draining:
             self._set_deadline(self._settings.timeouts.header)
         self._phase = _READING
 
@@ -308,7 +314,7 @@ class HttpConnection:
         if not data:
             return False
         self._reader.receive(data)
-        if self._leash.draining or self._phase in _PASSED:
+        if self._control.draining or self._phase in _PASSED:
             # Over a trio stream, interrupt cancels a scope. If it was called just now, the cancellation must be
             # delivered here, and not in a handler.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -345,15 +351,15 @@ class HttpConnection:
                 answer.close()  # avoids a RuntimeWarning that it was never awaited
             raise
 
-    async def _lend(self, head: Head, route: Any) -> Takeover:
+    async def _lend(self, head: Head, route: Any) -> Handover:
         await self._flush()
-        return Takeover(
+        return Handover(
             self._to_request(head),
             route,
             head.close,
             self._reader.take_rest(),
             self._transport,
-            self._leash,
+            self._control,
             self._settings,
             self._lingering,
         )
@@ -379,21 +385,21 @@ class HttpConnection:
                 raise BadRequest(f"the body is longer than {limit} bytes", 413)
             body.write(piece)
         self._phase = _ANSWERED
-        self._leash.at = inf
+        self._control.at = inf
         return body.getvalue()
 
     async def _next_piece(self) -> bytes | None:
         while (piece := self._reader.next_body()) is None:
             if not await self._receive():
                 return None
-        if self._settings.pace.spent(_REQUEST_COST):
+        if self._settings.fairness.spent(_REQUEST_COST):
             await trio.lowlevel.checkpoint()
         return piece
 
     # Responses...
 
     async def _reply(self, head: Head, response: Response, close: bool) -> bool:
-        close = close or self._leash.draining
+        close = close or self._control.draining
         close = self._put_response(response, head_only=head.method == "HEAD", close=close)
         if self._out_size >= CHUNK:
             await self._flush()
@@ -422,12 +428,12 @@ class HttpConnection:
 
     async def _send_rest(self, rest: memoryview) -> None:
         # After the write timeout the connection must not linger, because the peer does not read. So abort it.
-        self._leash.expire = self._transport.abort
+        self._control.expire = self._transport.abort
         while rest:
             self._set_deadline(self._settings.timeouts.write)
             rest = rest[await self._transport.send_some(rest) :]
-        self._leash.at = inf
-        self._leash.expire = self._expire
+        self._control.at = inf
+        self._control.expire = self._expire
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Send an error response to an invalid request. The connection ends after it."""
@@ -440,4 +446,4 @@ class HttpConnection:
     # Deadlines...
 
     def _set_deadline(self, seconds: float) -> None:
-        self._leash.at = self._settings.clock.now() + seconds
+        self._control.at = self._settings.clock.now() + seconds

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._http._limits import Timeouts
-    from ._pacing import Leash, SweepClock
+    from ._clock import SweepClock
+    from ._control import ConnectionControl
     from ._transport import Transport
 
 #: Connections that may linger at once on a server without ``max_connections``.
@@ -55,13 +56,13 @@ class Lingering:
         self._clock = clock
         self._limit = UNBOUNDED_SERVER_LIMIT if max_connections is None else max(1, max_connections // 2)
         self._changed = changed
-        self._transports: dict[Leash, Transport] = {}
+        self._transports: dict[ConnectionControl, Transport] = {}
         self.cuts = 0
 
     def __len__(self) -> int:
         return len(self._transports)
 
-    async def linger(self, transport: Transport, leash: Leash, *, idle: bool = False) -> None:
+    async def linger(self, transport: Transport, control: ConnectionControl, *, idle: bool = False) -> None:
         """Send an end of file, then discard input until the peer's end of file or a deadline.
 
         Returns immediately if the peer has sent an end of file, if the connection has broken, or if an incomplete
@@ -69,14 +70,14 @@ class Lingering:
 
         Args:
             transport: the transport of the connection.
-            leash: the control of the connection. This call replaces its deadline and callbacks.
+            control: the control of the connection. This call replaces its deadline and callbacks.
             idle: whether the connection was waiting for a request. A graceful shutdown then waits for
                 ``SHORT_SECONDS`` at most.
         """
         if transport.incoming is not Incoming.OPEN or transport.torn:
             return
-        deadlines = _LingerDeadlines(transport, leash, self._clock, self._timeouts, idle=idle)
-        self._add(leash, transport)
+        deadlines = _LingerDeadlines(transport, control, self._clock, self._timeouts, idle=idle)
+        self._add(control, transport)
         try:
             with transport.interruptible():
                 await transport.send_eof()
@@ -85,30 +86,30 @@ class Lingering:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer has disconnected, or a deadline has passed
         finally:
-            self._transports.pop(leash, None)
-            leash.at = inf
+            self._transports.pop(control, None)
+            control.at = inf
 
-    def cut_oldest(self) -> Leash | None:
+    def cut_oldest(self) -> ConnectionControl | None:
         """Close the connection that has lingered for the longest time.
 
         Returns:
-            Its leash; None if no connection lingers.
+            Its control; None if no connection lingers.
         """
         if not self._transports:
             return None
-        leash = next(iter(self._transports))
-        transport = self._transports.pop(leash)
+        control = next(iter(self._transports))
+        transport = self._transports.pop(control)
         transport.abort()
         # abort wakes only a sender over a trio stream, so wake the receiver as well. The sweep cannot do that: the
-        # server may drop the leash of this connection now.
+        # server may drop the control of this connection now.
         transport.interrupt()
         self.cuts += 1
-        return leash
+        return control
 
-    def _add(self, leash: Leash, transport: Transport) -> None:
+    def _add(self, control: ConnectionControl, transport: Transport) -> None:
         if len(self._transports) >= self._limit:
             self.cut_oldest()
-        self._transports[leash] = transport
+        self._transports[control] = transport
         self._changed()
 
 
@@ -119,29 +120,35 @@ class _LingerDeadlines:
     link may send nothing for a long time while it receives, and must not be reset when it sends again.
     """
 
-    __slots__ = ("_clock", "_end", "_idle_seconds", "_leash", "_transport", "_unacknowledged")
+    __slots__ = ("_clock", "_control", "_end", "_idle_seconds", "_transport", "_unacknowledged")
 
     def __init__(
-        self, transport: Transport, leash: Leash, clock: SweepClock, timeouts: Timeouts, *, idle: bool
+        self,
+        transport: Transport,
+        control: ConnectionControl,
+        clock: SweepClock,
+        timeouts: Timeouts,
+        *,
+        idle: bool,
     ) -> None:
         self._transport = transport
-        self._leash = leash
+        self._control = control
         self._clock = clock
         self._idle_seconds = timeouts.linger_idle
         # Bytes, at the previous expiry of the deadline. There is no system call before the first expiry, because
         # most peers close immediately and it would make a connection 2 % slower. So the first expiry always grants
         # a second period if anything is unacknowledged.
         self._unacknowledged = inf
-        short = not transport.half_closes or (idle and leash.draining)
+        short = not transport.half_closes or (idle and control.draining)
         now = clock.now()
         self._end = now + (min(SHORT_SECONDS, timeouts.linger) if short else timeouts.linger)
-        leash.at = min(self._end, now + self._idle_seconds)
-        leash.expire = self._expire
-        leash.drain = self._shorten if idle else self._keep
+        control.at = min(self._end, now + self._idle_seconds)
+        control.expire = self._expire
+        control.drain = self._shorten if idle else self._keep
 
     def extend(self) -> None:
         """Restart the deadline for the next sign of activity."""
-        self._leash.at = min(self._end, self._clock.now() + self._idle_seconds)
+        self._control.at = min(self._end, self._clock.now() + self._idle_seconds)
 
     def _expire(self) -> None:
         left = self._transport.unacknowledged()

@@ -21,9 +21,9 @@ from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._quoting import printable
 from ._connection import NEW_CONNECTION_GRACE, HttpConnection, ServerSettings
+from ._control import ConnectionControl
 from ._lingering import Lingering
 from ._listen import BACKLOG
-from ._pacing import Leash
 from ._tls import PlainHttpError, TlsTransport
 from ._transport import SocketTransport, Transport
 
@@ -107,7 +107,7 @@ class HttpServer:
         self._certificate = certificate
         self._shutdown = shutdown
         self._draining = False
-        self._leashes: set[Leash] = set()  # one for each connection that uses a slot
+        self._controls: set[ConnectionControl] = set()  # one for each connection that uses a slot
         self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
@@ -117,7 +117,7 @@ class HttpServer:
     def statistics(self) -> HttpStatistics:
         """Return the current numbers of connections."""
         return HttpStatistics(
-            connections=len(self._leashes), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
+            connections=len(self._controls), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
         )
 
     async def run(
@@ -169,7 +169,7 @@ class HttpServer:
             await transport.close()
             raise
         self._make_room()
-        await self._serve(transport, self._new_leash())
+        await self._serve(transport, self._new_control())
 
     def _make_room(self) -> None:
         """If no slot is free, close the oldest lingering connection."""
@@ -183,37 +183,37 @@ class HttpServer:
             self._free_slot(cut)
         return cut is not None
 
-    def _new_leash(self) -> Leash:
-        leash = Leash(self._draining)
-        self._leashes.add(leash)
-        return leash
+    def _new_control(self) -> ConnectionControl:
+        control = ConnectionControl(self._draining)
+        self._controls.add(control)
+        return control
 
-    async def _serve(self, transport: Transport, leash: Leash) -> None:
+    async def _serve(self, transport: Transport, control: ConnectionControl) -> None:
         settings = self._settings
         try:
-            connection = HttpConnection(transport, settings, leash, self._lingering)
-            takeover = await connection.serve()
-            while takeover is not None:
+            connection = HttpConnection(transport, settings, control, self._lingering)
+            handover = await connection.serve()
+            while handover is not None:
                 del connection  # free its memory: there may be many WebSockets, most of them idle
-                refusal = await settings.service.upgrade(takeover)
+                refusal = await settings.service.upgrade(handover)
                 if refusal is None:
                     return  # the upgrade was accepted, and the WebSocket is closed
-                connection = HttpConnection(transport, settings, leash, self._lingering)
-                takeover = await connection.resume(takeover, refusal)
-            await self._lingering.linger(transport, leash, idle=connection.idle)
+                connection = HttpConnection(transport, settings, control, self._lingering)
+                handover = await connection.resume(handover, refusal)
+            await self._lingering.linger(transport, control, idle=connection.idle)
         except Exception:
             # A bug in this library. It must not end the other connections.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            leash.detach()
-            self._free_slot(leash)
+            control.detach()
+            self._free_slot(control)
             await transport.close()
 
-    def _free_slot(self, leash: Leash) -> None:
+    def _free_slot(self, control: ConnectionControl) -> None:
         """Free the slot of a connection. Does nothing if it is free already."""
-        self._leashes.discard(leash)
+        self._controls.discard(control)
         self._wake_accept_loops()
-        if not self._leashes:
+        if not self._controls:
             self._emptied.set()
 
     def _wake_accept_loops(self) -> None:
@@ -235,10 +235,10 @@ class HttpServer:
                 for _ in range(_FINAL_BURSTS):
                     self._accept_burst(listener, connections)
             listener.close()
-        for leash in tuple(self._leashes):
-            leash.draining = True
-            leash.drain()
-        while self._leashes:
+        for control in tuple(self._controls):
+            control.draining = True
+            control.drain()
+        while self._controls:
             self._emptied = trio.Event()
             await self._emptied.wait()
         connections.cancel_scope.cancel()
@@ -277,66 +277,66 @@ class HttpServer:
             sock, name = listener.socket.accept()
             self._make_room()
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
-            connections.start_soon(self._serve_socket, sock, peer, self._new_leash())
+            connections.start_soon(self._serve_socket, sock, peer, self._new_control())
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve_socket(self, sock: socket.socket, peer: Address, leash: Leash) -> None:
+    async def _serve_socket(self, sock: socket.socket, peer: Address, control: ConnectionControl) -> None:
         if self._certificate is None:
-            await self._serve(SocketTransport(sock, peer), leash)
+            await self._serve(SocketTransport(sock, peer), control)
             return
         transport = TlsTransport(sock, peer, self._certificate.context)
-        if await self._handshake(transport, leash):
-            await self._serve(transport, leash)
+        if await self._handshake(transport, control):
+            await self._serve(transport, control)
 
-    async def _handshake(self, transport: TlsTransport, leash: Leash) -> bool:
+    async def _handshake(self, transport: TlsTransport, control: ConnectionControl) -> bool:
         """Execute the TLS handshake.
 
         Returns:
             Whether it succeeded. If not, the connection is closed.
         """
-        self._limit_handshake(transport, leash)
+        self._limit_handshake(transport, control)
         try:
             await transport.handshake()
             return True
         except PlainHttpError as exc:
             logger.info("plain HTTP from %s on a TLS port: %s", transport.peer, printable(str(exc)))
-            await self._refuse_plain_http(transport.without_tls(), leash)
+            await self._refuse_plain_http(transport.without_tls(), control)
         except trio.ClosedResourceError:
             logger.debug("the TLS handshake with %s took too long", transport.peer)
-            await self._end(transport, leash)
+            await self._end(transport, control)
         except trio.BrokenResourceError as exc:
             logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
-            await self._end(transport, leash)
+            await self._end(transport, control)
         except BaseException:
-            leash.detach()
-            self._free_slot(leash)
+            control.detach()
+            self._free_slot(control)
             await transport.close()
             raise
         return False
 
-    async def _refuse_plain_http(self, transport: Transport, leash: Leash) -> None:
+    async def _refuse_plain_http(self, transport: Transport, control: ConnectionControl) -> None:
         with suppress(trio.BrokenResourceError):
             transport.send_now(self._settings.writer.encode(_PLAIN_HTTP, head_only=False, close=True))
-        await self._end(transport, leash)
+        await self._end(transport, control)
 
-    def _limit_handshake(self, transport: TlsTransport, leash: Leash) -> None:
+    def _limit_handshake(self, transport: TlsTransport, control: ConnectionControl) -> None:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake
 
         def shorten() -> None:
-            leash.at = min(leash.at, clock.now() + NEW_CONNECTION_GRACE)
+            control.at = min(control.at, clock.now() + NEW_CONNECTION_GRACE)
 
-        leash.expire, leash.drain = transport.interrupt, shorten
-        leash.at = clock.now() + seconds
-        if leash.draining:
+        control.expire, control.drain = transport.interrupt, shorten
+        control.at = clock.now() + seconds
+        if control.draining:
             shorten()
 
-    async def _end(self, transport: Transport, leash: Leash) -> None:
+    async def _end(self, transport: Transport, control: ConnectionControl) -> None:
         """Linger and close a connection without TLS, so that the peer receives the alert or the response."""
         try:
-            await self._lingering.linger(transport, leash, idle=True)
+            await self._lingering.linger(transport, control, idle=True)
         finally:
-            leash.detach()
-            self._free_slot(leash)
+            control.detach()
+            self._free_slot(control)
             await transport.close()
 
     @trio.lowlevel.enable_ki_protection
@@ -347,7 +347,7 @@ class HttpServer:
             await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
 
     def _is_full(self) -> bool:
-        return self._max_connections is not None and len(self._leashes) >= self._max_connections
+        return self._max_connections is not None and len(self._controls) >= self._max_connections
 
     async def _wait_for_slot(self) -> None:
         while self._is_full() and not self._lingering:
@@ -360,9 +360,9 @@ class HttpServer:
     async def _sweep(self) -> None:
         while True:
             now = await self._settings.clock.wait_for_sweep()
-            for leash in tuple(self._leashes):
-                if leash.at <= now:
-                    leash.expire()
+            for control in tuple(self._controls):
+                if control.at <= now:
+                    control.expire()
 
 
 class _PauseLog:

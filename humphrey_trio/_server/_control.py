@@ -1,0 +1,50 @@
+"""What a server holds of each connection: its deadline, and how it is told of a graceful shutdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+
+class ConnectionControl:
+    """The control of a server over a connection: its deadline, and the request to shut down.
+
+    Attributes:
+        at: the deadline, in seconds of the server's ``SweepClock``; infinity for none. Set by assignment.
+        expire: called by the server when the deadline has passed. Must not raise.
+        draining: whether a graceful shutdown has begun, so that no new request may be read.
+        drain: called when a graceful shutdown begins. Must not raise.
+    """
+
+    __slots__ = ("at", "drain", "draining", "expire")
+
+    expire: Callable[[], None]
+    drain: Callable[[], None]
+
+    def __init__(self, draining: bool) -> None:
+        self.at = inf
+        self.draining = draining
+        self.expire = self.drain = _do_nothing
+
+    def hand_to(self, expire: Callable[[], None], drain: Callable[[], None]) -> None:
+        """Set the callbacks, when another part of the connection takes over.
+
+        Args:
+            expire, drain: see the attributes.
+        """
+        self.expire, self.drain = expire, drain
+
+    def expire_at(self, moment: float) -> None:
+        """Set the deadline.
+
+        Args:
+            moment: see ``at``.
+        """
+        self.at = moment
+
+    def detach(self) -> None:
+        """Drop the callbacks of a closed connection. This breaks a reference cycle, so its memory is freed now."""
+        self.expire = self.drain = _do_nothing
+
+
+def _do_nothing() -> None: ...

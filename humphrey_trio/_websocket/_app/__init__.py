@@ -1,0 +1,1 @@
+"""The clients of an event-driven application."""

@@ -1,0 +1,73 @@
+"""Work that belongs to one client: tasks that are cancelled when it leaves.
+
+They run in the nursery of the app, since a nursery for each client would cost those that have no such work.
+Every one of them has ended before the client's disconnect handler runs; none of their failures goes further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from ..._failures import failure_of
+
+
+class StreamTasks:
+    """The tasks of one client.
+
+    Args:
+        nursery: where they run.
+        failed: called with what one of them raised.
+    """
+
+    __slots__ = ("_ended", "_failed", "_nursery", "_scopes")
+
+    def __init__(self, nursery: trio.Nursery, failed: Callable[[Exception], None]) -> None:
+        self._nursery = nursery
+        self._failed = failed
+        self._scopes: set[trio.CancelScope] = set()
+        self._ended: trio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        """Begin a task."""
+        scope = trio.CancelScope()
+        self._nursery.start_soon(self._run, scope, async_fn, args, name=async_fn)
+        self._scopes.add(scope)
+
+    def cancel(self) -> None:
+        """Cancel all that run."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def end(self) -> None:
+        """Cancel all, and wait until they have ended, whatever is cancelled."""
+        self.cancel()
+        with trio.CancelScope(shield=True):
+            while self._scopes:
+                self._ended = trio.Event()
+                await self._ended.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(
+        self, scope: trio.CancelScope, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            with scope:
+                try:
+                    await _call(async_fn, args)
+                except BaseException as exc:
+                    self._failed(failure_of(exc, self._failed))
+        finally:
+            self._scopes.discard(scope)
+            if not self._scopes and self._ended is not None:
+                self._ended.set()
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+    await async_fn(*args)

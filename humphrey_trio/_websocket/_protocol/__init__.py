@@ -1,0 +1,1 @@
+"""WebSockets on the wire: no I/O, no trio."""
