@@ -389,7 +389,7 @@ def test_a_spread_beyond_the_deadline(make: Callable[..., App | AsyncWebsocketAp
 def test_an_event_of_somebody_else(make: Callable[..., App | AsyncWebsocketApp]) -> None:
     """Both apps refuse an event whose wait would block the thread."""
     event: Any = threading.Event()
-    with pytest.raises(TypeError, match=r"trio\.Event, not for Event"):
+    with pytest.raises(TypeError, match=r"takes a trio\.Event, not Event"):
         make().with_shutdown(event)
 
 
