@@ -136,7 +136,7 @@ class Outbox:
         queued_bytes = 0 if begun is None else len(begun)
         if queue is None:
             return self._fits(queued_bytes, 0, size)
-        return self._fits(queued_bytes + queue.message_bytes, len(queue), size)
+        return self._fits(queued_bytes + queue.message_bytes, len(queue.messages), size)
 
     def _fits(self, queued_bytes: int, queued_messages: int, size: int) -> bool:
         limits = self._limits
@@ -221,7 +221,9 @@ class Outbox:
         if self._queue is None:
             self._queue = SendQueue()
         self._queue.put(frame)
-        self._call_writer()
+        self.direct = False
+        if self._writer is not None:
+            self.wake()
 
     def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
         """As ``put``, for a message that may be dropped while it waits; see ``make_room``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._drop_index import DropIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from .._policies import FullPolicy
 
@@ -38,15 +38,16 @@ class SendQueue:
     messages never corrupts what the peer inflates.
 
     Attributes:
+        messages: the frames of the messages that wait, by their tickets, in order; to be read only.
         message_bytes: bytes of the messages that wait. Control frames and the Close are not bounded, since there
             are at most three of them.
     """
 
-    __slots__ = ("_close", "_control", "_drop_index", "_messages", "_ticket", "message_bytes")
+    __slots__ = ("_close", "_control", "_drop_index", "_ticket", "message_bytes", "messages")
 
     def __init__(self) -> None:
         self._ticket = 0  # of the last message; the first is 1
-        self._messages: dict[int, bytes] = {}  # by their tickets
+        self.messages: dict[int, bytes] = {}  # by their tickets
         self._control: dict[int, bytes] = {}  # the latest of each kind, by its first byte
         self._close = b""
         self._drop_index: DropIndex | None = None  # made for the first message that may be dropped
@@ -54,16 +55,11 @@ class SendQueue:
 
     def __bool__(self) -> bool:
         """Whether any frame waits."""
-        return bool(self._messages or self._close or self._control)
+        return bool(self.messages or self._close or self._control)
 
     def __len__(self) -> int:
         """How many messages wait."""
-        return len(self._messages)
-
-    @property
-    def messages(self) -> Iterable[bytes]:
-        """The frames of the messages that wait, in order."""
-        return self._messages.values()
+        return len(self.messages)
 
     @property
     def droppable(self) -> set[int]:
@@ -75,7 +71,7 @@ class SendQueue:
     def put(self, frame: bytes) -> None:
         """Put a message's frame behind the others."""
         self._ticket += 1
-        self._messages[self._ticket] = frame
+        self.messages[self._ticket] = frame
         self.message_bytes += len(frame)
 
     def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
@@ -109,15 +105,15 @@ class SendQueue:
         left = self.message_bytes
         for candidates in () if self._drop_index is None else self._drop_index.candidates(policy):
             tickets += candidates
-            left -= sum(len(self._messages[ticket]) for ticket in candidates)
-            if fits(left, len(self._messages) - len(tickets)):
+            left -= sum(len(self.messages[ticket]) for ticket in candidates)
+            if fits(left, len(self.messages) - len(tickets)):
                 self._remove(tickets)
                 return len(tickets)
         return 0
 
     def drop_messages(self) -> int:
         """Drop all messages; how many."""
-        dropped = len(self._messages)
+        dropped = len(self.messages)
         self._remove_all()
         return dropped
 
@@ -131,7 +127,7 @@ class SendQueue:
         frames = list(self._control.values())
         self._control.clear()
         messages = self._take_messages(frames, size)
-        if not self._messages and self._close:
+        if not self.messages and self._close:
             frames.append(self._close)
             self._close = b""
         return Batch(frames[0] if len(frames) == 1 else b"".join(frames), messages)
@@ -139,10 +135,10 @@ class SendQueue:
     def _take_messages(self, frames: list[bytes], size: int) -> int:
         left = size - sum(map(len, frames))
         if self.message_bytes <= left:
-            frames += self._messages.values()
+            frames += self.messages.values()
             return self.drop_messages()
         tickets: list[int] = []
-        for ticket, frame in self._messages.items():
+        for ticket, frame in self.messages.items():
             left -= len(frame)
             if frames and left < 0:
                 break
@@ -153,12 +149,12 @@ class SendQueue:
 
     def last_words(self, close: bytes) -> bytes:
         """All messages, and behind them the Close that waits; or, where there is none, this one."""
-        return b"".join((*self._messages.values(), self._close or close))
+        return b"".join((*self.messages.values(), self._close or close))
 
     def remove_sent(self, size: int) -> None:
         """Remove the messages that are whole within the first bytes of the queue, since those were sent."""
         tickets: list[int] = []
-        for ticket, frame in self._messages.items():
+        for ticket, frame in self.messages.items():
             size -= len(frame)
             if size < 0:
                 break
@@ -166,15 +162,15 @@ class SendQueue:
         self._remove(tickets)
 
     def _remove(self, tickets: list[int]) -> None:
-        if len(tickets) == len(self._messages):
+        if len(tickets) == len(self.messages):
             self._remove_all()
             return
         for ticket in tickets:
-            self.message_bytes -= len(self._messages.pop(ticket))
+            self.message_bytes -= len(self.messages.pop(ticket))
             if self._drop_index is not None:
                 self._drop_index.discard(ticket)
 
     def _remove_all(self) -> None:
-        self._messages.clear()
+        self.messages.clear()
         self.message_bytes = 0
         self._drop_index = None
