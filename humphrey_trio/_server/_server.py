@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
+# Handshakes of TLS that compute in one pass of the scheduler; each takes 100 microseconds, with RSA a millisecond.
+_HANDSHAKES_AT_ONCE = 16
 # Newcomers that are taken at once: one per scheduler pass would let them starve beside busy connections.
 _ACCEPT_BURST = 64
 # With as many at the end everybody in the backlog is taken, and a flood of newcomers does not put it off.
@@ -109,6 +111,7 @@ class HttpServer:
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
         self._pauses = _PauseLog()
+        self._handshakes = trio.Semaphore(_HANDSHAKES_AT_ONCE)
         self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._slot_freed_now)
 
     def statistics(self) -> HttpStatistics:
@@ -244,6 +247,7 @@ class HttpServer:
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
+            await self._wait_for_handshakes()
             if self._draining:
                 return
             try:
@@ -287,7 +291,7 @@ class HttpServer:
         """Whether TLS was established; if not, the connection has ended."""
         self._limit_handshake(transport, leash)
         try:
-            await transport.handshake()
+            await transport.handshake(self._handshakes)
             return True
         except PlainHttpError as exc:
             logger.info("plain HTTP from %s on a port for TLS: %s", transport.peer, printable(str(exc)))
@@ -346,6 +350,12 @@ class HttpServer:
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
             await self._slot_freed.wait()
+
+    async def _wait_for_handshakes(self) -> None:
+        """Wait behind the handshakes that wait to compute: a connection in the backlog costs no memory."""
+        if not self._handshakes.value:
+            async with self._handshakes:
+                pass
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:

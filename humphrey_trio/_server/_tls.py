@@ -135,10 +135,15 @@ class TlsTransport(SocketTransport):
 
     # The handshake...
 
-    async def handshake(self) -> None:
+    async def handshake(self, turns: trio.Semaphore | None = None) -> None:
         """Shake hands; to be called once, before anything else but ``interrupt``, ``abort`` and ``close``.
 
         It has no deadline of its own.
+
+        Args:
+            turns: how many handshakes may compute in one pass of the scheduler; None for no bound. A ClientHello
+                costs its sender nothing and the server 150 microseconds, so a burst of them would hold up the
+                connections that are open. An interrupt does not end the wait for a turn, but the next wait.
 
         Raises:
             PlainHttpError: the peer has sent an HTTP request; see ``without_tls``.
@@ -151,7 +156,7 @@ class TlsTransport(SocketTransport):
             raise PlainHttpError(received)
         self._start()
         hello: list[bytes] | None = [received]
-        while not self._advance_handshake(received):
+        while not await self._take_turn(turns, received):
             if self._outgoing.pending:
                 if hello is not None:  # a reply: OpenSSL has read the ClientHello
                     self._server_name, hello = server_name_of(b"".join(hello)), None
@@ -179,6 +184,22 @@ class TlsTransport(SocketTransport):
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         except ssl.SSLError as exc:
             raise TlsHandshakeError(reason_of(exc)) from exc
+
+    async def _take_turn(self, turns: trio.Semaphore | None, received: bytes) -> bool:
+        """Advance the handshake when it is our turn, which ends with this pass of the scheduler."""
+        if turns is None:
+            return self._advance_handshake(received)
+        try:
+            turns.acquire_nowait()
+        except trio.WouldBlock:
+            await turns.acquire()
+        try:
+            self._check_open()
+            complete = self._advance_handshake(received)
+            await trio.lowlevel.checkpoint()
+            return complete
+        finally:
+            turns.release()
 
     def _advance_handshake(self, received: bytes) -> bool:
         """Whether the handshake is complete."""
