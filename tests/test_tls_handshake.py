@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import cancelled_at
+from helpers import PATIENCE, cancelled_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tls_peers import (
@@ -30,6 +30,7 @@ from tls_peers import (
     tcp_pair,
 )
 
+from humphrey_trio import App
 from humphrey_trio._server._client_hello import server_name_of
 from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
 from humphrey_trio._server._transport import Incoming
@@ -126,6 +127,69 @@ async def test_cancelling_a_handshake() -> None:
 async def _shake_hands_in_vain(client: Client) -> None:
     with contextlib.suppress(EOFError, OSError, ssl.SSLError):
         await client.shake_hands(client_context())
+
+
+class Replies:
+    """Counts the handshakes that are answered, in all and between two turns of another task."""
+
+    def __init__(self) -> None:
+        self.all = self.most = 0
+
+    def __call__(
+        self, tls: object, direction: str, version: object, content: object, kind: object, _: bytes
+    ) -> None:
+        self.all += direction == "write" and kind is ssl._TLSMessageType.SERVER_HELLO  # type: ignore[attr-defined]
+
+    async def watch(self) -> None:
+        before = 0
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.most = max(self.most, self.all - before)
+            before = self.all
+
+
+async def test_many_handshakes_at_once() -> None:
+    """Of handshakes that come together only so many compute between two turns of another task, but all in time."""
+    replies = Replies()
+    context = server_context()
+    context._msg_callback = replies  # type: ignore[attr-defined]  # the only way to look at it
+    hello = hello_for(HOST)
+    turns = trio.Semaphore(3)
+    async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
+        nursery.start_soon(replies.watch)
+        for _ in range(50):
+            transport, client = await stack.enter_async_context(connection(context))
+            await client.send_all(hello)
+            nursery.start_soon(transport.handshake, turns)
+        while replies.all < 50:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert 0 < replies.most <= 6
+    assert turns.value == 3
+
+
+async def test_a_burst_of_connections_to_a_server() -> None:
+    """A server answers all of a burst, accepts no faster than it computes, and lets other tasks run in between."""
+    replies = Replies()
+    context = server_context()
+    context._msg_callback = replies  # type: ignore[attr-defined]
+    app = App().with_cert(context)
+    hello = hello_for(HOST)
+    most = 0
+    with contextlib.ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            for _ in range(400):
+                client = stack.enter_context(socket.create_connection(address))
+                client.sendall(hello)
+            nursery.start_soon(replies.watch)
+            with trio.fail_after(PATIENCE):
+                while replies.all < 400:
+                    await trio.lowlevel.checkpoint()
+                    most = max(most, app.statistics().connections - replies.all)
+            nursery.cancel_scope.cancel()
+    assert 0 < replies.most <= 32
+    assert most <= 200
 
 
 async def failed_handshake(

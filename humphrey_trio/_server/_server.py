@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
+# TLS handshakes that compute in one scheduler pass. Each takes 100 us, and with an RSA certificate 1 ms.
+_HANDSHAKES_AT_ONCE = 16
 # The maximum number of connections that are accepted in one scheduler pass. One per pass would be too slow while
 # other connections are busy.
 _ACCEPT_BURST = 64
@@ -112,6 +114,7 @@ class HttpServer:
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
         self._pauses = _PauseLog()
+        self._handshakes = trio.Semaphore(_HANDSHAKES_AT_ONCE)
         self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._wake_accept_loops)
 
     def statistics(self) -> HttpStatistics:
@@ -249,6 +252,7 @@ class HttpServer:
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
+            await self._wait_for_handshakes()
             if self._draining:
                 return
             try:
@@ -296,7 +300,7 @@ class HttpServer:
         """
         self._limit_handshake(transport, control)
         try:
-            await transport.handshake()
+            await transport.handshake(self._handshakes)
             return True
         except PlainHttpError as exc:
             logger.info("plain HTTP from %s on a TLS port: %s", transport.peer, printable(str(exc)))
@@ -355,6 +359,12 @@ class HttpServer:
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
             await self._slot_freed.wait()
+
+    async def _wait_for_handshakes(self) -> None:
+        """Wait until no handshake waits for a turn. A connection in the backlog costs no memory."""
+        if not self._handshakes.value:
+            async with self._handshakes:
+                pass
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:

@@ -137,10 +137,15 @@ class TlsTransport(SocketTransport):
 
     # The handshake...
 
-    async def handshake(self) -> None:
+    async def handshake(self, turns: trio.Semaphore | None = None) -> None:
         """Execute the handshake, without a deadline.
 
         Call it once, before any other method except ``interrupt``, ``abort`` and ``close``.
+
+        Args:
+            turns: limits the number of handshakes that compute in one scheduler pass; None for no limit. A
+                ClientHello costs its sender nothing and the server 150 us, so a burst of them would delay the open
+                connections. ``interrupt`` does not end the wait for a turn, but the next wait.
 
         Raises:
             PlainHttpError: the peer has sent an HTTP request without TLS. See ``without_tls``.
@@ -154,7 +159,7 @@ class TlsTransport(SocketTransport):
             raise PlainHttpError(received)
         self._start()
         hello: list[bytes] | None = [received]
-        while not self._advance_handshake(received):
+        while not await self._take_turn(turns, received):
             if self._outgoing.pending:
                 if hello is not None:  # OpenSSL has replied, so it has read the whole ClientHello
                     self._server_name, hello = server_name_of(b"".join(hello)), None
@@ -182,6 +187,22 @@ class TlsTransport(SocketTransport):
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         except ssl.SSLError as exc:
             raise TlsHandshakeError(reason_of(exc)) from exc
+
+    async def _take_turn(self, turns: trio.Semaphore | None, received: bytes) -> bool:
+        """Wait for a turn and advance the handshake. The turn ends with this scheduler pass."""
+        if turns is None:
+            return self._advance_handshake(received)
+        try:
+            turns.acquire_nowait()
+        except trio.WouldBlock:
+            await turns.acquire()
+        try:
+            self._check_open()
+            complete = self._advance_handshake(received)
+            await trio.lowlevel.checkpoint()
+            return complete
+        finally:
+            turns.release()
 
     def _advance_handshake(self, received: bytes) -> bool:
         """Pass received bytes to OpenSSL. Returns whether the handshake is complete."""
