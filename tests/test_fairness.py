@@ -23,7 +23,7 @@ from helpers import (
 )
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
-from humphrey_trio._websocket._protocol import _codec
+from humphrey_trio._websocket._protocol import _encoder
 from humphrey_trio._websocket._protocol._encoder import encode_message
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.websocket import KeepLatest, WhenFull
@@ -232,7 +232,7 @@ async def test_broadcast_is_encoded_once(
         encoded.append(encode_message(message))
         return encoded[-1]
 
-    monkeypatch.setattr(_codec, "encode_message", encode)
+    monkeypatch.setattr(_encoder, "encode_message", encode)
     put = spied_frames(monkeypatch)
     echo = Echo()
     async with (

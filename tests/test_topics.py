@@ -46,7 +46,7 @@ from humphrey_trio import (
 from humphrey_trio._server._transport import StreamTransport, Transport
 from humphrey_trio._websocket._app import _broadcaster
 from humphrey_trio._websocket._app._topics import Receiver, Topics
-from humphrey_trio._websocket._protocol import _codec
+from humphrey_trio._websocket._protocol import _encoder
 from humphrey_trio._websocket._stream._connection import WebsocketConnection
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.http import Address
@@ -361,7 +361,7 @@ async def test_a_publication_is_encoded_once(
         return frames[-1]
 
     for name, frames in made.items():
-        monkeypatch.setattr(_codec, name, partial(encode, getattr(_codec, name), frames))
+        monkeypatch.setattr(_encoder, name, partial(encode, getattr(_encoder, name), frames))
     put: list[bytes] = []
     put_frame = Outbox.put
 
@@ -395,7 +395,7 @@ async def test_a_publication_may_go_uncompressed(
     async with not_reading(meeting, 3, offer) as streams:
         for stream in streams:
             stream.subscribe("news")
-        monkeypatch.setattr(_codec, "compress_frame", None)
+        monkeypatch.setattr(_encoder, "compress_frame", None)
         await streams[0].publish("news", "x" * 100, compress=False)
         await meeting.app.sender().publish("news", "x" * 100, compress=False)
         assert all(stream.statistics().messages_sent == 2 for stream in streams)
