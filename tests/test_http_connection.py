@@ -854,7 +854,7 @@ async def test_a_defect_ends_one_connection_only(
     """What goes wrong in the server itself costs one connection and is logged; the next client is served."""
     async with listening(small_app()) as [address]:
         with monkeypatch.context() as broken:
-            broken.setattr("humphrey_trio._server._codec.ResponseWriter.encode", None)
+            broken.setattr("humphrey_trio._server._response_writer.ResponseWriter.encode", None)
             client = await dial(address)
             async with client.stream:
                 await client.send(get())
