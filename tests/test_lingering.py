@@ -251,10 +251,11 @@ async def test_a_flood_of_lingering_connections_keeps_no_client_out(link: Link) 
 async def test_a_lingering_foreign_stream_is_cut_for_a_new_one(autojump_clock: Clock) -> None:
     """The same holds for streams that are no sockets: the one that is cut is closed at once."""
     async with served_in_memory(fine_app(max_connections=1), trio.testing.lockstep_stream_pair) as connect:
-        first, other = connect(), RawClient(connect())
+        first = connect()
         await first.send_all(GET_AND_CLOSE)
         assert (await read_to_end(first)).endswith(b"fine")
         began = trio.current_time()
+        other = RawClient(connect())  # tasks that start together begin in any order
         await other.send(GET)
         assert (await other.reply()).status == 200
         with pytest.raises(trio.BrokenResourceError):
