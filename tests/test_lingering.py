@@ -187,6 +187,26 @@ async def test_a_refused_request_is_not_idle(autojump_clock: Clock) -> None:
             await client.send_all(b"more")
 
 
+@each_link
+async def test_a_hard_stop_does_not_reset(link: Link) -> None:
+    """A response that was sent before a hard stop arrives, although the server has not read all input."""
+    begun = trio.Event()
+
+    async def wait(_: object) -> Response:
+        begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with listening(fine_app().with_stateless_route("/wait", wait), link) as address:
+        client = await link.connect(address)
+        await client.send_all(GET + GET.replace(b"/ ", b"/wait "))
+        await begun.wait()
+        await client.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert b"fine" in await read_to_end(client)
+    await client.aclose()
+
+
 # ------------------------------------------------------------------------------------------------ slots
 
 

@@ -204,6 +204,11 @@ class HttpServer:
                 connection = HttpConnection(transport, settings, control, self._lingering)
                 handover = await connection.resume(handover, refusal)
             await self._lingering.linger(transport, control, idle=connection.idle)
+        except trio.Cancelled:
+            # Cannot linger. Discard the input that has arrived, or the close would reset the connection.
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await transport.send_last(b"")
+            raise
         except Exception:
             # A bug in this library. It must not end the other connections.
             logger.exception("connection from %s failed", transport.peer)
