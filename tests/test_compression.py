@@ -27,12 +27,13 @@ from helpers import (
     TEXT,
     Link,
     RawClient,
-    client_context,
+    authority,
     client_frame,
     close_frame,
     each_link,
     request_bytes,
     served_in_memory,
+    trusting_in_threads,
 )
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -86,7 +87,7 @@ async def talk(app: App, conversation: Callable[[ClientConnection], None], link:
     """Have a client of the ``websockets`` package, in a thread, talk to an app on a real socket."""
 
     def run(url: str) -> None:
-        tls = None if link is Link.PLAIN else client_context()
+        tls = None if link is Link.PLAIN else trusting_in_threads(authority())
         with connect(url, proxy=None, max_size=None, ssl=tls, **options) as client:
             conversation(client)
 

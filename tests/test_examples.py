@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 import trustme
-from helpers import ROOT, Ending, Program, running
+from helpers import ROOT, Ending, Program, running, trusting_in_threads
 from trio_websocket import open_websocket_url
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -167,7 +167,7 @@ def test_tls(tmp_path: Path) -> None:
     with example("tls.py", str(cert), str(key)) as (program, (page, socket)):
         assert (page[:8], socket[:6]) == ("https://", "wss://")
         assert get(page, tls).text == "Hello world!"
-        with open_client(socket, tls) as client:
+        with open_client(socket, trusting_in_threads(authority)) as client:
             client.send("text")
             assert client.recv(timeout=10) == "text"
             assert_ended_by_ctrl_c(program.interrupt())

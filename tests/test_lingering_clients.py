@@ -25,7 +25,16 @@ from pathlib import Path
 
 import pytest
 import trio
-from helpers import PATIENCE, Link, client_context, each_link, free_port, request_bytes
+from helpers import (
+    PATIENCE,
+    Link,
+    authority,
+    client_context,
+    each_link,
+    free_port,
+    request_bytes,
+    trusting_in_threads,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -336,7 +345,7 @@ async def serving_backlog_by_app(link: Link) -> AsyncGenerator[int]:
 
 def close_after_the_first_message(port: int, link: Link) -> str:
     """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
-    scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", client_context())
+    scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", trusting_in_threads(authority()))
     with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
         received = [client.recv()]
         # ``close`` returns when the connection has ended, so it needs a thread beside the one that reads.

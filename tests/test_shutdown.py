@@ -28,7 +28,7 @@ from helpers import (
     Link,
     RawClient,
     Reply,
-    client_context,
+    authority,
     client_frame,
     close_frame,
     each_link,
@@ -37,6 +37,7 @@ from helpers import (
     request_bytes,
     running,
     server_context,
+    trusting_in_threads,
     write_certificate,
 )
 from test_cancellation import (
@@ -1252,7 +1253,8 @@ def test_ctrl_c_in_the_end(link: Link, tmp_path: Path) -> None:
     file.write_text(textwrap.dedent(INTERRUPTED_PROGRAM))
     scheme, context, certificate = "ws", None, []
     if link is Link.TLS:
-        scheme, context, certificate = "wss", client_context(), [str(write_certificate(tmp_path))]
+        scheme, context = "wss", trusting_in_threads(authority())
+        certificate = [str(write_certificate(tmp_path))]
     with running(str(file), *certificate) as program:
         port = int(program.read_line())
         with connect_peer(f"{scheme}://127.0.0.1:{port}/ws", ssl=context, proxy=None) as client:

@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from helpers import request_bytes
+from helpers import request_bytes, trusting_in_threads
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -137,11 +137,11 @@ async def test_http(files: Files, trusting: ssl.SSLContext) -> None:
             assert (await client.get(f"https://{address}/")).text == "Hello world!"
 
 
-async def test_websockets(files: Files, trusting: ssl.SSLContext) -> None:
+async def test_websockets(files: Files, authority: trustme.CA) -> None:
     """The WebSocket app of a linked pair echoes over TLS, from nothing to 1 MiB."""
 
     def converse(address: Address) -> None:
-        with open_websocket(address, trusting) as client:
+        with open_websocket(address, trusting_in_threads(authority)) as client:
             for size in (0, 1, 65536, 2**20):
                 for message in ("x" * size, b"y" * size):
                     client.send(message)
@@ -151,11 +151,11 @@ async def test_websockets(files: Files, trusting: ssl.SSLContext) -> None:
         await trio.to_thread.run_sync(converse, address)
 
 
-async def test_cancelling_closes_with_1001(files: Files, trusting: ssl.SSLContext) -> None:
+async def test_cancelling_closes_with_1001(files: Files, authority: trustme.CA) -> None:
     """A client sees Close 1001 over TLS when the pair is cancelled."""
 
     def converse(address: Address, cancel: Callable[[], None]) -> int | None:
-        with open_websocket(address, trusting) as client:
+        with open_websocket(address, trusting_in_threads(authority)) as client:
             client.send("text")
             assert client.recv(timeout=PATIENCE) == "text"
             trio.from_thread.run_sync(cancel)

@@ -234,7 +234,8 @@ async def _be_old(client: Client) -> None:
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+    # The alert depends on the security level with which OpenSSL was built.
+    with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version|internal.error"):
         await client.shake_hands(context)
 
 
