@@ -163,9 +163,9 @@ def client_context() -> ssl.SSLContext:
 def trusting_in_threads(authority: trustme.CA) -> ssl.SSLContext:
     """What clients use that receive in one thread and send in another, as those of ``websockets.sync`` do.
 
-    OpenSSL does not support that. In TLS 1.3 such a client loses its first request now and then, when it receives the
-    session ticket at the same time (5 of 6,000 connections, with servers of asyncio as well). TLS 1.2 sends nothing
-    between the handshake and the first response.
+    OpenSSL does not support that. In TLS 1.3 such a client loses its first request now and then, when it receives
+    the session ticket at the same time (5 of 6,000 connections, with servers of asyncio as well). In TLS 1.2 the
+    server sends nothing between the handshake and the first response.
     """
     context = ssl.create_default_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
