@@ -390,7 +390,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @trio.lowlevel.enable_ki_protection
     async def _end_gracefully(self, shutdown: trio.Event, scope: trio.CancelScope) -> None:
-        """Wait for the shutdown; then refuse new streams, and close the open ones. Does not wait for their ends."""
+        """Wait for the shutdown event. Then refuse new streams, and close the open ones."""
         await shutdown.wait()
         scope.deadline = self._end.begin(self._timeouts)
         self._close_hook()
