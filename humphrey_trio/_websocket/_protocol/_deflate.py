@@ -255,7 +255,7 @@ class PerMessageDeflate(Extension):
         return compress_apart(payload, self._settings, self.window_bits)
 
     def reset(self) -> None:
-        """Discard the window. Required after sending the peer a compressed message that is not from ``compress``."""
+        """Discard the window. Required after a compressed message was sent that ``compress`` did not return."""
         self._compressor = None
 
 

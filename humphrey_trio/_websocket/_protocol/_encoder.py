@@ -115,7 +115,7 @@ def encode_ping(payload: bytes) -> bytes:
         ValueError: the payload is longer than 125 bytes (RFC 6455, section 5.5).
     """
     if len(payload) > _MAX_CONTROL_PAYLOAD:
-        raise ValueError(f"a ping has at most {_MAX_CONTROL_PAYLOAD} bytes of payload, not {len(payload)}")
+        raise ValueError(f"the payload of a ping has at most {_MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
     return _frame(Opcode.PING, payload)
 
 

@@ -151,7 +151,7 @@ class HookRoute:
             # From its place in the hook to the 101 there is no checkpoint: the app that takes it finds it open.
             if not await self._place(connection) or not opening.complete(admitted):
                 raise opening.unavailable("no WebSocket app takes this connection now")
-        connection.expect_taker(self._take_timeout)
+        connection.set_take_deadline(self._take_timeout)
         return None
 
     async def _place(self, connection: WebsocketConnection) -> bool:
