@@ -142,7 +142,7 @@ class WebsocketConnection:
             raise self.closed_error()
 
     def closed_error(self) -> ConnectionClosed:
-        """Create the exception of a closed stream. A new one for each caller, because each has its own traceback."""
+        """Create the exception of a closed stream. A new one for each caller, because it has a traceback."""
         ending = self.lifecycle.ending
         assert ending is not None
         return ConnectionClosed(ending.code, ending.reason)
