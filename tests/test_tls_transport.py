@@ -453,7 +453,7 @@ def test_an_outbox_over_tls(script: list[Frame]) -> None:
                 elif outbox.pending:
                     with trio.move_on_after(0):
                         await outbox.flush_some()
-            words = outbox.last_words(encode_close(1001))
+            words = outbox.final_frames(encode_close(1001))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.send_all, words)
                 frames = await read_to_close(client)
