@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import trio
@@ -72,6 +73,7 @@ class WebsocketConnection:
         "_fairness",
         "_run",
         "_server_end",
+        "_thread",
         "_user_close",
         "counters",
         "deadlines",
@@ -103,6 +105,7 @@ class WebsocketConnection:
         self.liveness: Liveness | None = None
         self._fairness = server.fairness
         self._run = current_run()
+        self._thread = get_ident()
         self._user_close = _NO_CLOSE_CODE  # the code and the reason for ``Deadline.USER``
         self._drain = server.drain
         self._server_end: ServerEnd = CLOSE_IN_SPREAD
@@ -129,8 +132,7 @@ class WebsocketConnection:
         Raises:
             RuntimeError: it does not.
         """
-        if current_run() is not self._run:
-            check_run(self._run, "this stream")
+        check_run(self._run, "this stream")
 
     def check_open(self) -> None:
         """Check that the stream is open.
@@ -152,7 +154,8 @@ class WebsocketConnection:
     @trio.lowlevel.enable_ki_protection
     async def send(self, message: Sendable, compress: bool) -> None:
         """Send a message; see ``WebsocketStream.send``."""
-        if current_run() is not self._run:
+        # Another run of trio is in another thread. To compare the runs for each message would cost 0.1 us.
+        if get_ident() != self._thread:
             self.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox, outbox, lifecycle = self.inbox, self.outbox, self.lifecycle
@@ -220,7 +223,7 @@ class WebsocketConnection:
             trio.BusyResourceError: another task or an application receives.
             RuntimeError: called in another run of trio.
         """
-        if current_run() is not self._run:
+        if get_ident() != self._thread:
             self.check_run()
         inbox = self.inbox
         if inbox.is_busy:
