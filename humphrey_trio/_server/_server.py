@@ -349,9 +349,20 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def _reload(self, certificate: Certificate) -> None:
         """Reload the certificate files when they change. In a thread, because file access may block."""
+        failed = False
         while True:
             await trio.sleep(RELOAD_INTERVAL)
-            await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+            try:
+                await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+                failed = False
+            except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
+                if not failed:
+                    logger.warning(
+                        "the certificate files cannot be checked; the next check is in %s s: %s",
+                        RELOAD_INTERVAL,
+                        exc,
+                    )
+                failed = True
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._controls) >= self._max_connections
