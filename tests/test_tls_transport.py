@@ -897,6 +897,70 @@ async def test_key_updates_with_a_little_content() -> None:
         assert len(await transport.receive_some()) >= RECORD
 
 
+class RecordingSocket(socket.socket):
+    """A socket that records its receives.
+
+    Attributes:
+        requested: the size that each receive has requested.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.requested: list[int] = []
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self.requested.append(size)
+        return super().recv(size, flags)
+
+
+def recording_pair() -> tuple[RecordingSocket, socket.socket]:
+    ours, theirs = tcp_pair()
+    return RecordingSocket(ours), theirs
+
+
+async def next_receive(transport: TlsTransport, client: Client, sock: RecordingSocket) -> int:
+    """The number of bytes that the next receive requests."""
+    sock.requested.clear()
+    await client.send(b"next")
+    assert await read(transport, 4) == b"next"
+    return sock.requested[0]
+
+
+@any_version
+async def test_a_record_in_two_parts(version: ssl.TLSVersion) -> None:
+    """A record that arrives in two parts does not make later receives smaller."""
+    ours, theirs = recording_pair()
+    async with connected(version, pair=lambda: (ours, theirs)) as (transport, client):
+        largest = await next_receive(transport, client, ours)
+        record = client.records.encrypt(LONG[:12_000])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, transport, 12_000)
+            await client.send_all(record[:6000])
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(record[6000:])
+        assert await next_receive(transport, client, ours) == largest
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_key_updates_that_end_with_content(pieces: int) -> None:
+    """KeyUpdates that end with one byte of content make the next receive smaller, in one piece or in two."""
+    ours, theirs = recording_pair()
+    async with connected(pair=lambda: (ours, theirs), own_records=True) as (transport, client):
+        largest = await next_receive(transport, client, ours)
+        updates = b"".join(client.own.key_update() for _ in range(100))
+        block = updates + client.records.encrypt(b"x")
+        size = len(block) if pieces == 1 else len(updates)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, transport, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(block[:size])
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(block[size:])
+        assert await next_receive(transport, client, ours) < largest
+        # Content with little overhead makes it large again.
+        assert await next_receive(transport, client, ours) == largest
+
+
 async def test_replies_to_key_updates_that_are_not_read() -> None:
     """A client that asks for KeyUpdates, sends content, and does not read is cut off before much has gathered."""
     async with connected(pair=local_pair, own_records=True) as (transport, client), trio.open_nursery() as nursery:

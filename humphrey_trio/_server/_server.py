@@ -20,6 +20,7 @@ from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._quoting import printable
+from ._certificate import RELOAD_INTERVAL
 from ._connection import NEW_CONNECTION_GRACE, HttpConnection, ServerSettings
 from ._control import ConnectionControl
 from ._lingering import Lingering
@@ -49,9 +50,6 @@ _FINAL_BURSTS = BACKLOG // _ACCEPT_BURST
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _ACCEPT_PAUSE = 0.1
 _PAUSE_LOG_INTERVAL = 1.0
-
-# Seconds between two checks of the certificate files.
-_RELOAD_INTERVAL = 1.0
 
 _PLAIN_HTTP = Response(400, "This port accepts only HTTPS: use https:// instead of http://.\n")
 # Errors of accept that concern the new connection and not the listener (accept(2)).
@@ -351,9 +349,20 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def _reload(self, certificate: Certificate) -> None:
         """Reload the certificate files when they change. In a thread, because file access may block."""
+        failed = False
         while True:
-            await trio.sleep(_RELOAD_INTERVAL)
-            await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+            await trio.sleep(RELOAD_INTERVAL)
+            try:
+                await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+                failed = False
+            except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
+                if not failed:
+                    logger.warning(
+                        "the certificate files cannot be checked; the next check is in %s s: %s",
+                        RELOAD_INTERVAL,
+                        exc,
+                    )
+                failed = True
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._controls) >= self._max_connections

@@ -312,12 +312,26 @@ class TlsTransport(SocketTransport):
             Content; empty at the end of file, None if there is no content yet.
         """
         data = self._decrypt_record()
-        if data and not self._incoming.pending and not self._outgoing.pending:
+        # A record may arrive in parts, so the content is compared with all ciphertext since the last content.
+        size += self._without_content
+        if (
+            data
+            and not self._incoming.pending
+            and not self._outgoing.pending
+            and size <= _MAX_OVERHEAD * len(data)
+        ):
             self._without_content = 0
+            self._receive_size = _CIPHERTEXT
             return data
         return self._decrypt_rest(data, size)
 
     def _decrypt_rest(self, data: bytes, size: int) -> bytes | None:
+        """As ``_decrypt``, after the first record.
+
+        Args:
+            data: the content of the first record.
+            size: bytes of ciphertext since the last content.
+        """
         if data:
             self._without_content = 0
             pieces = [data]
@@ -356,7 +370,7 @@ class TlsTransport(SocketTransport):
 
     def _count_without_content(self, size: int) -> None:
         """Limit the TLS messages without content that a peer may send. OpenSSL has no limit."""
-        self._without_content += size
+        self._without_content = size
         if self._without_content > _MAX_WITHOUT_CONTENT:
             self._decrypted_end = OSError("the peer sends too many TLS messages without content")
 
