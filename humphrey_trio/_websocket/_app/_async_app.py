@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
-#: What ``with_connect_handler`` takes: ``async (stream, state)``.
+#: The handler of ``with_connect_handler``: ``async (stream, state)``.
 ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_disconnect_handler`` takes: ``async (stream, state)``.
+#: The handler of ``with_disconnect_handler``: ``async (stream, state)``.
 DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_message_handler`` takes: ``async (stream, message, state)``.
+#: The handler of ``with_message_handler``: ``async (stream, message, state)``.
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 _HOOK_SIZE = 64

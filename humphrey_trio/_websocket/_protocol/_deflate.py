@@ -98,23 +98,23 @@ def negotiate(settings: Deflate, offers: Iterable[Offer]) -> tuple[str, PerMessa
         no offer is acceptable; then the response has no such field.
     """
     for name, parameters in offers:
-        wishes = _wishes(parameters) if name == _NAME else None
-        if wishes is not None:
-            return _accept(settings, wishes)
+        requested = _requested_parameters(parameters) if name == _NAME else None
+        if requested is not None:
+            return _accept(settings, requested)
     return None
 
 
-def _wishes(parameters: list[tuple[str, str | None]]) -> dict[str, int | None] | None:
+def _requested_parameters(parameters: list[tuple[str, str | None]]) -> dict[str, int | None] | None:
     """Return the parameters of an offer, or None if it must be declined (RFC 7692, section 7).
 
     It must be declined if a parameter is unknown, repeated, or has an invalid value.
     """
-    wishes: dict[str, int | None] = {}
+    requested: dict[str, int | None] = {}
     for name, value in parameters:
-        if name in wishes or not _is_valid(name, value):
+        if name in requested or not _is_valid(name, value):
             return None
-        wishes[name] = int(value) if value else None
-    return wishes
+        requested[name] = int(value) if value else None
+    return requested
 
 
 def _is_valid(name: str, value: str | None) -> bool:
@@ -130,12 +130,12 @@ def _is_valid(name: str, value: str | None) -> bool:
             return False
 
 
-def _accept(settings: Deflate, wishes: dict[str, int | None]) -> tuple[str, PerMessageDeflate]:
-    server_takeover = settings.server_context_takeover and "server_no_context_takeover" not in wishes
-    server_bits = min(settings.server_max_window_bits, wishes.get("server_max_window_bits") or _MAX_BITS)
-    client_takeover = settings.client_context_takeover and "client_no_context_takeover" not in wishes
-    client_bits = min(settings.client_max_window_bits, wishes.get("client_max_window_bits") or _MAX_BITS)
-    limited = "client_max_window_bits" in wishes
+def _accept(settings: Deflate, requested: dict[str, int | None]) -> tuple[str, PerMessageDeflate]:
+    server_takeover = settings.server_context_takeover and "server_no_context_takeover" not in requested
+    server_bits = min(settings.server_max_window_bits, requested.get("server_max_window_bits") or _MAX_BITS)
+    client_takeover = settings.client_context_takeover and "client_no_context_takeover" not in requested
+    client_bits = min(settings.client_max_window_bits, requested.get("client_max_window_bits") or _MAX_BITS)
+    limited = "client_max_window_bits" in requested
     if not limited and client_bits < _MAX_BITS:
         # Only a client that offered this parameter accepts a limit (RFC 7692, section 7.1.2.2). But every client
         # must support no context takeover (section 7.1.1.2), and then its large window is not kept.
@@ -146,7 +146,7 @@ def _accept(settings: Deflate, wishes: dict[str, int | None]) -> tuple[str, PerM
         answer.append("server_no_context_takeover")
     if not client_takeover:
         answer.append("client_no_context_takeover")
-    if server_bits < _MAX_BITS or "server_max_window_bits" in wishes:
+    if server_bits < _MAX_BITS or "server_max_window_bits" in requested:
         answer.append(f"server_max_window_bits={server_bits}")
     if limited:
         answer.append(f"client_max_window_bits={client_bits}")

@@ -195,7 +195,7 @@ class Outbox:
 
     @property
     def contended(self) -> bool:
-        """Whether a sender waits for room. Others must wait behind it, even if their frames are smaller."""
+        """Whether a sender waits for room. Others must wait after it, even if their frames are smaller."""
         return self._room is not None and self._room.locked()
 
     # Putting frames...
