@@ -242,8 +242,7 @@ class HttpServer:
                     self._accept_burst(listener, connections)
             listener.close()
         for control in tuple(self._controls):
-            control.draining = True
-            control.drain()
+            control.begin_drain()
         while self._controls:
             self._emptied = trio.Event()
             await self._emptied.wait()
@@ -330,10 +329,10 @@ class HttpServer:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake
 
         def shorten() -> None:
-            control.at = min(control.at, clock.now() + NEW_CONNECTION_GRACE)
+            control.expire_at(min(control.at, clock.now() + NEW_CONNECTION_GRACE))
 
-        control.expire, control.drain = transport.interrupt, shorten
-        control.at = clock.now() + seconds
+        control.hand_to(transport.interrupt, shorten)
+        control.expire_at(clock.now() + seconds)
         if control.draining:
             shorten()
 
