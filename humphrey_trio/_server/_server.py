@@ -356,11 +356,7 @@ class HttpServer:
                 failed = False
             except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
                 if not failed:
-                    logger.warning(
-                        "the certificate files cannot be checked; the next check is in %s s: %s",
-                        RELOAD_INTERVAL,
-                        exc,
-                    )
+                    logger.warning("the certificate files cannot be checked: %s", printable(str(exc)))
                 failed = True
 
     def _is_full(self) -> bool:
