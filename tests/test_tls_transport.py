@@ -656,6 +656,25 @@ async def test_close_notify_that_the_kernel_has_no_room_for(version: ssl.TLSVers
             client.socket.shutdown(socket.SHUT_WR)
 
 
+@any_version
+async def test_close_notify_to_a_client_that_sends_without_a_pause(version: ssl.TLSVersion) -> None:
+    """close_notify follows as soon as there is room, although there is always input to discard."""
+    async with connected(version, pair=local_pair) as (transport, client):
+        while transport.send_now(b"x"):
+            pass
+        while not transport.send_now(b"x"):
+            client.pull(1)
+        await transport.send_eof()
+        for _ in range(2000):
+            client.pull(65536)
+            if client.records.ended:
+                return
+            await client.send(b"more")
+            with trio.fail_after(1):
+                assert await transport.discard_some()
+        raise AssertionError("no close_notify")
+
+
 def blocking_exchange(sock: socket.socket, context: ssl.SSLContext, upload: bytes) -> bytes:
     """What an ordinary client does that takes nothing but close_notify for an end."""
     sock.setblocking(True)
