@@ -656,6 +656,24 @@ async def test_close_notify_that_the_kernel_has_no_room_for(version: ssl.TLSVers
             client.socket.shutdown(socket.SHUT_WR)
 
 
+@any_version
+async def test_close_notify_to_a_client_that_sends_without_a_pause(version: ssl.TLSVersion) -> None:
+    """close_notify and the end of file are sent as soon as there is room, although there is always input."""
+    async with connected(version, pair=local_pair) as (transport, client):
+        while transport.send_now(b"x"):
+            pass
+        while not transport.send_now(b"x"):
+            client.pull(1)
+        await transport.send_eof()
+        for _ in range(10):
+            client.pull(CHUNK)
+            await client.send(b"more")
+            assert await transport.discard_some()
+        with trio.fail_after(1):
+            await client.read_to_end()
+        assert client.records.ended
+
+
 def blocking_exchange(sock: socket.socket, context: ssl.SSLContext, upload: bytes) -> bytes:
     """What an ordinary client does that takes nothing but close_notify for an end."""
     sock.setblocking(True)

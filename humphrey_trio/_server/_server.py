@@ -357,11 +357,8 @@ class HttpServer:
                 failed = False
             except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
                 if not failed:
-                    logger.warning(
-                        "the certificate files cannot be checked; the next check is in %s s: %s",
-                        RELOAD_INTERVAL,
-                        exc,
-                    )
+                    why = printable(str(exc))
+                    logger.warning("the certificate files cannot be checked at the moment: %s", why)
                 failed = True
 
     def _is_full(self) -> bool:

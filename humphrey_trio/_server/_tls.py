@@ -470,12 +470,14 @@ class TlsTransport(SocketTransport):
 
     async def discard_some(self) -> bool:
         # The socket buffer may have been full when close_notify was to be sent. To wait until the socket is
-        # writable and readable at the same time would take two tasks, so try again after a while.
+        # writable and readable at the same time would take two tasks, so try again after a while, and before each
+        # receive: a peer that sends without a pause leaves no wait.
         while self._state is _State.ENDING:
-            with trio.move_on_after(_RETRY_SECONDS):
-                return await super().discard_some()
             if self._end_output():
                 await super().send_eof()
+                break
+            with trio.move_on_after(_RETRY_SECONDS):
+                return await super().discard_some()
         return await super().discard_some()
 
     async def close(self) -> None:
