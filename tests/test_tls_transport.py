@@ -915,6 +915,20 @@ async def test_key_updates_with_a_little_content() -> None:
         assert len(await transport.receive_some()) >= RECORD
 
 
+async def test_half_a_key_update() -> None:
+    """The TLS parameters are known while half a KeyUpdate has arrived; what is sent then ends the connection."""
+    async with connected(own_records=True) as (transport, client):
+        await client.send_all(client.records.encrypt(b"x") + client.own.half_key_update())
+        assert await transport.receive_some() == b"x"
+        tls = transport.tls_info()
+        assert tls.version == "TLSv1.3"
+        assert tls.cipher.startswith("TLS_")
+        assert tls.peer_certificate is None
+        assert tls.peer_certificate_fields == {}
+        with pytest.raises(trio.BrokenResourceError):
+            transport.send_now(b"y")
+
+
 class RecordingSocket(socket.socket):
     """A socket that records its receives.
 
