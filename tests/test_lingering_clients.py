@@ -7,6 +7,7 @@ received yet. Each test runs a client several times, and names every outcome wit
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import shutil
@@ -14,7 +15,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -28,15 +28,13 @@ import trio
 from helpers import (
     PATIENCE,
     Link,
-    authority,
     client_context,
     each_link,
     free_port,
     request_bytes,
-    trusting_in_threads,
 )
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from humphrey_trio import (
     App,
@@ -345,15 +343,20 @@ async def serving_backlog_by_app(link: Link) -> AsyncGenerator[int]:
 
 def close_after_the_first_message(port: int, link: Link) -> str:
     """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
-    scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", trusting_in_threads(authority()))
-    with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
-        received = [client.recv()]
-        # ``close`` returns when the connection has ended, so it needs a thread beside the one that reads.
-        closing = threading.Thread(target=client.close)
-        closing.start()
+    return asyncio.run(close_and_read_on(port, link))
+
+
+async def close_and_read_on(port: int, link: Link) -> str:
+    # With asyncio, since the client for threads sets a timeout while another thread reads. An SSLSocket that waited
+    # without one then says that the read has timed out.
+    scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", client_context())
+    async with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
+        received = [await client.recv()]
+        closing = asyncio.ensure_future(client.close())  # it returns when the connection has ended
         with suppress(ConnectionClosed):
-            received.extend(client)
-        closing.join()
+            while True:
+                received.append(await client.recv())
+        await closing
     if received != BACKLOG:
         return f"{client.close_code} after {len(received)} messages"
     return f"{client.close_code} after all"
