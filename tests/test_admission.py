@@ -250,7 +250,7 @@ async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> No
         pytest.param(raising(KeyError("sessions")), "sessions", id="raises"),
         pytest.param(returning(Accept(subprotocol="b")), "does not offer the subprotocol 'b'", id="not-offered"),
         *(
-            pytest.param(returning(Accept(headers=[(name, "a")])), "the server itself says", id=name)
+            pytest.param(returning(Accept(headers=[(name, "a")])), "the server itself sets", id=name)
             for name in ("Sec-WebSocket-Protocol", "sec-websocket-extensions", "Connection")
         ),
         pytest.param(returning(Accept(subprotocol="")), "does not offer the subprotocol ''", id="empty"),
@@ -337,7 +337,7 @@ def test_what_is_no_subprotocol(bad: str) -> None:
         lambda: async_websocket_handler(hook, subprotocols=[bad]),
         lambda: AsyncWebsocketApp(subprotocols=["fine", bad]),
     ):
-        with pytest.raises(ValueError, match="is no subprotocol"):
+        with pytest.raises(ValueError, match="is not a subprotocol"):
             make()
 
 

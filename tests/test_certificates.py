@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
 import os
 import re
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from tls_peers import HOST, authority, client_context, connection, shake_hands
 
-from humphrey_trio._server._certificate import CertificateFiles, server_context
+from humphrey_trio._server._certificate import RELOAD_INTERVAL, CertificateFiles, server_context
 
 
 def write_pair(folder: Path, name: str = HOST) -> trustme.LeafCert:
@@ -27,7 +31,12 @@ def write_pair(folder: Path, name: str = HOST) -> trustme.LeafCert:
 
 
 def open_pair(folder: Path) -> CertificateFiles:
-    return CertificateFiles(folder / "cert.pem", folder / "key.pem")
+    """The files of ``write_pair``. Each look at the clock takes as long as the interval between two checks."""
+    return CertificateFiles(folder / "cert.pem", folder / "key.pem", clock=slow_clock())
+
+
+def slow_clock() -> Callable[[], float]:
+    return partial(next, itertools.count(step=RELOAD_INTERVAL))
 
 
 async def shown(context: ssl.SSLContext) -> bytes | None:
@@ -106,6 +115,28 @@ def test_files_that_are_wrong(tmp_path: Path, cert: str, key: str | None, messag
     (tmp_path / "text.pem").write_text("This is no certificate.")
     with pytest.raises(ValueError, match=re.escape(message.replace("{}", str(tmp_path)))):
         server_context(tmp_path / cert, None if key is None else tmp_path / key)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EACCES])
+def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """An error of the system is a ValueError with its text, and says nothing about the content of the files."""
+    write_pair(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", fail)
+    with pytest.raises(ValueError, match=os.strerror(error)) as caught:
+        server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert "PEM" not in str(caught.value)
+
+
+def test_a_key_log_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file of SSLKEYLOGFILE cannot be opened, the ValueError names the variable."""
+    write_pair(tmp_path)
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "absent" / "log"))
+    with pytest.raises(ValueError, match="No such file or directory; SSLKEYLOGFILE must name a file"):
+        server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
 
 
 def encrypt_key(folder: Path, issued: trustme.LeafCert) -> None:
@@ -202,6 +233,65 @@ async def test_a_pair_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(errors(caplog)) == 1
 
 
+async def test_a_failure_that_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that the system could not open for a while are loaded without another change."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    second = write_pair(tmp_path)
+    failures = itertools.cycle([errno.EMFILE, errno.ENFILE])
+
+    def fail(*_: object) -> None:
+        error = next(failures)
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_cert_chain", fail)
+        assert look_often(files, 10) == 0
+    # Each reason was logged once.
+    assert [message.rpartition(": ")[2] for message in errors(caplog)] == [
+        os.strerror(errno.EMFILE),
+        os.strerror(errno.ENFILE),
+    ]
+    assert look_often(files) == 1
+    assert await shown(files.context) == der(second)
+
+
+def test_a_reload_that_cannot_write_the_key_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload raises nothing if the file of SSLKEYLOGFILE cannot be opened."""
+    write_pair(tmp_path)
+    files = open_pair(tmp_path)
+    write_pair(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("SSLKEYLOGFILE", str(tmp_path / "absent" / "log"))
+        assert look_often(files) == 0
+    (error,) = errors(caplog)
+    assert "SSLKEYLOGFILE" in error
+    assert look_often(files) == 1
+
+
+def test_checks_of_two_servers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Changed files are loaded when they were unchanged for the interval, however many checks there are."""
+    now = 0.0
+    write_pair(tmp_path)
+    files = CertificateFiles(tmp_path / "cert.pem", tmp_path / "key.pem", clock=lambda: now)
+    write_pair(tmp_path / "new")
+    (tmp_path / "new" / "cert.pem").replace(tmp_path / "cert.pem")
+    now = 100.0
+    assert look_often(files) == 0
+    now += RELOAD_INTERVAL - 0.1
+    assert look_often(files) == 0
+    (tmp_path / "new" / "key.pem").replace(tmp_path / "key.pem")
+    now += 0.1
+    assert look_often(files) == 0
+    assert errors(caplog) == []
+    now += RELOAD_INTERVAL
+    assert look_often(files) == 1
+
+
 def test_a_change_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Files that are away for a moment, and come back as they were, are no change."""
     write_pair(tmp_path)
@@ -241,7 +331,7 @@ async def test_files_that_change_in_nothing_but_their_times(tmp_path: Path) -> N
     size = max(len(pair.private_key_and_cert_chain_pem.bytes()) for pair in pairs)
     cert.write_bytes(pairs[0].private_key_and_cert_chain_pem.bytes().ljust(size, b"\n"))
     before = cert.stat()
-    files = CertificateFiles(cert)
+    files = CertificateFiles(cert, clock=slow_clock())
     cert.write_bytes(pairs[1].private_key_and_cert_chain_pem.bytes().ljust(size, b"\n"))
     os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert (cert.stat().st_size, cert.stat().st_ino) == (before.st_size, before.st_ino)

@@ -851,7 +851,7 @@ async def test_a_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock
         assert await client.close_code() == 1013
         await client.rest()
     assert (log.record.initiator, log.record.code) == ("server", 1013)
-    assert log.record.reason == "nobody takes this connection"
+    assert log.record.reason == "no application took this connection"
     assert log.record.age == pytest.approx(AGE, abs=SWEEP_INTERVAL)
     assert log.record.messages_received == 0  # it was not read
     assert streams.receive_nowait().close_record == log.record

@@ -212,7 +212,7 @@ SHORT_KEY = "dGhlIHNhbXBsZSBub25j"  # 15 bytes
 
 FAULTS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
     "key missing": (GET, without(KEY), "Sec-WebSocket-Key is missing"),
-    "key twice": (GET, [*HANDSHAKE_FIELDS, HANDSHAKE_FIELDS[-1]], "Sec-WebSocket-Key stands more than once"),
+    "key twice": (GET, [*HANDSHAKE_FIELDS, HANDSHAKE_FIELDS[-1]], "Sec-WebSocket-Key is repeated"),
     "key too short": (GET, with_value(KEY, SHORT_KEY), "not the base64 of 16 bytes"),
     "key too long": (GET, with_value(KEY, SHORT_KEY + "YWE="), "not the base64 of 16 bytes"),
     "key empty": (GET, with_value(KEY, ""), "not the base64 of 16 bytes"),
@@ -221,7 +221,7 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
     "key not in ASCII": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZ\xe9=="), "not the base64 of 16 bytes"),
     "key without its end": (GET, with_value(KEY, "dGhlIHNhbXBsZSBub25jZQ"), "not the base64 of 16 bytes"),
     "version missing": (GET, without(VERSION), "Sec-WebSocket-Version is missing"),
-    "version twice": (GET, with_value(VERSION, "13", "13"), "Sec-WebSocket-Version stands more than once"),
+    "version twice": (GET, with_value(VERSION, "13", "13"), "Sec-WebSocket-Version is repeated"),
 }
 
 
@@ -509,7 +509,7 @@ async def test_a_route_that_does_nothing(caplog: pytest.LogCaptureFixture) -> No
         assert (await client.reply()).status == 500
         await assert_still_http(client)
 
-    assert "neither accepted" in caplog.text
+    assert "must accept the upgrade or return a Response" in caplog.text
 
 
 async def test_a_route_that_hands_over_and_raises(caplog: pytest.LogCaptureFixture) -> None:
@@ -644,7 +644,7 @@ async def test_refused_while_another_task_waits_for_a_place(autojump_clock: trio
         async def refuse(upgrade: Upgrade, state: None) -> Response | None:
             nursery.start_soon(hand_over, upgrade)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(RuntimeError, match="another task is about to accept"):
+            with pytest.raises(RuntimeError, match="another task is accepting"):
                 await upgrade.accept()
             return Response(403, "no")
 

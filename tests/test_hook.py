@@ -302,7 +302,7 @@ async def test_closed_hook(end: str, autojump_clock: trio.testing.MockClock) -> 
 def test_what_the_routes_decide(keyword: str) -> None:
     """An unlinked app that is told who may connect refuses that, instead of letting everybody in."""
     options: Any = {keyword: None}
-    with pytest.raises(LinkError, match=f"{keyword}= is for the routes"):
+    with pytest.raises(LinkError, match=f"{keyword}= belongs to a route"):
         AsyncWebsocketApp.new_unlinked(**options)
 
 

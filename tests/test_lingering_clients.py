@@ -347,8 +347,8 @@ def close_after_the_first_message(port: int, link: Link) -> str:
 
 
 async def close_and_read_on(port: int, link: Link) -> str:
-    # With asyncio, since the client for threads sets a timeout while another thread reads. An SSLSocket that has
-    # begun to wait without one then says that the read has timed out.
+    # With asyncio: the client for threads sets a timeout while another thread reads. An SSLSocket that waited
+    # without one may then say that the read has timed out.
     scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", client_context())
     async with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
         received = [await client.recv()]

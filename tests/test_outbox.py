@@ -233,7 +233,7 @@ async def test_last_words_complete_the_wire(plan: list[int | str], takes: list[i
     put = await perform(outbox, plan)
     if ended:
         outbox.end(GOODBYE)
-    transport.wire += outbox.last_words(encode_close(1001))
+    transport.wire += outbox.final_frames(encode_close(1001))
 
     *frames, last = transport.frames()
     assert last == (CLOSE, (1000 if ended else 1001).to_bytes(2, "big"))
@@ -598,9 +598,9 @@ async def test_dropping(
         assert payloads == arrived(sent, BINARY)[: len(payloads)]
         return
     elif end == "last words":
-        words = outbox.last_words(GOODBYE)
+        words = outbox.final_frames(GOODBYE)
         transport.wire += words
-        outbox.count_last_words(len(words))
+        outbox.count_final_frames(len(words))
         outbox.abandon()
         model.sent += [one.frame for one in model.waiting]
     if end != "last words":
@@ -751,7 +751,7 @@ def test_no_last_words(torn: bool) -> None:
         outbox.uncork(HEAD)
         transport.tear()
 
-    assert outbox.last_words(GOODBYE) == b""
+    assert outbox.final_frames(GOODBYE) == b""
 
 
 def test_a_peer_that_is_gone() -> None:
@@ -924,9 +924,9 @@ def test_last_words_that_are_cut(taken: int, sent: int) -> None:
     outbox.put_later(encode_message("a" * 8))
     outbox.put_later(encode_message("b" * 8))
     outbox.put_later(encode_message("c" * 3))
-    words = outbox.last_words(encode_close(1000))
+    words = outbox.final_frames(encode_close(1000))
     assert len(words) == 10 + 10 + 5 + 4
-    outbox.count_last_words(taken)
+    outbox.count_final_frames(taken)
     outbox.abandon()
     assert outbox.messages_put == sent
     assert counters.dropped == 3 - sent

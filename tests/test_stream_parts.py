@@ -170,7 +170,7 @@ def test_what_was_sent_of_the_last_words_is_removed(sizes: list[int], sent: int)
     """The messages that were sent whole are removed, and the count of bytes is that of the others."""
     queue = filled(*(bytes(size) for size in sizes))
     queue.put_droppable(b"last", WhenFull.DROP_OLDEST)
-    assert queue.last_words(b"C") == bytes(sum(sizes)) + b"lastC"
+    assert queue.final_frames(b"C") == bytes(sum(sizes)) + b"lastC"
     queue.remove_sent(sent)
     left = [size for number, size in enumerate([*sizes, 4]) if sum([*sizes, 4][: number + 1]) > sent]
     assert [len(frame) for frame in queue.messages.values()] == left
@@ -228,7 +228,7 @@ async def test_messages_come_in_order_and_control_frames_apart() -> None:
     await ends.peer.send_all(client_frame(PING, b"?") + client_frame(TEXT, b"second") + close_frame(1000))
     assert [await ends.next(), await ends.next(), await ends.next()] == ["first", "second", None]
     assert ends.connection.events == [Ping(b"?"), Close(1000, "")]
-    assert (ends.inbox.messages_received, ends.inbox.reader) == (2, Reader.NOBODY)
+    assert (ends.inbox.messages_received, ends.inbox.reader) == (2, Reader.NONE)
 
 
 @pytest.mark.parametrize("step", [Step.ANSWER, Step.CLOSE])

@@ -451,7 +451,7 @@ async def test_a_task_that_fails(
         assert "ValueError: the feed has broken" in caplog.text
         assert "in fail" in caplog.text
         assert logged.exc_info is not None
-        assert ended == [(1011, "a task of it failed", logged.exc_info[1])]
+        assert ended == [(1011, "one of its tasks failed", logged.exc_info[1])]
         assert siblings == ["cancelled"]
 
         await other.send("still there?")
@@ -694,7 +694,7 @@ async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
         await client.send("text")
         await trio.testing.wait_all_tasks_blocked()
     assert len(refused) == 1
-    assert refused[0].startswith("give the async function and its arguments, start_soon(f, x), not <coroutine")
+    assert refused[0].startswith("pass the async function and its arguments, start_soon(f, x), not <coroutine")
 
 
 # ---------------------------------------------------------------------------------------- nothing is left

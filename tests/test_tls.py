@@ -405,6 +405,32 @@ async def test_a_certificate_is_replaced_while_the_server_runs(
     assert line.startswith("the certificate files have changed and cannot be used")
 
 
+async def test_no_thread_for_the_check_of_the_files(
+    autojump_clock: trio.testing.MockClock,
+    files: Files,
+    trusting: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If no thread can be started, the server logs one warning, keeps running, and checks again later."""
+    failures = iter([RuntimeError("can't start new thread")] * 3)
+    checked = trio.Event()
+
+    async def run_sync(*_: object, **options: object) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        checked.set()
+
+    app = hello_app(files).with_cert(files.cert, files.key, reload=True)
+    async with serving(app) as address:
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", run_sync)
+            await checked.wait()
+        async with raw_client(address, trusting) as stream:
+            await ask(stream)
+    assert caplog.messages == ["the certificate files cannot be checked: can't start new thread"]
+
+
 async def ask(stream: trio.abc.Stream) -> None:
     await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await stream.receive_some()

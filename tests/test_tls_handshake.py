@@ -248,12 +248,13 @@ async def _be_old(client: Client) -> None:
         (_reset, "Connection reset by peer"),
         (_make_noise, "wrong version number"),
         (_distrust, "tlsv1 alert unknown ca"),
-        (_be_old, "unsupported protocol"),
+        # The second is that of an OpenSSL which is built to speak TLS 1.1, but not to sign for it.
+        (_be_old, "unsupported protocol|no suitable signature algorithm"),
     ],
 )
 async def test_reasons_of_failed_handshakes(behave: Callable[[Client], Awaitable[object]], reason: str) -> None:
     """A handshake that fails says why, shortly; the client gets an alert where there is one."""
-    assert str(await failed_handshake(behave)) == reason
+    assert re.fullmatch(reason, str(await failed_handshake(behave)))
 
 
 async def test_a_certificate_that_is_required() -> None:

@@ -453,7 +453,7 @@ def test_an_outbox_over_tls(script: list[Frame]) -> None:
                 elif outbox.pending:
                     with trio.move_on_after(0):
                         await outbox.flush_some()
-            words = outbox.last_words(encode_close(1001))
+            words = outbox.final_frames(encode_close(1001))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.send_all, words)
                 frames = await read_to_close(client)
@@ -654,6 +654,24 @@ async def test_close_notify_that_the_kernel_has_no_room_for(version: ssl.TLSVers
             assert await client.read_to_end() == b"x" * (sent + 1)
             assert client.records.ended
             client.socket.shutdown(socket.SHUT_WR)
+
+
+@any_version
+async def test_close_notify_to_a_client_that_sends_without_a_pause(version: ssl.TLSVersion) -> None:
+    """close_notify and the end of file are sent as soon as there is room, although there is always input."""
+    async with connected(version, pair=local_pair) as (transport, client):
+        while transport.send_now(b"x"):
+            pass
+        while not transport.send_now(b"x"):
+            client.pull(1)
+        await transport.send_eof()
+        for _ in range(10):
+            client.pull(CHUNK)
+            await client.send(b"more")
+            assert await transport.discard_some()
+        with trio.fail_after(1):
+            await client.read_to_end()
+        assert client.records.ended
 
 
 def blocking_exchange(sock: socket.socket, context: ssl.SSLContext, upload: bytes) -> bytes:
@@ -895,6 +913,84 @@ async def test_key_updates_with_a_little_content() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await read(transport, RECORD)
         assert len(await transport.receive_some()) >= RECORD
+
+
+async def test_half_a_key_update() -> None:
+    """The TLS parameters are known while half a KeyUpdate has arrived; what is sent then ends the connection."""
+    async with connected(own_records=True) as (transport, client):
+        await client.send_all(client.records.encrypt(b"x") + client.own.half_key_update())
+        assert await transport.receive_some() == b"x"
+        tls = transport.tls_info()
+        assert tls.version == "TLSv1.3"
+        assert tls.cipher.startswith("TLS_")
+        assert tls.peer_certificate is None
+        assert tls.peer_certificate_fields == {}
+        with pytest.raises(trio.BrokenResourceError):
+            transport.send_now(b"y")
+
+
+class RecordingSocket(socket.socket):
+    """A socket that records its receives.
+
+    Attributes:
+        requested: the size that each receive has requested.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.requested: list[int] = []
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self.requested.append(size)
+        return super().recv(size, flags)
+
+
+def recording_pair() -> tuple[RecordingSocket, socket.socket]:
+    ours, theirs = tcp_pair()
+    return RecordingSocket(ours), theirs
+
+
+async def next_receive(transport: TlsTransport, client: Client, sock: RecordingSocket) -> int:
+    """The number of bytes that the next receive requests."""
+    sock.requested.clear()
+    await client.send(b"next")
+    assert await read(transport, 4) == b"next"
+    return sock.requested[0]
+
+
+@any_version
+async def test_a_record_in_two_parts(version: ssl.TLSVersion) -> None:
+    """A record that arrives in two parts does not make later receives smaller."""
+    ours, theirs = recording_pair()
+    async with connected(version, pair=lambda: (ours, theirs)) as (transport, client):
+        largest = await next_receive(transport, client, ours)
+        record = client.records.encrypt(LONG[:12_000])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, transport, 12_000)
+            await client.send_all(record[:6000])
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(record[6000:])
+        assert await next_receive(transport, client, ours) == largest
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_key_updates_that_end_with_content(pieces: int) -> None:
+    """KeyUpdates that end with one byte of content make the next receive smaller, in one piece or in two."""
+    ours, theirs = recording_pair()
+    async with connected(pair=lambda: (ours, theirs), own_records=True) as (transport, client):
+        largest = await next_receive(transport, client, ours)
+        updates = b"".join(client.own.key_update() for _ in range(100))
+        block = updates + client.records.encrypt(b"x")
+        size = len(block) if pieces == 1 else len(updates)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, transport, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(block[:size])
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(block[size:])
+        assert await next_receive(transport, client, ours) < largest
+        # Content with little overhead makes it large again.
+        assert await next_receive(transport, client, ours) == largest
 
 
 async def test_replies_to_key_updates_that_are_not_read() -> None:

@@ -263,7 +263,7 @@ async def test_one_receiver_at_a_time() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError, match="receives"):
+            with pytest.raises(trio.BusyResourceError, match="is receiving"):
                 await stream.receive()
             await stream.send("go on")
 

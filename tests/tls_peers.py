@@ -108,6 +108,10 @@ class OwnRecords:
         self._send.update()
         return record
 
+    def half_key_update(self) -> bytes:
+        """The first four bytes of a KeyUpdate, in a record of their own."""
+        return self._send.seal(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1)))
+
     def end(self) -> bytes:
         """A close_notify."""
         return self._send.seal(_ALERT, b"\x01\x00")

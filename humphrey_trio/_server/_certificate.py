@@ -7,15 +7,20 @@ import os
 import ssl
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from .._quoting import printable
 from ._ssl_errors import reason_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 logger = logging.getLogger("humphrey_trio.http")
+
+#: Seconds between two checks of the files. Changed files are loaded when they have not changed again for as long.
+RELOAD_INTERVAL = 1.0
 
 # Differs if a file was written or replaced: mtime, ctime, size, device, inode.
 _Version = tuple[int, int, int, int, int]
@@ -30,12 +35,12 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
 
     Raises:
         ValueError: a file cannot be read or is not PEM, the key is encrypted, or it does not belong to the
-            certificate.
+            certificate. Or the environment variable SSLKEYLOGFILE names a file that cannot be opened.
     """
     for file in (cert, key):
         if file is not None:
             _check_file(file)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = _default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
@@ -52,11 +57,24 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
     try:
         context.load_cert_chain(cert, key, refuse_password)
     except OSError as exc:
+        # Other reasons, such as EACCES and EMFILE, say nothing about the content of the files.
+        is_content = isinstance(exc, ssl.SSLError)
+        hint = "; both must be PEM, and the key must belong to the certificate" if is_content else ""
         raise ValueError(
             f"the certificate {str(cert)!r} cannot be used{f' with the key {str(key)!r}' if key else ''}:"
-            f" {reason_of(exc)}; both must be PEM, and the key must belong to the certificate"
+            f" {reason_of(exc)}{hint}"
         ) from exc
     return context
+
+
+def _default_context() -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    except OSError as exc:
+        # Python opens the file of SSLKEYLOGFILE for each default context.
+        log = os.environ.get("SSLKEYLOGFILE")
+        hint = f"; SSLKEYLOGFILE must name a file that can be written, not {log!r}" if log else ""
+        raise ValueError(f"no SSL context can be created: {reason_of(exc)}{hint}") from exc
 
 
 def _check_file(file: str | Path) -> None:
@@ -98,6 +116,7 @@ class CertificateFiles:
     Args:
         cert, key: as for ``server_context``.
         reloads: whether the server should call ``reload_if_changed``.
+        clock: returns the current time in seconds, and never goes back.
 
     Attributes:
         context: the context for new connections.
@@ -107,13 +126,23 @@ class CertificateFiles:
         ValueError: as for ``server_context``.
     """
 
-    def __init__(self, cert: str | Path, key: str | Path | None = None, *, reloads: bool = True) -> None:
+    def __init__(
+        self,
+        cert: str | Path,
+        key: str | Path | None = None,
+        *,
+        reloads: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.reloads = reloads
         self._cert = cert
         self._key = key
+        self._clock = clock
         self._checking = threading.Lock()
+        self._logged: set[str] = set()  # the errors of the versions in _seen that were logged
         # Before the files are read, so that a change while they are read is detected by the next check.
-        self._seen = self._tried = self._versions()
+        self._seen = self._loaded = self._versions()
+        self._seen_at = clock()  # when the versions in _seen were found first
         self.context = server_context(cert, key)
 
     def reload_if_changed(self) -> bool:
@@ -122,9 +151,13 @@ class CertificateFiles:
         Call it periodically. It reads files, so a server should call it in a worker thread. Does nothing if
         another thread is in this method.
 
-        Changed files are loaded when they have not changed again since the previous call. Otherwise a file that is
-        being written, or a certificate whose key has not been replaced yet, would fail to load. Files that cannot
-        be loaded are logged once at level ERROR, and the old context is kept until they change again.
+        Changed files are loaded when a call at least ``RELOAD_INTERVAL`` later finds them unchanged. Otherwise a
+        file that is being written, or a certificate whose key has not been replaced yet, would fail to load. The
+        number of calls does not count, because several servers may check the same files.
+
+        If the files cannot be loaded, the old context is kept, and each call tries again: the reason may pass
+        without another change, such as a process that has no file descriptor left. Each reason is logged at level
+        ERROR, once for each version of the files.
 
         Returns:
             Whether there is a new context.
@@ -132,23 +165,32 @@ class CertificateFiles:
         if not self._checking.acquire(blocking=False):
             return False
         try:
-            before, self._seen = self._seen, self._versions()
-            return self._seen != self._tried and self._seen == before and self._reload()
+            versions, now = self._versions(), self._clock()
+            if versions != self._seen:
+                self._seen, self._seen_at = versions, now
+                self._logged.clear()
+            is_stable = now - self._seen_at >= RELOAD_INTERVAL
+            return is_stable and versions != self._loaded and self._reload()
         finally:
             self._checking.release()
 
     def _reload(self) -> bool:
-        self._tried = self._seen
         try:
             self.context = server_context(self._cert, self._key)
-        except ValueError as exc:
-            why = printable(str(exc))
+        except (OSError, ValueError) as exc:
+            self._log_failure(printable(str(exc)))
+            return False
+        self._loaded = self._seen
+        self._logged.clear()
+        logger.info("the certificate %r was reloaded", str(self._cert))
+        return True
+
+    def _log_failure(self, why: str) -> None:
+        if why not in self._logged:
+            self._logged.add(why)
             logger.error(
                 "the certificate files have changed and cannot be used; the old certificate is kept: %s", why
             )
-            return False
-        logger.info("the certificate %r was reloaded", str(self._cert))
-        return True
 
     def _versions(self) -> tuple[_Version | None, _Version | None]:
         return _version(self._cert), None if self._key is None else _version(self._key)

@@ -224,14 +224,13 @@ class HttpConnection:
         """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
         self._reader = RequestReader(self._settings.limits, handover.rest)
         self._phase = _ANSWERED
-        self._control.at = inf
+        self._control.expire_at(inf)
         head_only = handover.request.method == "HEAD"
         close = handover.close or self._control.draining
         return await self._guard(self._put_response(refusal, head_only=head_only, close=close))
 
     async def _guard(self, close: bool) -> Handover | None:
-        self._control.expire = self._expire
-        self._control.drain = self._drain
+        self._control.hand_to(self._expire, self._drain)
         try:
             while True:
                 with self._transport.interruptible():
@@ -299,7 +298,7 @@ class HttpConnection:
                 return None
             head = reader.next_head()
         self._phase = _ANSWERED
-        self._control.at = inf
+        self._control.expire_at(inf)
         return head
 
     def _begin_reading(self) -> None:
@@ -385,7 +384,7 @@ class HttpConnection:
                 raise BadRequest(f"the body is longer than {limit} bytes", 413)
             body.write(piece)
         self._phase = _ANSWERED
-        self._control.at = inf
+        self._control.expire_at(inf)
         return body.getvalue()
 
     async def _next_piece(self) -> bytes | None:
@@ -428,12 +427,12 @@ class HttpConnection:
 
     async def _send_rest(self, rest: memoryview) -> None:
         # After the write timeout the connection must not linger, because the peer does not read. So abort it.
-        self._control.expire = self._transport.abort
+        self._control.hand_to(self._transport.abort, self._drain)
         while rest:
             self._set_deadline(self._settings.timeouts.write)
             rest = rest[await self._transport.send_some(rest) :]
-        self._control.at = inf
-        self._control.expire = self._expire
+        self._control.expire_at(inf)
+        self._control.hand_to(self._expire, self._drain)
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Send an error response to an invalid request. The connection ends after it."""
@@ -446,4 +445,4 @@ class HttpConnection:
     # Deadlines...
 
     def _set_deadline(self, seconds: float) -> None:
-        self._control.at = self._settings.clock.now() + seconds
+        self._control.expire_at(self._settings.clock.now() + seconds)

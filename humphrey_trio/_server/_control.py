@@ -10,7 +10,7 @@ class ConnectionControl:
     """The control of a server over a connection: its deadline, and the request to shut down.
 
     Attributes:
-        at: the deadline, in seconds of the server's ``SweepClock``; infinity for none. Set by assignment.
+        at: the deadline, in seconds of the server's ``SweepClock``; infinity for none.
         expire: called by the server when the deadline has passed. Must not raise.
         draining: whether a graceful shutdown has begun, so that no new request may be read.
         drain: called when a graceful shutdown begins. Must not raise.
@@ -33,6 +33,11 @@ class ConnectionControl:
             expire, drain: see the attributes.
         """
         self.expire, self.drain = expire, drain
+
+    def begin_drain(self) -> None:
+        """Tell the connection that a graceful shutdown has begun."""
+        self.draining = True
+        self.drain()
 
     def expire_at(self, moment: float) -> None:
         """Set the deadline.

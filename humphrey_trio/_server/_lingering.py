@@ -87,7 +87,7 @@ class Lingering:
             pass  # the peer has disconnected, or a deadline has passed
         finally:
             self._transports.pop(control, None)
-            control.at = inf
+            control.expire_at(inf)
 
     def cut_oldest(self) -> ConnectionControl | None:
         """Close the connection that has lingered for the longest time.
@@ -142,13 +142,12 @@ class _LingerDeadlines:
         short = not transport.half_closes or (idle and control.draining)
         now = clock.now()
         self._end = now + (min(SHORT_SECONDS, timeouts.linger) if short else timeouts.linger)
-        control.at = min(self._end, now + self._idle_seconds)
-        control.expire = self._expire
-        control.drain = self._shorten if idle else self._keep
+        control.hand_to(self._expire, self._shorten if idle else self._keep)
+        control.expire_at(min(self._end, now + self._idle_seconds))
 
     def extend(self) -> None:
         """Restart the deadline for the next sign of activity."""
-        self._control.at = min(self._end, self._clock.now() + self._idle_seconds)
+        self._control.expire_at(min(self._end, self._clock.now() + self._idle_seconds))
 
     def _expire(self) -> None:
         left = self._transport.unacknowledged()

@@ -20,6 +20,7 @@ from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._quoting import printable
+from ._certificate import RELOAD_INTERVAL
 from ._connection import NEW_CONNECTION_GRACE, HttpConnection, ServerSettings
 from ._control import ConnectionControl
 from ._lingering import Lingering
@@ -49,9 +50,6 @@ _FINAL_BURSTS = BACKLOG // _ACCEPT_BURST
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _ACCEPT_PAUSE = 0.1
 _PAUSE_LOG_INTERVAL = 1.0
-
-# Seconds between two checks of the certificate files.
-_RELOAD_INTERVAL = 1.0
 
 _PLAIN_HTTP = Response(400, "This port accepts only HTTPS: use https:// instead of http://.\n")
 # Errors of accept that concern the new connection and not the listener (accept(2)).
@@ -244,8 +242,7 @@ class HttpServer:
                     self._accept_burst(listener, connections)
             listener.close()
         for control in tuple(self._controls):
-            control.draining = True
-            control.drain()
+            control.begin_drain()
         while self._controls:
             self._emptied = trio.Event()
             await self._emptied.wait()
@@ -332,10 +329,10 @@ class HttpServer:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake
 
         def shorten() -> None:
-            control.at = min(control.at, clock.now() + NEW_CONNECTION_GRACE)
+            control.expire_at(min(control.at, clock.now() + NEW_CONNECTION_GRACE))
 
-        control.expire, control.drain = transport.interrupt, shorten
-        control.at = clock.now() + seconds
+        control.hand_to(transport.interrupt, shorten)
+        control.expire_at(clock.now() + seconds)
         if control.draining:
             shorten()
 
@@ -351,9 +348,16 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def _reload(self, certificate: Certificate) -> None:
         """Reload the certificate files when they change. In a thread, because file access may block."""
+        failed = False
         while True:
-            await trio.sleep(_RELOAD_INTERVAL)
-            await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+            await trio.sleep(RELOAD_INTERVAL)
+            try:
+                await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
+                failed = False
+            except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
+                if not failed:
+                    logger.warning("the certificate files cannot be checked: %s", printable(str(exc)))
+                failed = True
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._controls) >= self._max_connections

@@ -5,6 +5,11 @@ content, so a peer that sends only KeyUpdates (RFC 8446, section 4.6.3) keeps it
 blocked the process for 2.7 seconds. It also sends the replies while it reads, so a task that receives may have to
 wait until the socket is writable while another task waits for the same. With memory BIOs, OpenSSL gets a bounded
 amount of input and never waits.
+
+A handshake message may span records (RFC 8446, section 5.1). After a part of a KeyUpdate, OpenSSL is in a
+handshake again until the rest arrives. It does not report the version and the certificate of the peer then, so
+they are read when the first handshake ends. It cannot send content then, so sending meanwhile ends the connection.
+A KeyUpdate has 5 bytes, so a client has no reason to split it.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import enum
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -23,6 +28,7 @@ from ._transport import Incoming, SocketTransport
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from .._http._address import Address
 
@@ -169,6 +175,7 @@ class TlsTransport(SocketTransport):
                 hello.append(received)
         if not self._has_only_tickets():
             await self._send_handshake()
+        self._info = self._read_info()
         self._state = _State.OPEN
         self._is_new = True
 
@@ -252,18 +259,31 @@ class TlsTransport(SocketTransport):
         return SocketTransport(self._socket, self.peer)
 
     def tls_info(self) -> TlsInfo:
-        """Return the TLS parameters. They are looked up at the first call, after the handshake."""
+        """Return the TLS parameters.
+
+        Raises:
+            trio.ClosedResourceError: the handshake is not complete.
+        """
         if self._info is None:
-            tls = self._tls
-            cipher = tls.cipher()
-            self._info = TlsInfo(
-                version=tls.version() or "",
-                cipher=cipher[0] if cipher else "",
-                server_name=self._server_name,
-                alpn_protocol=tls.selected_alpn_protocol(),
-                certificate_getter=tls.getpeercert,
-            )
+            raise trio.ClosedResourceError("the handshake is not complete")
         return self._info
+
+    def _read_info(self) -> TlsInfo:
+        tls = self._tls
+        cipher = tls.cipher()
+        certificate = tls.getpeercert(True)
+        fields = {} if certificate is None else tls.getpeercert()
+
+        def get_certificate(binary_form: bool) -> bytes | Mapping[str, Any] | None:
+            return certificate if binary_form else fields
+
+        return TlsInfo(
+            version=tls.version() or "",
+            cipher=cipher[0] if cipher else "",
+            server_name=self._server_name,
+            alpn_protocol=tls.selected_alpn_protocol(),
+            certificate_getter=get_certificate,
+        )
 
     # Receiving...
 
@@ -312,12 +332,26 @@ class TlsTransport(SocketTransport):
             Content; empty at the end of file, None if there is no content yet.
         """
         data = self._decrypt_record()
-        if data and not self._incoming.pending and not self._outgoing.pending:
+        # A record may arrive in parts, so the content is compared with all ciphertext since the last content.
+        size += self._without_content
+        if (
+            data
+            and not self._incoming.pending
+            and not self._outgoing.pending
+            and size <= _MAX_OVERHEAD * len(data)
+        ):
             self._without_content = 0
+            self._receive_size = _CIPHERTEXT
             return data
         return self._decrypt_rest(data, size)
 
     def _decrypt_rest(self, data: bytes, size: int) -> bytes | None:
+        """As ``_decrypt``, after the first record.
+
+        Args:
+            data: the content of the first record.
+            size: bytes of ciphertext since the last content.
+        """
         if data:
             self._without_content = 0
             pieces = [data]
@@ -356,7 +390,7 @@ class TlsTransport(SocketTransport):
 
     def _count_without_content(self, size: int) -> None:
         """Limit the TLS messages without content that a peer may send. OpenSSL has no limit."""
-        self._without_content += size
+        self._without_content = size
         if self._without_content > _MAX_WITHOUT_CONTENT:
             self._decrypted_end = OSError("the peer sends too many TLS messages without content")
 
@@ -456,12 +490,14 @@ class TlsTransport(SocketTransport):
 
     async def discard_some(self) -> bool:
         # The socket buffer may have been full when close_notify was to be sent. To wait until the socket is
-        # writable and readable at the same time would take two tasks, so try again after a while.
+        # writable and readable at the same time would take two tasks, so try again after a while, and before each
+        # receive: a peer that sends without a pause leaves no wait.
         while self._state is _State.ENDING:
-            with trio.move_on_after(_RETRY_SECONDS):
-                return await super().discard_some()
             if self._end_output():
                 await super().send_eof()
+                break
+            with trio.move_on_after(_RETRY_SECONDS):
+                return await super().discard_some()
         return await super().discard_some()
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""WebSockets: messages, frames, the handshake, the streams, and the event-driven app."""
+"""WebSockets (RFC 6455): messages, frames, the handshake, streams, and the event-driven application."""

@@ -1,4 +1,4 @@
-"""Why a stream was closed: what there is to say of it afterwards."""
+"""The record of how a stream was closed."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Literal, TypeAlias
 
 from .._quoting import quoted
 
-#: Who began the end of a stream.
+#: The side that closed a stream first.
 Initiator: TypeAlias = Literal["client", "server"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRecord:
-    """How a stream ended. As a str it is one line for a log.
+    """How a stream was closed. ``str`` gives one line for a log.
 
-    Bytes are those of frames on the wire, without the handshake.
+    Numbers of bytes are those of frames on the wire, without the handshake.
 
     Attributes:
-        initiator: ``"client"`` or ``"server"``, whoever closed or left first.
-        code: the close code as in ``ConnectionClosed``.
-        reason: the text beside it as it was sent, often empty. It may hold any characters, newlines among them.
-        cause: what led to it, in words, where the code does not say so; a failed handler, for instance.
-        exception: what a handler raised, if that was it.
+        initiator: the side that closed the stream or disconnected first, ``"client"`` or ``"server"``.
+        code: the close code, as ``ConnectionClosed.code``.
+        reason: the close reason as it was sent; often empty. It may contain any characters, including newlines.
+        cause: a description of the cause if the code does not tell it, such as a failed handler; else empty.
+        exception: the exception of the handler that caused the close, or None.
         age: seconds from the handshake to the close.
-        messages_received: messages that came in.
-        bytes_received: bytes that came in.
-        messages_sent: messages that were handed over and not dropped; of those that are just being written when
-            the connection breaks, nobody knows.
-        bytes_sent: bytes that the system took.
-        dropped: messages that were to be sent and were not.
-        unhandled: messages that came in and that no handler got; what was not looked at yet counts in bytes only.
-        queued_messages: messages that waited to be sent when it was closed.
-        queued_bytes: their bytes.
+        messages_received: the number of received messages.
+        bytes_received: the number of received bytes.
+        messages_sent: the number of messages that were sent and not dropped. If the connection breaks, messages
+            that are being written count as sent, although it is unknown whether they were received.
+        bytes_sent: the number of bytes that the kernel accepted.
+        dropped: the number of messages that were dropped before they were sent.
+        unhandled: the number of messages that were received and not handled. Messages that were not decoded
+            are counted only in ``bytes_received``.
+        queued_messages: the number of messages that waited to be sent when the stream was closed.
+        queued_bytes: the number of their bytes.
         clean: whether both sides sent a Close frame and the client then ended the connection, so that it could
             read everything that counts as sent (RFC 6455, section 7.1.4). False if the connection broke, was
-            cut off or did not end in time: the last messages may be lost. None while it is not known, which it
-            is in the log, but mostly not in a disconnect handler.
+            cut off or did not end in time, so that the last messages may be lost. None if it is not yet known.
+            It is known in the log line of the stream, and usually unknown in a disconnect handler.
     """
 
     initiator: Initiator
@@ -56,7 +57,7 @@ class CloseRecord:
     clean: bool | None
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """The attributes by their names, for structured logs; the exception as text, None without one."""
+        """Return the attributes by name, for structured logs. The exception is given as its repr, or None."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return named | {"exception": None if self.exception is None else repr(self.exception)}
 
@@ -75,11 +76,11 @@ class CloseRecord:
 
 @dataclass(slots=True)  # frozen would cost a microsecond for each connection
 class Ending:
-    """The note that a stream makes when it is closed first, completed when its connection has ended.
+    """The part of the close record that is noted at the first close of a stream.
 
     Attributes:
         answered: whether the peer has sent a Close frame.
-        clean: as in ``CloseRecord``.
+        clean: as in ``CloseRecord``; noted when the connection has ended.
     """
 
     initiator: Initiator
@@ -101,6 +102,6 @@ class Ending:
         """Note how the connection has ended.
 
         Args:
-            ended: whether the peer has sent its end of file, and everything before it was received.
+            ended: whether the end of file of the peer was received, and everything before it.
         """
         self.clean = self.answered and ended

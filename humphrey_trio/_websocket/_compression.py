@@ -1,4 +1,4 @@
-"""How WebSocket messages are compressed: what an application sets, and what each setting costs."""
+"""The settings of the compression of WebSocket messages."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
-    """Compression of messages with permessage-deflate (RFC 7692), for clients that offer it.
+    """The settings of permessage-deflate (RFC 7692), for clients that offer it.
 
-    What is remembered from one message to the next makes messages smaller, and takes memory for each
-    connection: our window four times, 2 ** (memory_level + 9) bytes, and the client's window. With the
-    defaults that is some 50 KiB from the first messages on; without context takeover in both directions it is
-    nothing.
+    With context takeover, a message is compressed with the content of earlier messages. Messages become smaller,
+    but each connection keeps memory between messages: four times the server window, 2 ** (memory_level + 9)
+    bytes, and the client window. With the defaults this is about 50 KiB from the first messages on. Without
+    context takeover in both directions, no memory is kept.
 
     Attributes:
-        server_max_window_bits: how far back our compressor looks, as a power of two of bytes. A client may ask
-            for less.
-        client_max_window_bits: the same for the client's compressor. A client that does not let itself be
-            limited has 15, and no context takeover unless that is allowed here.
-        server_context_takeover: whether our compressor remembers the messages before.
-        client_context_takeover: whether the client's may.
-        memory_level: from 1 (least memory) to 9 (quickest and smallest).
-        level: from 1 (quickest) to 9 (smallest).
-        min_size: bytes of the smallest payload that is worth compressing.
+        server_max_window_bits: the window of the server's compressor is at most 2 to this power bytes; 9 to 15.
+            A client may request a smaller one (RFC 7692, section 7.1.2.1).
+        client_max_window_bits: the same for the client's compressor; 9 to 15. If a client does not support a
+            limit (section 7.1.2.2) and this is below 15, its window is 2 ** 15 bytes, without context takeover.
+        server_context_takeover: whether the server's compressor keeps its window between messages.
+        client_context_takeover: whether the client's compressor may keep its window between messages.
+        memory_level: the memory of the server's compressor, from 1 (least memory) to 9 (fastest, and best
+            compression).
+        level: the compression level, from 1 (fastest) to 9 (best compression).
+        min_size: the size in bytes of the smallest payload that is compressed.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -41,10 +42,10 @@ class Deflate:
         for name in ("server_max_window_bits", "client_max_window_bits"):
             if not 9 <= getattr(self, name) <= 15:
                 raise ValueError(
-                    f"Deflate({name}=...) must be from 9 to 15: zlib has no compressor for a window of 8 bits"
+                    f"Deflate({name}=...) must be from 9 to 15: zlib cannot compress with a window of 8 bits"
                 )
         for name in ("memory_level", "level"):
             if not 1 <= getattr(self, name) <= 9:
                 raise ValueError(f"Deflate({name}=...) must be from 1 to 9")
         if self.min_size < 0:
-            raise ValueError("Deflate(min_size=...) must be at least 0, which compresses everything")
+            raise ValueError("Deflate(min_size=...) must be at least 0; 0 compresses every message")

@@ -1,20 +1,20 @@
-"""Counters of what slow peers and slow handlers cost.
+"""Counters of dropped messages and of waits, caused by slow peers and slow handlers.
 
-They are kept off the quick paths: each is increased where a message was dropped or something had to wait. Messages
-and bytes are counted by the parts through which they pass.
+No counter is increased on the fast paths. Messages and bytes are counted by the inbox and the outbox.
 """
 
 from __future__ import annotations
 
 
 class Counters:
-    """The counters of one stream, which are added to those of its application as well.
+    """The counters of one stream or of an application. Those of a stream can also increase those of an
+    application.
 
     Attributes:
-        dropped: messages that were to be sent and were dropped, by a policy or by the end of the stream.
-        unhandled: messages that were received and that no handler got.
+        dropped: messages that were dropped before they were sent, by a policy or by the end of the stream.
+        unhandled: messages that were received and not handled.
         waits: how often a ``send`` waited for room in the outbox.
-        pauses: how often reading paused, because enough messages were read ahead.
+        pauses: how often reading ahead paused at ``max_read_ahead``.
         slow_closes: streams that were closed or cut off because their peer was too slow.
     """
 
@@ -25,7 +25,7 @@ class Counters:
         self._total: Counters | None = None
 
     def add_to(self, total: Counters) -> None:
-        """Count everything from now on in ``total`` as well."""
+        """Increase the counters of ``total`` as well from now on."""
         self._total = total
 
     def count_dropped(self, messages: int) -> None:

@@ -1,9 +1,9 @@
-"""What can go wrong with WebSockets.
+"""The exceptions of WebSockets.
 
 WebsocketError
 +-- HandshakeError      an upgrade was refused
-+-- ConnectionClosed    the stream is closed, by whichever side
-+-- LinkError           an application is linked in another way than the call needs
++-- ConnectionClosed    the stream is closed
++-- LinkError           the call does not apply to the way in which an application is linked
 """
 
 from __future__ import annotations
@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 
 class WebsocketError(Exception):
-    """The root of this library's WebSocket errors."""
+    """The base class of the WebSocket exceptions of this library."""
 
 
 class HandshakeError(WebsocketError):
-    """An upgrade to WebSocket was refused.
+    """An upgrade to WebSocket was refused (RFC 6455, section 4.2.2).
 
-    Raised in a websocket route and not caught there, it becomes the error handler's answer to the client.
+    If a websocket route raises it, the client receives the response that the error handler creates for
+    ``status``.
+
+    Args:
+        reason: the reason, as the argument of ``Exception``.
+        status: the HTTP status of the response.
+        headers: header fields that are added to the response.
+        response: the response that a client received.
 
     Attributes:
-        status: the HTTP status of the refusal.
-        headers: header fields that the answer gets.
-        response: the whole refusal, for a client; None on the server, which has not sent it yet.
+        status: as the argument.
+        headers: as the argument, as ``Headers``.
+        response: as the argument. None on the server, where the response is not sent yet.
     """
 
     def __init__(
@@ -48,12 +55,12 @@ class HandshakeError(WebsocketError):
 
 
 class ConnectionClosed(WebsocketError):
-    """The stream is closed: nothing more can be sent, nothing more will be received.
+    """The stream is closed: nothing can be sent, and no further messages are received.
 
     Attributes:
-        code: the close code (RFC 6455, section 7.4.1), of the side that closed first. 1005 if its Close frame
-            had none, 1006 if the connection ended without one.
-        reason: the text beside the code, as it was sent; often empty. ``str`` of the exception quotes it.
+        code: the close code of the side that closed first (RFC 6455, section 7.4.1). 1005 if its Close frame has
+            no code, 1006 if the connection ended without a Close frame.
+        reason: the close reason as it was sent; often empty. ``str`` of the exception quotes it.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -66,7 +73,7 @@ class ConnectionClosed(WebsocketError):
 
 
 def tells_the_end(error: Exception) -> bool:
-    """Whether an exception says nothing but that a stream is closed, be it in the group of a nursery."""
+    """Whether an exception is a ``ConnectionClosed``, or an exception group that contains nothing else."""
     if isinstance(error, ExceptionGroup):
         members = cast("ExceptionGroup[Exception]", error).exceptions
         return all(tells_the_end(member) for member in members)
@@ -74,4 +81,4 @@ def tells_the_end(error: Exception) -> bool:
 
 
 class LinkError(WebsocketError):
-    """An application is linked to its HTTP app in another way than the call needs."""
+    """The call does not apply to the way in which the ``AsyncWebsocketApp`` is linked to its HTTP app."""

@@ -1,4 +1,4 @@
-"""The heartbeat of an app: how silent clients are found out."""
+"""The heartbeat of an app: Pings that detect clients which no longer answer."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from math import isfinite
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Ping clients that are silent, and cut off those that stay so.
+    """The times of a heartbeat, for ``AsyncWebsocketApp.with_heartbeat``.
 
-    Any byte from a client is a sign of life; only a silent one is pinged.
+    A Ping (RFC 6455, section 5.5.2) is sent to each client that has sent nothing for ``interval`` seconds. A
+    client that sends no byte for ``timeout`` seconds after the Ping is cut off. Any byte counts, not only the
+    Pong.
 
     Attributes:
-        interval: seconds of silence after which a client is pinged.
-        timeout: seconds after that ping in which something has to come.
+        interval: seconds without received bytes before a Ping is sent.
+        timeout: seconds after the Ping within which the client must send something.
 
     Raises:
-        ValueError: one is not a finite number above zero.
+        ValueError: one of them is not a finite number above zero.
     """
 
     interval: float = 5.0

@@ -1,4 +1,4 @@
-"""What one WebSocket may cost: sizes and counts, as a frozen value and as the keywords that make it."""
+"""The limits of one WebSocket, as a frozen value and as the keyword arguments for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class StreamOptions(TypedDict, total=False):
-    """Keywords of everything that takes WebSockets; ``StreamLimits`` has their meanings and defaults."""
+    """The keyword arguments for the limits of streams. See ``StreamLimits`` for meanings and defaults."""
 
     max_message_size: int
     max_fragments: int
@@ -18,18 +18,20 @@ class StreamOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """Bounds of one stream.
+    """The limits of one stream.
 
     Attributes:
-        max_message_size: bytes of an incoming message, all its fragments together; beyond it the stream is
-            closed with 1009, before the payload of a frame that says so is read.
-        max_fragments: frames of an incoming message; beyond it 1009.
-        max_outbox_bytes: bytes that may wait to be sent. An empty outbox takes one message of any size.
-        max_outbox_messages: messages that may wait to be sent.
-        max_read_ahead: messages that are read while a handler is busy with one.
+        max_message_size: the maximum size in bytes of an incoming message, including all fragments, after
+            decompression. A larger one closes the stream with 1009. A frame whose header exceeds the limit is
+            refused before its payload is read.
+        max_fragments: the maximum number of frames of an incoming message. More close the stream with 1009.
+        max_outbox_bytes: the maximum number of bytes that wait to be sent. An empty outbox accepts one message
+            of any size.
+        max_outbox_messages: the maximum number of messages that wait to be sent.
+        max_read_ahead: the maximum number of messages that are received while a handler runs.
 
     Raises:
-        ValueError: one is below one.
+        ValueError: one of them is below 1.
     """
 
     max_message_size: int = 1024 * 1024

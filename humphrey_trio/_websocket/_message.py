@@ -1,4 +1,4 @@
-"""Messages: text or bytes, decided by the type they were made of."""
+"""WebSocket messages. The type of the data decides whether a message is text or binary."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TypeAlias
 
 
 class Message:
-    """One WebSocket message; immutable.
+    """A WebSocket message (RFC 6455, section 5.6). Immutable and hashable.
 
     Args:
-        data: a str makes a text message, bytes (or any buffer) make a binary one.
+        data: a ``str`` for a text message; bytes or another buffer, which is copied, for a binary message.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: ``data`` is neither.
     """
 
     __slots__ = ("_data",)
@@ -24,7 +24,7 @@ class Message:
 
     @property
     def data(self) -> str | bytes:
-        """The text or the bytes, as the message was made."""
+        """The text of a text message, the bytes of a binary message."""
         return self._data
 
     @property
@@ -34,12 +34,12 @@ class Message:
 
     @property
     def text(self) -> str | None:
-        """The text, or None for a binary message."""
+        """The text; None for a binary message."""
         return self._data if isinstance(self._data, str) else None
 
     @property
     def bytes(self) -> bytes:
-        """The payload: a text's UTF-8, or the bytes."""
+        """The payload: the bytes of a binary message, the UTF-8 of a text message."""
         return self._data.encode() if isinstance(self._data, str) else self._data
 
     def __len__(self) -> int:
@@ -64,8 +64,8 @@ def _copied(data: bytearray | memoryview) -> bytes:
     try:
         return bytes(memoryview(data))
     except TypeError:
-        raise TypeError(f"a message is made of str or bytes, not {type(data).__name__}") from None
+        raise TypeError(f"a message must be str or bytes, not {type(data).__name__}") from None
 
 
-#: What can be sent: a message, or what one is made of.
+#: What can be sent: a message, or the data of one.
 Sendable: TypeAlias = Message | str | bytes

@@ -1,4 +1,4 @@
-"""What happens to a client that is too slow, or that has left: the choices that an application has."""
+"""Policies for clients that are too slow, and for the handlers of clients that have left."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TypeAlias
 
 
 class WhenFull(enum.Enum):
-    """What a broadcast does with a receiver whose outbox has no room for it; see also ``KeepLatest``.
+    """What a broadcast does if the outbox of a receiver has no room for the message; see also ``KeepLatest``.
 
-    Only messages that may be dropped themselves are dropped for another: never one that was sent with
-    ``send``, or broadcast with another policy. A client that takes no byte at all is cut off after
-    ``Timeouts.write``, whatever the policy.
+    Messages of ``send``, and broadcasts with another policy, are never dropped to make room. A client that accepts
+    no bytes for ``Timeouts.write`` seconds is cut off, with every policy.
 
     Attributes:
-        CLOSE: it is closed with 1013, and what waits is dropped; it cannot know that it has missed a message.
-        DROP_NEWEST: it does not get this message.
-        DROP_OLDEST: the oldest messages of this policy that wait are dropped, or this one if that would make
-            no room.
+        CLOSE: close the receiver with 1013, and drop its queued messages. So a client never misses a message
+            without a close.
+        DROP_NEWEST: drop this message.
+        DROP_OLDEST: drop the oldest queued messages with this policy until this message fits. If dropping all
+            of them is not enough, drop only this message.
     """
 
     CLOSE = "close"
@@ -29,13 +29,15 @@ class WhenFull(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeepLatest:
-    """For a receiver whose outbox is full: of the messages with the same key, only the latest waits.
+    """What a broadcast does if the outbox of a receiver is full: keep only the latest message of each key.
 
-    For values of which only the newest counts, such as a price or a position. A receiver that has no room
-    even so, because others wait, is closed with 1013: it would never hear of this value.
+    For values of which only the latest matters, such as a price or a position. Queued messages with the same key
+    are dropped first. If this is not enough, queued messages with other keys are dropped if a later message has
+    the same key. If this is not enough either, nothing is dropped, and the receiver is closed with 1013, because
+    it would miss the latest value.
 
     Attributes:
-        key: what the message is about.
+        key: identifies the value; any hashable object.
 
     Raises:
         TypeError: the key is not hashable.
@@ -47,17 +49,17 @@ class KeepLatest:
         hash(self.key)
 
 
-#: What ``when_full`` takes.
+#: The type of ``when_full``.
 FullPolicy: TypeAlias = WhenFull | KeepLatest
 
 
 class WhenLeft(enum.Enum):
-    """What happens to the handlers of a client that has left while they run.
+    """What happens to the handlers of a client that leaves while they run.
 
     Attributes:
-        CANCEL: they are cancelled, and messages that were read but not handled yet are dropped.
-        FINISH: they finish, and the messages that the client sent before it left are handled, too; of a
-            connection that broke, those that had been read by then.
+        CANCEL: they are cancelled, and messages that were received but not handled are dropped.
+        FINISH: they finish, and the messages that the client sent before it left are handled. If the connection
+            broke, only the messages that were received before are handled.
     """
 
     CANCEL = "cancel"
@@ -65,10 +67,10 @@ class WhenLeft(enum.Enum):
 
 
 def check_full_policy(policy: FullPolicy) -> None:
-    """Refuse what is no policy.
+    """Check the type of a policy.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is neither a ``WhenFull`` nor a ``KeepLatest``.
     """
     if not isinstance(policy, (WhenFull, KeepLatest)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"when_full is a WhenFull or a KeepLatest(key), not {type(policy).__name__}")
+        raise TypeError(f"when_full must be a WhenFull or a KeepLatest(key), not {type(policy).__name__}")

@@ -1,4 +1,4 @@
-"""What streams and applications tell of themselves while they run, in the manner of trio's ``statistics()``."""
+"""The statistics of streams and applications, in the style of the ``statistics()`` methods of trio."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
-    """One stream at one moment. Bytes are those of frames on the wire, without the handshake.
+    """The statistics of one stream at one moment.
+
+    Numbers of bytes are those of frames on the wire, without the handshake.
 
     Attributes:
-        messages_received: messages that came in.
-        bytes_received: bytes that came in.
-        messages_sent: messages that were handed over and not dropped; of those that are just being written when
-            the connection breaks, nobody knows.
-        bytes_sent: bytes that the system took.
-        queued_messages: messages that wait to be sent.
-        queued_bytes: their bytes.
-        read_ahead: messages that wait for a handler or a ``receive``.
-        dropped: messages that were to be sent and were not.
-        unhandled: messages that came in and that no handler or ``receive`` got.
-        slow_closes: 1 if it was closed or cut off because its peer was too slow.
-        send_waits: how often a ``send`` had to wait for room in the outbox.
-        read_pauses: how often reading paused, because enough was read ahead.
+        messages_received: the number of received messages.
+        bytes_received: the number of received bytes.
+        messages_sent: the number of messages that were sent and not dropped, including those that wait.
+        bytes_sent: the number of bytes that the kernel accepted.
+        queued_messages: the number of messages that wait to be sent.
+        queued_bytes: the number of their bytes.
+        read_ahead: the number of messages that wait for a handler or a ``receive``.
+        dropped: the number of messages that were dropped before they were sent.
+        unhandled: the number of messages that were received and neither handled nor returned by ``receive``.
+        slow_closes: 1 if the stream was closed or cut off because its peer was too slow, else 0.
+        send_waits: how often a ``send`` waited for room in the outbox.
+        read_pauses: how often reading ahead paused at ``max_read_ahead``.
     """
 
     messages_received: int
@@ -42,23 +43,26 @@ class StreamStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppStatistics:
-    """An ``AsyncWebsocketApp`` at one moment.
+    """The statistics of an ``AsyncWebsocketApp`` at one moment.
+
+    The counters from ``dropped`` on include all streams since the app was created.
 
     Attributes:
-        connections: streams that are served, each until its disconnect handler has returned.
-        waiting_in_hook: streams that have a place in the hook and were not taken yet.
-        waiting_for_hook: upgrades that wait for such a place.
-        handlers_running: handlers that run.
-        tasks_running: tasks of ``AsyncStream.start_soon`` that run.
-        queued_messages: messages that wait to be sent, of all streams.
-        queued_bytes: their bytes.
-        read_ahead: messages that wait for a handler.
-        subscribers: how many streams there are to each topic.
-        dropped: messages that were to be sent and were not, since the app was made, as all that follow.
-        unhandled: messages that came in and that no handler got.
-        slow_closes: streams that were closed or cut off because their client was too slow.
-        send_waits: how often a ``send`` had to wait for room in an outbox.
-        read_pauses: how often reading paused, because enough was read ahead.
+        connections: the number of streams that are served. A stream counts until its disconnect handler has
+            returned.
+        waiting_in_hook: the number of streams that wait in the hook.
+        waiting_for_hook: the number of upgrades that wait because the hook is full.
+        handlers_running: the number of running handlers.
+        tasks_running: the number of running tasks of ``AsyncStream.start_soon``.
+        queued_messages: the number of messages that wait to be sent, of all streams.
+        queued_bytes: the number of their bytes.
+        read_ahead: the number of messages that wait for a handler.
+        subscribers: the number of subscribers of each topic.
+        dropped: the number of messages that were dropped before they were sent.
+        unhandled: the number of messages that were received and not handled.
+        slow_closes: the number of streams that were closed or cut off because their client was too slow.
+        send_waits: how often a ``send`` waited for room in an outbox.
+        read_pauses: how often reading ahead paused at ``max_read_ahead``.
     """
 
     connections: int

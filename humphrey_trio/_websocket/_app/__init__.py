@@ -1,1 +1,1 @@
-"""The clients of an event-driven application."""
+"""The event-driven WebSocket application: its sessions, handlers, broadcasts and topics."""

@@ -1,7 +1,7 @@
 """The event-driven WebSocket application: it takes streams out of its hook, and runs a session for each.
 
-One sweep checks handlers that take long and clients that are silent. The sockets belong to the HTTP side; the
-application never closes one, it only closes streams.
+One sweep checks for handlers that run long and for silent clients. The sockets belong to the HTTP side. The
+application closes streams, never sockets.
 """
 
 from __future__ import annotations
@@ -51,48 +51,55 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
-#: What ``with_connect_handler`` takes: ``async (stream, state)``.
+#: The handler of ``with_connect_handler``: ``async (stream, state)``.
 ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_disconnect_handler`` takes: ``async (stream, state)``.
+#: The handler of ``with_disconnect_handler``: ``async (stream, state)``.
 DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
-#: What ``with_message_handler`` takes: ``async (stream, message, state)``.
+#: The handler of ``with_message_handler``: ``async (stream, message, state)``.
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 _HOOK_SIZE = 64
-_DEFAULT_ADDRESS = "0.0.0.0:80"  # Humphrey's
-# What is decided before a stream goes into a hook.
+_DEFAULT_ADDRESS = "0.0.0.0:80"  # the default of Humphrey
+# Options that are applied before a stream is put into a hook, so they belong to the route.
 _OF_ROUTES = ("origins", "subprotocols", "deflate", "accept")
-# After so many pings of a heartbeat the other tasks run.
+# The number of heartbeat pings between two checkpoints.
 _PING_TURN = 100
 
 
 class AsyncWebsocketApp(Generic[State, StreamState]):
     """An event-driven WebSocket application.
 
-    ``AsyncWebsocketApp()`` is linked internally: it runs an HTTP app of its own, whose only route is a
-    WebSocket at every path. ``AsyncWebsocketApp.new_unlinked()`` gets its streams from other apps, through its
-    connect hook; that nobody links it is no error.
+    ``AsyncWebsocketApp()`` is linked internally: it runs an HTTP app of its own, whose only route accepts
+    WebSockets at every path. ``AsyncWebsocketApp.new_unlinked()`` receives its streams from other apps through
+    its connect hook. An unlinked app without a link serves no streams; that is not an error.
 
-    For one stream, the connect handler ends before the first message handler begins, messages are handled one
-    at a time and in order, and the disconnect handler runs once and last, if the connect handler began. A
-    stream gets broadcasts from before its connect handler to before its disconnect handler. A handler that
-    raises is logged, and its stream closed with 1011; a ``trio.Cancelled`` of another task counts as that.
+    For each stream:
+
+    - The connect handler ends before the first message handler begins.
+    - Message handlers run one at a time, in the order of the messages.
+    - The disconnect handler runs once, after all others, if the connect handler began.
+    - Broadcasts are sent to the stream from before its connect handler until before its disconnect handler.
+
+    If a handler raises an exception, it is logged, and the stream is closed with 1011. The same applies to a
+    ``trio.Cancelled`` that the handler raises although it was not cancelled.
 
     Args:
-        state: what every handler gets as its last argument.
-        stream_state: makes ``stream.state``, called with each new ``WebsocketStream``.
-        max_connections: how many streams are served at once, each until its disconnect handler has returned;
-            those beyond it wait in the hook. None for no bound.
-        concurrency: how many message handlers of one stream may run at once. With more than one they begin in
-            the order of the messages, and end in any.
-        when_left: what happens to the handlers of a client that leaves while they run.
-        timeouts: how long clients and disconnect handlers may take.
-        origins, subprotocols, deflate, accept: who may connect and with what, as for
-            ``async_websocket_handler``; an unlinked app leaves that to the routes.
-        **options: bounds of each stream, as in ``StreamLimits``.
+        state: the state of the application, the last argument of every handler. Not copied.
+        stream_state: a function that is called with each new ``WebsocketStream`` and returns its
+            ``AsyncStream.state``. None for no state.
+        max_connections: the maximum number of streams that are served at once. A stream counts until its
+            disconnect handler has returned. Further streams wait in the hook. None for no limit.
+        concurrency: the maximum number of message handlers of one stream that run at once. If it is above 1,
+            they begin in the order of the messages, and may end in any order.
+        when_left: what happens to running handlers when the client leaves.
+        timeouts: the timeouts of clients and of disconnect handlers.
+        origins, subprotocols, deflate, accept: the conditions of connecting, as for
+            ``async_websocket_handler``. Only for an internally linked app; else the routes have them.
+        **options: the limits of each stream, the fields of ``StreamLimits``.
 
     Raises:
-        ValueError, TypeError: an option is invalid.
+        ValueError: an option is out of its range, or an origin or subprotocol is malformed.
+        TypeError: an option is unknown or has the wrong type.
     """
 
     def __init__(
@@ -111,9 +118,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         **options: Unpack[StreamOptions],
     ) -> None:
         if max_connections is not None and max_connections < 1:
-            raise ValueError("max_connections must be at least 1, or None for no bound")
+            raise ValueError("max_connections must be at least 1, or None for no limit")
         if concurrency < 1:
-            raise ValueError("concurrency must be at least 1: that is one message after the other")
+            raise ValueError("concurrency must be at least 1, which handles one message at a time")
         self._handlers: Handlers[AsyncStream[StreamState]] = Handlers(state, concurrency, WhenLeft(when_left))
         self._stream_state = stream_state
         self._timeouts = timeouts
@@ -142,14 +149,18 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         **options: Unpack[StreamOptions],
     ) -> AsyncWebsocketApp[NewState, NewStreamState]:
-        """An app that other apps feed through ``connect_hook``; arguments as for the class.
+        """Create an app that receives its streams through ``connect_hook``.
+
+        Args:
+            state, stream_state, max_connections, concurrency, when_left, timeouts, **options: as for the class.
 
         Raises:
-            LinkError: ``origins``, ``subprotocols``, ``deflate`` or ``accept`` is given, which the routes have.
-            ValueError, TypeError: an option is invalid.
+            LinkError: ``origins``, ``subprotocols``, ``deflate`` or ``accept`` was passed. Pass it to
+                ``async_websocket_handler`` instead.
+            ValueError, TypeError: as for the class.
         """
         if misplaced := [name for name in options if name in _OF_ROUTES]:
-            raise LinkError(f"{misplaced[0]}= is for the routes: give it to async_websocket_handler(hook, ...)")
+            raise LinkError(f"{misplaced[0]}= belongs to a route: pass it to async_websocket_handler(hook, ...)")
         make = cast("type[AsyncWebsocketApp[Any, Any]]", cls)
         app = make(
             state,
@@ -165,33 +176,69 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @property
     def state(self) -> State:
-        """What every handler gets."""
+        """The state of the application, the last argument of every handler."""
         return cast("State", self._handlers.state)
 
     # Building...
 
     def with_connect_handler(self, handler: ConnectHandler[StreamState, State]) -> Self:
-        """Run ``await handler(stream, state)`` for each new stream, before its first message."""
+        """Set the handler of new streams. It replaces a handler that was set before.
+
+        No message of the stream is handled before the handler has returned.
+
+        Args:
+            handler: ``async (stream, state)``, called once for each stream.
+
+        Returns:
+            The app itself.
+        """
         self._handlers.set_connect(handler)
         return self
 
     def with_message_handler(self, handler: MessageHandler[StreamState, State]) -> Self:
-        """Run ``await handler(stream, message, state)`` for each message; without one they are read away."""
+        """Set the handler of messages. It replaces a handler that was set before.
+
+        Without a message handler, messages are received and discarded.
+
+        Args:
+            handler: ``async (stream, message, state)``, called for each message.
+
+        Returns:
+            The app itself.
+        """
         self._handlers.set_message(handler)
         return self
 
     def with_disconnect_handler(self, handler: DisconnectHandler[StreamState, State]) -> Self:
-        """Run ``await handler(stream, state)`` when a stream has ended; it has its ``close_record`` by then."""
+        """Set the handler of streams that have ended. It replaces a handler that was set before.
+
+        It is called once for each stream whose connect handler began. ``stream.close_record`` is set by then.
+        It is not cancelled when the client leaves. When the app ends, it has at most ``Timeouts.disconnect``
+        seconds.
+
+        Args:
+            handler: ``async (stream, state)``.
+
+        Returns:
+            The app itself.
+        """
         self._handlers.set_disconnect(handler)
         return self
 
     def with_heartbeat(self, heartbeat: Heartbeat) -> Self:
-        """Ping silent clients, and cut off those that do not answer; without it nobody is.
+        """Send Pings to silent clients (RFC 6455, section 5.5.2), and cut off those that do not answer.
 
-        The disconnect handler of a client that was cut off finds 1006 and the cause.
+        Without a heartbeat, silent clients are neither pinged nor cut off. The close record of a client that
+        was cut off has code 1006 and the cause.
+
+        Args:
+            heartbeat: the interval of Pings and the timeout of the answer.
+
+        Returns:
+            The app itself.
 
         Raises:
-            TypeError: this is no ``Heartbeat``.
+            TypeError: ``heartbeat`` is not a ``Heartbeat``.
         """
         if not isinstance(heartbeat, Heartbeat):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"with_heartbeat takes a Heartbeat(interval, timeout), not {type(heartbeat).__name__}")
@@ -199,56 +246,70 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
-        """End gracefully when the event is set; then ``run`` returns.
+        """Shut down gracefully when an event is set. Then ``run`` returns.
 
-        New upgrades get a 503 with Retry-After. The streams are closed, spread over ``drain.spread`` seconds:
-        what was sent before goes out first, and a handler that runs has ``drain.patience`` seconds to end
-        before. The disconnect handlers run. What is left ``Timeouts.drain`` seconds later is cancelled,
-        whatever its client does.
+        New upgrades are refused with 503 and Retry-After. The streams are closed one by one, spread over
+        ``drain.spread`` seconds. Before a stream is closed, its running handlers have ``drain.patience`` seconds
+        to end, and no further handlers begin. Messages that were sent before are written before the Close. Then
+        the disconnect handlers run. Everything that remains ``Timeouts.drain`` seconds after the event is
+        cancelled.
 
         Args:
-            event: set by whoever wants the end; of a linked pair, both apps get the same.
-            drain: how the streams are closed.
+            event: the event that starts the shutdown. Pass the same event to both apps of a linked pair.
+            drain: how streams are closed.
+
+        Returns:
+            The app itself.
 
         Raises:
-            ValueError: the drain's spread is too long for ``Timeouts.drain``.
-            TypeError: the event is none of trio's.
+            ValueError: ``drain.spread`` is too long for ``Timeouts.drain``.
+            TypeError: ``event`` is not a ``trio.Event``.
         """
         check_shutdown(event, drain, self._timeouts)
         self._end = AppEnd(event, drain)
         return self
 
     def with_address(self, address: str) -> Self:
-        """Listen there, instead of on ``0.0.0.0:80``; the form is that of ``App.run``.
+        """Set the address to listen on. The default is ``0.0.0.0:80``.
+
+        Args:
+            address: an address as for ``App.run``.
+
+        Returns:
+            The app itself.
 
         Raises:
             LinkError: the app is unlinked.
-            ValueError: this is no address.
+            ValueError: the address is malformed.
         """
         if self._address is None:
-            raise LinkError("an unlinked app does not listen: give the address to the HTTP app's run")
+            raise LinkError("an unlinked app does not listen: pass the address to run of the HTTP app")
         self._address = str(Address.parse(address))
         return self
 
     def connect_hook(self) -> trio.MemorySendChannel[WebsocketStream]:
-        """The send end of the channel that feeds this app, for ``async_websocket_handler``.
+        """Return the send end of the channel from which this app receives its streams.
 
-        It holds 64 streams, may be used on any number of routes and apps, and is closed by nobody: when this
-        app ends, sending on it raises ``trio.BrokenResourceError``.
+        Pass it to ``async_websocket_handler``. It may be used in any number of routes and apps. The channel
+        holds 64 streams. The routes do not close it. After this app has ended, sending raises
+        ``trio.BrokenResourceError``, and the routes answer 503.
+
+        Returns:
+            The same send end for every call.
 
         Raises:
             LinkError: the app is linked internally.
         """
         if self._address is not None:
-            raise LinkError("this app is linked internally: make it with AsyncWebsocketApp.new_unlinked()")
+            raise LinkError("this app is linked internally: create it with AsyncWebsocketApp.new_unlinked()")
         return self._hook
 
     def sender(self) -> AsyncSender:
-        """Something to send to this app's clients with, from anywhere; see ``AsyncSender``."""
+        """Return an object that sends to the clients of this app from any task; see ``AsyncSender``."""
         return AsyncSender(self._broadcaster)
 
     def statistics(self) -> AppStatistics:
-        """What the app does at this moment; it looks at every stream."""
+        """Return statistics of this moment. Takes time proportional to the number of streams."""
         hook, counters, sessions = self._incoming.statistics(), self._counters, self._sessions.all()
         outboxes = [session.connection.outbox for session in sessions]
         return AppStatistics(
@@ -272,25 +333,26 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     # Running...
 
     async def run(self, *, task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve the streams that come, until cancelled, or until ``with_shutdown`` ends it. An app runs once.
+        """Serve streams until cancelled, or until a shutdown set by ``with_shutdown`` is complete.
 
-        Cancelled, it closes every stream with 1001, those that still wait in the hook too, and gives the
-        disconnect handlers ``Timeouts.disconnect`` seconds.
+        An app can run only once. If cancelled, it closes every stream with 1001, including those that wait in
+        the hook, and gives the disconnect handlers ``Timeouts.disconnect`` seconds.
 
         Args:
-            task_status: for ``nursery.start``: the bound addresses of an internally linked app, or ().
+            task_status: for ``nursery.start``. Started with the bound addresses of an internally linked app,
+                with () for an unlinked one.
 
         Raises:
             RuntimeError: the app has run before.
-            ValueError, OSError: as ``App.run``, if it is linked internally.
+            ValueError, OSError: as ``App.run``, if the app is linked internally.
         """
         if self._ran:
-            raise RuntimeError("a WebSocket app runs once: its hook is closed when it has ended")
+            raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
         self._ran = True
         self._broadcaster.bind(current_run())
         note_hook_run(self._hook)
         try:
-            # Outside of the nursery, which would wrap what goes wrong in a group.
+            # Outside the nursery, which would wrap an OSError in an exception group.
             listeners = [] if self._address is None else await open_listeners([self._address])
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)
@@ -314,7 +376,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @trio.lowlevel.enable_ki_protection
     async def _take_streams(self, nursery: trio.Nursery) -> None:
-        # The end of taking; or a user has closed the hook, which ends no stream.
+        # Raised after _close_hook, or after the user has closed the hook. Neither ends an open stream.
         with suppress(trio.ClosedResourceError, trio.EndOfChannel):
             while True:
                 await self._sessions.wait_for_slot()
@@ -328,14 +390,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     @trio.lowlevel.enable_ki_protection
     async def _end_gracefully(self, shutdown: trio.Event, scope: trio.CancelScope) -> None:
-        """When it is time, take no more streams, and close those that are there; the rest is their own."""
+        """Wait for the shutdown event. Then refuse new streams, and close the open ones."""
         await shutdown.wait()
         scope.deadline = self._end.begin(self._timeouts)
         self._close_hook()
         await self._end.close_all(self._sessions.all())
 
     def _close_hook(self) -> None:
-        """Close the streams that no app took; from now on the routes answer 503."""
+        """Close the streams that wait in the hook. From now on, the routes answer 503."""
         try:
             while True:
                 self._turn_away(connection_of(self._incoming.receive_nowait()))
@@ -350,7 +412,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
     # One stream...
 
     def _take(self, stream: WebsocketStream, nursery: trio.Nursery) -> None:
-        """Begin the session of a stream, unless it has ended or the app ends."""
+        """Start the session of a stream, unless the stream is closed or the app ends."""
         connection = connection_of(stream)
         if self._end.begun:
             self._turn_away(connection)
@@ -364,7 +426,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 self._begin_session(connection, state, nursery)
 
     def _refuse(self, connection: WebsocketConnection, failure: Exception) -> None:
-        """Close a stream whose ``stream_state`` has failed."""
+        """Close a stream whose ``stream_state`` function raised."""
         _log_failed_state(connection, failure)
         connection.close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
         connection.leave()
@@ -374,14 +436,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             connection, self._handlers, self._broadcaster, self._sessions, nursery
         )
         connection.lifecycle.when_over(session.peer_gone)
-        self._sessions.add(session)  # before its task runs: the next look at the slots has to see it
+        self._sessions.add(session)  # not in its task: the next wait_for_slot must count it
         nursery.start_soon(session.run, AsyncStream(session, state))
 
     # All streams...
 
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
-        """Check busy readers and silent clients until the app is cancelled; then bound the disconnect handlers."""
+        """Check readers and clients until the app is cancelled. Then limit the time of the disconnect handlers."""
         clock = SweepClock()
         try:
             while True:

@@ -1,6 +1,6 @@
-"""What handlers get of their client, and what other tasks send with.
+"""The public objects with which handlers and other tasks use the clients of an application.
 
-Both are faces: an ``AsyncStream`` of a ``Session``, an ``AsyncSender`` of the application's ``Broadcaster``.
+Both are faces: ``AsyncStream`` calls a ``Session``, ``AsyncSender`` calls the ``Broadcaster`` of the application.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ _Args = TypeVarTuple("_Args")
 
 
 class AsyncStream(Generic[StreamState]):
-    """A connected client, as the handlers of an ``AsyncWebsocketApp`` get it.
+    """A client of an ``AsyncWebsocketApp``, the first argument of its handlers.
+
+    Any task of the same run of trio may use it. In another run, sending, closing, ``set_deadline`` and
+    ``start_soon`` raise ``RuntimeError``.
 
     Attributes:
-        state: what the app's ``stream_state`` made for this client; None without one.
+        state: the value that the ``stream_state`` function of the app returned for this client; None without
+            such a function.
     """
 
     __slots__ = ("_session", "state")
@@ -45,12 +49,12 @@ class AsyncStream(Generic[StreamState]):
 
     @property
     def id(self) -> int:
-        """A number that no other stream of this process has."""
+        """A number that is unique among the streams of this process."""
         return self._session.connection.id
 
     @property
     def peer_addr(self) -> Address:
-        """The client's end of the connection."""
+        """The address of the client."""
         return self._session.connection.peer_addr
 
     @property
@@ -60,17 +64,17 @@ class AsyncStream(Generic[StreamState]):
 
     @property
     def subprotocol(self) -> str | None:
-        """What was agreed on, or None."""
+        """The negotiated subprotocol (RFC 6455, section 1.9), or None."""
         return self._session.connection.subprotocol
 
     @property
     def value(self) -> Any:
-        """What the route's ``accept`` function let the client in with, or None."""
+        """The ``value`` of the ``Accept`` that the ``accept`` function of the route returned, or None."""
         return self._session.connection.value
 
     @property
     def latency(self) -> float | None:
-        """Seconds from the heartbeat's last ping to its answer; None before the first."""
+        """Seconds from the last answered Ping of the heartbeat to its Pong; None before the first Pong."""
         liveness = self._session.connection.liveness
         return None if liveness is None else liveness.latency
 
@@ -81,42 +85,48 @@ class AsyncStream(Generic[StreamState]):
 
     @property
     def close_code(self) -> int | None:
-        """The close code as in ``ConnectionClosed``; None while the stream is open."""
+        """The close code, as ``ConnectionClosed.code``; None while the stream is open."""
         ending = self._session.connection.lifecycle.ending
         return None if ending is None else ending.code
 
     @property
     def close_reason(self) -> str | None:
-        """The text beside the close code; None while the stream is open."""
+        """The close reason, as ``ConnectionClosed.reason``; None while the stream is open."""
         ending = self._session.connection.lifecycle.ending
         return None if ending is None else ending.reason
 
     @property
     def close_record(self) -> CloseRecord | None:
-        """Why it was closed, by whom, and what had happened by then; None while it is open."""
+        """How the stream was closed, and its statistics; None while it is open."""
         return close_record_of(self._session.connection)
 
     @property
     def topics(self) -> frozenset[Hashable]:
-        """What it has subscribed to."""
+        """The topics to which the stream is subscribed. A copy."""
         return frozenset(self._session.topics or ())
 
     def statistics(self) -> StreamStatistics:
-        """What the stream has done so far, and what waits."""
+        """Return statistics of the stream so far."""
         return statistics_of(self._session.connection)
 
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
-        """Send a message to this client; see ``WebsocketStream.send``.
+        """Send a message to this client; as ``WebsocketStream.send``.
+
+        Args:
+            message: a ``str`` for a text message, bytes for a binary message, or a ``Message``.
+            compress: whether to compress it, if compression was negotiated.
 
         Raises:
             ConnectionClosed: the stream is closed.
+            TypeError: ``message`` has another type.
+            RuntimeError: called in another run of trio than that of the app.
         """
         await self._session.connection.send(message, compress)
 
     async def broadcast(
         self, message: Sendable, *, compress: bool = True, when_full: FullPolicy = WhenFull.CLOSE
     ) -> None:
-        """Send a message to every client of the app, this one too; see ``AsyncSender.broadcast``."""
+        """Send a message to every client of the app, including this one; as ``AsyncSender.broadcast``."""
         await self._session.broadcaster.broadcast(message, compress, when_full)
 
     async def publish(
@@ -127,14 +137,19 @@ class AsyncStream(Generic[StreamState]):
         compress: bool = True,
         when_full: FullPolicy = WhenFull.CLOSE,
     ) -> None:
-        """Send a message to the subscribers of a topic, this one too if it is one; see ``AsyncSender.publish``."""
+        """Send a message to the subscribers of a topic; as ``AsyncSender.publish``.
+
+        This client receives the message only if it is subscribed.
+        """
         await self._session.broadcaster.publish(topic, message, compress, when_full)
 
     def subscribe(self, topic: Hashable) -> None:
-        """Get what is published on a topic, until ``unsubscribe`` or the end of the stream.
+        """Subscribe to a topic. Does nothing if the stream is subscribed already.
+
+        The subscription lasts until ``unsubscribe`` or the end of the stream. Topics need not be created.
 
         Args:
-            topic: anything hashable; it exists while it has subscribers.
+            topic: any hashable object.
 
         Raises:
             ConnectionClosed: the stream is closed.
@@ -145,39 +160,78 @@ class AsyncStream(Generic[StreamState]):
     def unsubscribe(self, topic: Hashable) -> None:
         """Unsubscribe from a topic. Does nothing if the stream is not subscribed.
 
+        Args:
+            topic: any hashable object.
+
         Raises:
             TypeError: the topic is not hashable.
         """
         self._session.unsubscribe(topic)
 
     def start_soon(self, async_fn: Callable[[*_Args], Awaitable[object]], *args: *_Args) -> None:
-        """Run ``await async_fn(*args)`` in a task that belongs to this client.
+        """Start a task that belongs to this client and runs ``await async_fn(*args)``.
 
-        It is cancelled when the stream has ended, by whichever side, and has ended itself before the disconnect
-        handler runs. If it raises, that is logged, and the stream is closed with 1011.
+        The task is cancelled when the stream has ended, no matter which side closed it. The disconnect handler
+        runs after the task has ended. If the function raises an exception, it is logged, and the stream is
+        closed with 1011.
+
+        Args:
+            async_fn: the async function.
+            *args: its arguments.
 
         Raises:
             ConnectionClosed: the stream is closed.
-            TypeError: this is no function.
-            RuntimeError: the app runs in another run of trio.
+            TypeError: ``async_fn`` is not callable.
+            RuntimeError: called in another run of trio than that of the app.
         """
         self._session.connection.check_run()
         self._session.connection.check_open()
         if not callable(async_fn):
-            raise TypeError(f"give the async function and its arguments, start_soon(f, x), not {async_fn!r}")
+            raise TypeError(f"pass the async function and its arguments, start_soon(f, x), not {async_fn!r}")
         self._session.start_task(async_fn, args)
 
     def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
-        """Close the stream after so many seconds; see ``WebsocketStream.set_deadline``."""
+        """Close the stream after some seconds; as ``WebsocketStream.set_deadline``.
+
+        Args:
+            seconds: the time from now; ``math.inf`` removes the deadline.
+            code: the close code.
+            reason: the close reason.
+
+        Raises:
+            ValueError: ``seconds`` is not above zero, or the code or reason cannot be sent.
+            RuntimeError: called in another run of trio than that of the app.
+        """
         self._session.connection.set_user_deadline(seconds, code, reason)
 
     async def ping(self, payload: bytes = b"") -> None:
-        """Send a Ping; see ``WebsocketStream.ping``."""
+        """Send a Ping; as ``WebsocketStream.ping``.
+
+        Args:
+            payload: at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: the stream is closed.
+            ValueError: the payload is longer than 125 bytes.
+            RuntimeError: called in another run of trio than that of the app.
+        """
         await self._session.connection.ping(payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close the stream; see ``WebsocketStream.close``. The disconnect handler runs when it has ended."""
+        """Close the stream; as ``WebsocketStream.close``. Does nothing if it is closed.
+
+        A handler that closes its own stream may finish. Other running handlers of the client are treated as
+        ``when_left`` says, and its tasks are cancelled. The disconnect handler runs when the stream has ended.
+
+        Args:
+            code: the close code.
+            reason: the close reason.
+
+        Raises:
+            ValueError: the code or the reason cannot be sent.
+            RuntimeError: called in another run of trio than that of the app.
+        """
         await self._session.connection.before_close(code, reason)
         self._session.close(code, reason)
 
@@ -186,10 +240,11 @@ class AsyncStream(Generic[StreamState]):
 
 
 class AsyncSender:
-    """Sends to the clients of an app from anywhere in its trio run: before, during and after ``run``.
+    """Sends to the clients of an app, from any task of its run of trio.
 
-    From another thread: ``trio.from_thread.run(sender.broadcast, message)``, with ``trio_token=`` if the
-    thread was not started by trio. A call in another ``trio.run`` than the app's is a RuntimeError.
+    It may be used before, during and after ``run``. In another thread, call
+    ``trio.from_thread.run(sender.broadcast, message)``, and pass ``trio_token=`` if the thread was not started by
+    trio. In another ``trio.run`` than that of the app, its methods raise ``RuntimeError``.
     """
 
     __slots__ = ("_broadcaster",)
@@ -198,14 +253,19 @@ class AsyncSender:
         self._broadcaster = broadcaster
 
     async def send(self, stream_id: int, message: Sendable, *, compress: bool = True) -> bool:
-        """Send a message to one client; see ``WebsocketStream.send``.
+        """Send a message to one client; as ``WebsocketStream.send``.
+
+        Args:
+            stream_id: the ``id`` of the stream.
+            message: a ``str`` for a text message, bytes for a binary message, or a ``Message``.
+            compress: whether to compress it, if compression was negotiated.
 
         Returns:
-            False if no open stream of the app has that id.
+            True if the message was sent; False if the app has no open stream with this id.
 
         Raises:
-            TypeError: this cannot be sent.
-            RuntimeError: the app runs in another run of trio.
+            TypeError: ``message`` has another type.
+            RuntimeError: called in another run of trio than that of the app.
         """
         self._broadcaster.check_run()
         client = self._broadcaster.clients.get(stream_id)
@@ -219,23 +279,24 @@ class AsyncSender:
     async def broadcast(
         self, message: Sendable, *, compress: bool = True, when_full: FullPolicy = WhenFull.CLOSE
     ) -> None:
-        """Send a message to every client that is connected when it begins.
+        """Send a message to every client that is connected when the broadcast begins.
 
-        It is encoded once, and compressed once for all clients that can share that. It waits for no client that
-        does not read: where an outbox has no room, the connections get a few turns of the scheduler to write,
-        as many as the missing bytes take. Broadcasts and publications of one app go out one after the other, so
-        that all clients see the same order; a cancelled one has reached some. Other tasks run at every
-        hundredth client.
+        The message is encoded once, and compressed once for all clients with the same compression settings.
+        Broadcasts and publications of an app are sent one after another, so all clients receive them in the
+        same order. A broadcast does not wait for clients that do not read. If outboxes are full, it lets the
+        tasks that write run for a limited number of scheduler passes, in proportion to the missing bytes. It
+        also executes a checkpoint after every 100 clients. If cancelled, it has sent the message to some of the
+        clients.
 
         Args:
-            message: what to send.
-            compress: False sends it uncompressed to everybody.
-            when_full: what happens to a client whose outbox has no room for it even then: a ``WhenFull``, or a
-                ``KeepLatest`` with a key. It is closed with 1013 by default.
+            message: a ``str`` for a text message, bytes for a binary message, or a ``Message``.
+            compress: whether to compress it for the clients with which compression was negotiated.
+            when_full: what happens to a client whose outbox remains full: a ``WhenFull``, or a ``KeepLatest``
+                with a key. By default the client is closed with 1013.
 
         Raises:
-            TypeError: this cannot be sent, or ``when_full`` is no policy.
-            RuntimeError: the app runs in another run of trio.
+            TypeError: ``message`` has another type, or ``when_full`` is not a policy.
+            RuntimeError: called in another run of trio than that of the app.
         """
         await self._broadcaster.broadcast(message, compress, when_full)
 
@@ -247,14 +308,16 @@ class AsyncSender:
         compress: bool = True,
         when_full: FullPolicy = WhenFull.CLOSE,
     ) -> None:
-        """Send a message to those who are subscribed to a topic when it begins; as ``broadcast`` otherwise.
+        """Send a message to the clients that are subscribed to a topic when the publication begins.
+
+        Otherwise as ``broadcast``.
 
         Args:
-            topic: what they have subscribed to; without subscribers nothing happens.
+            topic: the topic. Without subscribers, nothing is sent.
             message, compress, when_full: as for ``broadcast``.
 
         Raises:
-            TypeError: this cannot be sent, ``when_full`` is no policy, or the topic is not hashable.
-            RuntimeError: the app runs in another run of trio.
+            TypeError: ``message`` has another type, ``when_full`` is not a policy, or ``topic`` is not hashable.
+            RuntimeError: called in another run of trio than that of the app.
         """
         await self._broadcaster.publish(topic, message, compress, when_full)

@@ -1,7 +1,7 @@
-"""What an application sends to many of its clients.
+"""Broadcasts and publications: sending one message to many clients of an application.
 
-A message for many is encoded once and waits for no client. All clients get such messages in the same order. The
-broadcaster knows connections and their outboxes, but no handlers.
+A message is encoded once, and sent without waiting for any client. All clients receive the messages in the same
+order. The broadcaster uses connections and their outboxes, and no handlers.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from .._stream._connection import WebsocketConnection
     from .._stream._outbox import Outbox
 
-# After so many receivers the other tasks run.
+# The number of receivers between two checkpoints.
 _TURN = 100
 
-_CLOSE = WhenFull.CLOSE  # an enumeration looks its members up anew each time, which a broadcast would feel
+_CLOSE = WhenFull.CLOSE  # saves the attribute lookup of the enum for each receiver
 
 
 class Broadcaster:
-    """What is sent to the clients of one application.
+    """Sends messages to the clients of one application.
 
     Args:
-        clients: the clients by their ids, kept up to date by the application. Those whose stream is closed may
-            still be among them; they get nothing.
+        clients: the clients by their ids. The application keeps it up to date. It may contain clients whose
+            stream is closed; nothing is sent to them.
 
     Attributes:
-        clients: as given.
-        topics: the clients' subscriptions.
-        order: held by the message that is sent; the next waits for it, so that all clients see one order.
+        clients: as the argument.
+        topics: the subscriptions of the clients.
+        order: a lock that is held while a message is sent, so that all clients receive messages in one order.
     """
 
     __slots__ = ("_run", "_turn", "clients", "order", "topics")
@@ -49,23 +49,23 @@ class Broadcaster:
         self.clients = clients
         self.topics = Topics()
         self.order = trio.StrictFIFOLock()
-        self._turn = 0  # messages and their receivers since other tasks could run
+        self._turn = 0  # messages and receivers since the last checkpoint
         self._run: Run | None = None
 
     def bind(self, run: Run) -> None:
-        """Belong to a run of trio, from which the clients come; before that, any run may call."""
+        """Set the run of trio of the application. Before, calls from any run are accepted."""
         self._run = run
 
     def check_run(self) -> None:
-        """Refuse a call from another run of trio.
+        """Check that the calling task belongs to the run of trio of the application.
 
         Raises:
-            RuntimeError: this is another.
+            RuntimeError: it does not.
         """
         check_run(self._run, "this WebSocket app")
 
     async def broadcast(self, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
-        """Send a message to all; see ``AsyncSender.broadcast``."""
+        """Send a message to all clients; see ``AsyncSender.broadcast``."""
         await self._send(lambda: self.clients, message, compress, when_full)
 
     async def publish(self, topic: Hashable, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
@@ -103,9 +103,10 @@ class Broadcaster:
         turn, interrupted, final = self._turn, False, False
         for receiver in receivers:
             if interrupted and receiver.id not in find_receivers():
-                continue  # it has left or unsubscribed while other tasks ran
+                continue  # it left or unsubscribed during a checkpoint
             if not offer(receiver.connection, frames, when_full, final):
-                # All that follow get their turns together with it; then every offer is final.
+                # The writers of all remaining outboxes run at the same time. So a broadcast gives turns only once,
+                # however many outboxes are full; afterwards every offer is final.
                 rest = receivers[receivers.index(receiver) :]
                 await give_turns(
                     [_outbox_for(frames, one.connection) for one in rest if not one.connection.closed]
@@ -117,23 +118,23 @@ class Broadcaster:
             if turn >= _TURN:
                 turn, interrupted = 0, True
                 await trio.lowlevel.checkpoint()
-        # The message itself counts as well: a broadcast without receivers has to let other tasks run, too.
+        # The message itself counts as one, so that a loop of broadcasts without receivers executes checkpoints.
         self._turn = (turn + 1) % _TURN
         if not self._turn:
             await trio.lowlevel.checkpoint()
 
 
 def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, final: bool) -> bool:
-    """Put a message into an outbox, if there is room for it.
+    """Put a message into an outbox if there is room, and apply the policy if there is none.
 
     Args:
-        connection: the receiver's.
-        frames: the message.
-        policy: what happens if there is no room and the offer is final.
-        final: whether the writer had its turns; else nothing happens without room.
+        connection: the connection of the receiver.
+        frames: the frames of the message.
+        policy: what to do without room.
+        final: whether the writer had its turns. If not, the policy is applied only to a stuck outbox.
 
     Returns:
-        False if it has to be offered once more.
+        False if nothing was done, because the writer has to have its turns first.
     """
     frame, outbox, deflate = frames.plain, connection.outbox, connection.deflate
     if outbox.ended:
@@ -147,8 +148,9 @@ def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, f
             connection.refuse_message(close=policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST))
             return True
     if deflate is not None and frame is not frames.plain:
-        # What was compressed for many refers to nothing before it, so this compressor begins anew behind it
-        # (RFC 7692, section 7.1.1: as if context takeover was not used for this message).
+        # The shared compressed frame does not depend on earlier messages, and the compressor of this client has
+        # not processed it. So the context of the compressor must be discarded: the window of the peer now
+        # contains this message (RFC 7692, section 7.1.1).
         deflate.reset()
     try:
         if policy is _CLOSE:
@@ -161,7 +163,7 @@ def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, f
 
 
 def _outbox_for(frames: Frames, connection: WebsocketConnection) -> tuple[Outbox, int]:
-    """The outbox that a message goes into, and how many bytes it has there."""
+    """Return the outbox of a connection, and the size of the frame of the message in it."""
     deflate = connection.deflate
     compressed = None if deflate is None else frames.compressed_for(deflate)
     return connection.outbox, len(frames.plain if compressed is None else compressed)

@@ -1,4 +1,4 @@
-"""The handlers of an application, and how they are run: a plain holder that sessions read."""
+"""The handlers of an application, and the settings of their execution. Sessions read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from .._message import Message
 from .._policies import WhenLeft
 
-#: What handlers get of their client: ``AsyncStream``, which stands on the sessions and is not known here.
+#: The first argument of handlers, an ``AsyncStream``. It cannot be imported here, because it uses the sessions.
 Stream = TypeVar("Stream")
 
 #: Connect and disconnect handlers: ``async (stream, state)``.
@@ -21,13 +21,13 @@ class Handlers(Generic[Stream]):
     """The handlers of one application.
 
     Args:
-        state: what every handler gets as its last argument.
-        concurrency: how many message handlers of one stream may run at once.
-        when_left: what happens to the handlers of a client that leaves.
+        state: the last argument of every handler.
+        concurrency: the maximum number of message handlers of one stream that run at once.
+        when_left: what happens to running handlers when the client leaves.
 
     Attributes:
-        state, concurrency, when_left: as given.
-        on_connect, on_message, on_disconnect: the handlers; None for none.
+        state, concurrency, when_left: as the arguments.
+        on_connect, on_message, on_disconnect: the handlers; None if not set.
     """
 
     def __init__(self, state: Any, concurrency: int, when_left: WhenLeft) -> None:

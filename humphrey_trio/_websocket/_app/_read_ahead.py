@@ -1,6 +1,6 @@
-"""A task that reads ahead for a session whose handler takes long.
+"""A task that reads ahead while a handler of a session runs long.
 
-It answers pings, and notices that the peer has left. It runs no handler.
+So Pings are answered, and a disconnect of the peer is detected. The task runs no handlers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class ReadAheadTask:
-    """Reads ahead on one stream, until it is stopped or the stream has ended.
+    """Reads ahead on one stream until it is stopped, or until the stream has ended.
 
-    Two tasks never read at once: the session stops this one before it reads itself.
+    The session stops it before it reads itself, so two tasks never read at once.
     """
 
     __slots__ = ("_connection", "_done", "_scope")
@@ -28,7 +28,7 @@ class ReadAheadTask:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """The task."""
+        """Read ahead. Run this in a task of its own."""
         connection = self._connection
         try:
             with self._scope:
@@ -37,6 +37,6 @@ class ReadAheadTask:
             self._done.set()
 
     async def stop(self) -> None:
-        """End the task, and wait until it has left the transport."""
+        """Cancel the task, and wait until it no longer uses the transport."""
         self._scope.cancel()
         await self._done.wait()

@@ -1,8 +1,8 @@
-"""One client of an application: its handlers from connect to disconnect, and what else belongs to it.
+"""One client of an application: its handlers from connect to disconnect, its tasks and its subscriptions.
 
-Handlers run in the stream's reader task, one at a time and in order; with ``concurrency`` the message handlers get
-tasks of their own, in a nursery of the reader's. An exception of a handler stops here. A session never closes the
-transport, and never waits for its client except for messages.
+Handlers run in the reader task of the stream, one at a time and in order. With ``concurrency`` above 1, message
+handlers run in tasks of their own, in a nursery of the reader task. No exception of a handler leaves the session.
+A session never closes the transport, and waits for its client only to receive messages.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
-# A reader that was busy at so many checks in a row gets a task that reads ahead.
+# The number of consecutive checks that find the reader busy before a task reads ahead. A shorter handler needs no
+# such task.
 _BUSY_CHECKS = 2
 
-# The cause in the record of a stream.
+# Causes for the close record.
 _HANDLER_FAILED = "its handler failed"
-_TASK_FAILED = "a task of it failed"
+_TASK_FAILED = "one of its tasks failed"
 
 
 class Session(Generic[Stream]):
     """One client of an application.
 
-    What handlers get of it, the ``AsyncStream``, refers to this and is passed through; a reference back would be
-    a cycle.
+    The ``AsyncStream`` of the handlers refers to the session and is passed as an argument. A reference from the
+    session would be a cycle, which delays the release of memory.
 
     Args:
-        connection: the machinery of its stream.
-        handlers: those of the application.
-        broadcaster: what the application sends to many clients with.
-        sessions: those of the application.
-        nursery: where its tasks run.
+        connection: the connection of the stream.
+        handlers: the handlers of the application.
+        broadcaster: the broadcaster of the application.
+        sessions: the sessions of the application.
+        nursery: the nursery for tasks of the session.
 
     Attributes:
-        connection, broadcaster: as given.
-        topics: what it has subscribed to; None before the first subscription.
+        connection, broadcaster: as the arguments.
+        topics: the subscribed topics; None before the first subscription.
     """
 
     __slots__ = (
@@ -87,53 +88,53 @@ class Session(Generic[Stream]):
         self._handlers = handlers
         self._sessions = sessions
         self._nursery = nursery
-        self._busy = False  # whether the reader task runs a handler, or waits until one may begin
-        self._busy_checks = 0  # in a row, at which it was busy and no task read
-        self._running = 0  # handlers that have tasks of their own
-        # The tasks in which handlers run, each with what cancels it when the client leaves. The task whose handler
-        # has closed the stream is taken out: that handler may finish.
+        self._busy = False  # whether the reader task runs a handler, or waits to start one
+        self._busy_checks = 0  # consecutive checks at which the reader was busy and no task read
+        self._running = 0  # handlers that run in tasks of their own
+        # The tasks that run handlers, with the scopes that cancel them when the client leaves. A task whose
+        # handler closed the stream is removed, because that handler may finish.
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] | None = None
-        self._drain: Drain | None = None  # how the stream is closed as soon as its handlers have ended
+        self._drain: Drain | None = None  # set by a graceful shutdown: how to close after running handlers
         self._read_ahead: ReadAheadTask | None = None
         self._tasks: StreamTasks | None = None
 
     @property
     def id(self) -> int:
-        """The id of its stream."""
+        """The id of the stream."""
         return self.connection.id
 
     @property
     def closed(self) -> bool:
-        """Whether its stream is closed."""
+        """Whether the stream is closed."""
         return self.connection.closed
 
     @property
     def handlers_running(self) -> int:
-        """How many connect and message handlers run."""
+        """The number of connect and message handlers that run."""
         return self._running or int(self._busy)
 
     @property
     def tasks_running(self) -> int:
-        """How many tasks of ``start_task`` run."""
+        """The number of running tasks of ``start_task``."""
         return 0 if self._tasks is None else len(self._tasks)
 
     def __repr__(self) -> str:
-        """That of the ``AsyncStream``, which stands in log lines."""
+        """Return the repr of the ``AsyncStream``, also used in log lines."""
         return f"<AsyncStream of {self.connection!r}>"
 
     # From connect to disconnect...
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, stream: Stream) -> None:
-        """The reader task of the stream, from its connect handler to its disconnect handler.
+        """Run the handlers, from connect to disconnect. This is the reader task of the stream.
 
         Args:
-            stream: what the handlers get.
+            stream: the first argument of the handlers.
         """
         on_connect = self._handlers.on_connect
-        begun = not self.connection.closed  # else it ended before its connect handler could begin
+        begun = not self.connection.closed  # closed before the connect handler: no handler runs
         try:
-            # A scope costs 750 bytes and 15 microseconds; before the first handler there is nothing to cancel.
+            # A scope costs 750 bytes and 15 us, so it is created before the first handler and not earlier.
             message = await self._next() if begun and on_connect is None else None
             if begun and (message is not None or on_connect is not None):
                 with trio.CancelScope() as scope:
@@ -146,7 +147,7 @@ class Session(Generic[Stream]):
 
     @trio.lowlevel.disable_ki_protection
     async def _handle_all(self, stream: Stream, message: Message | None) -> None:
-        # One coroutine for all of this: each further one would cost every client 200 bytes.
+        # Not split into several coroutines: each costs every client 200 bytes.
         handlers, on_message = self._handlers, self._handlers.on_message
         try:
             if handlers.on_connect is not None:
@@ -161,7 +162,7 @@ class Session(Generic[Stream]):
                 try:
                     await self._choose(on_message)(stream, message, handlers.state)
                 except BaseException as exc:
-                    # The next message is wanted none the less, if its client has left and handlers finish.
+                    # Continue: with WhenLeft.FINISH, the remaining messages of a client that left are handled.
                     self._fail(failure_of(exc, self.report), _HANDLER_FAILED)
                 self._busy = False
                 message = await self._next()
@@ -169,12 +170,13 @@ class Session(Generic[Stream]):
             self._busy = False
             self._fail(failure_of(exc, self.report), _HANDLER_FAILED)
             self._drop_ahead()
-            # What still comes is read away up to the client's own Close; the close deadline ends that.
+            # Discard messages until the Close of the client (RFC 6455, section 7.1.2). The close deadline limits
+            # this.
             while await self._next() is not None:
                 self._count_unhandled()
 
     def _choose(self, handler: MessageHandler[Stream] | None) -> MessageHandler[Stream]:
-        """What to run for the next message: the handler, or nothing if the message is not wanted any more."""
+        """Return the handler for the next message, or a function that does nothing if it is to be discarded."""
         if handler is None:
             return _do_nothing
         if (self._drain is None and self.connection.lifecycle.ending is None) or self.is_wanted:
@@ -188,7 +190,7 @@ class Session(Generic[Stream]):
         self, stream: Stream, message: Message | None, handler: MessageHandler[Stream] | None
     ) -> None:
         """Run message handlers in tasks of their own."""
-        self._scopes = {}  # the reader runs no handler from here on, and ends by itself when the client leaves
+        self._scopes = {}  # without the reader task: it runs no handler, and ends when the client leaves
         slot_freed = trio.lowlevel.ParkingLot()
         async with trio.open_nursery() as nursery:
             while message is not None:
@@ -199,10 +201,10 @@ class Session(Generic[Stream]):
                 elif self._running < self._handlers.concurrency:
                     self._running += 1
                     nursery.start_soon(self._handle_apart, stream, message, handler, slot_freed)
-                    # Tasks that start in the same pass of the scheduler begin in any order; this one begins first.
+                    # Trio starts the tasks of one scheduler pass in random order. Handlers must begin in order.
                     await trio.lowlevel.checkpoint()
                 else:
-                    # It waits in front of those that are read ahead, and is counted with them.
+                    # It counts as read ahead, and is the first of these messages.
                     self.connection.inbox.put_back(message)
                     self._busy = True
                     await slot_freed.park()
@@ -237,18 +239,18 @@ class Session(Generic[Stream]):
     async def _handle(self, stream: Stream, message: Message, handler: MessageHandler[Stream]) -> None:
         if self.is_wanted:
             await handler(stream, message, self._handlers.state)
-        else:  # its client has left since
+        else:  # the client left before this task started
             self._count_unhandled()
 
     async def _end(self, stream: Stream, begun: bool) -> None:
-        """End what belongs to the session, whatever is cancelled.
+        """End the tasks and subscriptions of the session, and run the disconnect handler, even if cancelled.
 
         Args:
-            stream: what the disconnect handler gets.
-            begun: whether handlers have begun, so that the disconnect handler has to run.
+            stream: the first argument of the disconnect handler.
+            begun: whether the connect handler began, so that the disconnect handler must run.
         """
-        # Each step may be cancelled, and none may be left out: the slot is freed in any case. What is waited for
-        # here was cancelled, so it ends by itself; only the disconnect handler is bounded by time.
+        # The task may be cancelled already, so each wait is shielded. The tasks that are waited for were
+        # cancelled; only the disconnect handler needs a time limit. The slot is freed in any case.
         try:
             self._busy = False
             self._scopes = None
@@ -257,7 +259,7 @@ class Session(Generic[Stream]):
             self._leave()
             if self._tasks is not None:
                 await self._tasks.end()
-                self._tasks = None  # they refer to this
+                self._tasks = None  # breaks a reference cycle
             if begun and self._handlers.on_disconnect is not None:
                 disconnects = self._sessions.disconnects
                 await disconnects.run(self._handlers.on_disconnect, stream, self._handlers.state, self)
@@ -265,18 +267,18 @@ class Session(Generic[Stream]):
             self._sessions.remove(self)
 
     def _leave(self) -> None:
-        """Get no more broadcasts; a stream that is still open is closed."""
+        """Remove the subscriptions, and close the stream if it is open."""
         for topic in self.topics or ():
             self.broadcaster.topics.unsubscribe(topic, self)
         if self._drain is not None:
-            self.connection.drain(self._drain, 0)  # even if it was cancelled at last
+            self.connection.drain(self._drain, 0)  # with the code of the drain, also if it was cancelled
         self.connection.leave()
 
     # Messages...
 
     @trio.lowlevel.enable_ki_protection
     async def _next(self) -> Message | None:
-        """The next message for a handler; None when there will be none."""
+        """Return the next message for a handler; None after the last."""
         if self._read_ahead is not None:
             await self._stop_read_ahead()
         if self._drain is not None:
@@ -289,26 +291,26 @@ class Session(Generic[Stream]):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether messages still go to the handler: those of a client that has left may have to."""
+        """Whether the next message is handled. With ``WhenLeft.FINISH`` also after the client has left."""
         if self._drain is not None:
-            return False  # an app that ends lets handlers finish, and begins none
+            return False  # a graceful shutdown waits for running handlers, and starts none
         ending = self.connection.lifecycle.ending
         return ending is None or (ending.initiator == "client" and self._handlers.when_left is WhenLeft.FINISH)
 
     def _count_unhandled(self) -> None:
-        if self._handlers.on_message is not None:  # an app without a handler reads messages away
+        if self._handlers.on_message is not None:  # without a handler, discarded messages are not counted
             self.connection.counters.count_unhandled(1)
 
     def _drop_ahead(self) -> None:
-        """Drop and count what was read ahead, since no handler gets it any more."""
+        """Drop the messages that were read ahead, and count them as unhandled."""
         if self._handlers.on_message is not None:
             self.connection.inbox.drop_ahead()
 
     def check_reader(self) -> None:
-        """Have a task read ahead while the reader is busy, be it with one handler or with many in a row.
+        """Start a task that reads ahead if the reader is busy. Called by the sweep of the app.
 
-        Where no task reads even so, because enough was read ahead, notice that the client has left; that does not
-        matter where its handlers may finish. The app's sweep calls this.
+        The reader counts as busy if it runs one long handler, or many short ones in a row. If reading ahead has
+        paused, check whether the client has left. With ``WhenLeft.FINISH`` this check is not needed.
         """
         connection = self.connection
         if not self._busy or connection.inbox.waiting:
@@ -322,7 +324,10 @@ class Session(Generic[Stream]):
             connection.look_for_peer()
 
     async def _stop_read_ahead(self) -> None:
-        """End the task that reads ahead, if there is one, whatever is cancelled: what it has read is counted."""
+        """Stop the task that reads ahead, if there is one.
+
+        Shielded from cancellation: afterwards no other task uses the inbox, so its messages can be counted.
+        """
         if self._read_ahead is not None:
             with trio.CancelScope(shield=True):
                 await self._read_ahead.stop()
@@ -331,7 +336,7 @@ class Session(Generic[Stream]):
     # The end of the client...
 
     def peer_gone(self) -> None:
-        """The client has left: cancel what runs for it, and count at once what no handler will get."""
+        """Cancel handlers and tasks because nothing more is received, and count unhandled messages at once."""
         if not self.is_wanted:
             self._drop_ahead()
         if self._tasks is not None:
@@ -341,7 +346,7 @@ class Session(Generic[Stream]):
                 scope.cancel()
 
     def report(self, exception: Exception) -> None:
-        """Log what a handler or a task raised, unless it only says that the stream is closed."""
+        """Log an exception of a handler or a task, unless it is a ``ConnectionClosed`` of a closed stream."""
         if not (self.connection.closed and tells_the_end(exception)):
             logger.error("a handler or task of %r failed", self, exc_info=exception)
 
@@ -350,7 +355,7 @@ class Session(Generic[Stream]):
         self.connection.close(INTERNAL_ERROR, "", cause=cause, exception=exception)
 
     def drain(self, drain: Drain) -> None:
-        """The app ends: begin no further handler, and close behind what those that run still send."""
+        """Start no further handler, and close the stream after the running ones, or after the patience."""
         self._drain = drain
         if not self.connection.closed:
             self.connection.drain(drain, drain.patience if self.handlers_running else 0)
@@ -362,7 +367,7 @@ class Session(Generic[Stream]):
     # For handlers...
 
     def subscribe(self, topic: Hashable) -> None:
-        """Get what is published on a topic; see ``AsyncStream.subscribe``."""
+        """Subscribe to a topic; see ``AsyncStream.subscribe``."""
         self.connection.check_open()
         if self.topics is None:
             self.topics = set()
@@ -370,14 +375,14 @@ class Session(Generic[Stream]):
         self.broadcaster.topics.subscribe(topic, self)
 
     def unsubscribe(self, topic: Hashable) -> None:
-        """Get it no more; see ``AsyncStream.unsubscribe``."""
-        # In this order, so that nothing is done if the topic is not hashable: a set would discard another set.
+        """Unsubscribe from a topic; see ``AsyncStream.unsubscribe``."""
+        # In this order, so that an unhashable topic changes nothing: set.discard accepts a set, dict.get does not.
         self.broadcaster.topics.unsubscribe(topic, self)
         if self.topics is not None:
             self.topics.discard(topic)
 
     def start_task(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        """Run a function in a task that belongs to the client; see ``AsyncStream.start_soon``."""
+        """Start a task that belongs to the client; see ``AsyncStream.start_soon``."""
         self.connection.check_open()
         if self._tasks is None:
             self._tasks = StreamTasks(self._nursery, self._task_failed)
@@ -387,7 +392,7 @@ class Session(Generic[Stream]):
         self._fail(exception, _TASK_FAILED)
 
     def close(self, code: int, reason: str) -> None:
-        """Close the stream from the calling task; if a handler does that, it may finish."""
+        """Close the stream. A handler that calls this is not cancelled."""
         if not self.connection.closed and self._scopes:
             task = self._handler_around(trio.lowlevel.current_task())
             if task is not None:
@@ -395,7 +400,7 @@ class Session(Generic[Stream]):
         self.connection.close(code, reason)
 
     def _handler_around(self, task: trio.lowlevel.Task | None) -> trio.lowlevel.Task | None:
-        """The task of the handler of this stream that a task is, or is a child of; None if it is neither."""
+        """Return the handler task of this stream that is the task or an ancestor of it; None without one."""
         while task is not None and task not in (self._scopes or ()):
             nursery = task.parent_nursery
             task = None if nursery is None else nursery.parent_task

@@ -1,6 +1,6 @@
-"""All sessions of an application: the slots that they hold, and the time that their disconnect handlers get.
+"""All sessions of an application: their slots, and the time limit of their disconnect handlers.
 
-A session holds its slot from before its connect handler until its disconnect handler has returned. Nothing here
+A session holds a slot from before its connect handler until its disconnect handler has returned. This module never
 waits for a client.
 """
 
@@ -22,11 +22,11 @@ logger = logging.getLogger("humphrey_trio.websocket")
 
 
 class Member(Protocol):
-    """A session, as the others know it."""
+    """The part of a session that ``Sessions`` uses."""
 
     @property
     def id(self) -> int:
-        """The id of its stream."""
+        """The id of the stream."""
         ...
 
 
@@ -37,12 +37,12 @@ class Sessions(Generic[_Member]):
     """The sessions of one application.
 
     Args:
-        max_connections: how many slots there are; None for no bound.
+        max_connections: the number of slots; None for no limit.
 
     Attributes:
-        by_id: the sessions by the ids of their streams, oldest first. Those whose stream has ended, and whose
-            disconnect handler runs, are among them.
-        disconnects: the disconnect handlers that run.
+        by_id: the sessions by the ids of their streams, oldest first. A session is included until its disconnect
+            handler has returned, although its stream has ended.
+        disconnects: the running disconnect handlers.
     """
 
     __slots__ = ("_max_connections", "_slot_freed", "by_id", "disconnects")
@@ -57,7 +57,7 @@ class Sessions(Generic[_Member]):
         return len(self.by_id)
 
     def all(self) -> tuple[_Member, ...]:
-        """The sessions at this moment, for one who waits while he goes through them."""
+        """Return a copy of the sessions, for a loop with checkpoints."""
         return tuple(self.by_id.values())
 
     def add(self, session: _Member) -> None:
@@ -71,14 +71,14 @@ class Sessions(Generic[_Member]):
             self._slot_freed.set()
 
     async def wait_for_slot(self) -> None:
-        """Wait until a slot is free; it is not a checkpoint if one is."""
+        """Wait until a slot is free. Not a checkpoint if one is free already."""
         while self._max_connections is not None and len(self.by_id) >= self._max_connections:
             self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
 
 class DisconnectHandlers:
-    """The disconnect handlers that run: shielded, and bounded when the application ends."""
+    """The running disconnect handlers. They are shielded from cancellation, and limited when the app ends."""
 
     __slots__ = ("_deadline", "_scopes")
 
@@ -90,12 +90,12 @@ class DisconnectHandlers:
         return len(self._scopes)
 
     async def run(self, handler: StreamHandler[Any], stream: object, state: object, session: object) -> None:
-        """Run one handler; what it raises is logged.
+        """Run one handler. An exception is logged and not raised.
 
         Args:
-            handler: called with the stream and the state.
-            stream, state: what it gets.
-            session: named in log lines.
+            handler: the handler.
+            stream, state: its arguments.
+            session: the session that log lines name.
         """
         scope = trio.CancelScope(deadline=self._deadline, shield=True)
         self._scopes.add(scope)
@@ -109,16 +109,16 @@ class DisconnectHandlers:
         finally:
             self._scopes.discard(scope)
         if scope.cancelled_caught:
-            logger.warning("the disconnect handler of %r was cut off, because the app ends", session)
+            logger.warning("the disconnect handler of %r was cancelled, because the app ends", session)
 
     def limit(self, seconds: float) -> None:
-        """Give the handlers that run, and those that will, so many seconds from now on."""
+        """Cancel running and future handlers after some seconds from now."""
         self._deadline = trio.current_time() + seconds
         for scope in self._scopes:
             scope.deadline = self._deadline
 
 
-# The reader task is protected from KeyboardInterrupt; a handler is not.
+# Unlike the reader task, a handler is not protected from KeyboardInterrupt.
 @trio.lowlevel.disable_ki_protection
 async def _call(handler: StreamHandler[Any], stream: object, state: object) -> None:
     await handler(stream, state)

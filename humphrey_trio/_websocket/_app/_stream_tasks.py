@@ -1,7 +1,7 @@
-"""Work that belongs to one client: tasks that are cancelled when it leaves.
+"""The tasks of one client, which are cancelled when the client leaves.
 
-They run in the nursery of the app, since a nursery for each client would cost those that have no such work.
-Every one of them has ended before the client's disconnect handler runs; none of their failures goes further.
+They run in the nursery of the app: a nursery for each client would cost memory for clients without tasks. All of
+them have ended before the disconnect handler of the client runs. Their exceptions do not propagate.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class StreamTasks:
     """The tasks of one client.
 
     Args:
-        nursery: where they run.
-        failed: called with what one of them raised.
+        nursery: the nursery in which they run.
+        failed: called with each exception that a task raises.
     """
 
     __slots__ = ("_ended", "_failed", "_nursery", "_scopes")
@@ -34,18 +34,18 @@ class StreamTasks:
         return len(self._scopes)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        """Begin a task."""
+        """Start a task."""
         scope = trio.CancelScope()
         self._nursery.start_soon(self._run, scope, async_fn, args, name=async_fn)
         self._scopes.add(scope)
 
     def cancel(self) -> None:
-        """Cancel all that run."""
+        """Cancel all running tasks."""
         for scope in self._scopes:
             scope.cancel()
 
     async def end(self) -> None:
-        """Cancel all, and wait until they have ended, whatever is cancelled."""
+        """Cancel all tasks and wait until they have ended. Shielded from cancellation."""
         self.cancel()
         with trio.CancelScope(shield=True):
             while self._scopes:

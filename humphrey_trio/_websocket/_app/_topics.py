@@ -1,7 +1,7 @@
-"""Which clients have subscribed to which topics.
+"""The subscriptions of clients to topics.
 
-It only keeps the subscriptions; the broadcaster sends. A topic without subscribers does not exist, and a client
-that leaves costs only its own topics.
+The broadcaster sends the messages. A topic without subscribers takes no memory. Removing a client takes time
+proportional to the number of its own topics.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Receiver(Protocol):
-    """One client, as topics and broadcasts know it."""
+    """The part of a session that topics and broadcasts use."""
 
     connection: WebsocketConnection
 
     @property
     def id(self) -> int:
-        """A number that no other client has."""
+        """The id of the stream, which is unique."""
         ...
 
 
@@ -33,19 +33,19 @@ class Topics:
         self._subscribers: dict[Hashable, dict[int, Receiver]] = {}
 
     def subscribe(self, topic: Hashable, client: Receiver) -> None:
-        """Add a subscriber; the second time changes nothing."""
+        """Add a subscriber. Does nothing if it is subscribed already."""
         self._subscribers.setdefault(topic, {})[client.id] = client
 
     def unsubscribe(self, topic: Hashable, client: Receiver) -> None:
-        """Remove a subscriber, if it is one."""
+        """Remove a subscriber. Does nothing if it is not subscribed."""
         subscribers = self._subscribers.get(topic)
         if subscribers is not None and subscribers.pop(client.id, None) is not None and not subscribers:
             del self._subscribers[topic]
 
     def subscribers(self, topic: Hashable) -> dict[int, Receiver]:
-        """The clients that have subscribed, by their ids; copy it to read it over a checkpoint."""
+        """Return the subscribers by their ids. Copy it before a checkpoint."""
         return self._subscribers.get(topic, {})
 
     def counts(self) -> dict[Hashable, int]:
-        """How many subscribers each topic has."""
+        """Return the number of subscribers of each topic."""
         return {topic: len(subscribers) for topic, subscribers in self._subscribers.items()}

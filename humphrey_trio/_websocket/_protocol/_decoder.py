@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ._deflate import PerMessageDeflate
 from ._close_codes import INVALID_PAYLOAD, NO_CODE, PROTOCOL_ERROR, TOO_BIG, may_be_sent
 
-# A frame with FIN, no reserved bits and an opcode of text or binary (RFC 6455, section 5.2); its second byte
-# says that it is masked, and a length below 126; four bytes of the mask follow.
+# A short frame that contains a whole message (RFC 6455, section 5.2): FIN, no reserved bits and the opcode of text
+# or binary in the first byte; the mask bit and a length below 126 in the second; then four bytes of masking key.
 _WHOLE_TEXT = 0x81
 
 _WHOLE = (_WHOLE_TEXT, 0x82)
@@ -36,21 +36,21 @@ _SHORT_HEADER = 6
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """The peer asks whether we are there, and wants the payload back."""
+    """A Ping (RFC 6455, section 5.5.2). The Pong must have the same payload."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The peer is there."""
+    """A Pong (RFC 6455, section 5.5.3)."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The peer sends no more; ``NO_CODE`` if it did not say why."""
+    """A Close (RFC 6455, section 5.5.1). ``code`` is ``NO_CODE`` if it has none."""
 
     code: int
     reason: str
@@ -58,7 +58,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The peer broke the protocol or a limit; the connection has to be closed with this."""
+    """The peer violated the protocol or a limit. The connection must be failed with this code (section 7.1.7)."""
 
     code: int
     reason: str
@@ -66,7 +66,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message has come, which ends in none; so that many of them do not count for nothing."""
+    """A frame was decoded that does not end its message. Reported so that the fairness counts such frames."""
 
 
 Event: TypeAlias = "Message | Part | Ping | Pong | Close | Failure"
@@ -81,7 +81,7 @@ class _Failed(Exception):
 
 
 class _Frames(FrameDecoder):
-    """wsproto's decoder, with a quicker mask."""
+    """The frame decoder of wsproto with faster unmasking."""
 
     def parse_header(self) -> bool:
         begun = super().parse_header()
@@ -91,12 +91,12 @@ class _Frames(FrameDecoder):
 
 
 class Decoder:
-    """The incoming side of one stream.
+    """Decodes the incoming frames of one stream.
 
     Args:
-        limits: bounds of a message.
-        client: whether this is the client's side, for tests; a server's peer masks its frames.
-        deflate: what was agreed on compression; None refuses compressed messages.
+        limits: the limits of a message.
+        client: True for the client side, in tests. Only clients mask their frames (RFC 6455, section 5.1).
+        deflate: the negotiated compression; None refuses compressed messages.
     """
 
     __slots__ = (
@@ -119,7 +119,7 @@ class Decoder:
         self._frames = _Frames(client, [deflate] if deflate is not None else None)
         self._over = False
         self.limit(limits)
-        # The message that is being put together:
+        # The state of the message that is being assembled:
         self._opcode: Opcode | None = None
         self._compressed = False
         self._assembled = bytearray()
@@ -128,35 +128,35 @@ class Decoder:
         self._fragments = 0
 
     def limit(self, limits: StreamLimits) -> None:
-        """Other bounds from here on; for a stream that changes hands before its first frame."""
+        """Set other limits, before the first frame is decoded."""
         self._limits = limits
         if self._deflate is not None:
             self._deflate.max_message_size = limits.max_message_size
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the peer. Behind a Close or a failure nothing counts any more."""
+        """Add received bytes. Bytes after a Close or a failure are ignored."""
         if not self._over:
             self._frames.receive_bytes(data)
 
     @property
     def buffered(self) -> bool:
-        """Whether bytes came that are not decoded yet."""
+        """Whether there are received bytes that are not decoded yet."""
         return bool(self._frames.buffer.buffer)
 
     def next(self) -> Event | None:
-        """The next thing the peer said, or None while more bytes are needed.
+        """Return the next event; None if more bytes are needed.
 
-        A ``Close`` or a ``Failure`` is the last.
+        A ``Close`` or a ``Failure`` is the last event.
         """
-        # Behind a Close the peer may send nothing (RFC 6455, section 5.5.1), and what follows a failure cannot be
-        # told apart. wsproto would go on to buffer it, so it is not even given to it.
+        # A peer must not send anything after a Close (RFC 6455, section 5.5.1), and the bytes after a failure
+        # cannot be decoded. wsproto would buffer them without a limit, so it does not receive them.
         if self._over or not self._frames.buffer.buffer:
             return None
         try:
             message = self._short_message()
             if message is not None:
                 return message
-            # One frame at a time: wsproto's iterator over all of them loses the good ones in front of a bad one.
+            # One frame at a time: the iterator of wsproto loses the valid frames before an invalid one.
             if self._frame_begun() and (frame := self._frames.process_buffer()) is not None:
                 return self._control(frame) if frame.opcode >= Opcode.CLOSE else self._data(frame)
         except ParseFailed as exc:
@@ -174,9 +174,9 @@ class Decoder:
     # Messages...
 
     def _short_message(self) -> Message | None:
-        """The message, if it comes next, whole, and in one short frame: what most messages are.
+        """Decode the next message if it is complete and consists of one short frame. Most messages are so.
 
-        Anything else, be it correct or not, is left to wsproto.
+        Everything else, valid or not, is left to wsproto.
         """
         frames = self._frames
         data = frames.buffer.buffer
@@ -191,7 +191,7 @@ class Decoder:
         return Message(payload.decode() if first == _WHOLE_TEXT else payload)
 
     def _frame_begun(self) -> bool:
-        """Whether a frame's header is there; what is wrong with it is refused before the payload comes."""
+        """Whether the header of a frame is decoded. An invalid one is refused before its payload has arrived."""
         frames = self._frames
         if frames.header is None and frames.parse_header():
             assert frames.header is not None
@@ -203,10 +203,10 @@ class Decoder:
     def _check_sequence(self, header: Header) -> None:
         if self._opcode is None:
             if header.opcode is Opcode.CONTINUATION:
-                raise _Failed(PROTOCOL_ERROR, "a continuation without a message (RFC 6455, section 5.4)")
+                raise _Failed(PROTOCOL_ERROR, "a continuation frame without a message (RFC 6455, section 5.4)")
             self._opcode, self._compressed = header.opcode, header.rsv.rsv1
         elif header.opcode is not Opcode.CONTINUATION:
-            raise _Failed(PROTOCOL_ERROR, "a message inside another (RFC 6455, section 5.4)")
+            raise _Failed(PROTOCOL_ERROR, "a new message before the end of another (RFC 6455, section 5.4)")
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -239,23 +239,24 @@ class Decoder:
         return message
 
     def _refuse_inflated(self, payload: bytes, is_text: bool) -> NoReturn:
-        """Refuse a message that inflates too far, unless its text was bad before: what came first decides.
+        """Fail the connection for a message that inflates beyond the limit.
 
-        So the code does not hang on how the bytes were split into reads, unless they are corrupt just there:
-        zlib keeps to itself what it had inflated before that.
+        Its text is checked first, because an invalid byte before the limit must fail with 1007. So the close code
+        does not depend on how the bytes were split into reads. One case is left: if the compressed data is corrupt
+        at the limit, zlib does not return what it inflated before the error.
         """
         if is_text:
             self._check_utf8(payload, False)
         raise _Failed(TOO_BIG, f"the message inflates to more than {self._limits.max_message_size} bytes")
 
     def _check_utf8(self, payload: bytes, finished: bool) -> None:
-        """Refuse bad text as it arrives, not only at its end."""
-        # RFC 6455, section 8.1, would let us wait for the whole message; a bad one would take memory until then.
+        """Fail the connection for invalid text as soon as it arrives."""
+        # RFC 6455, section 8.1, permits to check only complete messages, but until then the message uses memory.
         if self._utf8 is None:
             self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._utf8.decode(payload, finished)
         begun, _ = self._utf8.getstate()
-        if b"\xed\xa0" <= begun < b"\xee":  # a surrogate, which Python refuses at its third byte only
+        if b"\xed\xa0" <= begun < b"\xee":  # a surrogate, which Python reports only at its third byte
             begun.decode()
 
     # Control frames...

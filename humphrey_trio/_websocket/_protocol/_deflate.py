@@ -1,9 +1,10 @@
-"""permessage-deflate (RFC 7692): agreeing on it, inflating what comes in, compressing what goes out.
+"""permessage-deflate (RFC 7692): negotiation, decompression of incoming and compression of outgoing messages.
 
-In place of wsproto's extension, on its interface. It is pure, and knows neither streams nor frames. It must
-never hold more of a message than its limit, whatever the peer's bytes inflate to; never take a control frame
-for a part of a message; and never let our compressor remember what the peer has not seen, or the other way
-round.
+It replaces the extension of wsproto, with the same interface, and does no I/O. It guarantees:
+
+- An incoming message never uses more memory than its limit, whatever its bytes inflate to.
+- A control frame between two fragments is not part of the message.
+- The window of our compressor always contains the same bytes as that of the peer's decompressor.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from .._compression import Deflate
 
 _NAME = "permessage-deflate"
-_MAX_BITS = 15  # what a window has that nobody has limited (RFC 7692, section 7.1.2)
-_MIN_BITS = 9  # the smallest that zlib compresses with; it inflates with 8, which RFC 7692 knows too
+_MAX_BITS = 15  # the window without a negotiated limit (RFC 7692, section 7.1.2)
+_MIN_BITS = 9  # the smallest window for which zlib can compress; it inflates with 8 as well
 
-# A message ends with an empty stored block, of which this much is not sent (RFC 7692, section 7.2.1).
+# The end of the empty stored block after each message, which is not sent (RFC 7692, section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
-_EMPTY = b"\x00"  # that block, as the whole of a message (section 7.2.3.6)
+_EMPTY = b"\x00"  # an empty message (section 7.2.3.6)
 
-# Complete DEFLATE streams in one message. A peer that cannot flush ends one instead; each of them costs us a
-# new inflater, for as little as two bytes.
+# The maximum number of complete DEFLATE streams in one message. A peer that cannot flush ends the stream instead.
+# Without a limit, every two bytes could cost a new decompressor.
 _MAX_STREAMS = 256
 
 
@@ -41,22 +42,29 @@ _MAX_STREAMS = 256
 
 _SPACE = r"[ \t]*+"
 _TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
-# A quoted value has to be a token as well, once its backslashes are gone (RFC 6455, section 9.1).
+# A quoted value without its backslashes must be a token, too (RFC 6455, section 9.1).
 _VALUE = rf'{_TCHAR}++|"(?:\\?{_TCHAR})+"'
 _PARAMETER = re.compile(rf";{_SPACE}({_TCHAR}++){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?")
 # A member of the list may also be empty (RFC 9110, section 5.6.1.2).
 _EXTENSION = re.compile(rf"{_SPACE}(?:({_TCHAR}++){_SPACE})?")
 _BITS = re.compile(r"[89]|1[0-5]")
 
-#: An extension's name and its parameters, in order; a parameter without a value has None.
+#: The name of an extension and its parameters, in order. The value of a parameter without one is None.
 Offer: TypeAlias = "tuple[str, list[tuple[str, str | None]]]"
 
 
 def parse_offers(lines: Iterable[str]) -> list[Offer]:
-    """The extensions that a client offers, of all its ``Sec-WebSocket-Extensions``, best first.
+    """Parse all ``Sec-WebSocket-Extensions`` fields of a client.
+
+    Args:
+        lines: the values of the fields.
+
+    Returns:
+        The offers in the order of the client's preference.
 
     Raises:
-        HandshakeError: with 400, they are malformed; this is no matter of declining (RFC 6455, section 9.1).
+        HandshakeError: with 400, if a field is malformed. An invalid field must fail the handshake (RFC 6455,
+            section 9.1), while an unknown extension is only declined.
     """
     return list(_offers(",".join(lines)))
 
@@ -65,10 +73,10 @@ def _offers(value: str) -> Iterator[Offer]:
     end = -1
     while end < len(value):
         found = _EXTENSION.match(value, end + 1)
-        assert found is not None  # nothing is enough for it
+        assert found is not None  # it matches the empty string
         end = found.end()
         parameters: list[tuple[str, str | None]] = []
-        # One by one: a possessive group of groups is what the first releases of Python 3.11 match wrongly.
+        # One by one, because the first releases of Python 3.11 match nested possessive groups incorrectly.
         while found[1] and (parameter := _PARAMETER.match(value, end)) is not None:
             parameters.append((parameter[1], _unquoted(parameter[2])))
             end = parameter.end()
@@ -83,30 +91,30 @@ def _unquoted(value: str | None) -> str | None:
 
 
 def negotiate(settings: Deflate, offers: Iterable[Offer]) -> tuple[str, PerMessageDeflate] | None:
-    """Accept the first acceptable offer of permessage-deflate, and no other.
+    """Accept the first acceptable offer of permessage-deflate (RFC 7692, section 5.1).
 
     Returns:
-        The value of ``Sec-WebSocket-Extensions`` in the answer and what was agreed on, for one connection;
-        None if nothing that was offered is acceptable: then the answer has no such field.
+        The value of ``Sec-WebSocket-Extensions`` for the response, and the compression of the connection. None if
+        no offer is acceptable; then the response has no such field.
     """
     for name, parameters in offers:
-        wishes = _wishes(parameters) if name == _NAME else None
-        if wishes is not None:
-            return _accept(settings, wishes)
+        requested = _requested_parameters(parameters) if name == _NAME else None
+        if requested is not None:
+            return _accept(settings, requested)
     return None
 
 
-def _wishes(parameters: list[tuple[str, str | None]]) -> dict[str, int | None] | None:
-    """What one offer asks for, or None if it has to be declined (RFC 7692, section 7).
+def _requested_parameters(parameters: list[tuple[str, str | None]]) -> dict[str, int | None] | None:
+    """Return the parameters of an offer, or None if it must be declined (RFC 7692, section 7).
 
-    So it is if a parameter is unknown, repeated or has a value that it may not have.
+    It must be declined if a parameter is unknown, repeated, or has an invalid value.
     """
-    wishes: dict[str, int | None] = {}
+    requested: dict[str, int | None] = {}
     for name, value in parameters:
-        if name in wishes or not _is_valid(name, value):
+        if name in requested or not _is_valid(name, value):
             return None
-        wishes[name] = int(value) if value else None
-    return wishes
+        requested[name] = int(value) if value else None
+    return requested
 
 
 def _is_valid(name: str, value: str | None) -> bool:
@@ -116,21 +124,21 @@ def _is_valid(name: str, value: str | None) -> bool:
         case "client_max_window_bits":
             return value is None or bool(_BITS.fullmatch(value))
         case "server_max_window_bits":
-            # We have to keep to it, and with 8 we cannot.
+            # This limits our compressor, and zlib cannot compress with 8.
             return value is not None and bool(_BITS.fullmatch(value)) and int(value) >= _MIN_BITS
         case _:
             return False
 
 
-def _accept(settings: Deflate, wishes: dict[str, int | None]) -> tuple[str, PerMessageDeflate]:
-    server_takeover = settings.server_context_takeover and "server_no_context_takeover" not in wishes
-    server_bits = min(settings.server_max_window_bits, wishes.get("server_max_window_bits") or _MAX_BITS)
-    client_takeover = settings.client_context_takeover and "client_no_context_takeover" not in wishes
-    client_bits = min(settings.client_max_window_bits, wishes.get("client_max_window_bits") or _MAX_BITS)
-    limited = "client_max_window_bits" in wishes
+def _accept(settings: Deflate, requested: dict[str, int | None]) -> tuple[str, PerMessageDeflate]:
+    server_takeover = settings.server_context_takeover and "server_no_context_takeover" not in requested
+    server_bits = min(settings.server_max_window_bits, requested.get("server_max_window_bits") or _MAX_BITS)
+    client_takeover = settings.client_context_takeover and "client_no_context_takeover" not in requested
+    client_bits = min(settings.client_max_window_bits, requested.get("client_max_window_bits") or _MAX_BITS)
+    limited = "client_max_window_bits" in requested
     if not limited and client_bits < _MAX_BITS:
-        # Only a client that has said so can be limited (RFC 7692, section 7.1.2.2); but every client can do
-        # without context takeover (section 7.1.1.2), and then the big window does not stay.
+        # Only a client that offered this parameter accepts a limit (RFC 7692, section 7.1.2.2). But every client
+        # must support no context takeover (section 7.1.1.2), and then its large window is not kept.
         client_bits, client_takeover = _MAX_BITS, False
 
     answer = [_NAME]
@@ -138,7 +146,7 @@ def _accept(settings: Deflate, wishes: dict[str, int | None]) -> tuple[str, PerM
         answer.append("server_no_context_takeover")
     if not client_takeover:
         answer.append("client_no_context_takeover")
-    if server_bits < _MAX_BITS or "server_max_window_bits" in wishes:
+    if server_bits < _MAX_BITS or "server_max_window_bits" in requested:
         answer.append(f"server_max_window_bits={server_bits}")
     if limited:
         answer.append(f"client_max_window_bits={client_bits}")
@@ -156,16 +164,16 @@ def _accept(settings: Deflate, wishes: dict[str, int | None]) -> tuple[str, PerM
 
 
 class PerMessageDeflate(Extension):
-    """What one connection has agreed on, with the memory of both directions.
+    """The negotiated compression of one connection, with the windows of both directions.
 
-    A decoder drives the incoming side by wsproto's interface; for the outgoing side there is ``compress``.
-    Memory is taken when a direction is first used.
+    wsproto calls the methods for incoming frames. ``compress`` is for outgoing messages. The memory of a direction
+    is allocated at its first use.
 
     Attributes:
-        min_size: bytes of the smallest payload that is worth compressing.
-        window_bits: how far back what this peer gets may refer.
-        max_message_size: bytes to which a message may inflate; it has to be set. One byte more is inflated,
-            never two: by that byte, whoever puts the message together sees that it is too long.
+        min_size: the size in bytes of the smallest payload that is compressed.
+        window_bits: the window of our compressor is 2 to this power bytes.
+        max_message_size: the maximum size in bytes of an inflated message. The owner must set it. At most one byte
+            more is inflated, by which the decoder detects that the message is too long.
     """
 
     name = _NAME
@@ -186,39 +194,40 @@ class PerMessageDeflate(Extension):
         self._takeover = server_takeover
         self._compressor: zlib._Compress | None = None
         self._inflater = _Inflater(client_bits, takeover=client_takeover)
-        self._compressed = False  # the message that comes in
-        self._in_message = False  # the frame that comes in is a part of it
+        self._compressed = False  # whether the incoming message is compressed
+        self._in_message = False  # whether the incoming frame is part of a message
 
     def offer(self) -> bool | str:
-        """Nothing: a server answers."""
+        """Return False: a server makes no offers."""
         return False
 
     def enabled(self) -> bool:
-        """Always: it is made when there is an agreement."""
+        """Return True: it is created after the negotiation."""
         return True
 
-    # Incoming, for wsproto's decoder. A reason that is returned would reach nobody, so they raise...
+    # Incoming frames. These methods raise, because the frame decoder of wsproto ignores a CloseReason that an
+    # extension returns...
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> RsvBits:
-        """A frame begins. This may be said several times of one frame."""
+        """Process the header of a frame. May be called several times for one frame."""
         first = opcode in (Opcode.TEXT, Opcode.BINARY)
         if rsv.rsv1 and not first:
-            raise ParseFailed("only a message's first frame says that it is compressed (RFC 7692, section 6)")
+            raise ParseFailed("RSV1 is set in a frame that does not begin a message (RFC 7692, section 6)")
         self._in_message = not opcode.iscontrol()
         if first:
             self._compressed = rsv.rsv1
         return RsvBits(True, False, False)
 
     def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes:
-        """Inflate a piece of a frame's payload."""
+        """Inflate a part of the payload of a frame."""
         if not self._in_message or not self._compressed:
             return data
         return self._inflater.inflate(data, self.max_message_size + 1)
 
     def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | None:
-        """A frame ends; inflate what the end of a message still holds back."""
+        """Process the end of a frame. At the end of a message, return the rest of its content."""
         if not fin or not self._in_message or not self._compressed:
             return None
         return self._inflater.end_message(self.max_message_size + 1)
@@ -226,9 +235,9 @@ class PerMessageDeflate(Extension):
     # Outgoing...
 
     def compress(self, payload: bytes | memoryview) -> bytes:
-        """The payload of a compressed message for this peer; it has to be the next that is sent to it.
+        """Compress a payload for this peer. The result must be the next compressed message that is sent to it.
 
-        Messages that are sent uncompressed in between leave everything as it is.
+        Uncompressed messages may be sent in between. They do not enter the window.
         """
         if not self._takeover:
             return compress_apart(payload, self._settings, self.window_bits)
@@ -238,22 +247,22 @@ class PerMessageDeflate(Extension):
 
     @property
     def kind(self) -> object:
-        """Peers of one kind can share what is compressed apart for any of them."""
+        """A key that is equal for all peers that can receive the same result of ``compress_apart``."""
         return self._settings, self.window_bits
 
     def compress_apart(self, payload: bytes | memoryview) -> bytes:
-        """The payload of a compressed message for every peer of this kind; see the function."""
+        """Compress a payload for all peers of this ``kind``; see the function ``compress_apart``."""
         return compress_apart(payload, self._settings, self.window_bits)
 
     def reset(self) -> None:
-        """Forget what was sent, as is needed whenever the peer got what ``compress`` has not seen."""
+        """Discard the window. Required after a compressed message was sent that ``compress`` did not return."""
         self._compressor = None
 
 
 class _Inflater:
-    """Inflates one message after the other, each within its bound.
+    """Inflates messages, each with a limit of its size.
 
-    The first message makes what it works with; without context takeover the end of every message drops it.
+    The decompressor is created for the first message. Without context takeover, it is discarded after each.
     """
 
     __slots__ = ("_bits", "_ended", "_size", "_stream", "_takeover")
@@ -262,17 +271,21 @@ class _Inflater:
         self._bits = bits
         self._takeover = takeover
         self._stream: zlib._Decompress | None = None
-        self._size = 0  # of the message, inflated so far
-        self._ended = 0  # streams that have ended in it
+        self._size = 0  # inflated bytes of the current message
+        self._ended = 0  # DEFLATE streams that ended in the current message
 
     def inflate(self, data: bytes, bound: int) -> bytes:
-        """Inflate a piece of a message, which may become so many bytes; what goes beyond is dropped.
+        """Inflate a part of a message.
+
+        Args:
+            data: the compressed bytes.
+            bound: the maximum size of the whole inflated message. The rest is discarded.
 
         Raises:
-            ParseFailed: the piece cannot be inflated.
+            ParseFailed: the data cannot be inflated.
         """
         pieces: list[bytes] = []
-        # zlib takes a bound of 0 for none.
+        # The loop ends at the limit, because zlib takes a limit of 0 as no limit.
         while data and (room := bound - self._size) > 0:
             if self._stream is None:
                 self._stream = zlib.decompressobj(-self._bits)
@@ -288,8 +301,8 @@ class _Inflater:
         return b"".join(pieces)
 
     def end_message(self, bound: int) -> bytes:
-        """Inflate what the message's last block still holds."""
-        # The tail ends a block; between two streams there is none to end.
+        """Inflate the rest of a message at its end, and prepare for the next message."""
+        # The tail ends a block (RFC 7692, section 7.2.2). After a complete stream there is no block to end.
         rest = self.inflate(_TAIL, bound) if self._stream is not None else b""
         self._size = self._ended = 0
         if not self._takeover:
@@ -297,9 +310,10 @@ class _Inflater:
         return rest
 
     def _end_stream(self) -> None:
-        """A block with BFINAL was the last of its stream; another may follow (RFC 7692, section 7.2.1).
+        """Process the end of a DEFLATE stream, a block with BFINAL (RFC 7692, section 7.2.3.4).
 
-        It begins without a memory: so compressors do that have ended one, and so browsers read it.
+        Another stream may follow in the same message. Its window is empty: compressors discard their window when
+        they end a stream, and browsers decompress it so.
         """
         self._stream = None
         self._ended += 1
@@ -315,11 +329,11 @@ def _corrupt(reason: str) -> ParseFailed:
 
 
 def compress_apart(payload: bytes | memoryview, settings: Deflate, window_bits: int) -> bytes:
-    """The payload of a compressed message that refers to none before it, so that many peers can share it.
+    """Compress a payload without references to earlier messages, so that many peers can receive the result.
 
-    Every peer can inflate it whose own ``window_bits`` are at least these. With context takeover a peer
-    remembers it, and our compressor for that peer knows nothing of it: so it has to be ``reset`` whenever the
-    peer gets such a message. Where nothing is taken over, that is already so.
+    A peer can inflate it if its ``window_bits`` are not smaller. With context takeover, the message enters the
+    window of the peer, but not that of our compressor. So the compressor must be ``reset`` after the peer was sent
+    such a message (RFC 7692, section 7.1.1).
     """
     return _compressed(_compressor(settings, window_bits), payload)
 
@@ -330,15 +344,19 @@ def _compressor(settings: Deflate, window_bits: int) -> zlib._Compress:
 
 def _compressed(compressor: zlib._Compress, payload: bytes | memoryview) -> bytes:
     if not payload:
-        return _EMPTY  # without a flush, which zlib may leave out where there is nothing to flush
+        return _EMPTY  # zlib may write nothing if there is nothing to flush
     data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
     return data[: -len(_TAIL)]
 
 
 def longest_compressed(size: int, fragments: int) -> int:
-    """The bytes that an honest peer may need for a message of such a size; what does not compress grows.
+    """Return the maximum size of the compressed form of a message that a correct compressor produces.
 
-    zlib needs at most nine bits for a byte and a few bytes for a block (its ``deflateBound``); besides, a peer
-    may flush with every fragment, and now and then within one.
+    Content that does not compress grows. zlib uses at most nine bits for a byte, and a few bytes for a block (its
+    ``deflateBound``). A peer may also flush with every fragment, and sometimes within one.
+
+    Args:
+        size: the size of the message in bytes.
+        fragments: the number of its frames.
     """
     return size + (size >> 3) + (size >> 6) + 64 * fragments

@@ -1,8 +1,8 @@
 """The sending side of WebSocket frames: messages and control frames to bytes (RFC 6455, section 5).
 
-The frames of a server are not masked, so a frame is a short header and the payload as it is. To encode it here
-costs a tenth of what the serializer of wsproto needs with its copies, and a broadcast shares the result. There is
-no I/O in this module.
+A server does not mask its frames (section 5.1), so a frame is a short header and the unchanged payload. Encoding
+it here takes a tenth of the time of the serializer of wsproto, which copies the payload. All receivers of a
+broadcast share the result. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -37,19 +37,18 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
-# How many bytes are in front of the payload, by the second byte, where it says that the length follows (RFC 6455,
-# section 5.2).
+# The size of a header with an extended length, by its second byte (RFC 6455, section 5.2).
 _LONG_HEADERS = {126: 4, 127: 10}
 
-#: A Close frame without a code, as an answer to another.
+#: A Close frame without a code, the reply to a Close frame without a code.
 EMPTY_CLOSE = _frame(Opcode.CLOSE, b"")
 
 
 def encode_message(message: Sendable) -> bytes:
-    """The frame of a whole message.
+    """Encode a message as one uncompressed frame.
 
     Raises:
-        TypeError: it is neither a message nor text nor bytes.
+        TypeError: ``message`` is not a ``Message``, ``str`` or buffer.
     """
     data = message if isinstance(message, (str, bytes)) else _as_message(message).data
     if isinstance(data, str):
@@ -62,31 +61,30 @@ def _as_message(message: Sendable) -> Message:
 
 
 def payload_of(frame: bytes) -> memoryview:
-    """The payload of a frame that was encoded here; it is not copied."""
+    """Return the payload of a frame that this module encoded, without a copy."""
     return memoryview(frame)[_LONG_HEADERS.get(frame[1], 2) :]
 
 
 def compress_frame(frame: bytes, compress: Callable[[bytes | memoryview], bytes]) -> bytes:
-    """The frame of the same message, compressed (RFC 7692, section 6.1).
+    """Return the compressed frame of a message (RFC 7692, section 6.1).
 
     Args:
-        frame: what ``encode_message`` made of the message, so that its text is not encoded once more.
-        compress: makes the new payload of the old: ``PerMessageDeflate.compress``, or something around
-            ``compress_apart``.
+        frame: the result of ``encode_message``, so that text is not encoded twice.
+        compress: compresses the payload; ``compress`` or ``compress_apart`` of ``PerMessageDeflate``.
     """
     return _frame(_COMPRESSED | (frame[0] & 0x0F), compress(payload_of(frame)))
 
 
 def compress_for(frame: bytes, deflate: PerMessageDeflate) -> bytes:
-    """The frame of the same message for one peer, compressed if that is worth it; it has to be sent next."""
+    """Return the frame of a message for one peer, compressed unless it is short. It must be sent next."""
     return compress_frame(frame, deflate.compress) if len(payload_of(frame)) >= deflate.min_size else frame
 
 
 class Frames:
-    """The frames of one message for many receivers: each way to write it is encoded once.
+    """The frames of one message for many receivers. Each form of it is encoded once.
 
     Attributes:
-        plain: the frame that is not compressed.
+        plain: the uncompressed frame.
     """
 
     __slots__ = ("_compress", "_compressed", "_size", "plain")
@@ -98,9 +96,9 @@ class Frames:
         self._compressed: dict[object, bytes] = {}
 
     def compressed_for(self, deflate: PerMessageDeflate) -> bytes | None:
-        """The frame that all peers of one kind can share; None if it is not worth it.
+        """Return the compressed frame for all peers of the same ``kind``; None if the message is not compressed.
 
-        Whoever gets it needs its compressor ``reset`` (see ``compress_apart``).
+        The caller must ``reset`` the compressor of each peer to which it sends the frame; see ``compress_apart``.
         """
         if not self._compress or self._size < deflate.min_size:
             return None
@@ -111,29 +109,29 @@ class Frames:
 
 
 def encode_ping(payload: bytes) -> bytes:
-    """A Ping frame.
+    """Encode a Ping frame.
 
     Raises:
-        ValueError: the payload is longer than 125 bytes.
+        ValueError: the payload is longer than 125 bytes (RFC 6455, section 5.5).
     """
     if len(payload) > _MAX_CONTROL_PAYLOAD:
-        raise ValueError(f"a ping carries at most {_MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
+        raise ValueError(f"the payload of a ping has at most {_MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
     return _frame(Opcode.PING, payload)
 
 
 def encode_pong(payload: bytes) -> bytes:
-    """The answer to a Ping with that payload."""
+    """Encode a Pong frame. ``payload`` is that of a Ping."""
     return _frame(Opcode.PONG, payload)
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A Close frame with a code.
+    """Encode a Close frame with a code.
 
     Raises:
         ValueError: the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
     """
     if not may_be_sent(code):
-        raise ValueError(f"{code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999")
+        raise ValueError(f"close code {code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()
     if len(encoded) > _REASON_BYTES:
         raise ValueError(f"a close reason has at most {_REASON_BYTES} bytes of UTF-8, not {len(encoded)}")

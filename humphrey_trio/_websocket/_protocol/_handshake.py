@@ -1,6 +1,6 @@
-"""The opening handshake (RFC 6455, section 4.2): what a server checks, and how it answers.
+"""The opening handshake of a server (RFC 6455, section 4.2): the checks of the request, and the response.
 
-Pure: it decides nothing for an application, and waits for nobody.
+This module does no I/O, and contains no settings of an application.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _VERSION = "13"
 _KEY_BYTES = 16
-# RFC 9110, section 15.5.22, and RFC 6455, section 4.4: which protocol, and which version of it, would do.
+# A 426 names the required protocol (RFC 9110, section 15.5.22) and the supported version (RFC 6455, section 4.4).
 _UPGRADE = Headers([("Upgrade", "websocket"), ("Connection", "upgrade")])
 _OTHER_VERSION = _UPGRADE.with_header("Sec-WebSocket-Version", _VERSION)
 _GET_ONLY = Headers([("Allow", "GET")])
@@ -31,17 +31,18 @@ def check_handshake(request: Request) -> str:
     """Check the fields of an opening handshake (RFC 6455, section 4.2.1).
 
     Args:
-        request: one whose head ``wants_websocket``: method, version, Connection and Upgrade are right.
+        request: a request for which ``wants_websocket`` is true, so that method, HTTP version, Connection and
+            Upgrade are checked already.
 
     Returns:
-        The key.
+        The value of ``Sec-WebSocket-Key``.
 
     Raises:
-        HandshakeError: with 426 for a version that is not spoken here, else with 400.
+        HandshakeError: with 426 if the WebSocket version is not supported, with 400 if a field is invalid.
     """
     version = _single(request, "Sec-WebSocket-Version")
     if version != _VERSION:
-        raise HandshakeError(f"only WebSocket version {_VERSION} is spoken here", 426, headers=_OTHER_VERSION)
+        raise HandshakeError(f"only WebSocket version {_VERSION} is supported", 426, headers=_OTHER_VERSION)
     key = _single(request, "Sec-WebSocket-Key")
     try:
         decoded = base64.b64decode(key, validate=True)
@@ -53,15 +54,15 @@ def check_handshake(request: Request) -> str:
 
 
 def no_handshake(request: Request) -> HandshakeError:
-    """Why an ordinary request is refused where only a websocket route is.
+    """Return the refusal of an ordinary request for a path that has only a websocket route.
 
-    HEAD is answered as GET is (RFC 9110, section 9.3.2).
+    The response to HEAD is that to GET (RFC 9110, section 9.3.2).
     """
     if request.method not in ("GET", "HEAD"):
         return HandshakeError("a WebSocket is opened with GET", 405, headers=_GET_ONLY)
     return HandshakeError(
         "only WebSockets are served here, and the request does not ask for one with 'Connection: Upgrade',"
-        " 'Upgrade: websocket' and HTTP/1.1, or a proxy has not passed that on",
+        " 'Upgrade: websocket' and HTTP/1.1, or a proxy did not forward these fields",
         426,
         headers=_UPGRADE,
     )
@@ -70,10 +71,15 @@ def no_handshake(request: Request) -> HandshakeError:
 def _single(request: Request, name: str) -> str:
     values = request.headers.get_all(name)
     if len(values) != 1:
-        raise HandshakeError(f"{name} {'is missing' if not values else 'stands more than once'}")
+        raise HandshakeError(f"{name} {'is missing' if not values else 'is repeated'}")
     return values[0]
 
 
 def answer_handshake(key: str, extra: Headers) -> bytes:
-    """The 101 to a handshake with that key (RFC 6455, section 4.2.2), with further header fields."""
+    """Encode the 101 response (RFC 6455, section 4.2.2).
+
+    Args:
+        key: the value of ``Sec-WebSocket-Key``.
+        extra: further header fields.
+    """
     return encode_switch(_SWITCH_FIELDS % generate_accept_token(key.encode("ascii")), extra)

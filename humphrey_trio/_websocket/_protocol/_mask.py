@@ -1,7 +1,7 @@
-"""Unmasking payloads (RFC 6455, section 5.3) in the quickest way that is there for their size.
+"""Unmasking of payloads (RFC 6455, section 5.3), with the fastest available algorithm for each size.
 
-With the extra ``humphrey_trio[fast]`` long payloads are unmasked by PyCryptodome's ``strxor``, compiled code
-with a public interface; without it everything works the same, slower.
+With the extra ``humphrey_trio[fast]``, long payloads are unmasked by ``strxor`` of PyCryptodome, a public function
+in compiled code. Without it, the result is the same, but slower.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ def _compiled() -> Callable[..., object] | None:
 
 _strxor = _compiled()
 _KEY_BYTES = 4
-# Up to here one big number is quicker than the four strided translations, and from there on ever slower.
+# Up to this size in bytes, one large integer is faster than four strided translations.
 _SHORT = 300
-# A call of the compiled code takes 3.5 microseconds, whatever the size; from here on that is worth it.
+# From this size on, the compiled code is faster. Each of its calls takes at least 3.5 us.
 _LONG = 3072
 _XOR_TABLES = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
 
 def unmask_short(key: bytes | bytearray, payload: bytearray) -> bytes:
-    """A payload of at most some hundred bytes, unmasked as one big number."""
+    """Unmask a payload of at most a few hundred bytes, as one large integer."""
     size = len(payload)
     mask = int.from_bytes((key * (size // _KEY_BYTES + 1))[:size], "little")
     return (int.from_bytes(payload, "little") ^ mask).to_bytes(size, "little")
 
 
 class Mask(XorMaskerSimple):
-    """A frame's mask, in place of wsproto's: it works in place, on one piece of the payload after the other."""
+    """Replaces the masker of wsproto. It unmasks the parts of a payload one after another, in place."""
 
     def __init__(self, masker: XorMaskerSimple) -> None:
-        # What a masker makes of zeros is its key.
+        # Zeros, masked, are the masking key. wsproto has no public attribute for it.
         self._key = bytes(masker.process(bytearray(_KEY_BYTES)))
 
     def process(self, data: bytearray) -> bytearray:
-        """Unmask a piece, which the caller has no other use for."""
+        """Unmask a part of the payload in place, and return it."""
         size = len(data)
         key = self._key
         if size <= _SHORT:

@@ -1,6 +1,6 @@
-"""Admission: who may open a WebSocket, and with what. All of it is decided before the 101.
+"""Admission: the decision about a handshake before the 101 response.
 
-It reads the request and asks the application; it opens nothing.
+It checks the origin, calls the ``accept`` function of the application, and negotiates subprotocol and compression.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ logger = logging.getLogger("humphrey_trio.websocket")
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
 _EXTENSIONS = "Sec-WebSocket-Extensions"
-# Twice in a 101, or untrue, they make clients fail (RFC 6455, section 4.1).
+# Clients fail the connection if one of these is repeated or wrong in the 101 (RFC 6455, section 4.1).
 _OURS = ("Upgrade", "Connection", "Sec-WebSocket-Accept", _PROTOCOL, _EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
-    """What an ``accept`` function lets a client in with.
+    """The result of an ``accept`` function that accepts a client.
 
     Attributes:
-        subprotocol: one that the client offers; None leaves the choice to the route's ``subprotocols``.
-        headers: further header fields of the 101.
-        value: anything; the stream carries it as ``value``, and an app's ``stream_state`` factory can use it.
+        subprotocol: one of the subprotocols that the client offers; None to choose from ``subprotocols`` of the
+            route.
+        headers: further header fields of the 101 response.
+        value: any object, such as the authenticated user. It is the ``value`` of the stream.
     """
 
     subprotocol: str | None = None
@@ -50,14 +51,14 @@ class Accept:
     value: Any = None
 
 
-#: What ``accept=`` takes: ``async (request, state)``. It lets in with an ``Accept``, or with None as it is, and
-#: refuses with a ``Response``.
+#: The type of ``accept``: ``async (request, state)``. It returns an ``Accept`` to accept, None to accept without
+#: further settings, or a ``Response`` to refuse.
 AcceptHandler: TypeAlias = Callable[[Request, State], Awaitable[Accept | Response | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What was agreed on with one client; ``fields`` are the header fields of the 101 that say so."""
+    """The result of the negotiation with one client. ``fields`` are the header fields of the 101 response."""
 
     subprotocol: str | None
     value: Any
@@ -66,18 +67,16 @@ class Admitted:
 
 
 class Admission:
-    """A route's rules.
+    """The rules of a route.
 
     Args:
-        origins: the pages that may connect, as patterns of ``Origins``; None for those of the host that they
-            connect to, ``ANY_ORIGIN`` for all.
-        subprotocols: those that are spoken, best first; the first that the client offers is taken, and none if
-            it offers none of them.
-        deflate: how messages are compressed, if the client can do that; None for not at all.
-        accept: asks the application, before anything is promised to the client.
+        origins: the web pages that may connect, as for ``Upgrade.accept``.
+        subprotocols: the supported subprotocols, in the order of preference.
+        deflate: the settings of compression, or None.
+        accept: called before the 101 response.
 
     Raises:
-        ValueError: no browser can send an origin, or a subprotocol is not a token.
+        ValueError: an origin is malformed, or a subprotocol is not a token.
     """
 
     __slots__ = ("_accept", "_deflate", "_origins", "_subprotocols")
@@ -94,7 +93,7 @@ class Admission:
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
             if not _TOKEN.fullmatch(subprotocol):
-                raise ValueError(f"{subprotocol!r} is no subprotocol: use letters, digits and -!#$%&'*+.^_`|~")
+                raise ValueError(f"{subprotocol!r} is not a subprotocol: use letters, digits and -!#$%&'*+.^_`|~")
         self._deflate = deflate
         self._accept = accept
 
@@ -102,43 +101,49 @@ class Admission:
         """Decide about one handshake.
 
         Returns:
-            What was agreed on, or the response that refuses.
+            The result of the negotiation, or the response that refuses.
 
         Raises:
-            HandshakeError: the page's origin may not connect, or the handshake is malformed.
-            ValueError: the application accepted with what cannot be.
-            TypeError: it returned something else, which must let nobody in.
+            HandshakeError: the origin may not connect, or a field is malformed.
+            ValueError: the ``accept`` function chose a subprotocol that was not offered, or a reserved field.
+            TypeError: the ``accept`` function returned another type. The client is not accepted then.
         """
         self.check(request)
         if self._accept is None:
             return self.agree(request, _AS_IT_IS) if self._subprotocols or self._deflate else _NOTHING
-        self._offers(request)  # what is malformed is refused before anybody is asked
+        self._offers(request)  # refuses a malformed field before the application is called
         accepted = await _ask(self._accept, request, state)
         return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
 
     def check(self, request: Request) -> None:
-        """Refuse the pages that may not connect; clients other than browsers send no Origin and pass.
+        """Check the origin of the web page that connects (RFC 6455, section 10.2).
 
-        A refusal is logged: only the server's side sees why, since browsers do not show the page to a script.
+        Requests without Origin are accepted: browsers always send it, and other clients can send any value.
+        A refusal is logged, because browsers do not show the response to the page.
 
         Raises:
-            HandshakeError: with 403 (RFC 6455, section 10.2).
+            HandshakeError: with 403, if the origin may not connect.
         """
         given = request.headers.get_all("Origin")
         if not given:
             return
-        origin, host = ", ".join(given), request.headers.get("Host", "")  # several origins are none
+        origin, host = ", ".join(given), request.headers.get("Host", "")  # repeated fields match no pattern
         if is_same_host(origin, host) if self._origins is None else self._origins.matches(origin):
             return
         _log_refused_page(request, origin, host)
         raise HandshakeError(f"pages of {quoted(origin)} may not connect to {quoted(host)}", 403)
 
     def agree(self, request: Request, accepted: Accept) -> Admitted:
-        """Agree with the client on what the application accepts."""
+        """Negotiate subprotocol and compression, and collect the header fields of the 101 response.
+
+        Raises:
+            HandshakeError: the extensions field is malformed.
+            ValueError: the client does not offer the subprotocol of ``accepted``, or a header field is reserved.
+        """
         fields = Headers(accepted.headers)
         for name in _OURS:
             if name in fields:
-                raise ValueError(f"the server itself says {name}, so it cannot be among the headers")
+                raise ValueError(f"the server itself sets {name}: remove it from the headers")
         subprotocol = self._choose(request, accepted.subprotocol)
         if subprotocol is not None:
             fields = fields.with_header(_PROTOCOL, subprotocol)
@@ -150,11 +155,11 @@ class Admission:
         return Admitted(subprotocol, accepted.value, deflate, fields)
 
     def _offers(self, request: Request) -> list[Offer]:
-        """The extensions that the client offers; not looked at where none would be accepted."""
+        """Return the offered extensions. Without settings of compression, the field is not parsed."""
         return [] if self._deflate is None else parse_offers(request.headers.get_all(_EXTENSIONS))
 
     def _choose(self, request: Request, wanted: str | None) -> str | None:
-        """The subprotocol (RFC 6455, section 4.2.2): the server's choice among those that the client offers."""
+        """Choose the subprotocol from those that the client offers (RFC 6455, section 4.2.2)."""
         if wanted is None and not self._subprotocols:
             return None
         lines = request.headers.get_all(_PROTOCOL)
@@ -167,7 +172,7 @@ class Admission:
 
 
 _AS_IT_IS = Accept()
-_NOTHING = Admitted(None, None, None, Headers())  # was agreed on
+_NOTHING = Admitted(None, None, None, Headers())
 
 
 def _log_refused_page(request: Request, origin: str, host: str) -> None:
@@ -186,13 +191,15 @@ def _log_refused_page(request: Request, origin: str, host: str) -> None:
     )
 
 
-# A hook's route asks in the connection task, which is protected.
+# For a hook, it runs in the connection task, which is protected from KeyboardInterrupt. Code of the user is not.
 @trio.lowlevel.disable_ki_protection
 async def _ask(accept: AcceptHandler[Any], request: Request, state: Any) -> Accept | Response:
-    """The application's answer; a value that only happens to be false is none."""
+    """Call the ``accept`` function. Values such as False are refused, so that they do not accept a client."""
     answer = await accept(request, state)
     if answer is None:
         return _AS_IT_IS
     if not isinstance(answer, (Accept, Response)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"an accept function returns an Accept, a Response or None, not {type(answer).__name__}")
+        raise TypeError(
+            f"an accept function must return an Accept, a Response or None, not {type(answer).__name__}"
+        )
     return answer

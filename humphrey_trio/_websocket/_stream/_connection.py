@@ -1,14 +1,15 @@
-"""One open WebSocket: it puts the parts of a stream together, and does what the peer's frames ask for.
+"""One open WebSocket: it connects the parts of a stream, and handles control frames and the end.
 
-The parts are its phase, its inbox, its outbox and its deadlines; each knows nothing of the others. The connection
-starts no task: readers call ``Inbox.next``, and the connection task writes (``_connection_task``). It never sees
-an application.
+The parts are the phase, the inbox, the outbox and the deadlines. They do not depend on each other. The connection
+starts no task: readers call ``Inbox.next``, and the connection task writes (``_connection_task``). The connection
+does not depend on applications.
 """
 
 from __future__ import annotations
 
 import itertools
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import trio
@@ -47,7 +48,7 @@ _ids = itertools.count(1)
 
 _NO_CLOSE_CODE = (POLICY_VIOLATION, "")
 
-_NOBODY = Reader.NOBODY  # an enumeration looks its members up anew each time, which every message would feel
+_NONE = Reader.NONE  # saves the attribute lookup of the enum for each message
 
 _BROKE = "the connection broke"
 _ENDED = "the connection ended without a Close"
@@ -58,13 +59,13 @@ class WebsocketConnection:
 
     Attributes:
         id, request, subprotocol, value: as in ``WebsocketStream``.
-        transport: the bytes.
-        lifecycle: its phase, and how it ended.
-        inbox, outbox: its two directions.
-        deadlines: when it may have to be closed.
-        counters: what a slow peer and slow handlers have cost.
-        liveness: what heartbeats know of the peer; None before the first.
-        deflate: the compression that was agreed on, or None.
+        transport: the transport; only the connection task closes it.
+        lifecycle: the phase, and the note of the first close.
+        inbox, outbox: the incoming and the outgoing side.
+        deadlines: the deadlines of the stream.
+        counters: the counters of dropped messages and of waits.
+        liveness: the state of the heartbeat; None before its first check.
+        deflate: the negotiated compression, or None.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class WebsocketConnection:
         "_fairness",
         "_run",
         "_server_end",
+        "_thread",
         "_user_close",
         "counters",
         "deadlines",
@@ -103,6 +105,7 @@ class WebsocketConnection:
         self.liveness: Liveness | None = None
         self._fairness = server.fairness
         self._run = current_run()
+        self._thread = get_ident()
         self._user_close = _NO_CLOSE_CODE  # the code and the reason for ``Deadline.USER``
         self._drain = server.drain
         self._server_end: ServerEnd = CLOSE_IN_SPREAD
@@ -110,7 +113,7 @@ class WebsocketConnection:
 
     @property
     def peer_addr(self) -> Address:
-        """The peer's end of the connection."""
+        """The address of the peer."""
         return self.transport.peer
 
     @property
@@ -119,21 +122,20 @@ class WebsocketConnection:
         return not self.lifecycle.phase.is_open
 
     def __repr__(self) -> str:
-        """The stream's, which stands in log lines."""
+        """Return the repr of the ``WebsocketStream``, also used in log lines."""
         state = str(self.closed_error()) if self.closed else "open"
         return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
 
     def check_run(self) -> None:
-        """Refuse a call from another run of trio.
+        """Check that the calling task belongs to the run of trio of the stream.
 
         Raises:
-            RuntimeError: this is another.
+            RuntimeError: it does not.
         """
-        if current_run() is not self._run:
-            check_run(self._run, "this stream")
+        check_run(self._run, "this stream")
 
     def check_open(self) -> None:
-        """Refuse what only an open stream can do.
+        """Check that the stream is open.
 
         Raises:
             ConnectionClosed: the stream is closed.
@@ -142,7 +144,7 @@ class WebsocketConnection:
             raise self.closed_error()
 
     def closed_error(self) -> ConnectionClosed:
-        """What a caller is told; a new exception each time, since each gets its own traceback."""
+        """Create the exception of a closed stream. A new one for each caller, because it has a traceback."""
         ending = self.lifecycle.ending
         assert ending is not None
         return ConnectionClosed(ending.code, ending.reason)
@@ -152,11 +154,12 @@ class WebsocketConnection:
     @trio.lowlevel.enable_ki_protection
     async def send(self, message: Sendable, compress: bool) -> None:
         """Send a message; see ``WebsocketStream.send``."""
-        if current_run() is not self._run:
+        # Another run of trio is in another thread. To compare the runs for each message would cost 0.1 us.
+        if get_ident() != self._thread:
             self.check_run()
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox, outbox, lifecycle = self.inbox, self.outbox, self.lifecycle
-        if inbox.reader is _NOBODY:
+        if inbox.reader is _NONE:
             inbox.take()
         frame = encode_message(message)
         size = len(frame)
@@ -165,10 +168,10 @@ class WebsocketConnection:
         if not lifecycle.phase.is_open:
             raise self.closed_error()
         if compress and self.deflate is not None:
-            # Not before it is certain to be sent: the peer's memory has to follow the compressor's.
+            # Only now, when it is certain to be sent: the window of the peer must equal that of the compressor.
             frame = compress_for(frame, self.deflate)
-        # Replies to a peer that sends many messages at once leave together: a system call for each would cost
-        # more than all the rest, and fill the peer's buffers with tiny segments.
+        # If the peer sent several messages at once, the replies are sent together. A system call for each would
+        # cost more than everything else, and fill the buffers of the peer with small segments.
         try:
             if inbox.decoder.buffered:
                 outbox.put_later(frame)
@@ -193,14 +196,18 @@ class WebsocketConnection:
         self.check_open()
 
     def put(self, put: Callable[[bytes], None], frame: bytes) -> None:
-        """Put a frame into the outbox; afterwards the stream is closed if the peer was gone."""
+        """Call a ``put`` method of the outbox. If the connection is broken, the stream is closed."""
         try:
             put(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.lose(_BROKE)
 
     def refuse_message(self, *, close: bool) -> None:
-        """Count a message for which the outbox has no room, and perhaps close the stream for that."""
+        """Count a message for which the outbox has no room as dropped.
+
+        Args:
+            close: whether to close the stream with 1013.
+        """
         self.counters.count_dropped(1)
         if close:
             self.count_slow_close()
@@ -209,36 +216,37 @@ class WebsocketConnection:
     # Receiving...
 
     def begin_receive(self) -> None:
-        """Be read by the calling task, for one message, until ``end_receive``.
+        """Begin to receive one message. The caller must call ``end_receive`` afterwards.
 
         Raises:
-            ConnectionClosed: the stream is closed, and another task reads its last messages.
-            trio.BusyResourceError: another task or an application reads.
+            ConnectionClosed: the stream is closed, and another task receives the last messages.
+            trio.BusyResourceError: another task or an application receives.
+            RuntimeError: called in another run of trio.
         """
-        if current_run() is not self._run:
+        if get_ident() != self._thread:
             self.check_run()
         inbox = self.inbox
         if inbox.is_busy:
             self.check_open()
-            raise trio.BusyResourceError("another task receives from this stream already")
+            raise trio.BusyResourceError("another task is receiving from this stream")
         inbox.begin_receive()
 
     def end_receive(self) -> None:
-        """Be read by the calling task no more."""
+        """End to receive a message."""
         self.inbox.end_receive()
         if not self.lifecycle.phase.is_open:
-            self.outbox.wake()  # now the connection task may have to read up to the peer's Close
+            self.outbox.wake()  # the connection task may have to read until the Close of the peer
 
     def handle_control(self, event: Event) -> None:
-        """Do what the peer asks for, with anything but a message."""
+        """Handle an event that is not a message."""
         if isinstance(event, Ping):
             self.put(self.outbox.put_control, encode_pong(event.payload))
         elif isinstance(event, Pong):
             if event.payload == HEARTBEAT_PAYLOAD and self.liveness is not None:
                 self.liveness.note_pong(self.deadlines.now())
         elif isinstance(event, Close):
-            # If we have not closed yet, our Close repeats its code (RFC 6455, section 5.5.1). What users have sent
-            # before goes out in front of it: the peer may still read.
+            # If we have not sent a Close, we reply with the same code (RFC 6455, section 5.5.1). Queued messages
+            # are sent before it, because the peer may still read.
             self._end("client", event.code, event.reason)
             self._note_answered()
             self._move(Step.PEER_CLOSE)
@@ -247,16 +255,18 @@ class WebsocketConnection:
             self._move(Step.FAILURE)
 
     async def before_close(self, code: int, reason: str) -> None:
-        """Refuse what cannot be sent, or is called from another run of trio; a checkpoint.
+        """Check the arguments of a close, and execute a checkpoint.
 
         Raises:
             ValueError: the code may not be sent, or the reason is too long.
+            RuntimeError: called in another run of trio.
         """
         encode_close(code, reason)
         self.check_run()
         await trio.lowlevel.checkpoint()
 
-    # The end. Each of these may come first; the first decides the code, and the table of phases what follows.
+    # The end. These methods may be called in any order. The first call determines the close code; the table of
+    # transitions in _phase determines the effect of the others.
 
     def close(
         self,
@@ -267,44 +277,53 @@ class WebsocketConnection:
         exception: BaseException | None = None,
         drop_queue: bool = False,
     ) -> None:
-        """Close from this side: a Close goes behind what waits or, with ``drop_queue``, in its place."""
+        """Close from this side. Does nothing if the stream is closed.
+
+        Args:
+            code, reason: the content of the Close frame, checked.
+            cause, exception: for the close record.
+            drop_queue: whether to drop queued messages. Else the Close is sent after them.
+        """
         if self.lifecycle.phase.is_open:
-            # The note and the frame first: if the transport is broken, putting the frame is what finds out, and
-            # the stream is lost by then.
+            # The frame before the step: putting it may find that the connection is broken. Then ``lose`` has moved
+            # the phase to CLOSED, and the step changes nothing.
             self._end("server", code, reason, cause=cause, exception=exception, drop_queue=drop_queue)
             self._move(Step.CLOSE)
 
     def lose(self, cause: str) -> None:
-        """End without a Close of the peer: its bytes have ended, or nobody waits for them any longer."""
+        """End without a Close of the peer: the input has ended, or a deadline for it has passed."""
         self._note_ending("client", ABNORMAL, "", cause)
         self.outbox.abandon()
         self._move(Step.END)
 
     def cut(self, cause: str) -> None:
-        """End the connection at once, for a peer that would not receive a Close either."""
+        """Abort the connection without a Close, because the peer does not read or does not answer."""
         self._note_ending("server", ABNORMAL, cause, cause)
         self.transport.abort()
         self.lose(cause)
 
     def stop_reading(self) -> None:
-        """Read no more; the connection task has written everything."""
+        """Stop reading. Called when the connection task has written everything."""
         self._move(Step.END)
 
-    def begin_last_words(self, *, server_drains: bool) -> bytes:
+    def begin_final_close(self, *, server_drains: bool) -> bytes:
         """Close from this side, because the connection task is cancelled.
 
-        Nobody is told yet: the handlers learn of it when the last words are sent, which over a foreign stream may
-        take half a second.
+        It moves the phase without waking the readers. They must not see the end before the final frames are sent,
+        which can take half a second over a trio stream. ``lose`` wakes them.
+
+        Args:
+            server_drains: whether a graceful shutdown of the server is the reason.
 
         Returns:
-            What to send at last; empty for nothing.
+            The bytes to send; empty if nothing can be sent.
         """
         code, reason, cause = GOING_AWAY, "", "the server has ended"
         if server_drains:
             code, reason, cause = self._drain.code, self._drain.reason, SERVER_ENDS
         self._note_ending("server", code, reason, cause)
         self.lifecycle.move(Step.CLOSE)
-        return self.outbox.last_words(encode_close(code, reason))
+        return self.outbox.final_frames(encode_close(code, reason))
 
     def _end(
         self,
@@ -316,11 +335,11 @@ class WebsocketConnection:
         exception: BaseException | None = None,
         drop_queue: bool = False,
     ) -> None:
-        """Note who closes first and put our Close; does nothing the second time."""
+        """Note the first close and put our Close frame. Does nothing after the first call."""
         if self.lifecycle.ending is not None:
             return
         self._note_ending(initiator, code, reason, cause, exception)
-        # A Close without a code is answered by one without (RFC 6455, section 7.1.5: 1005 is never sent).
+        # The reply to a Close without a code has none either: 1005 must not be sent (RFC 6455, section 7.4.1).
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
         self.put(partial(self.outbox.end, drop_queue=drop_queue), close)
 
@@ -338,30 +357,34 @@ class WebsocketConnection:
             self.lifecycle.ending.note_answered()
 
     def _move(self, step: Step) -> None:
-        """Take a step, and do what the new phase asks for."""
+        """Take a step, and execute the effects of the new phase."""
         lifecycle = self.lifecycle
         awaited, read = lifecycle.phase.awaits_close, lifecycle.phase.reads
         if not lifecycle.move(step):
             return
         if lifecycle.phase.awaits_close and not awaited:
-            self.expect_close()  # not again where a failure follows our Close: the peer has its time already
+            self.expect_close()  # not from CLOSING to FAILED: then the deadline is set already
         self.inbox.tell_change()
         if read and not lifecycle.phase.reads:
             self.outbox.wake()
             lifecycle.tell_over()
 
     def count_slow_close(self) -> None:
-        """Count the peer as too slow: once, also if it is closed for that and then does not read its Close."""
+        """Count the peer as too slow. Counts only once, although it may also be too slow to read the Close."""
         if not self.counters.slow_closes:
             self.counters.count_slow_close()
 
-    # From hand to hand...
+    # Opening, and changes of the owner...
 
     def open(self, head: bytes, rest: bytes) -> bool:
-        """Send the handshake's answer, and take what came behind the handshake.
+        """Answer the handshake.
+
+        Args:
+            head: the 101 response.
+            rest: the bytes that were received after the handshake.
 
         Returns:
-            False if the stream was closed before, so that the handshake has to be refused.
+            False if the stream was closed before, so that the handshake must be refused.
         """
         if self.lifecycle.phase is not Phase.OPENING:
             return False
@@ -370,13 +393,13 @@ class WebsocketConnection:
         self.put(self.outbox.uncork, head)
         return True
 
-    def expect_taker(self, seconds: float) -> None:
-        """Be closed if nobody has taken the stream after so many seconds."""
+    def set_take_deadline(self, seconds: float) -> None:
+        """Close the stream with 1013 if it has no reader after some seconds."""
         if not self.inbox.is_taken:
             self.deadlines.set(Deadline.TAKE, seconds)
 
     def take(self, limits: StreamLimits, timeouts: Timeouts, counters: Counters, server_end: ServerEnd) -> None:
-        """Belong to an application, with its bounds and timeouts, its counters and its graceful end."""
+        """Make an application the owner of the stream, with its limits, timeouts, counters and graceful end."""
         self.inbox.give_to(Reader.SESSION)
         self.inbox.limit(limits)
         self.outbox.limit(limits)
@@ -386,7 +409,7 @@ class WebsocketConnection:
         self._server_end = server_end
 
     def leave(self) -> None:
-        """Belong to an application no more; an open stream is closed with 1001."""
+        """End the ownership of the application. If the stream is open, it is closed with 1001."""
         self.close(GOING_AWAY, "", cause="the application has ended")
         if self.inbox.reader is Reader.SESSION:
             self.inbox.give_to(Reader.CALLERS)
@@ -395,9 +418,9 @@ class WebsocketConnection:
     # Time...
 
     def set_user_deadline(self, seconds: float, code: int, reason: str) -> None:
-        """Be closed after so many seconds; see ``WebsocketStream.set_deadline``."""
+        """Close the stream after some seconds; see ``WebsocketStream.set_deadline``."""
         if not seconds > 0:
-            raise ValueError("a deadline is seconds above zero from now on; to close at once there is close()")
+            raise ValueError("the deadline must be a number of seconds above zero; to close at once, call close()")
         encode_close(code, reason)
         self.check_run()
         if self.lifecycle.phase.is_open:
@@ -405,14 +428,14 @@ class WebsocketConnection:
             self.deadlines.set(Deadline.USER, seconds)
 
     def expect_close(self) -> None:
-        """Give the peer ``Timeouts.close`` from now on."""
+        """Set the close deadline to ``Timeouts.close`` seconds from now."""
         self.deadlines.set(Deadline.CLOSE, self.deadlines.timeouts.close)
 
     def expire(self) -> None:
-        """Do what the deadlines ask for that have passed; called by the server's sweep."""
+        """Handle the deadlines that have passed. Called by the sweep of the server."""
         deadlines = self.deadlines
         if deadlines.take_passed(Deadline.TAKE) and not self.inbox.is_taken:
-            self.close(TRY_AGAIN_LATER, "nobody takes this connection")
+            self.close(TRY_AGAIN_LATER, "no application took this connection")
         if deadlines.take_passed(Deadline.USER):
             code, reason = self._user_close
             self.close(code, reason, cause="its deadline has passed")
@@ -423,12 +446,17 @@ class WebsocketConnection:
             if self.outbox.pending:
                 self.cut("too slow")
             else:
-                # The peer has not answered our Close. The connection task lingers, since it may still read.
+                # The peer has not answered our Close, but it may still read. So the connection task lingers.
                 self.transport.interrupt()
                 self.lose("too slow")
 
     def drain(self, drain: Drain, seconds: float) -> None:
-        """Be closed because of a graceful end, after so many seconds; ``set_deadline`` does not move that."""
+        """Close the stream for a graceful shutdown.
+
+        Args:
+            drain: the code and the reason.
+            seconds: the time from now; 0 for at once. ``set_deadline`` does not change it.
+        """
         self._drain = drain
         if seconds:
             self.deadlines.set_earlier(Deadline.DRAIN, seconds)
@@ -441,15 +469,15 @@ class WebsocketConnection:
     # The peer...
 
     def look_for_peer(self) -> None:
-        """Notice that the peer has left, where no task reads and so would notice."""
+        """Detect a disconnect of the peer while no task reads."""
         if not self.inbox.waiting and self.lifecycle.phase.reads and self.transport.hung_up():
             self.lose(_ENDED)
 
     def check_liveness(self, heartbeat: Heartbeat) -> bool:
-        """Look for a sign of life; ping a silent peer, and cut off one that has not answered.
+        """Send a Ping to a silent peer, and cut off one that has not answered the last Ping.
 
         Returns:
-            Whether the peer was pinged.
+            Whether a Ping was sent.
         """
         if self.liveness is None:
             self.liveness = Liveness()

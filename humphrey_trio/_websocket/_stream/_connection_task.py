@@ -1,7 +1,7 @@
-"""The connection task of one WebSocket: it writes what has to wait, lingers, and closes the transport.
+"""The connection task of one WebSocket: it writes queued frames, lingers, and closes the transport.
 
-It is the task that accepted the connection. No other task waits on the socket to write, so that no lock is needed
-and no frame is left half written. It never runs code of a user.
+It is the task of the accepted connection. No other task waits for the socket to become writable. So no lock is
+needed, and a cancelled handler never leaves a part of a frame. The task never runs code of the user.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ logger = logging.getLogger("humphrey_trio.websocket")
 
 
 async def keep(connection: WebsocketConnection, handover: Handover) -> None:
-    """Write what waits until the stream has ended, then close.
+    """Write queued frames until the stream has ended, then close the transport.
 
-    Cancelled, it sends what it can without waiting, and a Close with 1001.
+    If cancelled, it tries to send the queued frames and a Close for a short time; see ``Transport.send_last``.
     """
     transport = connection.transport
     try:
         await _write_until_over(connection)
-        # RFC 6455, section 7.1.1: the server closes the TCP connection first. It half-closes and reads on, because
-        # a close over unread input is a reset, which would overtake the Close and the last messages.
+        # The server closes the TCP connection first (RFC 6455, section 7.1.1). It half-closes and discards input,
+        # because closing a socket with unread input sends a reset, and then the peer may lose the last messages.
         connection.stop_reading()
         if connection.inbox.waiting:
-            await trio.lowlevel.checkpoint()  # a reader that was interrupted leaves the transport first
+            await trio.lowlevel.checkpoint()  # lets an interrupted reader leave the transport
         if not connection.inbox.waiting:
             await handover.lingering.linger(transport, handover.control)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     except trio.Cancelled:
-        await _send_last_words(connection, server_drains=handover.control.draining)
+        await _send_final_close(connection, server_drains=handover.control.draining)
         raise
     finally:
-        # Whatever has happened: the reader wakes and ends, and what was not sent is counted as dropped.
+        # In every case, wake the readers, and count the messages that were not sent as dropped.
         connection.lose("the connection broke")
         _note_clean(connection)
         try:
@@ -65,12 +65,12 @@ async def _write_until_over(connection: WebsocketConnection) -> None:
         if outbox.pending:
             deadlines.set(Deadline.WRITE, deadlines.timeouts.write)
             await outbox.flush_some()
-            # A peer that reads on through what waits before our Close gets its time anew.
+            # The close deadline restarts while the peer reads the frames before our Close.
             if lifecycle.phase.awaits_close:
                 connection.expect_close()
             continue
         deadlines.clear(Deadline.WRITE)
-        # Behind our Close: nobody has to wait for a peer that is not read any more, or whose stream nobody took.
+        # Our Close is sent. There is nothing to wait for if the peer is not read, or if the stream has no reader.
         if outbox.ended and not (lifecycle.phase.reads and inbox.is_taken):
             return
         if outbox.ended and not inbox.is_attended:
@@ -80,30 +80,30 @@ async def _write_until_over(connection: WebsocketConnection) -> None:
 
 
 async def _read_to_close(connection: WebsocketConnection) -> None:
-    """Read up to the peer's Close or the close deadline, after a close by a user who does not receive."""
+    """Read until the Close of the peer or the close deadline, if the user closed and does not receive."""
     connection.inbox.begin_receive()
-    # The close deadline interrupts the transport; over a foreign stream that ends a block, not a wait.
+    # The close deadline interrupts the transport. Over a trio stream, this needs a cancel scope.
     with connection.transport.interruptible():
         while await connection.inbox.next(connection) is not None:
             pass
 
 
-async def _send_last_words(connection: WebsocketConnection, *, server_drains: bool) -> None:
-    words = connection.begin_last_words(server_drains=server_drains)
-    # Also if all was sent before: unread input has to be discarded, or the close resets the connection.
+async def _send_final_close(connection: WebsocketConnection, *, server_drains: bool) -> None:
+    frames = connection.begin_final_close(server_drains=server_drains)
+    # Also without frames: send_last discards unread input, with which closing the socket would send a reset.
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        connection.outbox.count_last_words(await connection.transport.send_last(words))
+        connection.outbox.count_final_frames(await connection.transport.send_last(frames))
 
 
 def _note_clean(connection: WebsocketConnection) -> None:
-    """Note whether the peer could read everything; the connection has ended."""
+    """Note whether the peer could read everything."""
     ending = connection.lifecycle.ending
     assert ending is not None
     ending.note_clean(connection.transport.incoming is Incoming.ENDED)
 
 
 def _log_end(connection: WebsocketConnection) -> None:
-    """Log how a stream ended; the connection has ended by then."""
+    """Log the close record of the stream."""
     if logger.isEnabledFor(logging.INFO):
         record = close_record_of(connection)
         extra = {

@@ -1,6 +1,6 @@
-"""The deadlines of one open WebSocket, as a small table whose earliest entry the server's sweep looks at.
+"""The deadlines of one open WebSocket. The sweep of the server checks the earliest of them.
 
-It keeps times and decides nothing: the connection is asked to expire, and looks which of them have passed.
+When it has passed, the sweep calls ``WebsocketConnection.expire``, which checks each deadline.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Deadline(enum.IntEnum):
-    """What a stream may have to do in time."""
+    """The kinds of deadlines. The comments say what must happen, or what happens, by then."""
 
     TAKE = 0
-    """An application takes the stream out of its hook."""
+    """An application must take the stream from its hook."""
     WRITE = 1
-    """The peer takes some of what is being written."""
+    """The peer must accept some bytes of what is being written."""
     CLOSE = 2
-    """The peer takes our Close, and what waits in front of it, and answers."""
+    """The peer must accept some bytes of what waits before our Close, and then answer our Close."""
     DRAIN = 3
-    """The stream is closed because its server or its application ends."""
+    """The stream is closed by a graceful shutdown."""
     USER = 4
     """The stream is closed because of ``set_deadline``."""
 
@@ -33,16 +33,16 @@ class Deadline(enum.IntEnum):
 class Deadlines:
     """The deadlines of one stream.
 
-    They are numbers, precise to one sweep: setting a ``CancelScope``'s deadline for every write would cost more
-    than the write. An idle stream has none, and then no table either.
+    They are plain numbers, with the precision of the sweep. A ``CancelScope`` was rejected: setting its deadline
+    for every write costs more than the write. An idle stream has no deadlines, and no table of them.
 
     Args:
-        control: where the server's sweep finds the earliest deadline.
-        clock: the server's.
-        timeouts: how long peers may take; an application that takes the stream replaces them.
+        control: has the earliest deadline, which the sweep of the server checks.
+        clock: the clock of the server.
+        timeouts: the timeouts of the server. Those of an application replace them.
 
     Attributes:
-        timeouts: as given.
+        timeouts: the current timeouts.
     """
 
     __slots__ = ("_clock", "_control", "_times", "timeouts")
@@ -54,45 +54,45 @@ class Deadlines:
         self.timeouts = timeouts
 
     def now(self) -> float:
-        """The present time, for comparison with the deadlines."""
+        """Return the time of the clock in seconds."""
         return self._clock.now()
 
     def set(self, deadline: Deadline, seconds: float) -> None:
-        """Expire in so many seconds, in place of what was set for the same deadline."""
+        """Set a deadline to some seconds from now. Replaces the earlier value."""
         if self._times is None:
             self._times = [inf] * len(Deadline)
         self._times[deadline] = self._clock.now() + seconds
         self._apply()
 
     def set_earlier(self, deadline: Deadline, seconds: float) -> None:
-        """Expire in so many seconds, or when it is set already if that is earlier."""
+        """Set a deadline to some seconds from now, unless its value is earlier."""
         if self._times is None or self._clock.now() + seconds < self._times[deadline]:
             self.set(deadline, seconds)
 
     def clear(self, deadline: Deadline) -> None:
-        """Do not expire for this deadline."""
+        """Remove a deadline. Does nothing if it is not set."""
         if self._times is not None:
             self._times[deadline] = inf
             self._apply()
 
     def has_passed(self, deadline: Deadline) -> bool:
-        """Whether it is set, and its time has come."""
+        """Whether a deadline is set and has passed."""
         return self._times is not None and self._times[deadline] <= self._clock.now()
 
     def take_passed(self, deadline: Deadline) -> bool:
-        """As ``has_passed``, and clear it if it has."""
+        """Return ``has_passed``, and clear the deadline if it has."""
         passed = self.has_passed(deadline)
         if passed:
             self.clear(deadline)
         return passed
 
     def _apply(self) -> None:
-        """Tell the sweep of the earliest deadline."""
+        """Set the deadline of the connection, which the sweep checks, to the earliest."""
         earliest = inf if self._times is None else min(self._times)
         if earliest == inf:
             self._times = None
         self._control.expire_at(earliest)
 
     def use(self, timeouts: Timeouts) -> None:
-        """Use other timeouts for what is set from now on."""
+        """Set other timeouts. Deadlines that are set already do not change."""
         self.timeouts = timeouts

@@ -1,6 +1,6 @@
-"""Which of the messages that wait to be sent may be dropped, and for which others.
+"""An index of the queued messages that may be dropped, by policy.
 
-It knows the tickets of waiting messages, not the messages: the send queue has those, and drops them.
+It contains the tickets of messages. The send queue has the messages, and drops them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ class DropIndex:
     __slots__ = ("_by_key", "_keys", "_oldest")
 
     def __init__(self) -> None:
-        self._oldest: dict[int, None] = {}  # those of DROP_OLDEST
-        self._keys: dict[int, Hashable] = {}  # those of KeepLatest
+        # Dictionaries are used as ordered sets.
+        self._oldest: dict[int, None] = {}  # the tickets with DROP_OLDEST
+        self._keys: dict[int, Hashable] = {}  # the tickets with KeepLatest, and their keys
         self._by_key: dict[Hashable, dict[int, None]] = {}
 
     def add(self, ticket: int, policy: FullPolicy) -> None:
-        """Add a message that waits from now on."""
+        """Add a message, if its policy permits to drop it."""
         if isinstance(policy, KeepLatest):
             self._keys[ticket] = policy.key
             self._by_key.setdefault(policy.key, {})[ticket] = None
@@ -29,7 +30,7 @@ class DropIndex:
             self._oldest[ticket] = None
 
     def discard(self, ticket: int) -> None:
-        """Remove a message that waits no more; does nothing for one that may not be dropped."""
+        """Remove a message. Does nothing if it is not in the index."""
         self._oldest.pop(ticket, None)
         if ticket in self._keys:
             key = self._keys.pop(ticket)
@@ -43,17 +44,20 @@ class DropIndex:
         return {*self._oldest, *self._keys}
 
     def candidates(self, policy: FullPolicy) -> Iterator[list[int]]:
-        """The messages that may be dropped for one with this policy, in the order in which to drop them.
+        """Yield the messages that may be dropped for a new message, in the order in which to drop them.
 
-        Each list is dropped as a whole. For a message with a key: first all with the same key, which it
-        outdates, then those of other keys that later ones outdate already.
+        Each list is dropped as a whole. For ``KeepLatest``, these are first all messages with the same key, and
+        then, for each other key, all messages except the latest.
+
+        Args:
+            policy: the policy of the new message.
         """
         if isinstance(policy, KeepLatest):
             outdated = self._by_key.get(policy.key)
             if outdated is not None:
                 yield list(outdated)
             for tickets in self._by_key.values():
-                # Compared by what they hold: a key need not equal itself, as NaN does not.
+                # Compares the dictionaries, not the keys: a key may differ from itself, such as NaN.
                 if tickets is not outdated and len(tickets) > 1:
                     yield list(tickets)[:-1]
         elif policy is WhenFull.DROP_OLDEST:

@@ -1,14 +1,14 @@
-"""The graceful end of WebSockets: what it is, when it begins, and what it does to each stream.
+"""The graceful end (shutdown) of WebSockets: when it begins, and what it does to each stream.
 
-A server that ends gracefully tells each of its connections once. What a stream does then is its ``ServerEnd``,
-which an application replaces by its own ``AppEnd`` when it takes the stream.
+A server that shuts down gracefully notifies each of its connections once. The ``ServerEnd`` of a stream defines
+what the stream does then. An application that takes the stream sets its ``AppEnd``.
 
-| word | meaning |
+| name | meaning |
 | --- | --- |
-| ``Drain`` | how streams are closed: code, reason, over which time, how long a handler may still run |
-| ``Timeouts.drain`` | when a graceful end cancels what is left |
-| ``ConnectionControl.draining`` | the server of a connection ends; nothing new may be begun |
-| ``AppEnd`` | the graceful end of one ``AsyncWebsocketApp`` |
+| ``Drain`` | how streams are closed: code, reason, spread over time, patience for running handlers |
+| ``Timeouts.drain`` | the time after which everything that remains is cancelled |
+| ``ConnectionControl.draining`` | whether the server of a connection is shutting down, so that nothing new may
+begin | | ``AppEnd`` | the graceful end of one ``AsyncWebsocketApp`` |
 """
 
 from __future__ import annotations
@@ -25,46 +25,51 @@ from ..._http._drain import Drain, hard_stop_after
 if TYPE_CHECKING:
     from ..._http._limits import Timeouts
 
-#: The cause in the record of a stream that is closed by a graceful end.
+#: The cause in the close record of a stream that a graceful end closed.
 SERVER_ENDS = "the server ends"
 
 
 class Drainable(Protocol):
-    """A stream, as a graceful end sees it."""
+    """The part of a stream that a graceful end uses."""
 
     def drain(self, drain: Drain, seconds: float, /) -> None:
-        """Be closed after so many seconds."""
+        """Close the stream after some seconds."""
         ...
 
 
 class DrainableSession(Protocol):
-    """What an application has for each of its streams."""
+    """The part of a session that a graceful end uses."""
 
     @property
     def closed(self) -> bool:
-        """Whether its stream is closed."""
+        """Whether the stream is closed."""
         ...
 
     def drain(self, drain: Drain, /) -> None:
-        """Begin no further handler, and close the stream behind those that run."""
+        """Start no further handler, and close the stream after the running ones."""
         ...
 
 
 class ServerEnd(Protocol):
-    """What a stream does when the server that it came from ends."""
+    """Defines what a stream does when its server shuts down."""
 
     def on_server_end(self, stream: Drainable, drain: Drain, /) -> None:
-        """Called once, with the stream and the server's drain; it must not raise."""
+        """Start the end of the stream. Called once. Must not raise.
+
+        Args:
+            stream: the stream.
+            drain: how the server closes streams.
+        """
         ...
 
 
 class CloseInSpread:
-    """The ``ServerEnd`` of a stream that belongs to no application, such as one of ``websocket_handler``."""
+    """The ``ServerEnd`` of a stream without an application, such as one of ``websocket_handler``."""
 
     __slots__ = ()
 
     def on_server_end(self, stream: Drainable, drain: Drain) -> None:
-        """Close the stream at a random moment of the spread; no task is needed, it is one of its deadlines."""
+        """Close the stream at a random moment of ``drain.spread``, by a deadline. No task is needed."""
         stream.drain(drain, random.uniform(0, drain.spread))
 
 
@@ -75,10 +80,10 @@ class AppEnd:
     """The graceful end of one application, if it has one.
 
     Attributes:
-        shutdown: set, it begins the end; None if the application only ends when it is cancelled.
+        shutdown: the event that starts the end; None if the application has no graceful end.
         drain: how the streams are closed.
-        begun: whether it has begun, so that no stream is taken any more.
-        deadline: when all has ended; infinity before it has begun.
+        begun: whether the end has begun, so that no further streams are taken.
+        deadline: the time by which everything must have ended; infinity before the end has begun.
     """
 
     __slots__ = ("begun", "deadline", "drain", "shutdown")
@@ -90,19 +95,19 @@ class AppEnd:
         self.deadline = inf
 
     def on_server_end(self, stream: Drainable, drain: Drain) -> None:
-        """Do nothing if the application ends as well, since it closes its streams in its own order.
+        """Close the stream if the application is not ending.
 
-        An application that does not end, or ends later than the server, loses this stream as any other owner.
+        An application that is ending closes its streams itself, in its own order.
         """
         if self.shutdown is None or not self.shutdown.is_set():
             CLOSE_IN_SPREAD.on_server_end(stream, drain)
 
     def begin(self, timeouts: Timeouts) -> float:
-        """Begin, now.
+        """Begin the end.
 
         Returns:
-            When to cancel what is left, on trio's clock. It is set once and not moved, so that nothing that a
-            client or a handler does can delay it.
+            The time of the trio clock at which to cancel what remains. It is never moved, so neither clients nor
+            handlers can delay it.
         """
         now = trio.current_time()
         self.begun = True
@@ -110,9 +115,9 @@ class AppEnd:
         return now + hard_stop_after(timeouts, timeouts.disconnect)
 
     async def close_all(self, sessions: Sequence[DrainableSession]) -> None:
-        """Close streams one by one, spread evenly over ``drain.spread``; it does not wait for their ends."""
+        """Close streams one by one, spread evenly over ``drain.spread`` seconds. Does not wait for their ends."""
         begun = trio.current_time()
         for number, session in enumerate(sessions):
             if not session.closed:
                 await trio.sleep_until(begun + self.drain.spread * number / len(sessions))
-            session.drain(self.drain)  # the session of a closed stream begins no further handler
+            session.drain(self.drain)  # also for a closed stream, so that its session starts no further handler

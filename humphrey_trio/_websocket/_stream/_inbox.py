@@ -1,11 +1,11 @@
-"""The incoming side of one WebSocket: bytes to messages, those that are read ahead, and who reads.
+"""The incoming side of one WebSocket: decoding, reading ahead, and which task reads.
 
-At most one task reads from the transport at any time, and there is one way to get the next message: ``next``. The
-inbox decides nothing about the stream. It tells its owner, the connection, what the peer has sent beside messages
-and that the bytes have ended.
+At most one task reads from the transport at any time. ``next`` is the only way to get a message. The inbox does
+not
+change the state of the stream: it calls its owner, the connection, for control frames and at the end of the input.
 
-The owner is given with each call and not kept: references in both directions would be a cycle, and the memory of a
-stream has to be free as soon as it ends.
+The owner is an argument of each call and not an attribute. References in both directions would be a cycle, which
+delays the release of memory until a garbage collection.
 """
 
 from __future__ import annotations
@@ -32,43 +32,44 @@ if TYPE_CHECKING:
     from .._protocol._deflate import PerMessageDeflate
     from ._phase import Lifecycle
 
-# Messages up to here count for the fairness as messages only: 64 of them end a turn before their bytes would.
+# The fairness counts the bytes only of messages that are longer than this. Of shorter ones, the limit of 64
+# messages in a turn is reached before that of the bytes.
 _SHORT = 1024
 
 
 class Reader(enum.Enum):
-    """Who reads a stream."""
+    """The kind of task that reads a stream."""
 
-    NOBODY = enum.auto()
-    """The stream waits to be taken, perhaps in a hook."""
+    NONE = enum.auto()
+    """None yet: the stream was not used, and may wait in a hook."""
     CALLERS = enum.auto()
-    """Tasks of a user, when they call ``receive``; between two calls nobody does."""
+    """The tasks of the user that call ``receive``, during the call."""
     SESSION = enum.auto()
-    """The session of an application, up to the end of the stream."""
+    """The session of an application, until the end of the stream."""
     TASK = enum.auto()
-    """A task that reads ahead up to the end of the stream; ``receive`` waits for it."""
+    """A task that reads ahead until the end of the stream. ``receive`` takes messages from it."""
 
 
-# An enumeration looks its members up anew each time, which every message would feel.
-_NOBODY, _CALLERS, _SESSION, _TASK = Reader.NOBODY, Reader.CALLERS, Reader.SESSION, Reader.TASK
+# Saves the attribute lookups of the enums for each message.
+_NONE, _CALLERS, _SESSION, _TASK = Reader.NONE, Reader.CALLERS, Reader.SESSION, Reader.TASK
 _OPENING = Phase.OPENING
 
 
 class Owner(Protocol):
-    """The connection, as its inbox sees it."""
+    """The part of the connection that its inbox uses."""
 
     lifecycle: Lifecycle
 
     def handle_control(self, event: Event, /) -> None:
-        """Do what anything but a message asks for."""
+        """Handle an event that is not a message."""
         ...
 
     def lose(self, cause: str, /) -> None:
-        """The bytes have ended without a Close."""
+        """Handle the end of the input without a Close."""
         ...
 
     def look_for_peer(self) -> None:
-        """Notice that the peer has left, where no task reads."""
+        """Check whether the peer has disconnected, while no task reads."""
         ...
 
 
@@ -76,18 +77,18 @@ class Inbox:
     """The incoming side of one stream.
 
     Args:
-        transport: where the bytes come from.
-        fairness: counts the work of all connections, so that one that floods does not hold up the others.
-        limits: bounds of messages and of what is read ahead.
-        deflate: what was agreed on compression, or None.
-        counters: where pauses and messages without a handler are counted.
+        transport: the transport that receives the bytes.
+        fairness: limits the work between two checkpoints, so that one connection does not block the others.
+        limits: the limits of messages and of reading ahead.
+        deflate: the negotiated compression, or None.
+        counters: the counters of pauses and of unhandled messages.
 
     Attributes:
-        decoder: what takes the bytes apart.
-        reader: who reads.
-        receiving: whether a call of ``receive`` is under way.
+        decoder: decodes the frames.
+        reader: the kind of task that reads.
+        receiving: whether a task is in ``receive``.
         waiting: whether the reader waits for bytes at this moment.
-        messages_received, bytes_received: what has arrived so far.
+        messages_received, bytes_received: the numbers of received messages and bytes.
     """
 
     __slots__ = (
@@ -118,75 +119,76 @@ class Inbox:
         self._counters = counters
         self._max_ahead = limits.max_read_ahead
         self.decoder = Decoder(limits, deflate=deflate)
-        self.reader = Reader.NOBODY
+        self.reader = Reader.NONE
         self.receiving = False
         self.waiting = False
         self.messages_received = 0
         self.bytes_received = 0
-        self._ahead: deque[Message] | None = None  # most streams never read ahead
-        self._change: trio.Event | None = None  # set when something changes that a task waits for
+        self._ahead: deque[Message] | None = None  # created at first use: most streams never read ahead
+        self._change: trio.Event | None = None  # see ``tell_change``
 
-    # Who reads...
+    # The reader...
 
     @property
     def is_taken(self) -> bool:
-        """Whether anybody reads the stream, or has used it."""
-        return self.reader is not _NOBODY
+        """Whether the stream has or had a reader."""
+        return self.reader is not _NONE
 
     @property
     def is_attended(self) -> bool:
-        """Whether a task reads up to the end of the stream, so that the connection task need not."""
+        """Whether another task reads until the Close of the peer, so that the connection task need not."""
         return self.receiving or self.reader in (_SESSION, _TASK)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a user's task may not receive now."""
+        """Whether ``receive`` is not allowed, because another task receives."""
         return self.receiving or self.reader is _SESSION
 
     def take(self) -> None:
-        """Belong to the tasks of a user, if nobody has taken the stream yet."""
-        if self.reader is _NOBODY:
+        """Make the tasks of the user the reader, if there is none yet."""
+        if self.reader is _NONE:
             self.reader = _CALLERS
 
     def give_to(self, reader: Reader) -> None:
-        """Belong to another reader."""
+        """Set the reader."""
         self.reader = reader
 
     def begin_receive(self) -> None:
-        """Be read by the calling task until ``end_receive``."""
-        if self.reader is _NOBODY:
+        """Begin a call of ``receive``."""
+        if self.reader is _NONE:
             self.reader = _CALLERS
         self.receiving = True
 
     def end_receive(self) -> None:
-        """Be read by the calling task no more."""
+        """End a call of ``receive``."""
         self.receiving = False
 
     # Messages...
 
     def limit(self, limits: StreamLimits) -> None:
-        """Use other bounds from here on; for a stream whose first frame was not read yet."""
+        """Set other limits, before the first frame is decoded."""
         self._max_ahead = limits.max_read_ahead
         self.decoder.limit(limits)
 
     def receive_bytes(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Add received bytes."""
         self.bytes_received += len(data)
         self.decoder.receive(data)
 
     def next(self, owner: Owner, *, left: bool = False) -> Awaitable[Message | None]:
-        """The next message: one that was read ahead, or one that is read in the calling task.
+        """Get the next message, from those that were read ahead or from the transport.
 
-        No checkpoint separates a message from its receiver, so that a cancellation loses none.
+        There is no checkpoint between taking a message and returning it, so a cancellation loses no message.
 
         Args:
             owner: the connection.
-            left: whether to give also what had arrived, but was not decoded, when the connection broke.
+            left: whether to return also messages that had been received, but not decoded, when the connection
+            broke.
 
         Returns:
-            An awaitable of the message; of None when no further message counts.
+            An awaitable of the message, or of None if there are no further messages.
         """
-        # No coroutine around those below: it would cost every idle stream 200 bytes, and every message a step.
+        # Not a coroutine function: another coroutine would cost every idle stream 200 bytes.
         if self.reader is _TASK:
             return self._wait_for_reader(owner)
         if self._ahead:
@@ -194,7 +196,7 @@ class Inbox:
         return self._read(owner, left)
 
     async def _next_ahead(self) -> Message | None:
-        return self._queue_ahead().popleft()  # no task reads ahead any more that could wait for the room
+        return self._queue_ahead().popleft()  # no task reads ahead, so no task waits for room
 
     async def _wait_for_reader(self, owner: Owner) -> Message | None:
         ahead = self._queue_ahead()
@@ -215,12 +217,12 @@ class Inbox:
             if self._fairness.spent(0):
                 await trio.lowlevel.checkpoint()
                 if not (left or lifecycle.phase.reads):
-                    break  # The connection broke meanwhile; what is not decoded yet is only for ``left``.
+                    break  # the connection broke during the checkpoint; the rest is only decoded with ``left``
             event = decoder.next()
             if event is None:
                 if left:
                     break
-                # Not in a coroutine of its own, for the reason given in ``next``.
+                # Not a coroutine of its own, for the reason in ``next``.
                 self.waiting = True
                 try:
                     data = await self._transport.receive_some()
@@ -235,11 +237,11 @@ class Inbox:
                     owner.lose("the connection ended without a Close")
             elif isinstance(event, Message):
                 if len(event.data) > _SHORT:
-                    self._fairness.count(len(event.data))  # what it has inflated to
+                    self._fairness.count(len(event.data))  # the size after decompression
                 if left or lifecycle.phase.is_open:
                     self.messages_received += 1
                     return event
-                # It was sent before the peer has seen our Close; it is discarded, and its bytes are counted.
+                # Sent before the peer received our Close: discarded. Only its bytes are counted.
             elif not left:
                 owner.handle_control(event)
         return None
@@ -248,18 +250,18 @@ class Inbox:
 
     @property
     def read_ahead_count(self) -> int:
-        """Messages that were read ahead."""
+        """The number of messages that were read ahead."""
         return 0 if self._ahead is None else len(self._ahead)
 
     @trio.lowlevel.enable_ki_protection
     async def read_ahead(self, owner: Owner, *, look_for_peer: bool) -> None:
-        """Read for a receiver that is busy, until the end of the stream; pause while enough is read.
+        """Read messages until the end of the stream, and queue them for the receiver.
 
-        Cancelled, it has lost no message. The peer's end is noticed in a pause as well.
+        Pauses while ``max_read_ahead`` messages are queued. A cancellation loses no message.
 
         Args:
             owner: the connection.
-            look_for_peer: whether to look in a pause if the peer has left; else the caller does that.
+            look_for_peer: whether to detect a disconnect during a pause. If False, the caller must do that.
         """
         ahead = self._queue_ahead()
         while True:
@@ -272,7 +274,7 @@ class Inbox:
             self.tell_change()
 
     async def _pause(self, owner: Owner, look_for_peer: bool) -> None:
-        """Wait until fewer messages are read ahead, or until the stream is closed."""
+        """Wait until there is room for a message, or until the stream is closed."""
         self._counters.count_pause()
         while self.read_ahead_count >= self._max_ahead and owner.lifecycle.phase.is_open:
             with trio.move_on_after(SWEEP_INTERVAL) as interval:
@@ -281,7 +283,7 @@ class Inbox:
                 owner.look_for_peer()
 
     def put_back(self, message: Message) -> None:
-        """Let a message that was received wait, in front of those that are read ahead."""
+        """Put a message before those that were read ahead."""
         self._queue_ahead().appendleft(message)
 
     def drop_ahead(self) -> None:
@@ -295,11 +297,12 @@ class Inbox:
             self._ahead = deque()
         return self._ahead
 
-    # One event for all that is waited for here: the 101, a message, room for one, the end. Each wait is in a loop
-    # that looks at its own condition.
+    # One event for all conditions: the handshake is answered, a message or room for one is available, the stream
+    # has ended. Each wait is in a loop that checks its own condition. An event for each condition would cost
+    # memory.
 
     def tell_change(self) -> None:
-        """Let the tasks that wait look again."""
+        """Wake the waiting tasks, so that they check their conditions."""
         if self._change is not None:
             self._change.set()
             self._change = None

@@ -1,6 +1,6 @@
-"""Whether a peer is alive, for the heartbeat of an app: when it last sent a byte, and whether it was pinged since.
+"""The state of the heartbeat of one peer: when it last sent a byte, and whether it was pinged since.
 
-It only keeps times. It knows no stream and no clock: the connection sends the pings and cuts off the peer.
+This module contains no stream and no clock. The connection sends the Pings and cuts off the peer.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ HEARTBEAT_PAYLOAD = b"heartbeat"
 
 
 class Need(enum.Enum):
-    """What a check may ask for."""
+    """An action that a check requires."""
 
     PING = enum.auto()
     CUT = enum.auto()
 
 
 class Liveness:
-    """What is known of one peer; made at the first heartbeat check of its stream.
+    """The heartbeat of one peer, created at the first check of its stream.
 
     Attributes:
-        latency: seconds from the last ping to its pong; None before the first pong.
+        latency: seconds from the last answered Ping to its Pong; None before the first Pong.
     """
 
     __slots__ = ("_asked_at", "_bytes_seen", "_pinged_at", "_silent_since", "latency")
@@ -40,13 +40,16 @@ class Liveness:
         self._asked_at: float | None = None  # until the pong arrives
 
     def check(self, now: float, heartbeat: Heartbeat, *, bytes_received: int, reading: bool) -> Need | None:
-        """Look for bytes since the last check.
+        """Compare the received bytes with those at the last check.
 
         Args:
-            now: seconds of the connection's clock.
-            heartbeat: how long the peer may be silent.
-            bytes_received: how many bytes the peer has sent so far.
-            reading: whether a task waits for bytes. If not, silence means nothing.
+            now: the time of the clock of the connection, in seconds.
+            heartbeat: the times of the heartbeat.
+            bytes_received: the number of bytes that were received so far.
+            reading: whether a task waits for bytes. If not, the peer is not regarded as silent.
+
+        Returns:
+            The required action, or None.
         """
         if bytes_received != self._bytes_seen or not reading or self._silent_since == -inf:
             self._bytes_seen, self._silent_since = bytes_received, now
@@ -59,11 +62,11 @@ class Liveness:
         return None
 
     def note_ping(self, now: float) -> None:
-        """A ping with ``HEARTBEAT_PAYLOAD`` is sent."""
+        """Note that a Ping with ``HEARTBEAT_PAYLOAD`` is sent."""
         self._pinged_at = self._asked_at = now
 
     def note_pong(self, now: float) -> None:
-        """A pong with ``HEARTBEAT_PAYLOAD`` has arrived."""
+        """Note that a Pong with ``HEARTBEAT_PAYLOAD`` was received."""
         if self._asked_at is not None:
             self.latency = now - self._asked_at
             self._asked_at = None

@@ -1,7 +1,7 @@
-"""One opening handshake: the attempts to accept it, its answer, and its end.
+"""One opening handshake: the attempts to accept it, its response, and its end.
 
-The stream exists before the answer: it may wait for a place in a hook, and what is sent on it gathers. Only
-``complete`` promises anything to the client; until then the connection can go back to HTTP.
+The stream is created before the response. It may wait for a place in a hook, and messages that are sent on it wait
+in its outbox. Only ``complete`` sends the response. Until then the connection can return to HTTP.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class OpeningHandshake:
     """The machinery of one ``Upgrade``.
 
     Args:
-        handover: the connection on loan.
-        key: the client's, checked.
+        handover: the connection, from the HTTP side.
+        key: the value of ``Sec-WebSocket-Key``, checked.
 
     Attributes:
-        handover: as given.
-        accepted: the stream, once its handshake is answered; None before.
+        handover: as the argument.
+        accepted: the connection whose handshake is answered; None before.
     """
 
     __slots__ = ("_attempted", "_decided", "_ended", "_key", "accepted", "handover")
@@ -42,33 +42,33 @@ class OpeningHandshake:
         self.handover = handover
         self.accepted: WebsocketConnection | None = None
         self._key = key
-        self._attempted: WebsocketConnection | None = None  # while an attempt is under way
+        self._attempted: WebsocketConnection | None = None  # set during an attempt
         self._ended = False  # whether the route has returned or raised
         self._decided: trio.Event | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def accept(self, admitted: Admitted, limits: StreamLimits) -> WebsocketConnection:
-        """Open a stream that has a reader task of its own; see ``Upgrade.accept``."""
+        """Answer the handshake for a stream with a task that reads ahead; see ``Upgrade.accept``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with self.attempt(admitted, limits) as connection:
             connection.inbox.give_to(Reader.TASK)
             self.complete(admitted)
-        # Not cancelled any more: the client has its 101, so the caller has to get its stream.
+        # Shielded: the 101 is sent, so the caller must receive its stream.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return connection
 
     @contextmanager
     def attempt(self, admitted: Admitted, limits: StreamLimits) -> Generator[WebsocketConnection]:
-        """The stream before its handshake is answered, to be completed in the block.
+        """Create the stream before the handshake is answered. The caller must call ``complete`` in the block.
 
-        If it is not completed there, the attempt has failed, and another may be made.
+        Without this call, the attempt has failed, and another one may be made.
 
         Raises:
-            HandshakeError: the server ends.
-            RuntimeError: the upgrade was accepted before, another attempt is under way, or the route has ended.
+            HandshakeError: the server is shutting down.
+            RuntimeError: the upgrade was accepted before, another task is accepting it, or the route has ended.
         """
         if self.accepted is not None or self._attempted is not None:
-            raise RuntimeError("this upgrade was accepted before, or another task is about to accept it")
+            raise RuntimeError("this upgrade was accepted before, or another task is accepting it")
         if self._ended:
             raise RuntimeError(
                 "the route of this upgrade has ended and refused it: accept it while the route runs"
@@ -85,22 +85,22 @@ class OpeningHandshake:
         """Answer the handshake.
 
         Returns:
-            False if the stream was closed before; then nothing was answered.
+            False if the stream was closed before. Then nothing was sent.
         """
         connection, rest = self._attempted, self.handover.rest
         assert connection is not None
         opened = connection.open(answer_handshake(self._key, admitted.fields), bytes(rest))
         if opened:
-            rest.clear()  # the stream has it now; without a stream HTTP goes on with it
+            rest.clear()  # the stream has these bytes; without a stream, HTTP would parse them
             self.accepted = connection
             self.decide()
         return opened
 
     def end(self) -> None:
-        """The route has ended. Without a stream the connection goes on with HTTP, and no task may accept it."""
+        """Note that the route has ended. From now on the upgrade cannot be accepted."""
         self._ended = True
         if self._attempted is not None:
-            # Another task waits for a place in a hook.
+            # Another task waits for a place in a hook. This ends its wait.
             self._attempted.close(GOING_AWAY, "", cause="its route has refused it")
 
     def decide(self) -> None:
@@ -109,13 +109,13 @@ class OpeningHandshake:
             self._decided.set()
 
     async def wait_decided(self) -> None:
-        """Wait until the stream is accepted, or until the route has ended and ``decide`` was called."""
+        """Wait until the upgrade is accepted, or until ``decide`` is called after the end of the route."""
         self._decided = trio.Event()
         if self.accepted is None:
             await self._decided.wait()
 
     def unavailable(self, reason: str) -> HandshakeError:
-        """A 503 that says after how many seconds to come back (RFC 9110, section 10.2.3)."""
+        """Create a refusal with 503 and Retry-After (RFC 9110, section 10.2.3)."""
         handover, seconds = self.handover, "1"
         if handover.control.draining:
             reason, seconds = "the server ends", handover.server.drain.retry_after_field

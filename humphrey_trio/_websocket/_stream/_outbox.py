@@ -1,8 +1,8 @@
-"""The outgoing side of one WebSocket: whole frames, which go to the kernel at once or wait in a queue.
+"""The outgoing side of one WebSocket: whole frames, which are sent at once or wait in a queue.
 
-A frame is handed over whole or not at all. What the kernel does not take at once is written by one task, the
-connection's. Only ``flush_some`` and ``wait_for_room`` wait for the peer. The outbox does not know what its frames
-say, and never splits one or puts anything between the parts of one.
+A frame is put as a whole or not at all. The connection task is the only task that writes what the kernel does not
+accept at once, so no frame is interrupted by another. Only ``flush_some`` and ``wait_for_room`` wait for the peer.
+The outbox does not decode its frames.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .._policies import FullPolicy
 
 
-# What a writer sends in a turn at least, if its peer reads: one piece of a foreign stream. That takes two passes
-# of the scheduler over TLS, and up to five where a stream hands each piece from task to task.
+# In one turn, a writer sends at least this many bytes if its peer reads: one chunk of a trio stream. Over TLS this
+# takes two scheduler passes, and up to five if a stream passes each chunk between tasks.
 _TURN_BYTES = 16 * 1024
 _TURN_PASSES = 8
 
@@ -33,21 +33,21 @@ _TURN_PASSES = 8
 class Outbox:
     """The outgoing side of one stream.
 
-    It begins corked: frames gather until the handshake's answer is put before them. While nothing waits, a frame
-    goes to the kernel directly. What the kernel leaves of it has begun, and what is put behind it waits in a
-    ``SendQueue``, from which the writer takes the next batch when the one before has left. Nothing can be put
-    behind a Close.
+    At first it is corked: frames wait until the response of the handshake is put before them. Then, while nothing
+    waits, a frame is sent directly. The part that the kernel does not accept is the begun frame. Frames that are
+    put after it wait in a ``SendQueue``, from which the writer takes a batch whenever the previous one is written.
+    No frame can be put after a Close (RFC 6455, section 5.5.1).
 
     Args:
-        transport: where the frames go.
-        limits: bounds of what waits.
-        counters: where drops and waits are counted.
+        transport: the transport that sends the frames.
+        limits: the limits of what waits.
+        counters: the counters of dropped messages and waits.
 
     Attributes:
-        direct: whether nothing waits, so that a frame may go to the kernel at once.
-        bytes_sent: bytes of frames that the kernel has taken.
-        messages_put: messages that were handed over, without those that were dropped since.
-        corked: whether the handshake's answer was not put yet.
+        direct: whether nothing waits, so that a frame can be sent directly.
+        bytes_sent: the number of bytes of frames that the kernel accepted.
+        messages_put: the number of messages that were put and not dropped.
+        corked: whether the response of the handshake was not put yet.
         ended: whether the last frame was put.
     """
 
@@ -79,38 +79,37 @@ class Outbox:
         self.ended = False
         self.messages_put = 0
         self.bytes_sent = 0
-        # What waits, in the order in which it leaves; most streams never need the queue.
-        self._handshake: memoryview | None = (
-            None  # not counted anywhere: no frame, and nothing may drop or pass it
-        )
-        self._begun: memoryview | None = None
+        # What waits, in the order in which it is sent. The rest of the handshake is no frame: it is not counted,
+        # cannot be dropped, and no control frame is sent before it.
+        self._handshake: memoryview | None = None
+        self._begun: memoryview | None = None  # cannot be dropped: a part of it may be sent
         self._begun_messages = 0
-        self._queue: SendQueue | None = None
-        self._stuck_at = -1  # ``bytes_sent`` when the writer had a turn and the peer took nothing
-        self._writer: trio.lowlevel.Task | None = None  # while it waits for work
-        self._progress: trio.Event | None = None  # set when room may have become free or the outbox has ended
-        self._room: trio.StrictFIFOLock | None = None  # held by the sender that is the next to get room
+        self._queue: SendQueue | None = None  # most streams never need it
+        self._stuck_at = -1  # ``bytes_sent`` when the writer had a turn and the peer accepted nothing
+        self._writer: trio.lowlevel.Task | None = None  # set while it waits for work
+        self._progress: trio.Event | None = None  # set when there may be room, or when the outbox has ended
+        self._room: trio.StrictFIFOLock | None = None  # held by the first sender that waits for room
 
     # What waits...
 
     @property
     def pending(self) -> bool:
-        """Whether anything waits that may be written."""
+        """Whether there is anything to write."""
         return not self.direct and not self.corked and self._has_frames()
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of frames that wait."""
+        """The number of bytes of messages that wait, including those that are being written."""
         return self._begun_bytes + (0 if self._queue is None else self._queue.message_bytes)
 
     @property
     def queued_messages(self) -> int:
-        """Messages that wait, those that are being written among them."""
+        """The number of messages that wait, including those that are being written."""
         return self._begun_messages + (0 if self._queue is None else len(self._queue))
 
     @property
     def queue(self) -> SendQueue:
-        """What waits and has not begun."""
+        """The queue of frames of which no byte was sent. Created at the first access."""
         if self._queue is None:
             self._queue = SendQueue()
         return self._queue
@@ -125,11 +124,11 @@ class Outbox:
     # Room...
 
     def limit(self, limits: StreamLimits) -> None:
-        """Use other bounds from here on."""
+        """Set other limits for frames that are put from now on."""
         self._limits = limits
 
     def has_room(self, size: int) -> bool:
-        """Whether a frame of so many bytes may be put. An empty outbox takes one of any size."""
+        """Whether a frame of ``size`` bytes may be put. An empty outbox accepts any size."""
         if self.direct:
             return True
         begun, queue = self._begun, self._queue
@@ -145,40 +144,46 @@ class Outbox:
         )
 
     def missing(self, size: int) -> int:
-        """Bytes that have to be written before a frame of so many bytes may be put; 0 if it may, or never will."""
+        """Return how many bytes must be written before a frame of ``size`` bytes may be put.
+
+        0 if it may be put now, or if the outbox has ended.
+        """
         if self.ended or self.has_room(size):
             return 0
-        # Where the number of messages is the limit, the end of the piece that is being written makes room.
+        # At least 1: if the number of messages is the limit, there is room when the begun batch is written.
         queued_bytes = self.queued_bytes
         return min(queued_bytes, max(queued_bytes + size - self._limits.max_outbox_bytes, 1))
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing has been written since ``note_stuck``."""
+        """Whether nothing was written since ``note_stuck``."""
         return self.bytes_sent == self._stuck_at
 
     def note_stuck(self) -> None:
-        """Note that the writer had its turn, and that the peer took nothing."""
+        """Note that the writer had its turn, and that the peer accepted nothing."""
         self._stuck_at = self.bytes_sent
 
     def make_room(self, size: int, policy: FullPolicy) -> bool:
-        """Drop as few waiting messages as a policy allows, until a frame of so many bytes may be put.
+        """Drop the fewest messages that a policy allows, until a frame of ``size`` bytes may be put.
 
         Returns:
-            False if dropping all that it allows would not be enough; then none is dropped.
+            Whether there is room. If dropping all messages that the policy allows is not enough, none is dropped.
         """
         begun = self._begun_bytes
         if self._queue is None or (begun and begun + size > self._limits.max_outbox_bytes):
-            return False  # not even with an empty queue
+            return False  # an empty queue would not be enough
         dropped = self._queue.drop_for(policy, lambda left, messages: self._fits(begun + left, messages, size))
         if not dropped:
             return False
         self._count_dropped(dropped)
-        self._tell_progress()  # what was dropped may be larger than what is put
+        self._tell_progress()  # more may have been dropped than is put, so a sender may have room
         return True
 
     async def wait_for_room(self, size: int) -> None:
-        """Wait until a frame of so many bytes may be put, behind those who wait already, or until the end."""
+        """Wait until a frame of ``size`` bytes may be put, or until the outbox has ended.
+
+        Senders get room in the order of their calls. A checkpoint.
+        """
         self._counters.count_wait()
         if self._room is None:
             self._room = trio.StrictFIFOLock()
@@ -190,16 +195,16 @@ class Outbox:
 
     @property
     def contended(self) -> bool:
-        """Whether a sender waits for room already."""
+        """Whether a sender waits for room. Others must wait after it, even if their frames are smaller."""
         return self._room is not None and self._room.locked()
 
     # Putting frames...
 
     def put(self, frame: bytes) -> None:
-        """Hand over a message's frame; the caller has looked at ``has_room`` and ``ended``.
+        """Put the frame of a message. The caller must check ``has_room`` and ``ended`` before.
 
         Raises:
-            trio.BrokenResourceError: the peer is gone.
+            trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the transport is closed.
         """
         if not self.direct:
@@ -213,9 +218,9 @@ class Outbox:
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
-        """Hand over a message's frame that the writer sends in its next step, with those that come until then.
+        """Put the frame of a message, without sending it directly. The writer sends such frames together.
 
-        Everything that is put behind it waits as well, so the order is kept.
+        Frames that are put after it wait as well, so the order is kept.
         """
         self.messages_put += 1
         if self._queue is None:
@@ -226,16 +231,16 @@ class Outbox:
             self.wake()
 
     def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
-        """As ``put``, for a message that may be dropped while it waits; see ``make_room``."""
+        """As ``put``, for a message that ``make_room`` may drop while it waits."""
         if self.direct:
-            self.put(frame)  # what has begun cannot be dropped any more
+            self.put(frame)  # a begun frame cannot be dropped
             return
         self.messages_put += 1
         self.queue.put_droppable(frame, policy)
         self._call_writer()
 
     def put_control(self, frame: bytes) -> None:
-        """Hand over a Ping or a Pong; it replaces one that still waits.
+        """Put a Ping or a Pong. It replaces one of the same kind that waits.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
@@ -247,21 +252,21 @@ class Outbox:
             self._call_writer()
 
     def _put_directly(self, frame: bytes) -> None:
-        """As ``put`` where nothing waits, for what is no message."""
+        """Send a control frame directly."""
         sent = self._transport.send_now(frame)
         self.bytes_sent += sent
         if sent < len(frame):
             self._begin(frame, sent)
 
     def _begin(self, frame: bytes, sent: int) -> None:
-        """Leave the rest of a frame to the writer."""
+        """Keep the rest of a frame for the writer."""
         self._begun = memoryview(frame)[sent:]
         self._call_writer()
 
-    # The two ends...
+    # The handshake and the end...
 
     def uncork(self, head: bytes) -> None:
-        """Put the handshake's answer before everything, and let it flow.
+        """Put the response of the handshake before all frames, and start to send.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
@@ -274,7 +279,11 @@ class Outbox:
             self._call_writer()
 
     def end(self, close: bytes, *, drop_queue: bool = False) -> None:
-        """Put the last frame behind what waits, or in the place of the messages that have not begun.
+        """Put the last frame after what waits. Does nothing if the outbox has ended.
+
+        Args:
+            close: the Close frame.
+            drop_queue: whether to drop the messages of which no byte was sent.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
@@ -292,7 +301,7 @@ class Outbox:
         self._tell_progress()
 
     def abandon(self) -> None:
-        """Drop everything: there is no peer any more."""
+        """Drop everything, because the connection has ended."""
         self.ended = True
         self.direct = False
         self._handshake = self._begun = None
@@ -313,22 +322,23 @@ class Outbox:
     # Writing, by the connection task...
 
     async def wait_for_work(self) -> None:
-        """Wait until there is something to do: until ``wake``, or until a frame is put that has to wait.
+        """Wait until ``wake``, or until a frame is put that the writer must send.
 
-        Parking the task costs less than an event for each wait would. Nothing may be awaited between a look at
-        ``pending`` and this call, or what was put in between would be missed.
+        The writer must not execute a checkpoint between its check of ``pending`` and this call. A frame that is
+        put in between would not wake it.
         """
+        # Rescheduling the task is cheaper than a trio.Event for each wait, since only one task waits here.
         self._writer = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
     def wake(self) -> None:
-        """End the writer's wait, if it waits."""
+        """Wake the writer if it waits."""
         if self._writer is not None:
             trio.lowlevel.reschedule(self._writer)
             self._writer = None
 
     def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        # Cancelled, the task must not be rescheduled a second time by ``wake``.
+        # The cancelled task is rescheduled by trio. ``wake`` must not reschedule it a second time.
         self._writer = None
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -338,7 +348,7 @@ class Outbox:
             self.wake()
 
     async def flush_some(self) -> None:
-        """Write some of what waits; when all is written, frames may go out directly again.
+        """Write some of what waits. When everything is written, frames are sent directly again.
 
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as ``put``.
@@ -351,7 +361,7 @@ class Outbox:
 
     async def _flush_handshake(self, rest: memoryview) -> None:
         sent = await self._transport.send_some(rest)
-        if self._handshake is rest:  # not abandoned meanwhile
+        if self._handshake is rest:  # else ``abandon`` was called during the send
             self._handshake = rest[sent:] if sent < len(rest) else None
         self._tell_progress()
 
@@ -363,9 +373,9 @@ class Outbox:
             return
         sent = await self._transport.send_some(rest)
         self.bytes_sent += sent
-        if self._begun is rest:  # not abandoned meanwhile
-            # What was not taken is offered first the next time, which TLS demands of its caller: a record that was
-            # taken in part has to be completed with the same bytes.
+        if self._begun is rest:  # else ``abandon`` was called during the send
+            # The next send must begin with the unsent bytes. TLS requires this: a record that the kernel accepted
+            # in part must be completed with the same bytes.
             self._begun = rest[sent:] if sent < len(rest) else None
         if self._begun is None:
             self._begun_messages = 0
@@ -381,21 +391,32 @@ class Outbox:
             self._progress.set()
             self._progress = None
 
-    # The last words of a connection task that is cancelled...
+    # The final frames, when the connection task is cancelled...
 
-    def last_words(self, close: bytes) -> bytes:
-        """Everything that waits and a Close behind it, unless one was put; empty if nothing may follow.
+    def final_frames(self, close: bytes) -> bytes:
+        """End the outbox, and return everything that waits, followed by a Close.
 
-        The caller sends it, tells ``count_last_words`` how much was taken, and abandons the rest.
+        The caller must try to send it, call ``count_final_frames``, and then ``abandon``.
+
+        Args:
+            close: a Close frame, used if none was put.
+
+        Returns:
+            The bytes. Empty if the handshake was not answered, or if a cancelled send has sent an unknown part of
+            a frame (``Transport.torn``), so that no frame can follow.
         """
-        behind = b"" if self.ended else close
+        last = b"" if self.ended else close
         self.ended, self.direct = True, False
         if self._transport.torn or self.corked:
             return b""
-        return b"".join((self._handshake or b"", self._begun or b"", self.queue.last_words(behind)))
+        return b"".join((self._handshake or b"", self._begun or b"", self.queue.final_frames(last)))
 
-    def count_last_words(self, size: int) -> None:
-        """Note that so many bytes of the last words were taken, so that ``abandon`` counts only the others."""
+    def count_final_frames(self, size: int) -> None:
+        """Count the final frames that were sent. ``abandon`` counts the others as dropped.
+
+        Args:
+            size: the number of bytes of ``final_frames`` that were sent.
+        """
         if self._handshake is not None:
             size = max(0, size - len(self._handshake))
         self.bytes_sent += size
@@ -403,13 +424,13 @@ class Outbox:
 
 
 async def give_turns(waiting: Iterable[tuple[Outbox, int]]) -> None:
-    """Let the writers of full outboxes run, as long as their peers read and there is no room yet.
+    """Let the writers of full outboxes run, until there is room or their peers accept no bytes.
 
-    An outbox whose peer takes nothing in a turn is noted as stuck. The turns are counted by the bytes that are
-    missing, so that a peer that takes a few bytes in each of them does not hold up the caller.
+    An outbox whose peer accepts nothing in a turn is noted as stuck. The number of turns depends only on the
+    missing bytes, so a peer that accepts a few bytes in each turn does not delay the caller further.
 
     Args:
-        waiting: outboxes, and for each the size of the frame that it has to have room for.
+        waiting: pairs of an outbox and the size in bytes of the frame that is to be put.
     """
     full = [(outbox, size) for outbox, size in waiting if outbox.missing(size) and not outbox.is_stuck]
     turns = max((ceil(outbox.missing(size) / _TURN_BYTES) for outbox, size in full), default=0)

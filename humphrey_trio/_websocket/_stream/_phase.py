@@ -1,6 +1,7 @@
-"""The life of one WebSocket as a table: its phases, the steps between them, and what each phase allows.
+"""The state machine of one WebSocket: its phases, the transitions between them, and what each phase allows.
 
-Pure. Only ``Lifecycle.move`` changes a phase; the connection calls it and does what the change asks for.
+This module does no I/O. Only ``Lifecycle.move`` changes the phase. The connection calls it, and executes the
+effects.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ if TYPE_CHECKING:
 
 
 class Phase(enum.Enum):
-    """Where a stream stands between its handshake and its end.
+    """A phase of a stream.
 
     Attributes:
         is_open: whether users may send, and whether messages of the peer are delivered.
-        reads: whether frames of the peer are read; before the handshake is answered, the reader waits.
-        awaits_close: whether the peer has ``Timeouts.close`` seconds, counted anew from each byte that it takes,
-            to receive our Close. Else it has ``Timeouts.write``.
+        reads: whether frames of the peer are read. In OPENING, readers wait until the handshake is answered.
+        awaits_close: whether the close deadline applies: ``Timeouts.close`` seconds, restarted whenever the peer
+            accepts bytes. Else ``Timeouts.write`` applies.
     """
 
     #           is_open  reads  awaits_close
     OPENING = ("opening", True, True, False)
-    """The handshake is not answered. Frames gather in the outbox; nothing is read."""
+    """The handshake is not answered. Frames wait in the outbox; nothing is read."""
     OPEN = ("open", True, True, False)
     """Both sides may send."""
     CLOSING = ("closing", False, True, True)
-    """We have closed. The peer's messages are read and discarded up to its Close (RFC 6455, section 7.1.2)."""
+    """We have closed. Messages of the peer are discarded until its Close (RFC 6455, section 7.1.2)."""
     FAILED = ("failed", False, False, True)
-    """The peer broke the protocol or a limit: it gets our Close, and is not read (RFC 6455, section 7.1.7)."""
+    """The peer violated the protocol or a limit. Our Close is sent, and nothing is read (section 7.1.7)."""
     CLOSED = ("closed", False, False, False)
-    """Nothing more is read: the peer's Close or end of file has arrived, the connection broke, or the handshake
-    was refused. What waits may still be written."""
+    """Nothing is read: the Close or the end of file of the peer was received, the connection broke, or the
+    handshake was refused. Queued frames may still be written."""
 
     def __init__(self, label: str, is_open: bool, reads: bool, awaits_close: bool) -> None:
         self.is_open = is_open
@@ -44,23 +45,23 @@ class Phase(enum.Enum):
 
 
 class Step(enum.Enum):
-    """What moves a stream from one phase to the next."""
+    """An event that can change the phase."""
 
     ANSWER = enum.auto()
-    """The 101 was put into the outbox."""
+    """The 101 response was put into the outbox."""
     CLOSE = enum.auto()
     """This side closes."""
     PEER_CLOSE = enum.auto()
-    """The peer's Close has arrived."""
+    """The Close of the peer was received."""
     FAILURE = enum.auto()
-    """The peer has sent what cannot be accepted."""
+    """The peer violated the protocol or a limit."""
     END = enum.auto()
-    """The peer sends no more, the connection broke or was cut off, or nobody waits for the peer any longer."""
+    """The end of file was received, the connection broke or was cut off, or a deadline for the peer has passed."""
 
 
-# A step that is not listed changes nothing: the first to close decides, and what is over stays over.
+# A step that is not listed does not change the phase.
 TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
-    # Closed before the 101, the handshake is refused: the peer gets an HTTP response instead of a Close.
+    # A close before the 101 refuses the handshake: the peer receives an HTTP response instead of a Close.
     Phase.OPENING: {Step.ANSWER: Phase.OPEN, Step.CLOSE: Phase.CLOSED, Step.END: Phase.CLOSED},
     Phase.OPEN: {
         Step.CLOSE: Phase.CLOSING,
@@ -75,15 +76,15 @@ TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
 
 
 class Lifecycle:
-    """The phase of one stream, and the note of its end.
+    """The phase of one stream, and the note of the first close.
 
     Args:
-        now: the time at which the stream begins, for the age in its close record.
+        now: the time of the handshake, for the age in the close record.
 
     Attributes:
-        phase: where the stream stands.
-        ending: who closed it first, and why; None while it is open.
-        began: the time at which it began.
+        phase: the current phase.
+        ending: the note of the first close; None while the stream is open.
+        began: the time of the handshake.
     """
 
     __slots__ = ("_on_over", "began", "ending", "phase")
@@ -95,7 +96,11 @@ class Lifecycle:
         self._on_over: Callable[[], None] | None = None
 
     def move(self, step: Step) -> bool:
-        """Take a step; False if it changes nothing in this phase."""
+        """Change the phase.
+
+        Returns:
+            False if the step does not change the current phase.
+        """
         after = TRANSITIONS[self.phase].get(step)
         if after is None:
             return False
@@ -103,17 +108,17 @@ class Lifecycle:
         return True
 
     def note_ending(self, ending: Ending) -> None:
-        """Note who closed first, and why; later notes change nothing."""
+        """Note the first close. Does nothing after the first call."""
         if self.ending is None:
             self.ending = ending
 
     def when_over(self, on_over: Callable[[], None]) -> None:
-        """Call a function when nothing more is read, in place of the one that was given before."""
+        """Set the function that is called when nothing more is read. It replaces the previous one."""
         self._on_over = on_over
 
     def tell_over(self) -> None:
-        """Nothing more is read."""
+        """Call the function of ``when_over``, because nothing more is read."""
         if self._on_over is not None:
-            # Forgotten first: it may refer to objects that refer to this one.
+            # Remove the reference first: the function may refer to objects that refer to this one.
             on_over, self._on_over = self._on_over, None
             on_over()

@@ -1,4 +1,4 @@
-"""What a stream reports: its statistics and its close record. Both are put together when asked for."""
+"""The statistics and the close record of a stream, which are created on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def close_record_of(connection: WebsocketConnection) -> CloseRecord | None:
-    """Why a stream was closed; None while it is open."""
+    """Return the close record of a stream; None while it is open."""
     ending = connection.lifecycle.ending
     if ending is None:
         return None
@@ -37,7 +37,7 @@ def close_record_of(connection: WebsocketConnection) -> CloseRecord | None:
 
 
 def statistics_of(connection: WebsocketConnection) -> StreamStatistics:
-    """What a stream has done so far, and what waits."""
+    """Return the statistics of a stream."""
     inbox, outbox, counters = connection.inbox, connection.outbox, connection.counters
     return StreamStatistics(
         messages_received=inbox.messages_received,

@@ -1,4 +1,4 @@
-"""The two websocket routes: one that runs a coroutine for each connection, one that feeds a connect hook."""
+"""The two kinds of websocket routes: one calls an async function for each stream, one sends streams to a hook."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 _DEFAULT_LIMITS = StreamLimits()
 
-# Where the apps of hooks run. A hook is a plain channel, which cannot tell.
+# The runs of trio of the apps that receive from hooks. A hook is a plain channel, which cannot store it.
 _hook_runs: WeakKeyDictionary[trio.MemorySendChannel[WebsocketStream], Run] = WeakKeyDictionary()
 
 
 def note_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
-    """Note that the app that receives from a hook runs in this run of trio, so that no other may send."""
+    """Note that the app of a hook runs in this run of trio. Routes in other runs refuse to send to it."""
     _hook_runs[hook] = current_run()
 
 
 def forget_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
-    """Note that the app has ended; what is sent to it is refused anyway."""
+    """Forget the run of a hook, because its app has ended. The hook is closed by then."""
     _hook_runs.pop(hook, None)
 
 
@@ -50,22 +50,27 @@ def websocket_handler(
     accept: AcceptHandler[State] | None = None,
     **options: Unpack[StreamOptions],
 ) -> WebsocketRoute[State]:
-    """A websocket route that gives each connection to a coroutine of its own.
+    """Create a websocket route that calls an async function for each stream.
 
     Args:
-        handler: ``async (stream, state)``; it owns the stream until it returns. Then the stream is closed with
-            1000, or with 1011 if it raised. When the client leaves, ``receive`` raises ``ConnectionClosed``
-            and ``async for`` ends; a handler that has not returned ``Timeouts.disconnect`` seconds later is
-            cancelled.
-        origins: the pages that may connect, as for ``Upgrade.accept``.
-        subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
-            offers.
-        deflate: how messages are compressed, if the client can do that; None for not at all.
-        accept: ``async (request, state)``, asked before the 101; see ``Accept``.
-        **options: bounds of each stream, as in ``StreamLimits``.
+        handler: ``async (stream, state)``. When it returns, the stream is closed with 1000; if it raises an
+            exception, with 1011. When the client leaves, ``receive`` raises ``ConnectionClosed``, and ``async
+            for`` ends. If the handler has not returned ``Timeouts.disconnect`` seconds later, it is cancelled.
+        origins: the web pages that may connect, as for ``Upgrade.accept``.
+        subprotocols: the supported subprotocols, in the order of preference. ``stream.subprotocol`` is the first
+            one that the client offers.
+        deflate: the settings of compression, if the client offers it; None for no compression.
+        accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
+        accept
+            without further settings, or a ``Response`` to refuse.
+        **options: the limits of each stream, the fields of ``StreamLimits``.
+
+    Returns:
+        The route, for ``with_websocket_route``.
 
     Raises:
-        ValueError, TypeError: an option is invalid.
+        ValueError: an option is out of its range, or an origin or subprotocol is malformed.
+        TypeError: an option is unknown or has the wrong type.
     """
     limits = StreamLimits(**options)
     admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
@@ -90,41 +95,50 @@ def async_websocket_handler(
     place_timeout: float = 1.0,
     take_timeout: float = 10.0,
 ) -> HookRoute:
-    """A websocket route that sends each connection through a connect hook.
+    """Create a websocket route that sends each stream to a connect hook.
 
-    The stream gets its place in the hook first, then the client its 101. If there is no place, because the
-    WebSocket app has too much to do or is gone, the client gets a 503 with Retry-After. The connection stays
-    on loan: the HTTP app closes it, when the stream has ended or when the HTTP app itself ends.
+    The stream is put into the hook before the 101 response is sent. If the hook remains full, or if the WebSocket
+    app has ended, the client receives 503 with Retry-After. The HTTP app owns the connection: it closes it when
+    the stream has ended, or when the HTTP app itself ends.
 
     Args:
-        hook: what ``AsyncWebsocketApp.connect_hook`` gives, or the send end of a channel of your own. Many
-            routes of many apps may use the same.
-        origins: the pages that may connect, as for ``Upgrade.accept``.
-        subprotocols: those that are spoken, best first; ``stream.subprotocol`` is the first that the client
-            offers.
-        deflate: how messages are compressed, if the client can do that; None for not at all.
-        accept: ``async (request, state)``, asked before the 101; see ``Accept``.
-        place_timeout: seconds to wait for a place.
-        take_timeout: seconds after the 101 in which somebody has to take the stream out of the hook; then it
-            is closed with 1013.
+        hook: the result of ``AsyncWebsocketApp.connect_hook``, or the send end of another memory channel. Any
+            number of routes and apps may use the same hook.
+        origins: the web pages that may connect, as for ``Upgrade.accept``.
+        subprotocols: the supported subprotocols, in the order of preference. ``stream.subprotocol`` is the first
+            one that the client offers.
+        deflate: the settings of compression, if the client offers it; None for no compression.
+        accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
+        accept
+            without further settings, or a ``Response`` to refuse.
+        place_timeout: the maximum time in seconds to wait while the hook is full.
+        take_timeout: the time in seconds after the 101 within which the stream must be taken from the hook. Else
+            it is closed with 1013.
+
+    Returns:
+        The route, for ``with_websocket_route``.
 
     Raises:
-        TypeError: this is no hook.
-        ValueError: a timeout is not above zero, or an origin is one that no browser can send.
+        TypeError: ``hook`` is not a ``trio.MemorySendChannel``.
+        ValueError: a timeout is not above zero, or an origin or subprotocol is malformed.
     """
     if not isinstance(hook, trio.MemorySendChannel):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"give the hook, app.connect_hook(), not {type(hook).__name__}")
+        raise TypeError(f"pass the hook, app.connect_hook(), not {type(hook).__name__}")
     if not place_timeout > 0 or not take_timeout > 0:
-        raise ValueError("place_timeout and take_timeout are seconds above zero")
+        raise ValueError("place_timeout and take_timeout must be above zero (seconds)")
     admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
     return HookRoute(hook, admission, place_timeout, take_timeout)
 
 
 class HookRoute:
-    """What ``async_websocket_handler`` returns: a websocket route for any state.
+    """A websocket route that sends streams to a hook, the result of ``async_websocket_handler``.
 
-    A route of your own may end in it: ``return await hook_route(upgrade, state)``. If there is no place for the
-    stream it raises ``HandshakeError`` with a 503, and the route may try another hook.
+    Another route may call it: ``return await hook_route(upgrade, state)``.
+
+    Raises:
+        HandshakeError: when called, with 503 if the hook remains full, if the WebSocket app has ended, or if the
+            server is shutting down. Then the calling route may try another hook.
+        RuntimeError: when called, if the WebSocket app of the hook runs in another run of trio.
     """
 
     __slots__ = ("_admission", "_hook", "_place_timeout", "_take_timeout")
@@ -148,21 +162,21 @@ class HookRoute:
         check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
         opening = opening_of(upgrade)
         with opening.attempt(admitted, _DEFAULT_LIMITS) as connection:
-            # From its place in the hook to the 101 there is no checkpoint: the app that takes it finds it open.
+            # There is no checkpoint between the hook and the 101, so the app always receives an open stream.
             if not await self._place(connection) or not opening.complete(admitted):
                 raise opening.unavailable("no WebSocket app takes this connection now")
-        connection.expect_taker(self._take_timeout)
+        connection.set_take_deadline(self._take_timeout)
         return None
 
     async def _place(self, connection: WebsocketConnection) -> bool:
-        """Put the stream into the hook; False if there is no place in time, or the app is gone."""
+        """Put the stream into the hook. Return False if it remains full, or if the app has ended."""
         stream = WebsocketStream(connection)
         try:
             try:
                 self._hook.send_nowait(stream)
             except trio.WouldBlock:
                 with trio.move_on_after(self._place_timeout) as scope:
-                    # A graceful end of the server closes the stream: then the client gets its 503 at once.
+                    # A graceful shutdown of the server closes the stream. Then the client receives 503 at once.
                     connection.lifecycle.when_over(scope.cancel)
                     await self._hook.send(stream)
                 return not scope.cancelled_caught

@@ -1,7 +1,7 @@
-"""The frames of one WebSocket that wait to be sent, and the order in which they leave.
+"""The queue of the frames of one WebSocket that wait to be sent.
 
-Pure: it writes nothing, waits for nothing, and does not know what its frames say. The outbox decides what goes in,
-and writes what comes out.
+This module does no I/O and does not decode frames. The outbox puts frames into the queue, and writes the batches
+that it takes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Frames that leave the queue together.
+    """Frames that are taken from the queue together.
 
     Attributes:
-        data: the frames, one behind the other; empty if there were none.
-        messages: how many of them are messages.
+        data: the concatenated frames; empty if there were none.
+        messages: the number of messages among them.
     """
 
     data: bytes
@@ -29,28 +29,28 @@ class Batch(NamedTuple):
 
 
 class SendQueue:
-    """Messages in the order in which they were put, each with a ticket; control frames; and the Close.
+    """The messages in the order in which they were put, each with a ticket; Ping and Pong; and the Close.
 
-    A Ping or a Pong leaves in front of the messages, and only the latest of each kind waits (RFC 6455, section
-    5.5.3: a Pong may answer the latest of several Pings). The Close leaves last (section 5.5.1).
+    Ping and Pong are sent before the messages. Only the latest of each waits: a Pong need answer only the latest
+    of several Pings (RFC 6455, section 5.5.3). The Close is sent last (section 5.5.1).
 
-    Only broadcasts are put as droppable, and a compressed one refers to nothing before it, so that dropping
-    messages never corrupts what the peer inflates.
+    Only broadcasts may be dropped. The compressed frame of a broadcast does not depend on earlier messages, and
+    the compressor is reset after it. So dropping one does not invalidate the frames after it.
 
     Attributes:
-        messages: the frames of the messages that wait, by their tickets, in order; to be read only.
-        message_bytes: bytes of the messages that wait. Control frames and the Close are not bounded, since there
-            are at most three of them.
+        messages: the frames of the messages by their tickets, in order. Read only.
+        message_bytes: the number of bytes of the messages. Control frames are not counted, because there are at
+            most three.
     """
 
     __slots__ = ("_close", "_control", "_drop_index", "_ticket", "message_bytes", "messages")
 
     def __init__(self) -> None:
-        self._ticket = 0  # of the last message; the first is 1
-        self.messages: dict[int, bytes] = {}  # by their tickets
-        self._control: dict[int, bytes] = {}  # the latest of each kind, by its first byte
+        self._ticket = 0  # the ticket of the last message; the first is 1
+        self.messages: dict[int, bytes] = {}
+        self._control: dict[int, bytes] = {}  # the latest Ping and Pong, by the first byte of the frame
         self._close = b""
-        self._drop_index: DropIndex | None = None  # made for the first message that may be dropped
+        self._drop_index: DropIndex | None = None  # created for the first message that may be dropped
         self.message_bytes = 0
 
     def __bool__(self) -> bool:
@@ -58,7 +58,7 @@ class SendQueue:
         return bool(self.messages or self._close or self._control)
 
     def __len__(self) -> int:
-        """How many messages wait."""
+        """The number of messages that wait."""
         return len(self.messages)
 
     @property
@@ -69,37 +69,38 @@ class SendQueue:
     # Putting frames...
 
     def put(self, frame: bytes) -> None:
-        """Put a message's frame behind the others."""
+        """Put the frame of a message after the others."""
         self._ticket += 1
         self.messages[self._ticket] = frame
         self.message_bytes += len(frame)
 
     def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
-        """As ``put``, for a message that may be dropped for others as its policy says."""
+        """As ``put``, for a message that may be dropped as its policy says."""
         self.put(frame)
         if self._drop_index is None:
             self._drop_index = DropIndex()
         self._drop_index.add(self._ticket, policy)
 
     def put_control(self, frame: bytes) -> None:
-        """Put a Ping or a Pong in the place of one of its kind that waits."""
+        """Put a Ping or a Pong. It replaces one of the same kind."""
         self._control[frame[0]] = frame
 
     def put_close(self, frame: bytes) -> None:
-        """Put the Close behind everything."""
+        """Put the Close frame after everything."""
         self._close = frame
 
     # Dropping messages...
 
     def drop_for(self, policy: FullPolicy, fits: Callable[[int, int], bool]) -> int:
-        """Drop as few messages as a policy allows, until another one fits.
+        """Drop the fewest messages that a policy allows, until a new message fits.
 
         Args:
-            policy: that of the other message.
-            fits: asked with the bytes and the number of the messages that would still wait.
+            policy: the policy of the new message.
+            fits: called with the number of bytes and of messages that would remain; returns whether the new
+                message fits.
 
         Returns:
-            How many were dropped: none if dropping all that the policy allows would not be enough.
+            The number of dropped messages. 0 if dropping all messages that the policy allows is not enough.
         """
         tickets: list[int] = []
         left = self.message_bytes
@@ -112,7 +113,7 @@ class SendQueue:
         return 0
 
     def drop_messages(self) -> int:
-        """Drop all messages; how many."""
+        """Drop all messages, and return their number."""
         dropped = len(self.messages)
         self._remove_all()
         return dropped
@@ -120,9 +121,11 @@ class SendQueue:
     # Taking frames...
 
     def take_batch(self, size: int) -> Batch:
-        """Take the frames that leave next: about so many bytes, but at least one frame if any waits.
+        """Take the next frames.
 
-        The Close is taken with the last message only, whatever the size.
+        Args:
+            size: the maximum number of bytes of the messages. The first frame is taken whatever its size, and so
+                are Ping, Pong, and the Close if no message remains.
         """
         frames = list(self._control.values())
         self._control.clear()
@@ -147,12 +150,12 @@ class SendQueue:
         self._remove(tickets)
         return len(tickets)
 
-    def last_words(self, close: bytes) -> bytes:
-        """All messages, and behind them the Close that waits; or, where there is none, this one."""
+    def final_frames(self, close: bytes) -> bytes:
+        """Return all messages, followed by the queued Close, or by ``close`` if none is queued."""
         return b"".join((*self.messages.values(), self._close or close))
 
     def remove_sent(self, size: int) -> None:
-        """Remove the messages that are whole within the first bytes of the queue, since those were sent."""
+        """Remove the messages that lie completely within the first ``size`` bytes, because they were sent."""
         tickets: list[int] = []
         for ticket, frame in self.messages.items():
             size -= len(frame)

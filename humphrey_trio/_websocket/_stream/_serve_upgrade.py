@@ -1,8 +1,8 @@
-"""Which task runs what when a client asks for a WebSocket.
+"""The tasks of an upgrade: which task runs the route, and which runs the stream.
 
-The connection task always keeps the stream (``_connection_task``). A route that gives its stream away through a
-hook returns at once and is awaited in place, which saves a task and a nursery for each stream. Any other route has
-the stream while it runs, so it gets a task beside the connection task.
+The connection task always runs the stream (``_connection_task``). A hook route returns as soon as the stream is in
+the hook, so the connection task awaits it. This saves a task and a nursery for each stream. Any other route uses
+the stream while it runs, so it runs in a task of its own.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ logger = logging.getLogger("humphrey_trio.websocket")
 
 
 async def serve_upgrade(handover: Handover, state: object) -> Response | None:
-    """Run a websocket route for a client, and keep its stream until it has ended.
+    """Run a websocket route for a client, and its stream until it has ended.
 
     Returns:
         The response that refuses the upgrade, or None.
 
     Raises:
-        HandshakeError: the handshake is malformed, or the route has refused it so.
-        Exception: what the route raised before it accepted.
+        HandshakeError: the handshake is invalid, or the route raised it.
+        Exception: any exception that the route raised before it accepted.
     """
     opening = OpeningHandshake(handover, check_handshake(handover.request))
     upgrade = Upgrade(opening)
@@ -51,7 +51,7 @@ async def serve_upgrade(handover: Handover, state: object) -> Response | None:
         return await _serve_beside(route, upgrade, opening, state)
     refusal = await route(upgrade, state)
     connection = opening.accepted
-    del upgrade, opening  # most streams are idle, and many: nothing of the handshake is kept for them
+    del upgrade, opening  # frees the memory of the handshake while the stream is open
     if refusal is None and connection is not None:
         await keep(connection, handover)
     return refusal
@@ -60,7 +60,7 @@ async def serve_upgrade(handover: Handover, state: object) -> Response | None:
 async def _serve_beside(
     route: WebsocketRoute[Any], upgrade: Upgrade, opening: OpeningHandshake, state: object
 ) -> Response | None:
-    """Run the route in a task of its own, and keep the stream in this one."""
+    """Run the route in a task of its own, and the stream in this task."""
     beside = _RouteTask(opening)
     try:
         async with trio.open_nursery() as nursery:
@@ -72,23 +72,23 @@ async def _serve_beside(
                 beside.limit()
                 return None
     finally:
-        # Here neither the route nor the reader runs any more, even if the route was cancelled.
+        # The route and the reader have ended here, even if the route was cancelled.
         if opening.accepted is not None and opening.accepted.inbox.reader is Reader.TASK:
             opening.accepted.inbox.drop_ahead()
     return beside.result()
 
 
 def _start_reader(connection: WebsocketConnection, nursery: trio.Nursery, beside: _RouteTask) -> None:
-    """Have a stream read ahead, unless it was given away to another reader."""
+    """Start to read ahead, unless the route has put the stream into a hook."""
     if connection.inbox.reader is Reader.TASK:
         connection.lifecycle.when_over(beside.limit)
-        # A route that may take any time to end need not know that its client has left.
+        # With an infinite timeout the route is never cancelled, so a disconnect need not be detected early.
         look_for_peer = connection.deadlines.timeouts.disconnect < inf
         nursery.start_soon(partial(connection.inbox.read_ahead, connection, look_for_peer=look_for_peer))
 
 
 class _RouteTask:
-    """A route that runs beside the connection task, and how it has ended."""
+    """A route that runs in a task of its own, and its result."""
 
     __slots__ = ("_error", "_opening", "_refusal", "_scope")
 
@@ -99,7 +99,7 @@ class _RouteTask:
         self._error: Exception | None = None
 
     async def run(self, route: WebsocketRoute[Any], upgrade: Upgrade, state: object) -> None:
-        """Run the route; what it has raised stops here."""
+        """Run the route. Its exceptions are kept and not raised."""
         try:
             with self._scope:
                 self._refusal = await route(upgrade, state)
@@ -111,20 +111,22 @@ class _RouteTask:
         self._opening.decide()
 
     def limit(self) -> None:
-        """Give the route ``Timeouts.disconnect`` to end: the client has left, this side may still linger."""
+        """Cancel the route after ``Timeouts.disconnect`` seconds, because the client has left."""
         seconds = self._opening.handover.server.timeouts.disconnect
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
     def result(self) -> Response:
-        """The response of a route that has not accepted; what it raised is raised here."""
+        """Return the response of a route that has not accepted, or raise its exception."""
         if self._error is not None:
             raise self._error
         if not isinstance(self._refusal, Response):
-            raise TypeError(f"a websocket route that has neither accepted nor refused returned {self._refusal!r}")
+            raise TypeError(
+                f"a websocket route must accept the upgrade or return a Response, not {self._refusal!r}"
+            )
         return self._refusal
 
     def _report_cancelled(self, failure: Exception) -> None:
-        """Report what failed in a route that was cancelled, so that nothing can be answered."""
+        """Log the exception of a route that was cancelled, because no response can be sent."""
         if self._opening.accepted is not None:
             self._close(None, failure)
         else:
@@ -132,7 +134,7 @@ class _RouteTask:
             logger.error("the websocket route of %s failed", path, exc_info=failure)
 
     def _close(self, refusal: Response | None, error: Exception | None) -> None:
-        """Close the stream of a route that has ended, and report what cannot be answered any more."""
+        """Close the stream of a route that has ended, and log a late refusal or an exception."""
         connection = self._opening.accepted
         if connection is None:
             return
@@ -142,7 +144,7 @@ class _RouteTask:
         if failed:
             logger.error("the handler of %r failed", connection, exc_info=error)
         if connection.inbox.reader is not Reader.TASK:
-            return  # the stream was given away
+            return  # the stream was put into a hook
         connection.inbox.drop_ahead()
         if failed:
             connection.close(INTERNAL_ERROR, "", cause="its handler failed", exception=error)

@@ -1,6 +1,6 @@
-"""One open WebSocket, as users see it: what they send and receive, and what became of it.
+"""The public object for one open WebSocket.
 
-``WebsocketStream`` is a face: it checks arguments and hands every call to its ``WebsocketConnection``.
+``WebsocketStream`` is a face: it passes every call to its ``WebsocketConnection``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class WebsocketStream:
-    """One WebSocket connection, on the server's side.
+    """A WebSocket connection (RFC 6455), the server side.
 
-    ``async for message in stream`` receives until the stream is closed. Any number of tasks may send, one at a
-    time may receive. A route gets one from ``Upgrade.accept`` or ``websocket_handler``; a channel given to
-    ``async_websocket_handler`` delivers them. Called in another run of trio than the server's, its methods raise
-    RuntimeError.
+    ``async for message in stream`` receives messages until the stream is closed. Any number of tasks may send.
+    Only one task at a time may receive. ``Upgrade.accept`` returns a stream, ``websocket_handler`` passes one to
+    its handler, and ``async_websocket_handler`` sends streams to a channel. If sending, receiving, closing or
+    ``set_deadline`` is called in another run of trio than that of the server, it raises ``RuntimeError``.
     """
 
     __slots__ = ("_connection",)
@@ -38,7 +38,7 @@ class WebsocketStream:
 
     @property
     def id(self) -> int:
-        """A number that no other stream of this process has."""
+        """A number that is unique among the streams of this process."""
         return self._connection.id
 
     @property
@@ -48,49 +48,49 @@ class WebsocketStream:
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that was agreed on (RFC 6455, section 1.9), or None."""
+        """The negotiated subprotocol (RFC 6455, section 1.9), or None."""
         return self._connection.subprotocol
 
     @property
     def value(self) -> Any:
-        """The value with which the route's ``accept`` function let the client in, or None."""
+        """The ``value`` of the ``Accept`` that the ``accept`` function of the route returned, or None."""
         return self._connection.value
 
     @property
     def peer_addr(self) -> Address:
-        """The peer's end of the connection."""
+        """The address of the client."""
         return self._connection.peer_addr
 
     @property
     def closed(self) -> bool:
-        """Whether either side has closed the stream, so that nothing can be sent any more."""
+        """Whether either side has closed the stream. Then nothing can be sent."""
         return self._connection.closed
 
     @property
     def close_code(self) -> int | None:
-        """The close code as in ``ConnectionClosed``; None while the stream is open."""
+        """The close code, as ``ConnectionClosed.code``; None while the stream is open."""
         ending = self._connection.lifecycle.ending
         return None if ending is None else ending.code
 
     @property
     def close_reason(self) -> str | None:
-        """The text beside the close code; None while the stream is open."""
+        """The close reason, as ``ConnectionClosed.reason``; None while the stream is open."""
         ending = self._connection.lifecycle.ending
         return None if ending is None else ending.reason
 
     @property
     def latency(self) -> float | None:
-        """Seconds from the last ping of a heartbeat to its answer; None before the first."""
+        """Seconds from the last answered Ping of a heartbeat to its Pong; None before the first Pong."""
         liveness = self._connection.liveness
         return None if liveness is None else liveness.latency
 
     @property
     def close_record(self) -> CloseRecord | None:
-        """Why it was closed, by which side, and what had happened by then; None while it is open."""
+        """How the stream was closed, and its statistics; None while it is open."""
         return close_record_of(self._connection)
 
     def statistics(self) -> StreamStatistics:
-        """What the stream has done so far, and what waits."""
+        """Return statistics of the stream so far."""
         return statistics_of(self._connection)
 
     def __repr__(self) -> str:
@@ -99,64 +99,72 @@ class WebsocketStream:
     # Sending...
 
     async def send(self, message: Sendable, *, compress: bool = True) -> None:
-        """Send a message; a str goes as text, bytes go as binary.
+        """Send a message.
 
-        It waits while the outbox is full. Cancelled, it has either handed over the whole message or nothing.
-        It is a checkpoint for cancellation; other tasks run at every 64th message or 64 KiB.
+        It waits while the outbox is full. When it returns, the message was sent to the kernel or waits in the
+        outbox. If cancelled, the message was put into the outbox as a whole or not at all. Every call is a
+        cancellation point. Other tasks run at least after every 64 messages or 64 KiB.
 
         Args:
-            message: what to send.
-            compress: False sends it uncompressed, where compression was agreed on.
+            message: a ``str`` for a text message, bytes for a binary message, or a ``Message``.
+            compress: whether to compress it, if compression was negotiated.
 
         Raises:
             ConnectionClosed: the stream is closed.
-            TypeError: this cannot be sent.
+            TypeError: ``message`` has another type.
+            RuntimeError: called in another run of trio than that of the server.
         """
         await self._connection.send(message, compress)
 
     async def ping(self, payload: bytes = b"") -> None:
-        """Send a Ping, in front of the messages that wait; the peer's answer is not awaited.
+        """Send a Ping (RFC 6455, section 5.5.2).
+
+        It is sent before queued messages, and replaces an earlier Ping that is still queued. It does not wait for
+        the Pong.
 
         Args:
             payload: at most 125 bytes.
 
         Raises:
             ConnectionClosed: the stream is closed.
-            ValueError: the payload is too long.
+            ValueError: the payload is longer than 125 bytes.
+            RuntimeError: called in another run of trio than that of the server.
         """
         await self._connection.ping(payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close the stream: what was sent goes out first, then a Close frame.
+        """Close the stream (RFC 6455, section 7.1.2). Does nothing if it is closed.
 
-        It does not wait for the peer, which is cut off when it has neither read on nor answered for
-        ``Timeouts.close`` seconds. A closed stream stays as it is.
+        Queued messages are sent first, then a Close frame. The call does not wait for the peer. The peer is cut
+        off if it neither reads nor answers for ``Timeouts.close`` seconds.
 
         Args:
-            code: 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455, section 7.4).
-            reason: text for the peer's log, at most 123 bytes of UTF-8.
+            code: the close code: 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999 (section 7.4).
+            reason: the close reason, at most 123 bytes of UTF-8.
 
         Raises:
             ValueError: the code may not be sent, or the reason is too long.
+            RuntimeError: called in another run of trio than that of the server.
         """
         await self._connection.before_close(code, reason)
         self._connection.close(code, reason)
 
     def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
-        """Close the stream after so many seconds, for what lets a client in only for a time, such as a token.
+        """Close the stream after some seconds, for example when an access token expires.
 
-        What was sent before goes out first. It replaces the deadline that was set before; a closed stream
-        stays as it is.
+        Queued messages are sent before the Close. The deadline replaces one that was set before. Does nothing if
+        the stream is closed.
 
         Args:
-            seconds: from now on, above zero, precise to a quarter of a second; ``math.inf`` for no deadline.
-                Time in which the process is held up, by a handler that blocks for instance, is added.
+            seconds: the time from now; above zero, with a precision of a quarter of a second. ``math.inf`` removes
+                the deadline. While the process is blocked, for example by a handler, the time does not pass.
             code: the close code, as for ``close``.
-            reason: the text beside it, as for ``close``.
+            reason: the close reason, as for ``close``.
 
         Raises:
-            ValueError: the seconds are not above zero, the code may not be sent, or the reason is too long.
+            ValueError: ``seconds`` is not above zero, the code may not be sent, or the reason is too long.
+            RuntimeError: called in another run of trio than that of the server.
         """
         self._connection.set_user_deadline(seconds, code, reason)
 
@@ -164,11 +172,15 @@ class WebsocketStream:
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Message:
-        """The next message.
+        """Receive the next message. If cancelled, no message is lost.
+
+        Returns:
+            The message.
 
         Raises:
-            ConnectionClosed: the stream is closed, and every message before that was received.
-            trio.BusyResourceError: another task receives already, or an application, for its handlers.
+            ConnectionClosed: the stream is closed, and no received messages are left.
+            trio.BusyResourceError: another task is receiving, or an application receives for its handlers.
+            RuntimeError: called in another run of trio than that of the server.
         """
         connection = self._connection
         connection.begin_receive()
@@ -191,8 +203,8 @@ class WebsocketStream:
 
 
 def connection_of(stream: WebsocketStream) -> WebsocketConnection:
-    """The machinery of a stream, for an application that has taken it out of a hook.
+    """Return the connection of a stream, for an application that has taken it from a hook.
 
-    A hook is a plain channel of ``WebsocketStream``, so this is the one way from the face to the parts.
+    A hook is a plain channel of ``WebsocketStream``. This is the only access from the face to its parts.
     """
     return stream._connection

@@ -1,6 +1,6 @@
-"""An upgrade to WebSocket, as a route gets it: it decides before anything is promised to the client.
+"""The public object for an upgrade to WebSocket, the first argument of a websocket route.
 
-``Upgrade`` is a face; ``OpeningHandshake`` does the work.
+``Upgrade`` is a face: it passes its calls to an ``OpeningHandshake``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 _State = TypeVar("_State")
 
-#: What ``with_websocket_route`` takes.
+#: A websocket route, for ``with_websocket_route``: ``async (upgrade, state)``. It accepts the upgrade and returns
+#: None, or returns the response that refuses it.
 WebsocketRoute: TypeAlias = Callable[["Upgrade", _State], Awaitable[Response | None]]
 
 
 class Upgrade:
-    """A client's wish to open a WebSocket, as a websocket route gets it.
+    """A request to open a WebSocket (RFC 6455, section 4.2), the first argument of a websocket route.
 
-    The route either accepts it, once, or returns a ``Response`` that refuses it. After an attempt that fails, such
-    as a hook without a place, the route may try another hook, or accept it itself. When the route has ended, no
-    task can accept it any more.
+    The route either accepts it once, or returns a ``Response`` that refuses it. If an attempt to accept it fails,
+    for example because a hook is full, the route may try another hook, or accept it itself. When the route has
+    ended, no task can accept it.
     """
 
     __slots__ = ("_opening",)
@@ -43,7 +44,7 @@ class Upgrade:
 
     @property
     def request(self) -> Request:
-        """The opening handshake, checked."""
+        """The request of the opening handshake. Its fields have been checked (RFC 6455, section 4.2.1)."""
         return self._opening.handover.request
 
     async def accept(
@@ -57,24 +58,30 @@ class Upgrade:
     ) -> WebsocketStream:
         """Complete the handshake and open the stream.
 
-        The stream lives as long as the route runs: then it is closed with 1000, or with 1011 if the route
-        raised. When the client leaves, the route has ``Timeouts.disconnect`` seconds to end before it is
-        cancelled.
+        When the route has ended, the stream is closed with 1000, or with 1011 if the route raised an exception.
+        When the client has left, the route has ``Timeouts.disconnect`` seconds to end. Then it is cancelled.
 
         Args:
-            origins: the pages that may connect, such as ``{"https://example.com", "http://localhost:*"}``. In a
-                host ``*`` stands for any run of characters; as a port it is any port. None for the pages of
-                the host that they connect to, ``ANY_ORIGIN`` for all.
-            subprotocols: those that are spoken, best first; the first that the client offers is taken.
-            deflate: how messages are compressed, if the client can do that; None for not at all.
-            headers: further header fields of the 101.
-            **options: bounds of the stream, as in ``StreamLimits``.
+            origins: patterns of the web pages that may connect, such as
+                ``{"https://example.com", "http://localhost:*"}``. In a host, ``*`` matches any number of
+                characters. As a port, it matches any port. None for the pages of the host to which the request was
+                sent, ``ANY_ORIGIN`` for all pages. Requests without an Origin field are always accepted; browsers
+                always send one (RFC 6455, section 10.2).
+            subprotocols: the supported subprotocols, in the order of preference. The first one that the client
+                offers is used; none if it offers none of them.
+            deflate: the settings of compression, if the client offers it; None for no compression.
+            headers: further header fields of the 101 response.
+            **options: the limits of the stream, the fields of ``StreamLimits``.
+
+        Returns:
+            The open stream.
 
         Raises:
-            HandshakeError: the page's origin may not connect, which is logged, or the server ends; let it pass,
-                and the client gets its status.
-            RuntimeError: the upgrade was accepted before, or its route has refused it.
-            ValueError, TypeError: an option or a header is invalid.
+            HandshakeError: the origin may not connect (status 403, logged), the extensions field is malformed
+                (400), or the server is shutting down (503). If the route does not catch it, the client receives
+                a response with this status.
+            RuntimeError: the upgrade was accepted before, another task is accepting it, or the route has ended.
+            ValueError, TypeError: an option or a header field is invalid.
         """
         admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate)
         admission.check(self.request)
@@ -83,5 +90,5 @@ class Upgrade:
 
 
 def opening_of(upgrade: Upgrade) -> OpeningHandshake:
-    """The machinery of an upgrade, for the routes of this package. It is the one way from the face to it."""
+    """Return the ``OpeningHandshake`` of an upgrade. This is the only access from the face to it."""
     return upgrade._opening
