@@ -1,1 +1,1 @@
-"""Measures humphrey_trio beside other servers on the same work: `python -m benchmarks`, see README.md."""
+"""Compares humphrey_trio with other servers on the same work: `python -m benchmarks`, see README.md."""

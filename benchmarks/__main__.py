@@ -1,4 +1,4 @@
-"""The command: chooses servers and scenarios, runs them in alternating rounds and reports."""
+"""Measures servers on scenarios, in alternating rounds, and prints tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.measure import Job, Result
 from benchmarks.results import Run
 from benchmarks.scenarios import Scenario
 
-SPARE_FILES = 200  # what a process needs besides its connections
+SPARE_FILES = 200  # open files of a process other than its connections
 
 
 def main() -> None:
@@ -33,25 +33,26 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     command.add_options(parser, seconds=1.0, warmup=0.3)
-    parser.add_argument("--servers", type=names, help="names, with commas between them (default: all)")
+    parser.add_argument("--servers", type=names, help="names, separated by commas (default: all)")
     parser.add_argument(
-        "--scenarios", type=names, default=["all"], help="names, or http, ws, tls, ours, all (default: all)"
+        "--scenarios",
+        type=names,
+        default=["all"],
+        help="names, separated by commas; or http, ws, tls, ours, all (default: all)",
     )
-    parser.add_argument("--reference", default=catalogue.OURS, help="the upper part of the ratios")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart there")
-    parser.add_argument("--from-json", type=Path, metavar="FILE", help="report an earlier run again")
-    parser.add_argument("--list", action="store_true", help="show servers and scenarios")
+    parser.add_argument(
+        "--reference", default=catalogue.OURS, help="the server whose figures are divided by those of the others"
+    )
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart")
+    parser.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing; report an earlier run")
+    parser.add_argument("--list", action="store_true", help="list servers and scenarios")
     options = parser.parse_args()
-    for name in options.servers or []:
-        if name not in catalogue.BY_NAME:
-            parser.error(f"no server {name!r}, see --list")
-    if options.reference not in catalogue.BY_NAME:
-        parser.error(f"no server {options.reference!r} to refer to, see --list")
+    command.check_names(parser, [*(options.servers or []), options.reference], catalogue.BY_NAME)
     command.check_options(parser, options)
     command.check_file(parser, options.svg)
     for name in options.scenarios:
         if not scenarios.chosen([name]):
-            parser.error(f"no scenario {name!r}, see --list")
+            parser.error(f"unknown name {name!r}: see --list")
     return options
 
 
@@ -63,31 +64,31 @@ def show_list() -> None:
         print(f"  {server.name:20} {'+'.join(server.protocols):8}{note}".rstrip())
     print("Scenarios")
     for scenario in scenarios.SCENARIOS:
-        ours = "  (of others only if --servers names them)" if scenario.ours_only else ""
+        ours = "  (other servers only with --servers)" if scenario.ours_only else ""
         print(f"  {scenario.name:20} {scenario.title}, {scenario.unit}{ours}")
 
 
 def run_all(options: argparse.Namespace) -> Run:
-    """Run everything that was asked for."""
+    """Measure the chosen servers on the chosen scenarios."""
     command.check_machine()
     return command.take_all(list(planned(options)), options)
 
 
 def planned(options: argparse.Namespace) -> Iterator[Step]:
-    """All steps in their order: servers alternate within a scenario, and another one begins in each round."""
+    """Yield all steps in order. Servers alternate within a scenario, and each round starts with another server."""
     servers = installed([catalogue.BY_NAME[name] for name in options.servers or catalogue.BY_NAME])
     chosen = possible(scenarios.chosen(options.scenarios))
     for number in range(options.rounds):
         for scenario in chosen:
-            able = [server for server in servers if is_for(server, scenario, named=bool(options.servers))]
-            first = number * len(able) // options.rounds
-            for server in able[first:] + able[:first]:
+            suitable = [server for server in servers if is_suitable(server, scenario, named=bool(options.servers))]
+            first = number * len(suitable) // options.rounds
+            for server in suitable[first:] + suitable[:first]:
                 expected = scenario.duration(options.seconds, options.warmup)
                 take = partial(measured, scenario, server, options)
                 yield Step(number, scenario.name, server.name, expected, take)
 
 
-def is_for(server: Server, scenario: Scenario, named: bool) -> bool:
+def is_suitable(server: Server, scenario: Scenario, named: bool) -> bool:
     if scenario.ours_only and not named and server.name != catalogue.OURS:
         return False
     return scenario.work.protocol in server.protocols and (server.tls or not scenario.work.tls)
@@ -96,19 +97,19 @@ def is_for(server: Server, scenario: Scenario, named: bool) -> bool:
 def installed(servers: list[Server]) -> list[Server]:
     for server in servers:
         if missing := server.missing():
-            say(f"{server.name} is left out: {', '.join(missing)} is not installed")
+            say(f"{server.name} is skipped: {', '.join(missing)} is not installed")
     return [server for server in servers if not server.missing()]
 
 
 def possible(chosen: list[Scenario]) -> list[Scenario]:
     files = measure.raise_file_limit() - SPARE_FILES
-    able = catalogue.importable(certificate.NEEDS)
+    has_certificates = catalogue.importable(certificate.NEEDS)
     found = []
     for scenario in chosen:
         if scenario.work.connections > files:
-            say(f"{scenario.name} is left out: it needs more open files than are allowed here, {files}")
-        elif scenario.work.tls and not able:
-            say(f"{scenario.name} is left out: {certificate.NEEDS}, which makes certificates, is not installed")
+            say(f"{scenario.name} is skipped: it needs more open files than the limit of {files}")
+        elif scenario.work.tls and not has_certificates:
+            say(f"{scenario.name} is skipped: {certificate.NEEDS}, which creates certificates, is not installed")
         else:
             found.append(scenario)
     return found

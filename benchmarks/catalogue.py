@@ -1,4 +1,4 @@
-"""The servers that can be measured, and which of them are installed here."""
+"""The servers that can be measured, and whether they are installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ WEBSOCKETS_ONLY = ("ws",)
 
 @dataclass(frozen=True)
 class Server:
-    """`module` is the program in benchmarks/servers, `needs` what must be importable for it.
+    """A server that can be measured.
 
-    A program that speaks `tls` does so if it is given a certificate.
+    Attributes:
+        name: its name in options and tables.
+        module: its program in benchmarks/servers.
+        needs: the modules that must be importable.
+        protocols: what it serves: ``http``, ``ws`` or both.
+        tls: whether it serves TLS if its program gets a certificate.
+        bound: whether it is only shown for comparison, and not usable as a server.
     """
 
     name: str
@@ -22,7 +28,7 @@ class Server:
     needs: tuple[str, ...]
     protocols: tuple[str, ...] = BOTH
     tls: bool = False
-    bound: bool = False  # not a server to use, only shown for comparison
+    bound: bool = False
 
     def missing(self) -> list[str]:
         return [name for name in self.needs if not importable(name)]
@@ -31,7 +37,7 @@ class Server:
 def importable(name: str) -> bool:
     try:
         spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # not even its parent is there
+    except ModuleNotFoundError:  # its parent package is missing
         return False
     return spec is not None and spec.origin is not None
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: What must be importable to make one.
+#: The module that must be importable.
 NEEDS = "trustme"
 
 
 def make(folder: Path) -> tuple[Path, Path]:
-    """Write a new certificate (ECDSA, P-256) and its key there, in PEM; their files."""
+    """Create a certificate (ECDSA, P-256). Returns the PEM files of the certificate and of its key."""
     import trustme
 
     pair = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("localhost", key_type=trustme.KeyType.ECDSA)

@@ -12,12 +12,12 @@ from benchmarks.scenarios import Scenario
 
 COLUMNS = 3
 PANEL, GAP, MARGIN = 296, 24, 24
-NAME, VALUE = 118, 52  # what the labels left and right of a bar need
+NAME, VALUE = 118, 52  # the widths of the labels left and right of a bar
 ROW, BAR = 18, 11
 HEAD = 44  # of a panel
 TOP = 76  # of the chart
 FOOT = 20
-ABOUT_BOUNDS = "floor: bare loops on trio, h11, wsproto; raw: trio, hardly any protocol; both not for use"
+ABOUT_BOUNDS = "floor: bare loops on trio, h11, wsproto; raw: trio, almost no protocol; neither is a usable server"
 
 STYLE = """
 text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
@@ -45,7 +45,7 @@ Bars = dict[str, Figure]
 
 
 def svg(run: Run) -> str:
-    """The whole chart; without any panel if nothing was measured that belongs into it."""
+    """Return the chart. It has no panels if no charted scenario was measured."""
     panels = [(scenario, unit, bars) for scenario, unit, bars in _panels(run) if bars]
     body: list[str] = []
     top = TOP
@@ -60,10 +60,10 @@ def svg(run: Run) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" role="img">',
-            "<title>humphrey_trio beside other servers</title>",
+            "<title>humphrey_trio and other servers</title>",
             f"<style>{STYLE}</style>",
             f'<rect class="page" width="{width}" height="{top}" rx="8"/>',
-            _text(MARGIN, 34, "humphrey_trio beside other servers: less is better", "title"),
+            _text(MARGIN, 34, "humphrey_trio and other servers: less is better", "title"),
             _text(MARGIN, 54, _subtitle(run), "quiet"),
             *body,
             "</svg>\n",
@@ -72,7 +72,7 @@ def svg(run: Run) -> str:
 
 
 def _panels(run: Run) -> Iterable[tuple[Scenario, str, Bars]]:
-    """The CPU time per operation where there is one, the scenario's own figure elsewhere."""
+    """Yield the panels: the CPU time per operation if it was measured, else the figure of the scenario."""
     for scenario in (scenarios.BY_NAME[name] for name in run.scenarios()):
         if not scenario.charted:
             continue
@@ -80,15 +80,15 @@ def _panels(run: Run) -> Iterable[tuple[Scenario, str, Bars]]:
         if bars:
             yield scenario, "microseconds of CPU each", bars
         else:
-            yield scenario, _unit_in_words(scenario.unit), _bars(run, scenario.name, "value")
+            yield scenario, _unit_name(scenario.unit), _bars(run, scenario.name, "value")
 
 
-def _unit_in_words(unit: str) -> str:
+def _unit_name(unit: str) -> str:
     return {"ms": "milliseconds"}.get(unit, unit)
 
 
 def _bars(run: Run, scenario: str, key: str) -> Bars:
-    """In the order of the catalogue."""
+    """Return the figures of the servers, in the order of the catalogue."""
     figures = {server: run.figure(scenario, server, key) for server in catalogue.BY_NAME}
     return {server: figure for server, figure in figures.items() if figure}
 
@@ -128,5 +128,5 @@ def _row(left: int, top: int, server: str, figure: Figure, scale: float) -> list
     return parts
 
 
-def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,4 +1,4 @@
-"""The connections of the load generator, plain ones and those over TLS."""
+"""The connections of the load generator, without and with TLS."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable
 
 from benchmarks.wire import Replies, ReplyError
 
-# socket(7); Python does not know the name. The kernel adds a struct timespec, of its real-time clock.
+# socket(7). The socket module does not define it. The kernel adds a struct timespec of its real-time clock.
 SO_TIMESTAMPNS = 35
 TIMESPEC = struct.Struct("@qq")
 
 
 class Client:
-    """One connection, with the part of a reply that has come and the part of a request that has not gone.
+    """One connection, with the received part of a reply and the unsent part of a request.
 
     Attributes:
-        recv: as of a socket; None if there is no content yet, which happens over TLS.
-        send: as of a socket.
+        recv: as ``socket.recv``. Returns None if there is no content yet, which happens over TLS.
+        send: as ``socket.send``.
     """
 
     __slots__ = (
@@ -51,14 +51,21 @@ class Client:
         self.send = self._socket.send
         self.pending = bytearray()
         self.need = 0
-        self.expects = 1  # replies still to come
-        self.partial = False  # some of them, or a part of one, are there
+        self.expects = 1  # the number of missing replies
+        self.partial = False  # whether a part of them has been received
         self.unsent = memoryview(b"")
         self.since = 0.0  # when the operation began, or should have begun
         self.step = 0
 
     def collect(self, data: bytes | None, replies: Replies, depth: int = 1) -> bool:
-        """Add data; tell whether that completes the right replies to `depth` requests."""
+        """Add received data, and check it.
+
+        Returns:
+            True if the replies to `depth` requests are complete.
+
+        Raises:
+            ReplyError: a reply is wrong, or the connection has ended.
+        """
         if data is None:
             return False
         if not data:
@@ -72,17 +79,17 @@ class Client:
         if self.expects > 0:
             return False
         if self.expects < 0 or self.pending:
-            raise ReplyError("more came back than was asked for")
+            raise ReplyError("the server sent more replies than requested")
         self.expects = depth
         self.partial = False
         return True
 
     def stamp(self) -> None:
-        """Let the kernel note when bytes arrive, for `recv_stamped`."""
+        """Let the kernel timestamp incoming bytes, for `recv_stamped`."""
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
     def recv_stamped(self, size: int) -> tuple[bytes, float]:
-        """What has come, and when; if the kernel does not tell (it does not at once), it is now."""
+        """Receive data and the time of its arrival. This is now for the first bytes, which have no timestamp."""
         data, notes, _, _ = self._socket.recvmsg(size, socket.CMSG_SPACE(TIMESPEC.size))
         if not notes:
             return data, time.time()
@@ -94,12 +101,12 @@ class Client:
 
 
 class TlsClient(Client):
-    """A connection over TLS. It begins the handshake with its first request, which it sends behind the handshake.
+    """A connection over TLS. The first ``send`` starts the handshake; its data is sent after the handshake.
 
     Args:
-        port: of the server.
-        context: of a client.
-        session: to resume; a server that does not resume it is a wrong reply.
+        port: the port of the server.
+        context: the TLS context.
+        session: a session to resume; None for a full handshake. If it is not resumed, a ReplyError is raised.
     """
 
     __slots__ = ("_first", "_session", "_tls")
@@ -116,28 +123,28 @@ class TlsClient(Client):
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What another connection can resume, once there was a reply."""
+        """A session that another connection can resume. Valid after the first reply."""
         return self._tls.session
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._tls.unwrap()  # sends close_notify, and does not wait for that of the server
+            self._tls.unwrap()  # sends close_notify without waiting for that of the server
         super().close()
 
     def _send_first(self, data: bytes | memoryview) -> int:
         self._first += data
-        self._shake_hands()
+        self._continue_handshake()
         return len(data)
 
     def _recv_handshake(self, size: int) -> None:
-        if self._shake_hands():
+        if self._continue_handshake():
             if self._session is not None and not self._tls.session_reused:
                 raise ReplyError("the session was not resumed")
             self.recv, self.send = self._recv_content, self._tls.send
             self.send(self._first)
 
-    def _shake_hands(self) -> bool:
-        """Go on with the handshake; whether it is complete."""
+    def _continue_handshake(self) -> bool:
+        """Continue the handshake. Returns True when it is complete."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -147,12 +154,12 @@ class TlsClient(Client):
     def _recv_content(self, size: int) -> bytes | None:
         try:
             return self._tls.recv(size)
-        except ssl.SSLWantReadError:  # a session ticket, or half a record
+        except ssl.SSLWantReadError:  # only a session ticket, or a part of a record
             return None
 
 
 def client_context() -> ssl.SSLContext:
-    """It believes any certificate: a check would show nothing and take the load generator's time."""
+    """Create a context that accepts any certificate. A check would only take time of the load generator."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

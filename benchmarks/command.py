@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and how they take their samples."""
+"""Shared by all commands: common options, and the loop that takes the samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from benchmarks.results import Run, Sample
 
 
 class Step(NamedTuple):
-    """One measurement that is planned; `expected` is about how many seconds it will take."""
+    """A planned measurement. `expected` is its estimated duration in seconds."""
 
     round: int
     scenario: str
@@ -32,38 +32,48 @@ class Step(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser, *, seconds: float, warmup: float) -> None:
-    """The options that every command has, with these defaults."""
-    parser.add_argument("--rounds", type=int, default=3, help="how often to measure each (default: 3)")
+    """Add the options of all commands, with these defaults."""
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     parser.add_argument(
-        "--seconds", type=float, default=seconds, help=f"measured time of each (default: {seconds})"
+        "--seconds", type=float, default=seconds, help=f"measured time of each measurement (default: {seconds})"
     )
-    parser.add_argument("--warmup", type=float, default=warmup, help=f"time before that (default: {warmup})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
+    parser.add_argument(
+        "--warmup", type=float, default=warmup, help=f"time before it that is not measured (default: {warmup})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples")
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.rounds < 1 or options.seconds <= 0 or options.warmup < 0:
-        parser.error("--rounds is at least 1, --seconds is above 0, and --warmup is not below 0")
+        parser.error("--rounds must be at least 1, --seconds above 0, and --warmup at least 0")
     check_file(parser, options.json)
 
 
 def check_file(parser: argparse.ArgumentParser, file: Path | None) -> None:
     if file is not None and not file.absolute().parent.is_dir():
-        parser.error(f"there is no folder for {str(file)!r}")
+        parser.error(f"the folder of {str(file)!r} does not exist")
+
+
+def check_names(parser: argparse.ArgumentParser, chosen: Iterable[str], known: Container[str]) -> None:
+    """Exit if one of the names is unknown."""
+    for name in chosen:
+        if name not in known:
+            parser.error(f"unknown name {name!r}: see --list")
 
 
 def names(text: str) -> list[str]:
+    """Split a list of names that are separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def check_machine() -> None:
     cores = {measure.SERVER_CORE, measure.LOAD_CORE}
     if not sys.platform.startswith("linux") or not cores <= os.sched_getaffinity(0):
-        sys.exit("The benchmarks need Linux, and the first two cores of the machine.")
+        sys.exit("The benchmarks need Linux, and permission to use the first two cores.")
 
 
 def take_all(steps: Sequence[Step], options: argparse.Namespace) -> Run:
-    """Take these steps; after an interrupt, what is done so far."""
+    """Take the steps. If interrupted, return the samples so far. A server that does not start is skipped."""
     if not steps:
         sys.exit("Nothing to measure.")
     run = Run(about(options))
@@ -76,15 +86,15 @@ def take_all(steps: Sequence[Step], options: argparse.Namespace) -> Run:
                 run.samples.append(_taken(step, broken))
             progress.ends(step.expected)
     except KeyboardInterrupt:
-        say("\nInterrupted; this is what was measured.")
+        say("\nInterrupted. These are the results so far.")
     progress.finish()
     for name, reason in broken.items():
-        say(f"{name} is left out: {report.shortened(reason)}")
+        say(f"{name} is skipped: {report.shortened(reason)}")
     return run
 
 
 def _taken(step: Step, broken: dict[str, str]) -> Sample:
-    """Take a step; a server that does not even start goes among the broken ones."""
+    """Take a step. If the server does not start, add it to `broken` with the reason."""
     place = step.round, step.scenario, step.server
     try:
         return Sample(*place, step.take())
@@ -96,6 +106,7 @@ def _taken(step: Step, broken: dict[str, str]) -> Sample:
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the date, the machine, the versions and the options of a run."""
     return {
         "date": datetime.datetime.now().isoformat(" ", "minutes"),
         "python": platform.python_version(),
@@ -125,5 +136,5 @@ def versions() -> dict[str, str]:
     return found
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr)
+def say(line: str) -> None:
+    print(line, file=sys.stderr)

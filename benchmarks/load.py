@@ -1,8 +1,8 @@
-"""The load generator: a process of its own that keeps one server busy, checks its replies and times them.
+"""The load generator: a process that sends requests to one server, and checks and times the replies.
 
-It reads a Job from standard input and prints a Result. One thread, non-blocking sockets and epoll, which it
-asks without waiting: on a virtual machine a core that sleeps wakes up too slowly to time anything. All
-connections are open, and have had a reply, before the clock runs.
+It reads a Job from standard input and prints a Result. It has one thread with non-blocking sockets, and polls
+epoll without waiting, because a core of a virtual machine that sleeps wakes up too slowly to measure times. All
+connections are open, and have received a reply, before the measured time.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ from benchmarks.measure import LONGEST_CELL, Job, Result, Window, cpu_seconds, r
 from benchmarks.scenarios import Work
 from benchmarks.wire import Exchange, ReplyError
 
-AT_ONCE = 64  # connections opened side by side, and events taken at once
+AT_ONCE = 64  # connections that are opened together, and events of one poll
 READ = 2**16
-PATIENCE = 10.0  # seconds until a reply counts as lost
-SETTLE = 0.5  # seconds for a server to finish what it does after its last reply
-WELL_BEHAVED = 50
-PACE = 0.05  # seconds from one request of a well-behaved client to its next
-FLOOD_NICE = 10  # it shares a core with those who are timed, and must not take it from them
-FLOOD = 2**16  # bytes of requests that a flooding client offers at a time
-FEW_AT_ONCE = 16  # events of a crowd taken between two looks at the clients that are timed
+REPLY_TIMEOUT = 10.0  # seconds after which a reply counts as lost
+SETTLE = 0.5  # seconds for the work of a server after its last reply
+POLL_SECONDS = 0.02  # between two checks of a background process whether to stop
+WELL_BEHAVED = 50  # clients
+PACE = 0.05  # seconds from one request of a well-behaved client to the next
+BACKGROUND_NICE = 10  # the priority of a background process, which shares a core with the timed clients
+FLOOD = 2**16  # bytes of requests that a flooding client sends at once
+FEW_AT_ONCE = 16  # events of other clients between two polls of the timed ones
 
 clock = time.perf_counter
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
 
-class Switchboard:
-    """Clients that are waited for together."""
+class Poller:
+    """Clients with one epoll."""
 
     def __init__(self, clients: Iterable[Client] = ()) -> None:
         self._epoll = select.epoll()
@@ -64,7 +65,7 @@ class Switchboard:
             self._epoll.modify(client.fd, IN | OUT)
 
     def readable(self, client: Client, event: int) -> bool:
-        """Send what is left over if there is room now; tell whether there is something to read."""
+        """Send unsent bytes if the socket is writable. Returns whether it is readable."""
         if event & OUT:
             with contextlib.suppress(BlockingIOError):
                 client.unsent = client.unsent[client.send(client.unsent) :]
@@ -72,50 +73,50 @@ class Switchboard:
                 self._epoll.modify(client.fd, IN)
         return event & ~OUT != 0
 
-    def drop(self, client: Client) -> None:
+    def remove(self, client: Client) -> None:
         del self.clients[client.fd]
         client.close()
 
-    def drop_all(self) -> None:
+    def remove_all(self) -> None:
         for client in list(self.clients.values()):
-            self.drop(client)
+            self.remove(client)
 
     def release(self) -> None:
-        """Wait for these clients no longer; their connections stay open."""
+        """Close the epoll. The connections stay open."""
         self._epoll.close()
 
 
 class Load(Protocol):
-    """Work that goes on for as long as it is run."""
+    """Work that can run for any time."""
 
-    depth: int  # operations that one sample stands for
+    depth: int  # operations in one sample
 
     def run(self, seconds: float) -> list[float]:
-        """Work so long; return how many seconds each operation took that ended in this time."""
+        """Work for some time. Returns the duration in seconds of each operation that ended in this time."""
 
     def begun(self) -> list[float]:
-        """When the operations began that have not ended yet."""
+        """Return the start times of the operations that have not ended."""
 
 
 class ClosedLoop:
-    """Every client sends a request (or a batch of them), waits for the replies and sends again."""
+    """Each client sends one request or a batch, waits for the replies, and sends again."""
 
     def __init__(self, clients: list[Client], exchange: Exchange, depth: int = 1) -> None:
-        self._board = Switchboard(clients)
+        self._poller = Poller(clients)
         self._batch = exchange.request * depth
         self._replies = exchange.replies
         self.depth = depth
         for client in clients:
             client.expects = depth
             client.since = clock()
-            self._board.send(client, self._batch)
+            self._poller.send(client, self._batch)
 
     def run(self, seconds: float) -> list[float]:
         poll, clients, readable, send = (
-            self._board.poll,
-            self._board.clients,
-            self._board.readable,
-            self._board.send,
+            self._poller.poll,
+            self._poller.clients,
+            self._poller.readable,
+            self._poller.send,
         )
         batch, replies, depth = self._batch, self._replies, self.depth
         right = replies.one * depth
@@ -141,49 +142,56 @@ class ClosedLoop:
         return took
 
     def begun(self) -> list[float]:
-        return [client.since for client in self._board.clients.values()]
+        return [client.since for client in self._poller.clients.values()]
 
 
 class NewConnections:
-    """Some clients at a time connect, go through the steps and leave, each followed by the next."""
+    """A number of clients connect, execute the steps and disconnect. Each is replaced by a new one.
+
+    Args:
+        connect: opens a connection.
+        steps: the exchanges on each connection.
+        at_a_time: the number of connections.
+        server_closes: whether the server closes the connection first.
+    """
 
     depth = 1
 
     def __init__(
         self, connect: Callable[[], Client], steps: list[Exchange], at_a_time: int, server_closes: bool
     ) -> None:
-        self._board = Switchboard()
+        self._poller = Poller()
         self._connect = connect
         self._steps = steps
         self._server_closes = server_closes
         self.ended = 0
-        self.cut_short = 0  # ended by the server before its last reply
+        self.cut_short = 0  # closed by the server before the last reply
         for _ in range(at_a_time):
-            self._come()
+            self._connect_next()
 
     def run(self, seconds: float) -> list[float]:
-        board = self._board
+        poller = self._poller
         took: list[float] = []
         end = clock() + seconds
         while clock() < end:
-            for fd, _ in board.poll(0, AT_ONCE):
-                client = board.clients[fd]
+            for fd, _ in poller.poll(0, AT_ONCE):
+                client = poller.clients[fd]
                 if self._is_done(client, client.recv(READ)):
                     took.append(clock() - client.since)
                     self.ended += 1
-                    board.drop(client)
-                    self._come()
+                    poller.remove(client)
+                    self._connect_next()
         return took
 
     def begun(self) -> list[float]:
-        return [client.since for client in self._board.clients.values()]
+        return [client.since for client in self._poller.clients.values()]
 
-    def _come(self) -> None:
+    def _connect_next(self) -> None:
         since = clock()
         client = self._connect()
         client.since = since
-        self._board.add(client)
-        self._board.send(client, self._steps[0].request)
+        self._poller.add(client)
+        self._poller.send(client, self._steps[0].request)
 
     def _is_done(self, client: Client, data: bytes | None) -> bool:
         if data is None:
@@ -200,18 +208,18 @@ class NewConnections:
             return False
         client.step += 1
         if client.step < len(self._steps):
-            self._board.send(client, self._steps[client.step].request)
+            self._poller.send(client, self._steps[client.step].request)
             return False
         return not self._server_closes
 
 
 class Broadcasts:
-    """The first client sends a message to all; when everybody has it, it sends the next."""
+    """The first client sends a broadcast. When all clients have received it, it sends the next."""
 
     depth = 1
 
     def __init__(self, clients: list[Client], size: int) -> None:
-        self._board = Switchboard(clients)
+        self._poller = Poller(clients)
         self._sender = clients[0]
         body = wire.some_bytes(size - 2)
         self._messages = [wire.message(wire.TEXT, body + b"%02d" % number) for number in range(100)]
@@ -231,30 +239,30 @@ class Broadcasts:
         return []
 
     def step(self, at_once: int) -> None:
-        """Send the next message if it is time, and look once for deliveries."""
+        """Send the next message if the previous one was delivered to all, and poll once for deliveries."""
         if not self._missing:
             self._send_next()
-        clients, took, since = self._board.clients, self._took, self._since
+        clients, took, since = self._poller.clients, self._took, self._since
         replies = self._messages[self._number].replies
         right = replies.one
-        for fd, _ in self._board.poll(0, at_once):
+        for fd, _ in self._poller.poll(0, at_once):
             client = clients[fd]
             data = client.recv(READ)
             if (data == right and not client.partial) or client.collect(data, replies):
                 took.append(clock() - since)
                 self._missing -= 1
-        if clock() - since > PATIENCE:
+        if clock() - since > REPLY_TIMEOUT:
             raise ReplyError(f"a broadcast did not reach {self._missing} of {len(clients)} clients")
 
     def _send_next(self) -> None:
         self._number = (self._number + 1) % len(self._messages)
-        self._missing = len(self._board.clients)
+        self._missing = len(self._poller.clients)
         self._since = clock()
-        self._board.send(self._sender, self._messages[self._number].request)
+        self._poller.send(self._sender, self._messages[self._number].request)
 
 
 class Flood:
-    """One client that pipelines requests as fast as the server takes them, and reads the replies."""
+    """A client that pipelines requests as fast as the server receives them, and reads the replies."""
 
     def __init__(self, client: Client, exchange: Exchange) -> None:
         self._client = client
@@ -264,11 +272,11 @@ class Flood:
         self._right = b""
         self._answered = 0
 
-    def run(self, enough: Callable[[], bool]) -> dict[str, float]:
-        """Flood until it is enough."""
+    def run(self, stopped: Callable[[], bool]) -> dict[str, float]:
+        """Flood until `stopped` returns True."""
         ready = select.poll()
         ready.register(self._client.fd, select.POLLIN | select.POLLOUT)
-        while not enough():
+        while not stopped():
             ready.poll(100)
             self.step()
         return {"answered": self._answered}
@@ -282,7 +290,7 @@ class Flood:
 
     def _check(self, data: bytes | None) -> None:
         if not data:
-            raise ReplyError("the server closed the connection of the client that floods")
+            raise ReplyError("the server closed the connection of the flooding client")
         pending = self._client.pending
         pending += data
         one = len(self._replies.one)
@@ -297,23 +305,23 @@ class Flood:
 
 
 class WellBehaved:
-    """Clients that send a request at a fixed pace, one at a time.
+    """Clients that send one request at a time, at a fixed pace.
 
-    A request is timed from when it was due, so that a server which holds clients up cannot hide it by
-    getting fewer requests.
+    The latency of a request counts from the time at which it was due. So a slow server, which delays later
+    requests, does not get better figures because of that.
     """
 
     depth = 1
 
     def __init__(self, clients: list[Client], exchange: Exchange, pace: float = PACE) -> None:
-        self._board = Switchboard(clients)
+        self._poller = Poller(clients)
         self._exchange = exchange
         self._pace = pace
         self._clock = clock
-        self.beside: Callable[[], None] | None = None  # what goes on at the same time
+        self.between_polls: Callable[[], None] | None = None
 
     def run(self, seconds: float) -> list[float]:
-        board, request = self._board, self._exchange.request
+        poller, request = self._poller, self._exchange.request
         due = self._first_requests()
         took: list[float] = []
         asked = 0
@@ -322,22 +330,22 @@ class WellBehaved:
         while now < end or asked:
             while now < end and due and due[0][0] <= now:
                 when, fd = heapq.heappop(due)
-                client = board.clients[fd]
+                client = poller.clients[fd]
                 client.since = self._since(client, when)
-                board.send(client, request)
+                poller.send(client, request)
                 asked += 1
-            for fd, _ in board.poll(0, AT_ONCE):
-                client = board.clients[fd]
+            for fd, _ in poller.poll(0, AT_ONCE):
+                client = poller.clients[fd]
                 arrived = self._replied(client)
                 if arrived is not None:
                     took.append(arrived - client.since)
                     heapq.heappush(due, (client.since + self._pace, fd))
                     asked -= 1
-            if self.beside:
-                self.beside()
+            if self.between_polls:
+                self.between_polls()
             now = self._clock()
-            if now > end + PATIENCE:
-                raise ReplyError(f"{asked} well-behaved clients have no reply after {PATIENCE:.0f} s")
+            if now > end + REPLY_TIMEOUT:
+                raise ReplyError(f"{asked} well-behaved clients have no reply after {REPLY_TIMEOUT:.0f} s")
         return took
 
     def begun(self) -> list[float]:
@@ -345,33 +353,33 @@ class WellBehaved:
 
     def _first_requests(self) -> list[tuple[float, int]]:
         now = self._clock()
-        step = self._pace / len(self._board.clients)
-        return [(now + number * step, fd) for number, fd in enumerate(self._board.clients)]
+        step = self._pace / len(self._poller.clients)
+        return [(now + number * step, fd) for number, fd in enumerate(self._poller.clients)]
 
     def _since(self, client: Client, due: float) -> float:
-        """From when on a request counts that is sent now."""
+        """Return the time from which the latency of a request counts that is sent now."""
         return due
 
     def _replied(self, client: Client) -> float | None:
-        """When the reply came; None if it is not there, or not whole."""
+        """Return the time of the reply; None if it is not complete yet."""
         return clock() if client.collect(client.recv(READ), self._exchange.replies) else None
 
 
 class StampedClients(WellBehaved):
-    """Well-behaved clients that do not count how long their own process waits for its core.
+    """Well-behaved clients whose latency does not include the time that their process waits for its core.
 
-    A reply has come when the kernel says so. A request counts from when it was sent; only if the server has
-    held it up, because the reply before it came too late, from when it was due. A server that is late may take
-    its clients for silent, so they answer its pings.
+    The time of a reply is the timestamp of the kernel. The latency counts from the time at which the request was
+    sent. If the previous reply arrived after the request was due, it counts from the time at which it was due.
+    A slow server may ping its clients, so they answer pings.
     """
 
-    _ping = wire.server_frame(wire.PING, b"heartbeat")  # so they look from humphrey_trio
+    _ping = wire.server_frame(wire.PING, b"heartbeat")  # the Ping of humphrey_trio
     _pong = wire.client_frame(wire.PONG, b"heartbeat")
 
     def __init__(self, clients: list[Client], exchange: Exchange, pace: float = PACE) -> None:
         super().__init__(clients, exchange, pace)
         self._clock = time.time
-        self._last = dict.fromkeys(self._board.clients, 0.0)
+        self._last = dict.fromkeys(self._poller.clients, 0.0)
         for client in clients:
             client.stamp()
 
@@ -381,7 +389,7 @@ class StampedClients(WellBehaved):
     def _replied(self, client: Client) -> float | None:
         data, arrived = client.recv_stamped(READ)
         if self._ping in data:
-            self._board.send(client, self._pong)
+            self._poller.send(client, self._pong)
             data = data.replace(self._ping, b"")
             if not data:
                 return None
@@ -392,30 +400,30 @@ class StampedClients(WellBehaved):
 
 
 def opened(port: int, count: int, exchange: Exchange, kind: Callable[[int], Client] = Client) -> list[Client]:
-    """So many connections, each of which has had one reply."""
+    """Open connections. Each has received one reply."""
     clients: list[Client] = []
     while len(clients) < count:
         batch = [kind(port) for _ in range(min(AT_ONCE, count - len(clients)))]
-        converse(batch, exchange)
+        exchange_once(batch, exchange)
         clients += batch
     return clients
 
 
-def converse(clients: list[Client], exchange: Exchange) -> None:
-    """Let every client send one request and have its reply."""
-    board = Switchboard(clients)
+def exchange_once(clients: list[Client], exchange: Exchange) -> None:
+    """Send one request on each connection, and wait for the replies."""
+    poller = Poller(clients)
     for client in clients:
-        board.send(client, exchange.request)
+        poller.send(client, exchange.request)
     missing = len(clients)
-    deadline = clock() + PATIENCE
+    deadline = clock() + REPLY_TIMEOUT
     while missing:
-        for fd, event in board.poll(0, AT_ONCE):
-            client = board.clients[fd]
-            if board.readable(client, event):
+        for fd, event in poller.poll(0, AT_ONCE):
+            client = poller.clients[fd]
+            if poller.readable(client, event):
                 missing -= client.collect(client.recv(READ), exchange.replies)
         if clock() > deadline:
             raise ReplyError(f"{missing} of {len(clients)} new connections got no reply")
-    board.release()
+    poller.release()
 
 
 def percentile(samples: list[float], share: float) -> float:
@@ -423,7 +431,7 @@ def percentile(samples: list[float], share: float) -> float:
 
 
 def measured(load: Load, job: Job, shared: bool = False) -> Result:
-    """Warm up, measure, and work out the figures per operation; `shared` is as for a Window."""
+    """Warm up, measure, and compute the figures of an operation. `shared` is as for `Window`."""
     load.run(job.warmup)
     window = Window(job.pids, shared)
     took = load.run(job.seconds)
@@ -458,21 +466,21 @@ def request_for(work: Work) -> Exchange:
     return wire.post(work.size) if work.size else wire.get()
 
 
-def greeting_for(work: Work, request: Exchange) -> Exchange:
-    """The first exchange on a connection."""
+def first_exchange(work: Work, request: Exchange) -> Exchange:
+    """Return the first exchange of a connection."""
     return wire.upgrade("/ws") if work.protocol == "ws" else request
 
 
 def client_for(work: Work) -> Callable[[int], Client]:
-    """What makes a connection to a port."""
+    """Return a function that connects to a port."""
     return partial(TlsClient, context=client_context()) if work.tls else Client
 
 
 def resuming_client(port: int) -> Callable[[int], Client]:
-    """What makes a connection that resumes a session of TLS, the one of a first connection to this port."""
+    """Open a connection, and return a function that connects to a port and resumes its TLS session."""
     context = client_context()
     first = TlsClient(port, context)
-    converse([first], wire.get())
+    exchange_once([first], wire.get())
     session = first.session
     first.close()
     return partial(TlsClient, context=context, session=session)
@@ -480,8 +488,8 @@ def resuming_client(port: int) -> Callable[[int], Client]:
 
 def closed_loop(job: Job) -> Result:
     request = request_for(job.work)
-    greeting = greeting_for(job.work, request)
-    clients = opened(job.port, job.work.connections, greeting, client_for(job.work))
+    opening = first_exchange(job.work, request)
+    clients = opened(job.port, job.work.connections, opening, client_for(job.work))
     return measured(ClosedLoop(clients, request, job.work.depth), job)
 
 
@@ -496,15 +504,15 @@ def new_connections(job: Job) -> Result:
     return result
 
 
-def newcomers(job: Job) -> Result:
-    """Many busy clients come at once, several times; the figure is the time until the last is served."""
+def connect_at_once(job: Job) -> Result:
+    """Many busy clients connect at once, several times. The figure is the time until the last is served."""
     request = wire.get()
     ClosedLoop(opened(job.port, 1, request), request).run(job.warmup)
     took: list[float] = []
     last: list[float] = []
     end = clock() + job.seconds
     while len(last) < 3 or clock() < end:
-        first_replies = come_at_once(job.port, job.work.connections, request)
+        first_replies = times_of_first_replies(job.port, job.work.connections, request)
         last.append(max(first_replies) * 1e3)
         took += first_replies
         time.sleep(SETTLE / 2)
@@ -513,24 +521,24 @@ def newcomers(job: Job) -> Result:
     return result
 
 
-def come_at_once(port: int, count: int, request: Exchange) -> list[float]:
-    """Connect, keep asking on every connection, and tell after what time each had its first reply."""
-    board = Switchboard()
+def times_of_first_replies(port: int, count: int, request: Exchange) -> list[float]:
+    """Connect, send requests on all connections, and return the times until each has received its first reply."""
+    poller = Poller()
     started = clock()
     for _ in range(count):
         client = Client(port)
-        board.add(client)
-        board.send(client, request.request)
+        poller.add(client)
+        poller.send(client, request.request)
     first: dict[int, float] = {}
     while len(first) < count:
-        for fd, _ in board.poll(0, AT_ONCE):
-            client = board.clients[fd]
+        for fd, _ in poller.poll(0, AT_ONCE):
+            client = poller.clients[fd]
             if client.collect(client.recv(READ), request.replies):
                 first.setdefault(fd, clock() - started)
-                board.send(client, request.request)
-        if clock() > started + PATIENCE:
-            raise ReplyError(f"only {len(first)} of {count} newcomers served within {PATIENCE:.0f} s")
-    board.drop_all()
+                poller.send(client, request.request)
+        if clock() > started + REPLY_TIMEOUT:
+            raise ReplyError(f"only {len(first)} of {count} new clients were served within {REPLY_TIMEOUT:.0f} s")
+    poller.remove_all()
     return list(first.values())
 
 
@@ -541,61 +549,67 @@ def broadcasts(job: Job) -> Result:
 
 
 def idle(job: Job) -> Result:
-    """The memory of the server before and after many connections have come that then do nothing."""
-    greeting = greeting_for(job.work, request_for(job.work))
+    """The memory that idle connections add to the server. The figure is that of one connection."""
+    opening = first_exchange(job.work, request_for(job.work))
     kind = client_for(job.work)
-    first = opened(job.port, AT_ONCE, greeting, kind)
+    first = opened(job.port, AT_ONCE, opening, kind)
     time.sleep(SETTLE)
     before, cpu = resident_bytes(job.pids), cpu_seconds(job.pids)
-    more = opened(job.port, job.work.connections, greeting, kind)
+    more = opened(job.port, job.work.connections, opening, kind)
     time.sleep(SETTLE)
     after, cpu = resident_bytes(job.pids), cpu_seconds(job.pids) - cpu
-    converse(first + more, request_for(job.work))
+    exchange_once(first + more, request_for(job.work))
     return Result(value=(after - before) / len(more), extra={"CPU to open, us": cpu / len(more) * 1e6})
 
 
 def flood(job: Job) -> Result:
-    """Well-behaved clients, first alone and then beside one that floods."""
+    """Time well-behaved clients, first alone and then with a flooding client."""
     request = request_for(job.work)
-    greeting = greeting_for(job.work, request)
-    clients = WellBehaved(opened(job.port, job.work.connections, greeting), request)
+    opening = first_exchange(job.work, request)
+    clients = WellBehaved(opened(job.port, job.work.connections, opening), request)
     alone = measured(clients, job)
-    with aside(Flood(opened(job.port, 1, greeting)[0], request_for(job.work)).run, FLOOD_NICE) as other:
-        beside = measured(clients, job)
-    if not other.get("answered"):
-        raise ReplyError("the client that floods got no reply")
-    return compared(alone, beside)
+    with in_background(
+        Flood(opened(job.port, 1, opening)[0], request_for(job.work)).run, BACKGROUND_NICE
+    ) as figures:
+        disturbed = measured(clients, job)
+    if not figures.get("answered"):
+        raise ReplyError("the flooding client received no reply")
+    return compared(alone, disturbed)
 
 
 @contextlib.contextmanager
-def aside(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int) -> Iterator[dict[str, float]]:
-    """Let something work in a process of its own, so that it does not hold up those who are timed.
+def in_background(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int) -> Iterator[dict[str, float]]:
+    """Run a function in another process during a block, so that it does not delay the timed clients.
 
-    It is given a function that says when it is enough: when the block is left. What it returns is in the
-    block's value then; nothing is, if it failed.
+    Args:
+        work: called with a function that returns True when the block has ended. Returns figures.
+        nice: the priority of the process.
+
+    Yields:
+        A dict that contains the figures after the block. It is empty if the function failed.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        _work_aside(work, nice, writing)
+        _run_in_background(work, nice, writing)
     os.close(writing)
-    answer: dict[str, float] = {}
+    figures: dict[str, float] = {}
     try:
-        yield answer
+        yield figures
     finally:
         os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)
         with open(reading, "rb") as pipe:
-            answer.update(json.loads(pipe.read() or b"{}"))
+            figures.update(json.loads(pipe.read() or b"{}"))
 
 
-def _work_aside(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int, answer: int) -> NoReturn:
-    asked: list[int] = []
+def _run_in_background(work: Callable[[Callable[[], bool]], dict[str, float]], nice: int, pipe: int) -> NoReturn:
+    signals: list[int] = []
     try:
-        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+        signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
         signal.alarm(LONGEST_CELL)
         os.nice(nice)
-        os.write(answer, json.dumps(work(lambda: bool(asked))).encode())
+        os.write(pipe, json.dumps(work(lambda: bool(signals))).encode())
     except BaseException:
         traceback.print_exc()
     finally:
@@ -603,48 +617,57 @@ def _work_aside(work: Callable[[Callable[[], bool]], dict[str, float]], nice: in
         os._exit(0)
 
 
-def beside_broadcasts(job: Job) -> Result:
-    """Well-behaved clients, first alone and then while messages go to a crowd (there all the time)."""
-    crowd = opened(job.port, job.work.connections, wire.upgrade("/broadcast"))
+def during_broadcasts(job: Job) -> Result:
+    """Time well-behaved clients, first alone and then during broadcasts to many others. All are always open."""
+    receivers = opened(job.port, job.work.connections, wire.upgrade("/broadcast"))
     echo = wire.echo(32)
     clients = WellBehaved(opened(job.port, WELL_BEHAVED, wire.upgrade("/ws")), echo)
     time.sleep(SETTLE)
     alone = measured(clients, job)
-    other = Broadcasts(crowd, job.work.size)
-    clients.beside = lambda: other.step(FEW_AT_ONCE)
+    broadcasts_to_others = Broadcasts(receivers, job.work.size)
+    clients.between_polls = lambda: broadcasts_to_others.step(FEW_AT_ONCE)
     return compared(alone, measured(clients, job))
 
 
-def compared(alone: Result, beside: Result) -> Result:
-    """The figures of the clients that were not alone; the value is how many times their p99 has grown."""
+def compared(alone: Result, disturbed: Result) -> Result:
+    """Return the second result, with the quotient of the two p99 as its value."""
     assert alone.p99_ms is not None
-    assert beside.p99_ms is not None
-    beside.value = beside.p99_ms / alone.p99_ms
-    beside.cpu_us = None
-    beside.disturbed = max(alone.disturbed or 0.0, beside.disturbed or 0.0)
-    beside.extra = {"p99 alone, ms": alone.p99_ms}
-    return beside
+    assert disturbed.p99_ms is not None
+    disturbed.value = disturbed.p99_ms / alone.p99_ms
+    disturbed.cpu_us = None
+    disturbed.disturbed = max(alone.disturbed or 0.0, disturbed.disturbed or 0.0)
+    disturbed.extra = {"p99 alone, ms": alone.p99_ms}
+    return disturbed
 
 
-def crowd(job: Job) -> Result:
-    """The same clients in a closed loop, first alone and then with a crowd of idle connections."""
+def idle_connections(job: Job) -> Result:
+    """Measure clients in a closed loop, first alone and then with many idle connections."""
     echo = wire.echo(job.work.size)
     loop = ClosedLoop(opened(job.port, AT_ONCE, wire.upgrade("/ws")), echo)
     alone = measured(loop, job)
     idle_clients = opened(job.port, job.work.connections - AT_ONCE, wire.upgrade("/ws"))
-    crowded = measured(loop, job)
-    converse(idle_clients[:AT_ONCE], echo)
+    together = measured(loop, job)
+    exchange_once(idle_clients[:AT_ONCE], echo)
     assert alone.cpu_us is not None
-    assert crowded.cpu_us is not None
-    crowded.value = crowded.cpu_us / alone.cpu_us
-    crowded.disturbed = max(alone.disturbed or 0.0, crowded.disturbed or 0.0)
-    crowded.extra = {"CPU alone, us": alone.cpu_us}
-    return crowded
+    assert together.cpu_us is not None
+    together.value = together.cpu_us / alone.cpu_us
+    together.disturbed = max(alone.disturbed or 0.0, together.disturbed or 0.0)
+    together.extra = {"CPU alone, us": alone.cpu_us}
+    return together
 
 
 MODES: dict[str, Callable[[Job], Result]] = {
     mode.__name__: mode
-    for mode in (closed_loop, new_connections, newcomers, broadcasts, idle, flood, beside_broadcasts, crowd)
+    for mode in (
+        closed_loop,
+        new_connections,
+        connect_at_once,
+        broadcasts,
+        idle,
+        flood,
+        during_broadcasts,
+        idle_connections,
+    )
 }
 
 
@@ -652,9 +675,9 @@ SomeJob = TypeVar("SomeJob", bound=Job)
 
 
 def answer(kind: type[SomeJob], run: Callable[[SomeJob], Result]) -> None:
-    """Read a job from standard input, do it and print its result."""
-    order = json.load(sys.stdin)
-    job = kind(**{**order, "work": Work(**order["work"])})
+    """Read a job of some kind from standard input, run it, and print the result."""
+    given = json.load(sys.stdin)
+    job = kind(**{**given, "work": Work(**given["work"])})
     gc.disable()
     try:
         print(json.dumps(asdict(run(job))))

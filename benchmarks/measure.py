@@ -1,7 +1,7 @@
-"""Starts and ends processes on their cores and tells what CPU and memory they use (Linux only).
+"""Starts and ends processes on their cores, and reads their CPU time and memory (Linux only).
 
-Server and load generator run on a core each. Both carry an alarm clock, so that they end even if nobody is
-left to end them.
+The server and the load generator run on one core each. Both set an alarm, so that they end even if this process
+was killed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,24 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class CellError(Exception):
-    """One measurement could not be made; the others can."""
+    """One measurement has failed. Others may succeed."""
 
 
 class StartError(CellError):
-    """The server did not come up."""
+    """The server did not start."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the load generator is told on its standard input."""
+    """The input of the load generator.
+
+    Attributes:
+        work: what to do.
+        port: the port of the server.
+        pids: the processes of the server.
+        seconds: the measured time.
+        warmup: the time before it.
+    """
 
     work: Work
     port: int
@@ -53,10 +61,16 @@ class Job:
 
 @dataclass
 class Result:
-    """What it answers.
+    """The output of the load generator.
 
-    `busy` is the share of its core that the server used; `disturbed` is the share of a core that other
-    processes, or other virtual machines, took away from the server or from the load generator.
+    Attributes:
+        value: the figure of the scenario, in its unit.
+        p50_ms, p99_ms, slowest_ms: the latency.
+        cpu_us: the CPU time of the server for each operation.
+        busy: the share of its core that the server used.
+        disturbed: the share of a core that other processes or virtual machines took from the server or from the
+            load generator.
+        extra: further figures, by title.
     """
 
     value: float
@@ -70,7 +84,7 @@ class Result:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """The CPU time of these processes: the kernel's CPU clock of each, which is finer than /proc/PID/stat."""
+    """Return the CPU time of processes, from their CPU clocks. These are more precise than /proc/PID/stat."""
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
@@ -80,7 +94,7 @@ def resident_bytes(pids: list[int]) -> int:
 
 
 def peak_bytes(pids: list[int]) -> int:
-    """The most that each of these processes has had resident, so far or since `forget_peak`."""
+    """Return the peak of the resident memory of processes, since their start or since `reset_peak`."""
     return sum(
         int(line.split()[1]) * 1024
         for pid in pids
@@ -89,15 +103,15 @@ def peak_bytes(pids: list[int]) -> int:
     )
 
 
-def forget_peak(pids: list[int]) -> None:
-    """Let the peak be what is resident now (proc(5), clear_refs); where that is not allowed it stays."""
+def reset_peak(pids: list[int]) -> None:
+    """Set the peak to the current resident memory (proc(5), clear_refs). Does nothing without permission."""
     for pid in pids:
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def waiting_seconds(pids: list[int]) -> float:
-    """How long these processes have been ready to run while their core ran others."""
+    """Return the time in which processes were ready to run but their core ran others."""
     return sum(
         int(task.read_text().split()[1]) / 1e9
         for pid in pids
@@ -106,7 +120,7 @@ def waiting_seconds(pids: list[int]) -> float:
 
 
 def stolen_seconds(core: int) -> float:
-    """How long the hypervisor has kept this core for other virtual machines."""
+    """Return the time in which the hypervisor used a core for other virtual machines."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith(f"cpu{core} "):
             return int(line.split()[8]) / TICKS
@@ -114,6 +128,7 @@ def stolen_seconds(core: int) -> float:
 
 
 def process_tree(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -122,11 +137,12 @@ def process_tree(pid: int) -> list[int]:
 
 
 class Window:
-    """The measured time: what passed on the clock and on the server's CPU clock, and what others took.
+    """The measured time, and the CPU time that the server used and that others took in it.
 
     Args:
-        pids: the server's processes.
-        shared: whether processes of ours share this one's core, so that its waiting says nothing of others.
+        pids: the processes of the server.
+        shared: whether another process of the benchmark shares the core of this one. Then the time that this one
+            waits for its core does not count as a disturbance.
     """
 
     def __init__(self, pids: list[int], shared: bool = False) -> None:
@@ -152,7 +168,7 @@ class Window:
 
 
 def raise_file_limit() -> int:
-    """Allow this process and its children as many open files as possible, and tell how many."""
+    """Raise the limit of open files for this process and its children to the maximum. Returns the maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
@@ -175,7 +191,7 @@ def _on_core(core: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def running_server(module: str, tls: bool = False) -> Iterator[tuple[int, list[int]]]:
-    """Start a server, give its port and its processes, and end it."""
+    """Start a server, yield its port and its processes, and end it."""
     port = free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
         files = certificate.make(Path(folder)) if tls else ()
@@ -194,8 +210,8 @@ def running_server(module: str, tls: bool = False) -> Iterator[tuple[int, list[i
             yield port, pids
         except CellError as failure:
             log.seek(0)
-            said = log.read()[-600:].decode(errors="replace").strip()
-            raise type(failure)(f"{failure}: {said}" if said else str(failure)) from failure
+            output = log.read()[-600:].decode(errors="replace").strip()
+            raise type(failure)(f"{failure}: {output}" if output else str(failure)) from failure
         finally:
             _end(process, pids)
 
@@ -204,7 +220,7 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise StartError(f"the server ended at its start with {process.returncode}")
+            raise StartError(f"the server ended during its start, with exit status {process.returncode}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -221,7 +237,7 @@ def _end(process: subprocess.Popen[bytes], pids: list[int]) -> None:
 
 
 def run_load(job: Job, program: str = "benchmarks.load") -> Result:
-    """Run the load generator, or another program that is told a job and answers a result."""
+    """Run the load generator, or another program that reads a job and prints a result."""
     process = subprocess.Popen(
         [sys.executable, "-m", program],
         cwd=PROJECT,
@@ -239,20 +255,23 @@ def run_load(job: Job, program: str = "benchmarks.load") -> Result:
         process.kill()
         process.wait()
     if process.returncode != 0:
-        raise CellError(errors.strip()[-300:] or f"the load generator ended with {process.returncode}")
+        raise CellError(errors.strip()[-300:] or f"the load generator ended with exit status {process.returncode}")
     return Result(**json.loads(out))
 
 
 def measure(
     module: str, run: Callable[[int, list[int]], Result], tolerated: float = DISTURBED, *, tls: bool = False
 ) -> Result:
-    """Measure one server, again if it was disturbed; the quietest attempt counts.
+    """Measure a server. If the measurement was disturbed, repeat it, up to twice.
 
     Args:
-        module: the server's program.
-        run: measures the server that has this port and these processes.
-        tolerated: the share of a core that others may take.
-        tls: whether the server is given a certificate.
+        module: the program of the server.
+        run: measures the server with this port and these processes.
+        tolerated: the share of a core that other processes may use.
+        tls: whether the server gets a certificate.
+
+    Returns:
+        The result with the least disturbance.
     """
     attempts: list[Result] = []
     while len(attempts) < ATTEMPTS:

@@ -1,4 +1,4 @@
-"""The progress line on standard error: what runs, and how long it will take."""
+"""The progress line on standard error: the current measurement and the remaining time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import time
 
 
 class Progress:
-    """Counts the cells; what is left is estimated from what they were expected to take and what they took."""
+    """Counts measurements, and estimates the remaining time.
+
+    Args:
+        durations: the expected seconds of each measurement.
+    """
 
     def __init__(self, durations: list[float]) -> None:
-        self._cells = len(durations)
+        self._count = len(durations)
         self._expected = sum(durations)
         self._done = 0
         self._expected_done = 0.0
@@ -18,12 +22,12 @@ class Progress:
         self._one_line = sys.stderr.isatty()
 
     def starts(self, what: str) -> None:
-        gone = time.monotonic() - self._started
-        times = f"{_clock(gone)} gone, about {_clock(self._left(gone))} to go"
-        self._write(f"[{self._done + 1}/{self._cells}] {what}; {times}")
+        elapsed = time.monotonic() - self._started
+        times = f"{_clock(elapsed)} elapsed, about {_clock(self._remaining(elapsed))} remaining"
+        self._write(f"[{self._done + 1}/{self._count}] {what}; {times}")
 
     def ends(self, duration: float) -> None:
-        """A cell has ended that was expected to take so long."""
+        """Note that a measurement with this expected duration has ended."""
         self._done += 1
         self._expected_done += duration
 
@@ -32,12 +36,12 @@ class Progress:
             self._write("")
 
     def _write(self, line: str) -> None:
-        """On a terminal each line takes the place of the one before."""
+        """Write a line. On a terminal it replaces the previous one."""
         sys.stderr.write(f"\r{line}\x1b[K" if self._one_line else f"{line}\n")
         sys.stderr.flush()
 
-    def _left(self, gone: float) -> float:
-        pace = gone / self._expected_done if self._expected_done else 1.0
+    def _remaining(self, elapsed: float) -> float:
+        pace = elapsed / self._expected_done if self._expected_done else 1.0
         return (self._expected - self._expected_done) * pace
 
 

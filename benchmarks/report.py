@@ -1,4 +1,4 @@
-"""The tables: one for each scenario, with medians and, in brackets, lowest and highest of the rounds."""
+"""The tables: one for each scenario, with medians and, in brackets, the lowest and the highest of the rounds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def tables(run: Run, reference: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, whatever the size."""
+    """Format a number with at least three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if 0 < abs(value) < 1 else f"{value:#.3g}"
 
 
-def shortened(words: str, half: int = 80) -> str:
-    """On one line, without the middle if it is long."""
-    line = " ".join(words.split())
+def shortened(text: str, half: int = 80) -> str:
+    """Return the text on one line, without its middle if it is long."""
+    line = " ".join(text.split())
     return line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}"
 
 
 def spread(figure: Figure | None) -> str:
-    """The median and, where rounds differ, the lowest and the highest."""
+    """Format a figure: the median and, if the rounds differ, the lowest and the highest."""
     if figure is None:
         return ""
     if figure.low == figure.high:
@@ -36,13 +36,13 @@ def spread(figure: Figure | None) -> str:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """The lines of a table: the first column begins on the left, the others end on the right."""
+    """Return the lines of a table. The first column is aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_aligned(row, widths) for row in rows]
 
 
 def about(run: Run) -> str:
-    """When, where and with what it was measured."""
+    """Return the date, the machine and the versions of a run, on two lines."""
     facts = run.about
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return f"{facts['date']}, Python {facts['python']}, {facts['cpu']}, {facts['kernel']}\n{versions}"
@@ -58,8 +58,8 @@ def _table(run: Run, name: str, reference: str) -> str:
     lines = aligned(_without_empty_columns(rows))
     notes = ["", *(_notes(run, name, server) for server in servers)]
     body = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
-    better = "more is better" if scenario.better == HIGHER else "less is better"
-    ratios = f"; ratios are {reference} / the server of the line" if compared else ""
+    better = "higher is better" if scenario.better == HIGHER else "lower is better"
+    ratios = f"; ratios are {reference} / server of the row" if compared else ""
     return "\n".join([f"{name}: {scenario.title} ({scenario.unit}: {better}{ratios})", *body])
 
 
@@ -88,11 +88,11 @@ def _notes(run: Run, scenario: str, server: str) -> str:
 
 
 def troubles(run: Run, scenario: str, server: str, tolerated: float = DISTURBED) -> list[str]:
-    """What speaks against these figures."""
+    """Return the reasons to doubt the figures of a server."""
     notes = []
     disturbed = run.figure(scenario, server, "disturbed")
     if disturbed and disturbed.high > tolerated:
-        notes.append(f"others took up to {disturbed.high:.0%} of a core")
+        notes.append(f"other processes used up to {disturbed.high:.0%} of a core")
     errors = run.errors(scenario, server)
     if errors:
         notes.append(f"failed rounds: {len(errors)} ({shortened(errors[0])})")

@@ -1,4 +1,4 @@
-"""What a run has measured: samples, their medians and spreads over the rounds, ratios within a round."""
+"""The results of a run: samples, their medians and spreads over the rounds, and ratios within rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measure import Result
 
 
 class Figure(NamedTuple):
-    """A median over the rounds, with the lowest and the highest."""
+    """The median over the rounds, with the lowest and the highest."""
 
     median: float
     low: float
@@ -27,7 +27,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One server on one scenario in one round: a result, or why there is none."""
+    """One server on one scenario in one round: a result, or the error."""
 
     round: int
     scenario: str
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass
 class Run:
-    """`about` tells when, where and with what; the rest follows from the samples."""
+    """The samples of a run. `about` has the date, the machine, the versions and the options."""
 
     about: dict[str, Any]
     samples: list[Sample] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Run:
         return list(dict.fromkeys(sample.server for sample in self.samples if sample.scenario == scenario))
 
     def results(self, scenario: str, server: str) -> dict[int, Result]:
-        """By round."""
+        """Return the results of a server on a scenario, by round."""
         return {
             sample.round: sample.result
             for sample in self.samples
@@ -74,7 +74,7 @@ class Run:
         return {key: figure for key, figure in figures.items() if figure}
 
     def ratio(self, scenario: str, server: str, reference: str, key: str) -> Figure | None:
-        """The reference over this server, round by round."""
+        """Return the figure of the reference divided by that of a server. Divided within each round."""
         upper, lower = self.results(scenario, reference), self.results(scenario, server)
         pairs = [(getattr(upper[n], key), getattr(lower[n], key)) for n in upper.keys() & lower.keys()]
         return Figure.of(ours / other for ours, other in pairs if ours is not None and other)
@@ -92,7 +92,7 @@ class Run:
         return cls(data["about"], samples)
 
     def _summary(self) -> dict[str, dict[str, dict[str, Figure | None]]]:
-        """Medians, lowest and highest, for readers that are programs."""
+        """Return all figures, for programs that read the JSON file."""
         keys = ("value", "p50_ms", "p99_ms", "cpu_us")
         return {
             scenario: {

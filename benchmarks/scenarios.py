@@ -1,4 +1,4 @@
-"""What is measured: the work of each scenario and how its figure reads."""
+"""The scenarios: the work of each, and the unit of its figure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ HIGHER, LOWER = "higher", "lower"
 
 @dataclass(frozen=True)
 class Work:
-    """What the load generator does; `mode` names one of its functions.
+    """The work of the load generator.
 
-    `resumed` connections resume a session of TLS, which an earlier connection has begun.
+    Attributes:
+        mode: the name of a function of `load.py`.
+        protocol: ``http`` or ``ws``.
+        connections: the number of connections.
+        depth: the number of pipelined requests or messages.
+        size: the size of a body or a message, in bytes.
+        binary: whether messages are binary.
+        tls: whether the connections use TLS.
+        resumed: whether they resume the TLS session of an earlier connection.
     """
 
     mode: str
@@ -26,7 +34,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`ours_only` ones run beside others only if servers are named; `charted` ones appear in the chart."""
+    """A scenario.
+
+    Attributes:
+        name: its name in options.
+        title: its title in tables and in the chart.
+        work: what the load generator does.
+        unit: the unit of the figure.
+        better: whether a higher or a lower figure is better.
+        ours_only: whether other servers are measured only if `--servers` names them.
+        charted: whether it is in the chart.
+    """
 
     name: str
     title: str
@@ -38,11 +56,11 @@ class Scenario:
 
     @property
     def phases(self) -> int:
-        """How many measured windows the scenario has."""
+        """The number of measured windows."""
         return 2 if self.ours_only else 1
 
     def duration(self, seconds: float, warmup: float) -> float:
-        """About how long one cell takes, start of the server included."""
+        """Estimate the seconds of one measurement, including the start of the server."""
         return 1.0 + (warmup + seconds) * self.phases + self.work.connections * 0.001
 
 
@@ -71,9 +89,9 @@ SCENARIOS = (
         charted=True,
     ),
     Scenario(
-        "newcomers",
-        "200 busy newcomers: the last one's wait",
-        Work("newcomers", "http", 200),
+        "connect-200",
+        "200 new clients, until the last is served",
+        Work("connect_at_once", "http", 200),
         "ms",
         LOWER,
         charted=True,
@@ -151,7 +169,7 @@ SCENARIOS = (
     ),
     Scenario(
         "fairness-get",
-        "50 clients: p99 of a GET beside a client that floods, over p99 without it",
+        "50 clients: p99 of a GET with a flooding client, divided by p99 without it",
         Work("flood", "http", 50),
         "times",
         LOWER,
@@ -159,7 +177,7 @@ SCENARIOS = (
     ),
     Scenario(
         "fairness-echo",
-        "50 clients: p99 of an echo beside a client that floods, over p99 without it",
+        "50 clients: p99 of an echo with a flooding client, divided by p99 without it",
         Work("flood", "ws", 50, size=32),
         "times",
         LOWER,
@@ -167,16 +185,16 @@ SCENARIOS = (
     ),
     Scenario(
         "scaling-echo",
-        "CPU per echo with 10,000 connections open, over that with 64",
-        Work("crowd", "ws", 10_000, size=32),
+        "CPU per echo with 10,000 open connections, divided by that with 64",
+        Work("idle_connections", "ws", 10_000, size=32),
         "times",
         LOWER,
         ours_only=True,
     ),
     Scenario(
         "scaling-broadcast",
-        "50 clients: p99 of an echo during broadcasts to 10,000, over p99 without them",
-        Work("beside_broadcasts", "ws", 10_000, size=128),
+        "50 clients: p99 of an echo during broadcasts to 10,000, divided by p99 without them",
+        Work("during_broadcasts", "ws", 10_000, size=128),
         "times",
         LOWER,
         ours_only=True,
@@ -185,15 +203,15 @@ SCENARIOS = (
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-def chosen(words: list[str]) -> list[Scenario]:
-    """The scenarios with these names; `http`, `ws`, `tls`, `ours` and `all` stand for several."""
-    return [scenario for scenario in SCENARIOS if any(_named(scenario, word) for word in words)]
+def chosen(names: list[str]) -> list[Scenario]:
+    """Return the scenarios with these names. `http`, `ws`, `tls`, `ours` and `all` select groups."""
+    return [scenario for scenario in SCENARIOS if any(_is_named(scenario, name) for name in names)]
 
 
-def _named(scenario: Scenario, word: str) -> bool:
-    if word == "ours":
+def _is_named(scenario: Scenario, name: str) -> bool:
+    if name == "ours":
         return scenario.ours_only
-    return word in ("all", scenario.name) or (word == _kind(scenario.work) and not scenario.ours_only)
+    return name in ("all", scenario.name) or (name == _kind(scenario.work) and not scenario.ours_only)
 
 
 def _kind(work: Work) -> str:

@@ -1,7 +1,7 @@
-"""The bytes that a client sends and the check of those that come back.
+"""The bytes that clients send, and the checks of the replies.
 
-Whatever is sent is built once, before the clock runs. A reply is taken apart and checked in full; after that
-the load loops accept, without taking it apart, what equals byte for byte a reply that has passed.
+Requests are encoded once, before the measured time. The first reply is parsed and checked. After that, a reply
+that is equal to a checked one is accepted without parsing; any other is parsed and checked.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 MASK = b"\x37\xfa\x21\x3d"
 
-# The key of RFC 6455, section 1.3, and what a server makes of it.
+# The key of RFC 6455, section 1.3, and the field that a server must send for it.
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = rb"\r\n(?i:sec-websocket-accept): *s3pPLMBiTxaQ9kYGzzhZRbK\+xOo= *\r\n"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
 
 
 class ReplyError(Exception):
-    """The server did not do what it was asked for."""
+    """A reply is wrong or missing."""
 
 
 class Replies(Protocol):
     """Checks the replies to one kind of request."""
 
-    one: bytes  # a reply that passed, or b"" as long as none has
+    one: bytes  # a reply that passed the check, or b"" before the first one
 
     def take(self, pending: bytearray) -> tuple[int, int]:
         """Remove the complete replies from the front of `pending`.
 
-        Returns how many there were, and how many bytes must be pending before it is worth while to ask again.
-        Raises ReplyError for a reply that is not the right one.
+        Returns:
+            The number of replies, and the number of pending bytes below which no further reply can be complete.
+
+        Raises:
+            ReplyError: a reply is wrong.
         """
 
 
@@ -45,7 +48,13 @@ class Exchange(NamedTuple):
 
 
 class HttpReplies:
-    """Replies with one status, one body and, where `header` says so, a header that must be there."""
+    """Checks HTTP replies.
+
+    Args:
+        status: the required status.
+        body: the required body.
+        header: a regular expression that must match in the head.
+    """
 
     def __init__(self, status: int, body: bytes, header: bytes = b"") -> None:
         self.one = b""
@@ -65,7 +74,7 @@ class HttpReplies:
         return count, 0
 
     def _check(self, pending: bytearray) -> int:
-        """Check as much of the first reply as is there and return how long it is, at the least."""
+        """Check the received part of the first reply. Returns the least size that the reply can have."""
         end = pending.find(b"\r\n\r\n") + 4
         if end < 4:
             return len(pending) + 1
@@ -82,7 +91,7 @@ class HttpReplies:
 
 
 class MessageReplies:
-    """WebSocket messages of one opcode and one payload, in one frame or in several."""
+    """Checks WebSocket messages of one opcode and one payload, in one or several frames."""
 
     def __init__(self, opcode: int, payload: bytes) -> None:
         self.one = server_frame(opcode, payload)
@@ -100,7 +109,7 @@ class MessageReplies:
         return count, 0
 
     def _check(self, pending: bytearray) -> int:
-        """Check as much of the first message as is there and return how long it is, at the least."""
+        """Check the received part of the first message. Returns the least size that the message can have."""
         payload = b""
         opcode = self._opcode
         end = 0
@@ -122,7 +131,7 @@ class MessageReplies:
 
 
 def frame_bounds(data: bytearray, at: int) -> tuple[int, int]:
-    """Where the payload of the server's frame at `at` starts, and its size (0 if that has not come)."""
+    """Return the start of the payload of the unmasked frame at `at`, and its size, or 0 if it is not known yet."""
     start = at + 2
     if len(data) >= start:
         start += {126: 2, 127: 8}.get(data[at + 1], 0)
@@ -132,7 +141,7 @@ def frame_bounds(data: bytearray, at: int) -> tuple[int, int]:
 
 
 def frame_header(opcode: int, size: int, masked: bool, last: bool = True) -> bytes:
-    """The first bytes of a frame; `last` is whether its message ends with it."""
+    """Return the header of a frame, without the mask. `last` is the FIN bit."""
     first, flag = (0x80 if last else 0) | opcode, 0x80 if masked else 0
     if size < 126:
         return bytes((first, flag | size))
@@ -153,7 +162,7 @@ def client_frame(opcode: int, payload: bytes, last: bool = True) -> bytes:
 
 
 def some_bytes(size: int) -> bytes:
-    """Printable, so that the same bytes do for text and for binary."""
+    """Return printable bytes, which are valid in text and in binary messages."""
     return bytes(32 + i % 95 for i in range(size))
 
 
@@ -170,7 +179,7 @@ def post(size: int) -> Exchange:
 
 
 def upgrade(path: str, offer: bytes = b"") -> Exchange:
-    """An opening handshake, with a line that offers extensions if it shall have one."""
+    """Return an opening handshake. `offer` is a header line that offers extensions, or empty."""
     request = (
         b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n" % (path.encode(), KEY, offer)

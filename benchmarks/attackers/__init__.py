@@ -1,1 +1,1 @@
-"""Measures what attackers do to a server and its clients: `python -m benchmarks.attackers`, see README.md."""
+"""Measures the effect of attackers on other clients: `python -m benchmarks.attackers`, see README.md."""

@@ -1,1 +1,1 @@
-"""What lingering costs, and clients that need it: `python -m benchmarks.lingering`, see README.md."""
+"""Measures the cost of lingering connections: `python -m benchmarks.lingering`, see README.md."""

@@ -1,31 +1,22 @@
-"""The table: a line for each crowd and each kind of client beside it, with medians, lowest and highest."""
+"""The table: one row for each group and kind of client, with medians, and the lowest and highest of the rounds."""
 
 from __future__ import annotations
 
-from benchmarks.attackers.report import PAIRED, TOLERATED, WITH, WITHOUT
-from benchmarks.lingering.load import MEMORY, SENT, STAYED
-from benchmarks.report import about, aligned, spread, troubles
+from benchmarks import paired
+from benchmarks.lingering.load import MEMORY, SENT, STILL_OPEN
+from benchmarks.report import spread
 from benchmarks.results import Run
 
-EXTRAS = (MEMORY, STAYED, SENT)
+EXTRAS = (MEMORY, STILL_OPEN, SENT)
 
 
 def table(run: Run) -> str:
-    head = ["beside", *(f"{title} {side}" for title in PAIRED.values() for side in (WITHOUT, WITH)), *EXTRAS]
     scenarios = run.scenarios()
-    lines = aligned([head, *(_row(run, scenario) for scenario in scenarios)])
-    notes = ["", *(_notes(run, scenario) for scenario in scenarios)]
-    body = [f"{line}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
-    return "\n".join([about(run), "", *body])
+    rows = [[scenario, *paired.cells(run, scenario), *_extras(run, scenario)] for scenario in scenarios]
+    notes = ["", *("; ".join(paired.troubles(run, scenario)) for scenario in scenarios)]
+    return paired.table(run, ["group: clients", *paired.TITLES, *EXTRAS], rows, notes)
 
 
-def _row(run: Run, scenario: str) -> list[str]:
-    paired = [spread(run.figure(scenario, side, key)) for key in PAIRED for side in (WITHOUT, WITH)]
-    extras = run.extras(scenario, WITH)
-    return [scenario, *paired, *(spread(extras.get(name)) for name in EXTRAS)]
-
-
-def _notes(run: Run, scenario: str) -> str:
-    return "; ".join(
-        f"{side}: {trouble}" for side in (WITHOUT, WITH) for trouble in troubles(run, scenario, side, TOLERATED)
-    )
+def _extras(run: Run, scenario: str) -> list[str]:
+    extras = run.extras(scenario, paired.WITH)
+    return [spread(extras.get(name)) for name in EXTRAS]

@@ -1,4 +1,4 @@
-"""aiohttp: its compiled parsers on asyncio's own loop."""
+"""aiohttp with its compiled parsers, on the event loop of asyncio."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from benchmarks.servers.arguments import Arguments
 
-everybody: set[web.WebSocketResponse] = set()
+connections: set[web.WebSocketResponse] = set()
 
 
 async def hello(request: web.Request) -> web.Response:
     return web.Response(text="Hello, world!")
 
 
-async def body_back(request: web.Request) -> web.Response:
+async def echo_body(request: web.Request) -> web.Response:
     return web.Response(body=await request.read(), content_type="text/plain")
 
 
@@ -39,13 +39,13 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 async def broadcast(request: web.Request) -> web.WebSocketResponse:
     websocket = await accepted(request)
-    everybody.add(websocket)
+    connections.add(websocket)
     try:
         async for message in websocket:
-            for client in list(everybody):
+            for client in list(connections):
                 await send_to(client, message)
     finally:
-        everybody.discard(websocket)
+        connections.discard(websocket)
     return websocket
 
 
@@ -53,13 +53,13 @@ async def send_to(client: web.WebSocketResponse, message: WSMessage) -> None:
     try:
         await send(client, message)
     except ConnectionError:
-        everybody.discard(client)
+        connections.discard(client)
 
 
 if __name__ == "__main__":
     app = web.Application(client_max_size=16 * 2**20)
     app.router.add_get("/", hello)
-    app.router.add_post("/echo", body_back)
+    app.router.add_post("/echo", echo_body)
     app.router.add_get("/ws", echo)
     app.router.add_get("/broadcast", broadcast)
     arguments = Arguments.read()

@@ -1,4 +1,4 @@
-"""What a server is told on its command line: a port, and for TLS the files of a certificate and its key."""
+"""The command line of a server: a port and, for TLS, the files of a certificate and of its key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Arguments(NamedTuple):
-    """Without `cert` and `key` the server is a plain one."""
+    """The arguments. Without `cert` and `key`, the server does not use TLS."""
 
     port: int
     cert: str | None = None
@@ -20,7 +20,7 @@ class Arguments(NamedTuple):
         return cls(int(port), *files)
 
     def context(self) -> ssl.SSLContext | None:
-        """As Python's documentation makes one for a server; None for a plain one."""
+        """Create a context with the defaults of `ssl.create_default_context`; None without TLS."""
         if self.cert is None:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -10,7 +10,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-everybody: set[Send] = set()
+connections: set[Send] = set()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,18 +57,18 @@ async def echo(receive: Receive, send: Send) -> None:
 
 
 async def broadcast(receive: Receive, send: Send) -> None:
-    everybody.add(send)
+    connections.add(send)
     try:
         while (event := await receive())["type"] == "websocket.receive":
             message = reply(event)
-            for client in list(everybody):
+            for client in list(connections):
                 await send_to(client, message)
     finally:
-        everybody.discard(send)
+        connections.discard(send)
 
 
 async def send_to(client: Send, message: Event) -> None:
     try:
         await client(message)
-    except Exception:  # each server has its own error for a client that has left
-        everybody.discard(client)
+    except Exception:  # each server raises its own exception if the client has disconnected
+        connections.discard(client)

@@ -1,6 +1,6 @@
 """The floor: bare loops on trio.SocketStream, h11 and wsproto.Connection.
 
-It shows what those three cost by themselves: it has no limits, no timeouts and no care for errors.
+It shows the cost of these three alone. It has no limits, no timeouts and no error handling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wsproto.handshake import H11Handshake
 
 READ = 65536
 
-everybody: dict[trio.SocketStream, Connection] = {}
+connections: dict[trio.SocketStream, Connection] = {}
 
 
 async def serve(stream: trio.SocketStream) -> None:
@@ -64,11 +64,11 @@ async def websocket(stream: trio.SocketStream, request: h11.Request) -> None:
     connection = handshake.connection
     assert connection is not None
     if request.target == b"/broadcast":
-        everybody[stream] = connection
+        connections[stream] = connection
     try:
         await messages(stream, connection)
     finally:
-        everybody.pop(stream, None)
+        connections.pop(stream, None)
 
 
 async def messages(stream: trio.SocketStream, connection: Connection) -> None:
@@ -94,14 +94,14 @@ def joined(parts: list[str | bytes]) -> str | bytes:
 
 
 async def send(stream: trio.SocketStream, connection: Connection, message: Event) -> None:
-    if stream not in everybody:
+    if stream not in connections:
         await stream.send_all(connection.send(message))
         return
-    for client, other in list(everybody.items()):
+    for client, other in list(connections.items()):
         try:
             await client.send_all(other.send(message))
         except trio.BrokenResourceError:
-            everybody.pop(client, None)
+            connections.pop(client, None)
 
 
 async def main(port: int) -> None:

@@ -1,4 +1,4 @@
-"""humphrey_trio as attackers find it: a linked pair that compresses, has a heartbeat and waits for nobody long."""
+"""The server for `benchmarks.attackers`: a linked pair with compression, a heartbeat and short timeouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""humphrey_trio with many places, and with timeouts that let it linger for longer than a measurement takes."""
+"""The server for `benchmarks.lingering`: connections linger for longer than a measurement takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 from benchmarks.servers.humphrey_trio_server import echo, hello
 from humphrey_trio import App, AsyncWebsocketApp, Timeouts, async_websocket_handler
 
-#: Half of them may linger at once.
+#: At most half of the connections linger, so this allows 5,000.
 MAX_CONNECTIONS = 10_000
 TIMEOUTS = Timeouts(linger=120.0, linger_idle=120.0)
 

@@ -1,4 +1,4 @@
-"""humphrey_trio as its users write it: one app for HTTP, one WebSocket app for each WebSocket path."""
+"""humphrey_trio: one app for HTTP, and one WebSocket app for each WebSocket path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hello(request: Request) -> Response:
     return Response(StatusCode.OK, "Hello, world!")
 
 
-def body_back(request: Request) -> Response:
+def echo_body(request: Request) -> Response:
     return Response(StatusCode.OK, request.content)
 
 
@@ -29,17 +29,17 @@ async def echo(stream: AsyncStream, message: Message, state: None) -> None:
     await stream.send(message)
 
 
-async def everybody(stream: AsyncStream, message: Message, state: None) -> None:
+async def broadcast(stream: AsyncStream, message: Message, state: None) -> None:
     await stream.broadcast(message)
 
 
 async def main(arguments: Arguments) -> None:
     echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
-    broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(everybody)
+    broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(broadcast)
     app = (
         App()
         .with_stateless_route("/", hello)
-        .with_stateless_route("/echo", body_back)
+        .with_stateless_route("/echo", echo_body)
         .with_websocket_route("/ws", async_websocket_handler(echo_app.connect_hook()))
         .with_websocket_route("/broadcast", async_websocket_handler(broadcast_app.connect_hook()))
     )

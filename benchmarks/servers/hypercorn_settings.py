@@ -1,4 +1,4 @@
-"""What both servers that run on hypercorn have in common."""
+"""The configuration of both servers on hypercorn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""quart-trio, a framework, on hypercorn's trio worker."""
+"""quart-trio, a framework, on the trio worker of hypercorn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.servers.hypercorn_settings import settings
 PLAIN = {"content-type": "text/plain"}
 
 app = QuartTrio(__name__)
-everybody: set[Websocket] = set()
+connections: set[Websocket] = set()
 
 
 @app.get("/")
@@ -24,7 +24,7 @@ async def hello() -> Any:
 
 
 @app.post("/echo")
-async def body_back() -> Any:
+async def echo_body() -> Any:
     return await request.get_data(), 200, PLAIN
 
 
@@ -36,16 +36,16 @@ async def echo() -> None:
 
 @app.websocket("/broadcast")
 async def broadcast() -> None:
-    me = websocket._get_current_object()  # type: ignore[attr-defined]
-    await me.accept()
-    everybody.add(me)
+    own = websocket._get_current_object()  # type: ignore[attr-defined]
+    await own.accept()
+    connections.add(own)
     try:
         while True:
-            message = await me.receive()
-            for client in list(everybody):
+            message = await own.receive()
+            for client in list(connections):
                 await client.send(message)
     finally:
-        everybody.discard(me)
+        connections.discard(own)
 
 
 if __name__ == "__main__":

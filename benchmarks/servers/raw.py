@@ -1,7 +1,7 @@
-"""Raw: trio with hardly any protocol, to show what trio's streams cost by themselves.
+"""Raw: trio with almost no protocol. It shows the cost of the streams of trio alone.
 
-This is not a correct server: it finds just enough in the bytes to answer the well-formed requests and the
-unfragmented frames that the benchmarks send, and believes all of them.
+This is not a correct server. It answers only the well-formed requests and the unfragmented frames of the
+benchmarks, and checks none of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEBSOCKET_KEY = re.compile(rb"\r\nSec-WebSocket-Key: (\S+)")
 CLOSE = 8
 XOR = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
-everybody: set[trio.SocketStream] = set()
+connections: set[trio.SocketStream] = set()
 
 
 async def serve(stream: trio.SocketStream) -> None:
@@ -34,7 +34,7 @@ async def serve(stream: trio.SocketStream) -> None:
     except trio.BrokenResourceError:
         pass
     finally:
-        everybody.discard(stream)
+        connections.discard(stream)
 
 
 async def http(stream: trio.SocketStream) -> None:
@@ -54,7 +54,7 @@ async def http(stream: trio.SocketStream) -> None:
 
 
 def answers(buffer: bytearray) -> bytes:
-    """Take the complete requests from the front of the buffer and answer them."""
+    """Remove the complete requests from the front of the buffer. Returns the replies."""
     replies = []
     while (end := buffer.find(b"\r\n\r\n") + 4) > 3:
         if buffer.startswith(b"GET"):
@@ -72,7 +72,7 @@ def answers(buffer: bytearray) -> bytes:
 
 async def websocket(stream: trio.SocketStream, broadcasts: bool) -> None:
     if broadcasts:
-        everybody.add(stream)
+        connections.add(stream)
     buffer = bytearray()
     while data := await stream.receive_some(READ):
         buffer += data
@@ -80,7 +80,7 @@ async def websocket(stream: trio.SocketStream, broadcasts: bool) -> None:
         while (frame := next_frame(buffer)) is not None:
             out += frame
         if broadcasts and out:
-            for client in list(everybody):
+            for client in list(connections):
                 await send_to(client, out)
         elif out:
             await stream.send_all(out)
@@ -92,11 +92,11 @@ async def send_to(client: trio.SocketStream, data: bytearray) -> None:
     try:
         await client.send_all(data)
     except trio.BrokenResourceError:
-        everybody.discard(client)
+        connections.discard(client)
 
 
 def next_frame(buffer: bytearray) -> bytearray | None:
-    """Take one masked frame from the front of the buffer and give it back as a server sends it."""
+    """Remove one masked frame from the front of the buffer. Returns it unmasked, or None if it is incomplete."""
     if len(buffer) < 2:
         return None
     long = {126: 2, 127: 8}.get(buffer[1] & 0x7F, 0)
@@ -111,7 +111,7 @@ def next_frame(buffer: bytearray) -> bytearray | None:
 
 
 def unmasked(payload: bytearray, mask: bytearray) -> bytearray:
-    """Every fourth byte has the same key, so four translations do for a whole payload."""
+    """Unmask a payload with four translations: every fourth byte has the same key."""
     for number, key in enumerate(mask):
         payload[number::4] = payload[number::4].translate(XOR[key])
     return payload

@@ -8,7 +8,7 @@ import sys
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-everybody: set[WebSocketConnection] = set()
+connections: set[WebSocketConnection] = set()
 
 
 async def serve(request: WebSocketRequest) -> None:
@@ -23,21 +23,21 @@ async def echo(websocket: WebSocketConnection) -> None:
 
 
 async def broadcast(websocket: WebSocketConnection) -> None:
-    everybody.add(websocket)
+    connections.add(websocket)
     try:
         while True:
             message = await websocket.get_message()
-            for client in list(everybody):
+            for client in list(connections):
                 await send_to(client, message)
     finally:
-        everybody.discard(websocket)
+        connections.discard(websocket)
 
 
 async def send_to(client: WebSocketConnection, message: str | bytes) -> None:
     try:
         await client.send_message(message)
     except ConnectionClosed:
-        everybody.discard(client)
+        connections.discard(client)
 
 
 async def main(port: int) -> None:

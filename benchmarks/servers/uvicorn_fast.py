@@ -1,4 +1,4 @@
-"""uvicorn with its compiled set: httptools, uvloop and websockets."""
+"""uvicorn with compiled code: httptools, uvloop and websockets."""
 
 from __future__ import annotations
 

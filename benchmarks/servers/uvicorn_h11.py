@@ -1,4 +1,4 @@
-"""uvicorn in pure Python: h11, wsproto and asyncio's own loop."""
+"""uvicorn in pure Python: h11, wsproto and the event loop of asyncio."""
 
 from __future__ import annotations
 

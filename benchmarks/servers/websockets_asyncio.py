@@ -8,7 +8,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from benchmarks.servers.arguments import Arguments
 
-everybody: set[ServerConnection] = set()
+connections: set[ServerConnection] = set()
 
 
 async def handle(websocket: ServerConnection) -> None:
@@ -17,12 +17,12 @@ async def handle(websocket: ServerConnection) -> None:
         async for message in websocket:
             await websocket.send(message)
         return
-    everybody.add(websocket)
+    connections.add(websocket)
     try:
         async for message in websocket:
-            broadcast(everybody, message)
+            broadcast(connections, message)
     finally:
-        everybody.discard(websocket)
+        connections.discard(websocket)
 
 
 async def main(arguments: Arguments) -> None:

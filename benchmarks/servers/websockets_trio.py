@@ -7,7 +7,7 @@ import sys
 import trio
 from websockets.trio.server import ServerConnection, broadcast, serve
 
-everybody: set[ServerConnection] = set()
+connections: set[ServerConnection] = set()
 
 
 async def handle(websocket: ServerConnection) -> None:
@@ -16,12 +16,12 @@ async def handle(websocket: ServerConnection) -> None:
         async for message in websocket:
             await websocket.send(message)
         return
-    everybody.add(websocket)
+    connections.add(websocket)
     try:
         async for message in websocket:
-            await broadcast(list(everybody), message)
+            await broadcast(list(connections), message)
     finally:
-        everybody.discard(websocket)
+        connections.discard(websocket)
 
 
 async def main(port: int) -> None:
