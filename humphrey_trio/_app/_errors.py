@@ -30,6 +30,9 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
         status: the status code.
         request: not used.
         exception: its message is shown if the library has raised it for an invalid request or handshake.
+
+    Returns:
+        The response, with this status and Content-Type ``text/html; charset=utf-8``.
     """
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
     is_ours = isinstance(exception, (BadRequest, HandshakeError))

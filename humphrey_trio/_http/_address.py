@@ -32,6 +32,9 @@ class Address(NamedTuple):
         Args:
             text: ``host:port``, ``[IPv6 address]:port`` or ``unix:/path``.
 
+        Returns:
+            The address. The host of an IPv6 address has no brackets. Host names are not resolved.
+
         Raises:
             ValueError: the text has another form, or the port is above 65535.
         """

@@ -55,7 +55,14 @@ class Headers:
 
     @classmethod
     def from_checked(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Construct from fields that a parser has already checked."""
+        """Construct from fields that a parser has already checked. They are not checked again.
+
+        Args:
+            fields: pairs of a name in ASCII and a value in latin-1.
+
+        Returns:
+            The header fields.
+        """
         self = cls.__new__(cls)
         self._wire = None
         self._fields = tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
@@ -73,6 +80,9 @@ class Headers:
         Args:
             name: the name of the field. Letter case is ignored.
             default: the result if there is no such field.
+
+        Returns:
+            The value, or ``default``.
         """
         wanted = name.lower()
         for field, value in self._fields:
@@ -85,6 +95,9 @@ class Headers:
 
         Args:
             name: the name of the field. Letter case is ignored.
+
+        Returns:
+            The values; an empty tuple if there is no such field.
         """
         wanted = name.lower()
         return tuple(value for field, value in self._fields if field.lower() == wanted)

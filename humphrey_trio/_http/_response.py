@@ -56,6 +56,9 @@ class Response:
         Args:
             status: the status code, from 200 to 999.
 
+        Returns:
+            The response.
+
         Raises:
             TypeError, ValueError: as for the constructor.
         """
@@ -68,6 +71,9 @@ class Response:
         Args:
             location: the value of the Location field. Not percent-encoded by this method.
             status: 301 (moved permanently; the default, as in Humphrey), 302, 303, 307 or 308.
+
+        Returns:
+            The response, with a Location field and without a body.
 
         Raises:
             ValueError: the status is not one of these, or the location is not a valid header value.

@@ -36,6 +36,9 @@ class DirectStream(trio.abc.HalfCloseableStream):
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Send as many bytes as possible without waiting.
 
+        Args:
+            data: the bytes.
+
         Returns:
             The number of bytes sent, from the start of ``data``; 0 if none can be sent now.
         """
@@ -59,7 +62,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """Wait until ``receive_nowait`` would not raise ``trio.WouldBlock``. Always a checkpoint.
 
         Raises:
-            trio.BusyResourceError: another task is already waiting.
+            trio.BusyResourceError: another task is already waiting to receive.
         """
 
     @abstractmethod

@@ -50,6 +50,9 @@ async def http_client(app: App[Any]) -> AsyncGenerator[HttpClient]:
     Args:
         app: the app. It need not be running.
 
+    Yields:
+        The client. It connects with the first request.
+
     Raises:
         TypeError: ``app`` is not an ``App``.
     """
@@ -74,6 +77,9 @@ async def websocket_client(
             must be.
         path: the request target, with the query.
         headers: additional header fields of the handshake request.
+
+    Yields:
+        The client, with an open WebSocket.
 
     Raises:
         HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
@@ -163,23 +169,80 @@ class HttpClient:
             raise
 
     async def get(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a GET request. See ``request``."""
+        """Send a GET request, and wait for the response.
+
+        Args:
+            target: the path, with the query.
+            headers: header fields, as for ``request``.
+
+        Returns:
+            The response.
+
+        Raises:
+            ConnectionError: as for ``request``.
+        """
         return await self.request("GET", target, headers=headers)
 
     async def head(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a HEAD request. See ``request``."""
+        """Send a HEAD request, and wait for the response.
+
+        Args:
+            target: the path, with the query.
+            headers: header fields, as for ``request``.
+
+        Returns:
+            The response, without a body.
+
+        Raises:
+            ConnectionError: as for ``request``.
+        """
         return await self.request("HEAD", target, headers=headers)
 
     async def post(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """Send a POST request. See ``request``."""
+        """Send a POST request, and wait for the response.
+
+        Args:
+            target: the path, with the query.
+            content: the body. A str is sent as UTF-8.
+            headers: header fields, as for ``request``.
+
+        Returns:
+            The response.
+
+        Raises:
+            ConnectionError: as for ``request``.
+        """
         return await self.request("POST", target, headers=headers, content=content)
 
     async def put(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """Send a PUT request. See ``request``."""
+        """Send a PUT request, and wait for the response.
+
+        Args:
+            target: the path, with the query.
+            content: the body. A str is sent as UTF-8.
+            headers: header fields, as for ``request``.
+
+        Returns:
+            The response.
+
+        Raises:
+            ConnectionError: as for ``request``.
+        """
         return await self.request("PUT", target, headers=headers, content=content)
 
     async def delete(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a DELETE request. See ``request``."""
+        """Send a DELETE request, and wait for the response.
+
+        Args:
+            target: the path, with the query.
+            headers: header fields, as for ``request``.
+
+        Returns:
+            The response.
+
+        Raises:
+            ConnectionError: as for ``request``.
+        """
         return await self.request("DELETE", target, headers=headers)
 
     async def aclose(self) -> None:
@@ -251,7 +314,10 @@ class WebsocketClient:
         await self._send(data)
 
     async def receive(self) -> Message:
-        """Wait for the next message.
+        """Wait for the next message. Pings that arrive before it are answered.
+
+        Returns:
+            The message.
 
         Raises:
             ConnectionClosed: the server has closed the WebSocket or the connection. It has the close code and

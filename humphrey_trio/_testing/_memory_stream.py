@@ -173,7 +173,18 @@ class MemoryStream(DirectStream):
     # Without waiting...
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send as many bytes as fit into the buffer. See ``DirectStream.send_nowait``."""
+        """Send as many bytes as fit into the buffer, but at most ``max_send``.
+
+        Args:
+            data: the bytes.
+
+        Returns:
+            The number of bytes sent, from the start of ``data``; 0 if the buffer is full or this end is stalled.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset, or the peer has closed its end.
+            trio.ClosedResourceError: this end was closed or half-closed.
+        """
         self._check_may_send()
         out = self._outgoing
         self._count_call()
@@ -186,7 +197,19 @@ class MemoryStream(DirectStream):
         return len(taken)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """Receive bytes that have arrived; empty at the end of file. See ``DirectStream.receive_nowait``."""
+        """Receive bytes that have arrived.
+
+        Args:
+            max_bytes: the maximum number of bytes. ``max_receive`` applies, too.
+
+        Returns:
+            At least one byte; empty at the end of file.
+
+        Raises:
+            trio.WouldBlock: nothing has arrived, or this end is stalled.
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: this end was closed.
+        """
         self._check_open()
         if self._stalled:
             raise trio.WouldBlock
@@ -203,7 +226,12 @@ class MemoryStream(DirectStream):
         return data
 
     def send_eof_nowait(self) -> None:
-        """Half-close: the other end receives everything that was sent, and then an end of file."""
+        """Half-close: the other end receives everything that was sent, and then an end of file.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: this end was closed.
+        """
         self._check_open()
         if self._link.broken:
             raise trio.BrokenResourceError("the connection was reset")
@@ -232,17 +260,37 @@ class MemoryStream(DirectStream):
     # Waiting...
 
     async def wait_readable(self) -> None:
-        """Wait until ``receive_nowait`` would return bytes, an end of file, or an error."""
+        """Wait until ``receive_nowait`` would not raise ``trio.WouldBlock``.
+
+        Raises:
+            trio.BusyResourceError: another task is already receiving.
+        """
         with self._receiving:
             await self._wait_readable()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until at least one byte can be sent, or the connection has broken."""
+        """Wait until at least one byte can be sent, or the connection has broken.
+
+        Raises:
+            trio.BusyResourceError: another task is already sending.
+        """
         with self._sending:
             await self._wait_writable()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """See ``trio.abc.ReceiveStream``."""
+        """Wait for bytes, and receive them.
+
+        Args:
+            max_bytes: the maximum number of bytes; None for 64 KiB.
+
+        Returns:
+            At least one byte; empty at the end of file.
+
+        Raises:
+            ValueError: ``max_bytes`` is below 1.
+            trio.BusyResourceError: another task is already receiving.
+            trio.BrokenResourceError, trio.ClosedResourceError: as for ``receive_nowait``.
+        """
         size = _CHUNK if max_bytes is None else operator.index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -255,7 +303,15 @@ class MemoryStream(DirectStream):
                     await self._wait_readable()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See ``trio.abc.SendStream``. If cancelled, it has sent a part."""
+        """Send all bytes, and wait while the buffer is full. If cancelled, it has sent a part of them.
+
+        Args:
+            data: the bytes.
+
+        Raises:
+            trio.BusyResourceError: another task is already sending.
+            trio.BrokenResourceError, trio.ClosedResourceError: as for ``send_nowait``.
+        """
         rest = memoryview(data)
         with self._sending:
             await trio.lowlevel.checkpoint()
@@ -267,13 +323,13 @@ class MemoryStream(DirectStream):
                     await self._wait_writable()
 
     async def send_eof(self) -> None:
-        """See ``send_eof_nowait``. A checkpoint."""
+        """Half-close, as ``send_eof_nowait``. A checkpoint."""
         with self._sending:
             await trio.lowlevel.checkpoint()
             self.send_eof_nowait()
 
     async def aclose(self) -> None:
-        """See ``close``. A checkpoint."""
+        """Close this end, as ``close``. A checkpoint."""
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -57,7 +57,11 @@ class CloseRecord:
     clean: bool | None
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Return the attributes by name, for structured logs. The exception is given as its repr, or None."""
+        """Return the attributes as a dict, for structured logs.
+
+        Returns:
+            The attributes by name. ``exception`` is its repr, or None.
+        """
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return named | {"exception": None if self.exception is None else repr(self.exception)}
 

@@ -57,6 +57,10 @@ class HandshakeError(WebsocketError):
 class ConnectionClosed(WebsocketError):
     """The stream is closed: nothing can be sent, and no further messages are received.
 
+    Args:
+        code: the close code.
+        reason: the close reason.
+
     Attributes:
         code: the close code of the side that closed first (RFC 6455, section 7.4.1). 1005 if its Close frame has
             no code, 1006 if the connection ended without a Close frame.

@@ -154,6 +154,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         Args:
             state, stream_state, max_connections, concurrency, when_left, timeouts, **options: as for the class.
 
+        Returns:
+            The app.
+
         Raises:
             LinkError: ``origins``, ``subprotocols``, ``deflate`` or ``accept`` was passed. Pass it to
                 ``async_websocket_handler`` instead.
@@ -190,7 +193,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             handler: ``async (stream, state)``, called once for each stream.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
         """
         self._handlers.set_connect(handler)
         return self
@@ -204,7 +207,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             handler: ``async (stream, message, state)``, called for each message.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
         """
         self._handlers.set_message(handler)
         return self
@@ -220,7 +223,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             handler: ``async (stream, state)``.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
         """
         self._handlers.set_disconnect(handler)
         return self
@@ -235,7 +238,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             heartbeat: the interval of Pings and the timeout of the answer.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
 
         Raises:
             TypeError: ``heartbeat`` is not a ``Heartbeat``.
@@ -259,11 +262,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             drain: how streams are closed.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
 
         Raises:
             ValueError: ``drain.spread`` is too long for ``Timeouts.drain``.
-            TypeError: ``event`` is not a ``trio.Event``.
+            TypeError: ``event`` is not a ``trio.Event``, or ``drain`` is not a ``Drain``.
         """
         check_shutdown(event, drain, self._timeouts)
         self._end = AppEnd(event, drain)
@@ -276,7 +279,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             address: an address as for ``App.run``.
 
         Returns:
-            The app itself.
+            This object, so that calls can be chained.
 
         Raises:
             LinkError: the app is unlinked.
@@ -305,11 +308,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         return self._hook
 
     def sender(self) -> AsyncSender:
-        """Return an object that sends to the clients of this app from any task; see ``AsyncSender``."""
+        """Return an ``AsyncSender``, which sends to the clients of this app from any task."""
         return AsyncSender(self._broadcaster)
 
     def statistics(self) -> AppStatistics:
-        """Return statistics of this moment. Takes time proportional to the number of streams."""
+        """Return the current statistics. The call takes time proportional to the number of streams."""
         hook, counters, sessions = self._incoming.statistics(), self._counters, self._sessions.all()
         outboxes = [session.connection.outbox for session in sessions]
         return AppStatistics(
@@ -339,12 +342,12 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         the hook, and gives the disconnect handlers ``Timeouts.disconnect`` seconds.
 
         Args:
-            task_status: for ``nursery.start``. Started with the bound addresses of an internally linked app,
-                with () for an unlinked one.
+            task_status: for ``nursery.start``, which returns a tuple with the ``Address`` of each listener; an
+                empty tuple for an unlinked app.
 
         Raises:
             RuntimeError: the app has run before.
-            ValueError, OSError: as ``App.run``, if the app is linked internally.
+            OSError: the address of an internally linked app cannot be listened on.
         """
         if self._ran:
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")

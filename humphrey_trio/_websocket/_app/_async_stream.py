@@ -126,7 +126,17 @@ class AsyncStream(Generic[StreamState]):
     async def broadcast(
         self, message: Sendable, *, compress: bool = True, when_full: FullPolicy = WhenFull.CLOSE
     ) -> None:
-        """Send a message to every client of the app, including this one; as ``AsyncSender.broadcast``."""
+        """Send a message to every client of the app, including this one; as ``AsyncSender.broadcast``.
+
+        Args:
+            message: a ``str`` for a text message, bytes for a binary message, or a ``Message``.
+            compress: whether to compress it for the clients with which compression was negotiated.
+            when_full: what happens to a client whose outbox remains full. By default it is closed with 1013.
+
+        Raises:
+            TypeError: ``message`` has another type, or ``when_full`` is not a policy.
+            RuntimeError: called in another run of trio than that of the app.
+        """
         await self._session.broadcaster.broadcast(message, compress, when_full)
 
     async def publish(
@@ -140,6 +150,14 @@ class AsyncStream(Generic[StreamState]):
         """Send a message to the subscribers of a topic; as ``AsyncSender.publish``.
 
         This client receives the message only if it is subscribed.
+
+        Args:
+            topic: the topic. Without subscribers, nothing is sent.
+            message, compress, when_full: as for ``broadcast``.
+
+        Raises:
+            TypeError: ``message`` has another type, ``when_full`` is not a policy, or ``topic`` is not hashable.
+            RuntimeError: called in another run of trio than that of the app.
         """
         await self._session.broadcaster.publish(topic, message, compress, when_full)
 
@@ -195,11 +213,11 @@ class AsyncStream(Generic[StreamState]):
 
         Args:
             seconds: the time from now; ``math.inf`` removes the deadline.
-            code: the close code.
-            reason: the close reason.
+            code: the close code, as for ``WebsocketStream.close``.
+            reason: the close reason, at most 123 bytes of UTF-8.
 
         Raises:
-            ValueError: ``seconds`` is not above zero, or the code or reason cannot be sent.
+            ValueError: ``seconds`` is not above zero, the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the app.
         """
         self._session.connection.set_user_deadline(seconds, code, reason)
@@ -225,11 +243,11 @@ class AsyncStream(Generic[StreamState]):
         ``when_left`` says, and its tasks are cancelled. The disconnect handler runs when the stream has ended.
 
         Args:
-            code: the close code.
-            reason: the close reason.
+            code: the close code, as for ``WebsocketStream.close``.
+            reason: the close reason, at most 123 bytes of UTF-8.
 
         Raises:
-            ValueError: the code or the reason cannot be sent.
+            ValueError: the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the app.
         """
         await self._session.connection.before_close(code, reason)

@@ -61,8 +61,7 @@ def websocket_handler(
             one that the client offers.
         deflate: the settings of compression, if the client offers it; None for no compression.
         accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
-        accept
-            without further settings, or a ``Response`` to refuse.
+            accept without further settings, or a ``Response`` to refuse.
         **options: the limits of each stream, the fields of ``StreamLimits``.
 
     Returns:
@@ -109,8 +108,7 @@ def async_websocket_handler(
             one that the client offers.
         deflate: the settings of compression, if the client offers it; None for no compression.
         accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
-        accept
-            without further settings, or a ``Response`` to refuse.
+            accept without further settings, or a ``Response`` to refuse.
         place_timeout: the maximum time in seconds to wait while the hook is full.
         take_timeout: the time in seconds after the 101 within which the stream must be taken from the hook. Else
             it is closed with 1013.
