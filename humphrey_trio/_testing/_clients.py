@@ -287,6 +287,7 @@ class WebsocketClient:
 
         Raises:
             ConnectionClosed: the server has closed the WebSocket or the connection.
+            TypeError: ``message`` has another type.
         """
         data = message.data if isinstance(message, Message) else message
         await self._send(self._encoder.message(data))
@@ -299,6 +300,7 @@ class WebsocketClient:
 
         Raises:
             ConnectionClosed: the server has closed the WebSocket or the connection.
+            ValueError: the payload is longer than 125 bytes.
         """
         await self._send(self._encoder.ping(payload))
 
