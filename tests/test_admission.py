@@ -10,16 +10,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    HANDSHAKE_FIELDS,
-    PATIENCE,
-    TEXT,
-    RawClient,
-    Reply,
-    client_frame,
-    request_bytes,
-    served_in_memory,
-)
 from trio.lowlevel import currently_ki_protected
 
 from humphrey_trio import (
@@ -36,6 +26,10 @@ from humphrey_trio import (
 )
 from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import Accept, HandshakeError, Upgrade
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import served_in_memory
+from tests.support.clients import RawClient, Reply
+from tests.support.wire import HANDSHAKE_FIELDS, TEXT, client_frame, request_bytes
 
 Fields = Iterable[tuple[str, str]]
 AcceptFunction = Callable[[Request, Any], Awaitable[Any]]
@@ -69,7 +63,7 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
     with trio.fail_after(PATIENCE):
         async with AsyncExitStack() as sockets, trio.open_nursery() as nursery:
             if kind == "internal":
-                own = AsyncWebsocketApp(STATE, **options).with_address("127.0.0.1:0").with_connect_handler(tell)
+                own = AsyncWebsocketApp(STATE, **options).with_address(ANY_PORT).with_connect_handler(tell)
                 (address,) = await nursery.start(own.run)
 
                 async def connect() -> RawClient:

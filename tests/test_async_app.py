@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import close_frame, linked, open_websocket, served_in_memory, vanish
 
 from humphrey_trio import (
     App,
@@ -29,8 +27,12 @@ from humphrey_trio import (
 )
 from humphrey_trio._websocket._app import _broadcaster
 from humphrey_trio.http import Address
-from humphrey_trio.testing import WebsocketClient, websocket_client
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError
+from tests.support import ANY_PORT
+from tests.support.apps import linked, served_in_memory
+from tests.support.logs import errors
+from tests.support.wire import TEXT, client_frame, close_frame
 
 GENERAL_CLOSE = 4001
 
@@ -97,10 +99,6 @@ async def echo_once(client: WebsocketClient, text: str) -> None:
     assert (await client.receive()).text == text
 
 
-def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
 # ------------------------------------------------------------------------------------------------- order
 
 
@@ -130,7 +128,7 @@ async def test_handlers_of_a_burst_run_in_order(
     burst = [str(number) for number in range(1000)]
     async with linked(diary.app()) as app:
         async with websocket_client(app) as client:
-            await client.send_raw(b"".join(client._encoder.message(text) for text in burst))
+            await client.send_raw(b"".join(client_frame(TEXT, text.encode()) for text in burst))
             await diary.until(burst[-1])
         await diary.until("disconnect")
     expected = [entry for name in ["connect", *burst, "disconnect"] for entry in (f"{name}...", name)]
@@ -142,7 +140,7 @@ async def say_close(client: WebsocketClient) -> None:
     await client.close(GENERAL_CLOSE)
 
 
-@pytest.mark.parametrize(("leave", "code"), [(say_close, GENERAL_CLOSE), (vanish, 1006)])
+@pytest.mark.parametrize(("leave", "code"), [(say_close, GENERAL_CLOSE), (WebsocketClient.disconnect, 1006)])
 @pytest.mark.parametrize("during", ["connect", "first"])
 async def test_client_that_leaves_during_a_handler(
     during: str,
@@ -176,7 +174,7 @@ async def test_client_that_left_before_it_was_taken(autojump_clock: trio.testing
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     async with trio.open_nursery() as nursery:
         async with websocket_client(app) as client:
-            await vanish(client)
+            await client.disconnect()
             await nursery.start(websocket_app.run)
             await diary.until("disconnect")
         nursery.cancel_scope.cancel()
@@ -271,7 +269,7 @@ async def test_without_a_message_handler(autojump_clock: trio.testing.MockClock)
             for _ in range(200):
                 await client.send("is anybody there?")
             await client.ping(b"abc")
-            assert await client._stream.receive_some() == b"\x8a\x03abc"
+            assert await client.stream.receive_some() == b"\x8a\x03abc"
         await trio.testing.wait_all_tasks_blocked()
     assert diary.entries == ["connect...", "connect", "disconnect...", "disconnect"]
     assert diary.codes == [1000]
@@ -387,7 +385,7 @@ async def test_connection_closed_of_a_closed_stream_is_no_failure(
         await client.send("go")
         await trio.testing.wait_all_tasks_blocked()
         if client_leaves:
-            await vanish(client)
+            await client.disconnect()
         await trio.sleep(1)
     assert raised == [1006 if client_leaves else GENERAL_CLOSE]
     assert errors(caplog) == []
@@ -440,7 +438,7 @@ async def test_connection_of_a_slow_handler_is_not_deaf(autojump_clock: trio.tes
         assert trio.current_time() == begun
 
         await sleeper.ping(b"abc")
-        assert await sleeper._stream.receive_some() == b"\x8a\x03abc"
+        assert await sleeper.stream.receive_some() == b"\x8a\x03abc"
         assert trio.current_time() - begun <= 1
 
         await sleeper.send("behind")
@@ -510,7 +508,9 @@ async def test_close_from_a_handler(where: str, seconds: float, autojump_clock: 
     diary = Diary(close_there)
     async with linked(diary.app()) as app:
         async with websocket_client(app) as client:
-            await client.send_raw(b"".join(client._encoder.message(text) for text in ("message", "late", "later")))
+            await client.send_raw(
+                b"".join(client_frame(TEXT, text.encode()) for text in ("message", "late", "later"))
+            )
             assert (await client.receive()).text == "goodbye"
             with pytest.raises(ConnectionClosed) as closed:
                 await client.receive()
@@ -877,12 +877,12 @@ def test_links_that_do_not_exist() -> None:
     with pytest.raises(LinkError, match="new_unlinked"):
         AsyncWebsocketApp().connect_hook()
     with pytest.raises(LinkError, match="HTTP app"):
-        AsyncWebsocketApp.new_unlinked().with_address("127.0.0.1:0")
+        AsyncWebsocketApp.new_unlinked().with_address(ANY_PORT)
 
 
 async def test_internally_linked_app() -> None:
     """``AsyncWebsocketApp()`` listens at its address by itself, serves every path, and nothing but WebSockets."""
-    websocket_app = AsyncWebsocketApp().with_address("127.0.0.1:0").with_message_handler(echo)
+    websocket_app = AsyncWebsocketApp().with_address(ANY_PORT).with_message_handler(echo)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(websocket_app.run)
@@ -900,7 +900,7 @@ async def test_internally_linked_app() -> None:
 
 async def test_internally_linked_app_asks_browsers_for_their_origin() -> None:
     """Pages of other origins may connect to an internally linked app only if ``origins`` has them."""
-    websocket_app = AsyncWebsocketApp(origins={"https://friend.example"}).with_address("127.0.0.1:0")
+    websocket_app = AsyncWebsocketApp(origins={"https://friend.example"}).with_address(ANY_PORT)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(websocket_app.run)

@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 import itertools
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypeAlias
 
 import pytest
 import trio
 import trio.testing
-from helpers import BINARY, CLOSE, Link, RawClient, cancelled_at, server_context
 
 from humphrey_trio import App, WebsocketStream, websocket_handler
-from humphrey_trio._server._tls import TlsTransport
-from humphrey_trio._server._transport import SocketTransport, StreamTransport, Transport
+from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio.http import Address
+from tests.support.apps import StreamPair, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.links import Link, limit_send_buffers, listening
+from tests.support.steps import cancelled_at
+from tests.support.wire import BINARY, CLOSE
 
-#: Makes the server's end of a connection, and the client's.
-Pair: TypeAlias = Callable[[], Awaitable[tuple[Transport, trio.abc.Stream]]]
+#: Serves an app, and makes a connection to it: the client's end.
+Serving: TypeAlias = Callable[[App], AbstractAsyncContextManager[trio.abc.Stream]]
 
 PEER = Address("peer")
 #: More than the small buffers hold, and more than a send may be without letting other tasks run.
 FILLING, CUT = 250_000, 70_000
 
 
-async def memory() -> tuple[Transport, trio.abc.Stream]:
-    ours, theirs = trio.testing.memory_stream_pair()
-    return StreamTransport(theirs, PEER), ours
+@asynccontextmanager
+async def in_memory(
+    app: App, stream_pair: StreamPair = trio.testing.memory_stream_pair
+) -> AsyncGenerator[trio.abc.Stream]:
+    """A connection in memory."""
+    async with served_in_memory(app, stream_pair) as connect:
+        yield connect()
 
 
-async def lockstep() -> tuple[Transport, trio.abc.Stream]:
-    ours, theirs = trio.testing.lockstep_stream_pair()
-    return StreamTransport(theirs, PEER), ours
+lockstep = partial(in_memory, stream_pair=trio.testing.lockstep_stream_pair)
 
 
-def small_sockets() -> tuple[socket.socket, trio.SocketStream]:
-    """Two ends of a TCP connection that holds some kilobytes."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        client.connect(listener.getsockname())
-        server, _ = listener.accept()
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-    client.setblocking(False)
-    return server, trio.SocketStream(trio.socket.from_stdlib_socket(client))
+@asynccontextmanager
+async def plain(app: App, link: Link = Link.PLAIN) -> AsyncGenerator[trio.abc.Stream]:
+    """A connection of sockets that hold some kilobytes."""
+    async with listening(app, link) as address:
+        limit_send_buffers(address, 16384)
+        yield await link.connect(address, buffer=16384)
 
 
-async def plain() -> tuple[Transport, trio.abc.Stream]:
-    server, client = small_sockets()
-    return SocketTransport(server, PEER), client
+tls = partial(plain, link=Link.TLS)
 
-
-async def tls() -> tuple[Transport, trio.abc.Stream]:
-    server, client = small_sockets()
-    transport = TlsTransport(server, PEER, server_context())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.handshake)
-        stream = await Link.TLS.over(client)
-    return transport, stream
-
-
-every_pair = pytest.mark.parametrize("make_pair", [memory, lockstep, plain, tls])
+every_link = pytest.mark.parametrize(
+    "serving", [in_memory, lockstep, plain, tls], ids=["memory", "lockstep", "plain", "tls"]
+)
 
 
 def payload(name: str, step: int, size: int) -> bytes:
@@ -70,29 +62,23 @@ def payload(name: str, step: int, size: int) -> bytes:
 
 
 async def received_from(
-    handler: Callable[[WebsocketStream, None], Awaitable[None]], make_pair: Pair
+    handler: Callable[[WebsocketStream, None], Awaitable[None]], serving: Serving
 ) -> list[bytes]:
     """Everything that a client gets from a handler with a small outbox, up to its Close with 1000."""
     app = App().with_websocket_route("/", websocket_handler(handler, max_outbox_bytes=1000))
     received: list[bytes] = []
     with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            server = app._server()
-            await nursery.start(server.run)
-            transport, stream = await make_pair()
-            nursery.start_soon(server.serve, transport)
-            async with stream:
-                client = await RawClient(stream).open()
-                while (frame := await client.frame())[0] == BINARY:
-                    received.append(frame[1])
+        async with serving(app) as stream, stream:
+            client = await RawClient(stream).open()
+            while (frame := await client.frame())[0] == BINARY:
+                received.append(frame[1])
             assert frame == (CLOSE, b"\x03\xe8")
-            nursery.cancel_scope.cancel()
     return received
 
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["while it waits", "when it may go on"])
-@every_pair
-async def test_only_whole_messages_arrive(make_pair: Pair, resumed: bool) -> None:
+@every_link
+async def test_only_whole_messages_arrive(serving: Serving, resumed: bool) -> None:
     """Whenever a send is cancelled, its message arrives whole or not at all, and the next ones arrive whole."""
     came_back: dict[int, bool] = {}
 
@@ -111,7 +97,7 @@ async def test_only_whole_messages_arrive(make_pair: Pair, resumed: bool) -> Non
             if not reached:
                 return
 
-    rest = iter(await received_from(send_and_cancel, make_pair))
+    rest = iter(await received_from(send_and_cancel, serving))
     arrived: dict[int, bool] = {}
     for step in came_back:
         assert next(rest) == payload("filling", step, FILLING)
@@ -145,8 +131,8 @@ async def test_an_abort_in_the_moment_in_which_all_is_taken() -> None:
     assert theirs.send_stream.get_data_nowait() == b"all of it"
 
 
-@every_pair
-async def test_a_send_that_begins_cancelled(make_pair: Pair) -> None:
+@every_link
+async def test_a_send_that_begins_cancelled(serving: Serving) -> None:
     """A send in a scope that is cancelled already sends nothing."""
 
     async def send_and_cancel(stream: WebsocketStream, state: None) -> None:
@@ -155,4 +141,4 @@ async def test_a_send_that_begins_cancelled(make_pair: Pair) -> None:
         assert scope.cancelled_caught
         await stream.send(b"instead")
 
-    assert await received_from(send_and_cancel, make_pair) == [b"instead"]
+    assert await received_from(send_and_cancel, serving) == [b"instead"]

@@ -16,9 +16,10 @@ import pytest
 import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
-from tls_peers import HOST, authority, client_context, connection, shake_hands
 
 from humphrey_trio._server._certificate import RELOAD_INTERVAL, CertificateFiles, server_context
+from tests.support.certificates import authority
+from tests.support.tls_peers import HOST, client_context, connection, shake_hands
 
 
 def write_pair(folder: Path, name: str = HOST) -> trustme.LeafCert:

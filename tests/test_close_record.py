@@ -11,24 +11,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    CLOSE,
-    PING,
-    TEXT,
-    Link,
-    RawClient,
-    Stage,
-    client_frame,
-    close_frame,
-    each_link,
-    linked,
-    open_websocket,
-    request_bytes,
-    reset,
-    served_in_memory,
-    staged,
-    vanish,
-)
 
 from humphrey_trio import (
     App,
@@ -45,11 +27,16 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._clock import SWEEP_INTERVAL
 from humphrey_trio._websocket._stream import _reports
 from humphrey_trio._websocket._stream._stream import connection_of
-from humphrey_trio.testing import websocket_client
+from humphrey_trio.testing import open_websocket, websocket_client
 from humphrey_trio.websocket import CloseRecord, HandshakeError, Upgrade
+from tests.support import ANY_PORT
+from tests.support.apps import Stage, linked, served_in_memory, staged
+from tests.support.clients import RawClient, half_close
+from tests.support.links import Link, each_link, reset
+from tests.support.times import SWEEP
+from tests.support.wire import CLOSE, PING, TEXT, client_frame, close_frame, request_bytes
 
 #: Seconds from the handshake to what ends a stream.
 AGE = 3.0
@@ -194,8 +181,7 @@ async def client_closes_without_a_code(scene: Scene) -> None:
 
 
 async def client_ends(scene: Scene) -> None:
-    assert isinstance(scene.client.stream, trio.StapledStream)
-    await scene.client.stream.send_eof()
+    await half_close(scene.client.stream)
     assert await scene.client.rest() == []
 
 
@@ -341,7 +327,7 @@ async def test_how_a_stream_ended(way: Way, autojump_clock: trio.testing.MockClo
         assert (record.initiator, record.code, record.cause) == (way.initiator, way.code, way.cause)
         assert record.reason == way.reason if way.reason is not None else record.reason
         assert str(record.exception or "") == way.error
-        assert record.age == pytest.approx(AGE, abs=SWEEP_INTERVAL)
+        assert record.age == pytest.approx(AGE, abs=SWEEP)
 
         client = scene.client
         assert record.messages_received == client.messages
@@ -382,7 +368,7 @@ async def test_a_silent_client(autojump_clock: trio.testing.MockClock, log: Log)
     record = log.record
     assert (record.initiator, record.code) == ("server", 1006)
     assert record.reason == record.cause == "no answer to a ping in 2 s"
-    assert record.age == pytest.approx(AGE + 3, abs=2.1 * SWEEP_INTERVAL)
+    assert record.age == pytest.approx(AGE + 3, abs=2.1 * SWEEP)
     assert record.bytes_sent == scene.client.received
 
 
@@ -396,7 +382,7 @@ async def test_a_client_that_takes_nothing(autojump_clock: trio.testing.MockCloc
         for _ in range(5):
             await scene.stream.send("more")
         await scene.ended.wait()
-        assert trio.current_time() - begun == pytest.approx(TIMEOUTS.write, abs=2 * SWEEP_INTERVAL)
+        assert trio.current_time() - begun == pytest.approx(TIMEOUTS.write, abs=2 * SWEEP)
         assert scene.app.statistics().slow_closes == 1
         assert settled(scene.records) == settled(log.records)
     record = log.record
@@ -554,7 +540,7 @@ async def test_what_a_cancelled_coroutine_has_not_received(
             if end == "server":
                 stage.http.cancel()
             else:
-                await vanish(client)
+                await client.disconnect()
             await trio.sleep(1)
         record = streams[0].close_record
         assert record is not None
@@ -701,7 +687,7 @@ async def test_a_socket_without_a_close(by_reset: bool, link: Link, nursery: tri
     websocket_app.with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), ANY_PORT)
     with trio.fail_after(10):
         client = CountingClient(await link.connect(address))
         await client.open()
@@ -734,7 +720,7 @@ async def test_a_socket_of_a_cancelled_server(link: Link, nursery: trio.Nursery,
     async def run(*, task_status: trio.TaskStatus[Any]) -> None:
         app = App().with_websocket_route("/", websocket_handler(greet_with_more))
         with scope:
-            await link.run(app)("127.0.0.1:0", task_status=task_status)
+            await link.run(app)(ANY_PORT, task_status=task_status)
 
     with trio.fail_after(10):
         (address,) = await nursery.start(run)
@@ -835,7 +821,7 @@ async def test_how_a_stream_of_a_route_ended(
     assert streams[0].close_record == record
     assert (record.initiator, record.code, record.cause) == (initiator, code, cause)
     assert error in repr(record.exception) if error else record.exception is None
-    assert record.age == pytest.approx(AGE, abs=SWEEP_INTERVAL)
+    assert record.age == pytest.approx(AGE, abs=SWEEP)
     assert (record.messages_received, record.bytes_received) == (client.messages, client.sent)
     assert (record.messages_sent, record.bytes_sent) == (0, client.received)
 
@@ -852,7 +838,7 @@ async def test_a_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock
         await client.rest()
     assert (log.record.initiator, log.record.code) == ("server", 1013)
     assert log.record.reason == "no application took this connection"
-    assert log.record.age == pytest.approx(AGE, abs=SWEEP_INTERVAL)
+    assert log.record.age == pytest.approx(AGE, abs=SWEEP)
     assert log.record.messages_received == 0  # it was not read
     assert streams.receive_nowait().close_record == log.record
 

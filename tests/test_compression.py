@@ -10,31 +10,12 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    HANDSHAKE_FIELDS,
-    PATIENCE,
-    PING,
-    PONG,
-    TEXT,
-    Link,
-    RawClient,
-    authority,
-    client_frame,
-    close_frame,
-    each_link,
-    request_bytes,
-    served_in_memory,
-    trusting_in_threads,
-)
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
@@ -53,6 +34,24 @@ from humphrey_trio import (
 )
 from humphrey_trio._websocket._protocol import _deflate
 from humphrey_trio.websocket import Deflate, Upgrade
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import StreamPair, served_in_memory
+from tests.support.certificates import authority, trusting_in_threads
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, listening
+from tests.support.reads import bomb
+from tests.support.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    HANDSHAKE_FIELDS,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    close_frame,
+    request_bytes,
+)
 
 #: The three reserved bits of a frame whose message is compressed.
 COMPRESSED = 0b100
@@ -61,7 +60,6 @@ FORGETFUL = Deflate(server_context_takeover=False, client_context_takeover=False
 EVERYTHING = Deflate(min_size=0)
 
 Connect = Callable[[], trio.abc.Stream]
-StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 
 async def echo(stream: WebsocketStream, state: None) -> None:
@@ -76,11 +74,8 @@ def echo_app(deflate: Deflate | None, **options: Any) -> App:
 @asynccontextmanager
 async def serving(app: App, link: Link) -> AsyncGenerator[str]:
     """Serve on a real socket; its address."""
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
-            yield f"{'ws' if link is Link.PLAIN else 'wss'}://127.0.0.1:{address.port}/"
-            nursery.cancel_scope.cancel()
+    async with listening(app, link) as address:
+        yield f"{'ws' if link is Link.PLAIN else 'wss'}://127.0.0.1:{address.port}/"
 
 
 async def talk(app: App, conversation: Callable[[ClientConnection], None], link: Link, **options: Any) -> None:
@@ -163,9 +158,11 @@ class WireClient:
 
     async def frame(self) -> tuple[bool, int, bytes]:
         """The next frame: whether it is compressed, its opcode, and its payload as it stands there."""
-        while (found := self._whole_frame()) is None:
-            await self.raw._fill()
-        return found
+        first, size = await self.raw.read(2)
+        if size > 125:
+            size = int.from_bytes(await self.raw.read(2 if size == 126 else 8), "big")
+        assert first & 0xB0 == 0x80
+        return bool(first & 0x40), first & 0xF, await self.raw.read(size)
 
     async def message(self) -> tuple[bool, bytes]:
         """The next frame, inflated with what was remembered of those before it."""
@@ -176,20 +173,6 @@ class WireClient:
         compressed, opcode, payload = await self.frame()
         assert (compressed, opcode) == (False, CLOSE)
         return int.from_bytes(payload[:2], "big")
-
-    def _whole_frame(self) -> tuple[bool, int, bytes] | None:
-        data = self.raw._received
-        if len(data) < 2:
-            return None
-        size, start = data[1], 2
-        if size > 125:
-            start += 2 if size == 126 else 8
-            size = int.from_bytes(data[2:start], "big")
-        if len(data) < start + size:
-            return None
-        self.raw._received = data[start + size :]
-        assert data[0] & 0xB0 == 0x80
-        return bool(data[0] & 0x40), data[0] & 0xF, data[start : start + size]
 
 
 @asynccontextmanager
@@ -338,7 +321,7 @@ async def test_an_internally_linked_app_compresses() -> None:
     async def answer(stream: AsyncStream, message: Message, state: None) -> None:
         await stream.send(message)
 
-    app = AsyncWebsocketApp(deflate=Deflate()).with_address("127.0.0.1:0").with_message_handler(answer)
+    app = AsyncWebsocketApp(deflate=Deflate()).with_address(ANY_PORT).with_message_handler(answer)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(app.run)
@@ -439,18 +422,10 @@ async def test_control_frames_between_compressed_fragments() -> None:
 # ----------------------------------------------------------------------------------- what a client may not
 
 
-@cache
-def bomb() -> bytes:
-    """100 MiB, in a hundred kilobytes."""
-    compressor = zlib.compressobj(wbits=-12)
-    pieces = [compressor.compress(bytes(2**20)) for _ in range(100)]
-    return b"".join([*pieces, compressor.flush(zlib.Z_SYNC_FLUSH)])
-
-
 @pytest.mark.parametrize("fragmented", [False, True])
 async def test_a_bomb(fragmented: bool) -> None:
     """Some kilobytes that inflate to 100 MiB are closed with 1009, and cost no more than the message limit."""
-    payload = bomb()
+    payload = bomb(100)
     assert len(payload) < 150_000
     frames = (
         [

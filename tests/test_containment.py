@@ -10,14 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    HANDSHAKE_FIELDS,
-    Link,
-    close_frame,
-    each_link,
-    request_bytes,
-    served_in_memory,
-)
 
 from humphrey_trio import (
     App,
@@ -31,6 +23,10 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio.testing import websocket_client
+from tests.support import ANY_PORT
+from tests.support.apps import served_in_memory
+from tests.support.links import Link, each_link
+from tests.support.wire import HANDSHAKE_FIELDS, close_frame, request_bytes
 
 
 async def fail_when_cancelled() -> None:
@@ -153,7 +149,7 @@ async def test_a_full_read_ahead_hides_no_reset(link: Link, nursery: trio.Nurser
     websocket_app = AsyncWebsocketApp.new_unlinked(max_read_ahead=2).with_message_handler(handler)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     nursery.start_soon(websocket_app.run)
-    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), ANY_PORT)
     async with await link.connect(address) as stream:
         fields = [
             ("Host", "a"),

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from helpers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame, events_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -24,6 +23,8 @@ from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure,
 from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
 from humphrey_trio._websocket._protocol._encoder import compress_frame, encode_message
 from humphrey_trio.websocket import HandshakeError, Message, StreamLimits
+from tests.support.reads import bomb, cut, events_of, failure_code, one_by_one
+from tests.support.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
 
 #: The three reserved bits of a frame whose message is compressed.
 COMPRESSED = 0b100
@@ -88,13 +89,6 @@ def meet(
     return Client(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
 
 
-def failure_code(events: list[Event]) -> int:
-    """The code of the failure that is the only event."""
-    (failure,) = events
-    assert isinstance(failure, Failure)
-    return failure.code
-
-
 def compressed_frame(payload: bytes, kind: int = TEXT, *, fin: bool = True) -> bytes:
     """The first frame of a compressed message, as a client sends it."""
     return client_frame(kind, payload, fin=fin, rsv=COMPRESSED)
@@ -110,17 +104,6 @@ def compressed_frames(fragments: Iterable[bytes], kind: int = TEXT) -> list[byte
         *(client_frame(CONTINUATION, part, fin=False) for part in most[1:]),
         client_frame(CONTINUATION, last),
     ]
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Pieces that end at some places."""
-    ends = sorted({place % (len(data) + 1) for place in places})
-    return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
-
-
-def one_by_one(data: bytes) -> Iterator[bytes]:
-    """Every byte as a read of its own."""
-    return (data[i : i + 1] for i in range(len(data)))
 
 
 # ---------------------------------------------------------------------------------------------- settings
@@ -481,12 +464,6 @@ def test_streams_that_never_cease() -> None:
 # -------------------------------------------------------------------------------------------------- limits
 
 
-def bomb(mebibytes: int) -> bytes:
-    """The payload of a message that inflates to so many MiB of zeros."""
-    compressor = zlib.compressobj(9, wbits=-12)
-    return (compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_FULL_FLUSH)) * mebibytes
-
-
 BOMBS = {
     "200 kB": lambda: [compressed_frame(bomb(190), BINARY)],
     "1 GiB": lambda: [compressed_frame(bomb(1024), BINARY)],
@@ -790,7 +767,7 @@ def serve_many(name: str, count: int = 300) -> float:
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory_of_an_idle_connection(name: str) -> None:
     """An idle connection takes less than is promised, whatever was said on it before."""
-    script = f"import test_deflate; print(test_deflate.serve_many({name!r}))"
+    script = f"from {__name__} import serve_many; print(serve_many({name!r}))"
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], env=paths, capture_output=True, text=True, timeout=60)
 

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from helpers import PATIENCE, ROOT
 
 from humphrey_trio import App, AsyncWebsocketApp
-from humphrey_trio.testing import websocket_client
+from humphrey_trio.http import Address
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.programs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -161,15 +163,26 @@ async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:
         assert refused.value.status == status
 
 
+@asynccontextmanager
+async def client_of(
+    addresses: tuple[Address, ...], path: str = "/", **options: Any
+) -> AsyncIterator[WebsocketClient]:
+    """A client of an internally linked app, which closes at the end of the block."""
+    (address,) = addresses
+    async with await trio.open_tcp_stream(*address) as stream:
+        client = await open_websocket(stream, path, **options)
+        yield client
+        await client.close()
+
+
 async def test_compression(runs: list[tuple[Any, ...]]) -> None:
     """The program under "Compression" agrees on it with a client that offers it, and broadcasts."""
     websocket_app: AsyncWebsocketApp = block_with("AsyncWebsocketApp(deflate=Deflate())").run()["app"]
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            await nursery.start(websocket_app.with_address("127.0.0.1:0").run)
-            async with websocket_client(
-                websocket_app._own_http_app(), headers={"Sec-WebSocket-Extensions": "permessage-deflate"}
-            ) as client:
+            addresses = await nursery.start(websocket_app.with_address(ANY_PORT).run)
+            headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+            async with client_of(addresses, headers=headers) as client:
                 assert client.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate; ")
                 for message in ("short", b"bytes" * 100):
                     await client.send(message)
@@ -178,24 +191,25 @@ async def test_compression(runs: list[tuple[Any, ...]]) -> None:
 
 
 @asynccontextmanager
-async def run_documented(text: str, seconds: float = PATIENCE) -> AsyncIterator[tuple[dict[str, Any], App[Any]]]:
-    """Run the internally linked app of a program; with what the program defines, and the app's routes."""
+async def run_documented(
+    text: str, seconds: float = PATIENCE
+) -> AsyncIterator[tuple[dict[str, Any], tuple[Address, ...]]]:
+    """Run the internally linked app of a program; with what the program defines, and where the app listens."""
     namespace = block_with(text).run()
     websocket_app: AsyncWebsocketApp = namespace["app"]
     with trio.fail_after(seconds):
         async with trio.open_nursery() as nursery:
-            await nursery.start(websocket_app.with_address("127.0.0.1:0").run)
-            yield namespace, websocket_app._own_http_app()
+            yield namespace, await nursery.start(websocket_app.with_address(ANY_PORT).run)
             nursery.cancel_scope.cancel()
 
 
 async def test_topics(runs: list[tuple[Any, ...]]) -> None:
     """The program under "Topics" has rooms, and somebody in one may be quiet."""
     async with (
-        run_documented('stream.subscribe(("room"') as (_, app),
-        websocket_client(app, "/?red") as ann,
-        websocket_client(app, "/?red") as bob,
-        websocket_client(app, "/?blue") as eve,
+        run_documented('stream.subscribe(("room"') as (_, addresses),
+        client_of(addresses, "/?red") as ann,
+        client_of(addresses, "/?red") as bob,
+        client_of(addresses, "/?blue") as eve,
     ):
         await eve.send("blue")
         assert (await eve.receive()).text == "blue"
@@ -214,7 +228,7 @@ async def test_what_belongs_to_a_client(
     runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock
 ) -> None:
     """The program under "What belongs to a client" tells the time until the token expires."""
-    async with run_documented("TOKEN_SECONDS = ", inf) as (namespace, app), websocket_client(app) as client:
+    async with run_documented("TOKEN_SECONDS = ", inf) as (namespace, addresses), client_of(addresses) as client:
         begun = trio.current_time()
         assert (await client.receive()).text == "0"
         while trio.current_time() < begun + namespace["TOKEN_SECONDS"] / 2:
@@ -230,7 +244,7 @@ async def test_why_it_closed(
     runs: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], code: int, said: str
 ) -> None:
     """The program under "Why it closed" speaks of streams that the server has closed."""
-    async with run_documented("record.initiator ==") as (_, app), websocket_client(app) as client:
+    async with run_documented("record.initiator ==") as (_, addresses), client_of(addresses) as client:
         if code == 1002:
             await client.send_raw(b"\xff\x80\x00\x00\x00\x00")
             assert [message async for message in client] == []
@@ -240,7 +254,7 @@ async def test_why_it_closed(
 
 async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
     """The program under "A client that does not read" sends its announcements to whoever has room."""
-    async with run_documented('KeepLatest("EUR")') as (namespace, app), websocket_client(app) as client:
+    async with run_documented('KeepLatest("EUR")') as (namespace, addresses), client_of(addresses) as client:
         await trio.testing.wait_all_tasks_blocked()
         await namespace["announce"](namespace["app"].sender())
         assert [(await client.receive()).text for _ in range(3)] == ["the market opens", "41.50", "tick"]
@@ -248,8 +262,8 @@ async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
 
 async def test_handlers_that_finish(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
     """The program under "A client that leaves while its handler runs" stores all that it has ordered."""
-    async with run_documented("when_left=WhenLeft.FINISH") as (namespace, app):
-        async with websocket_client(app) as client:
+    async with run_documented("when_left=WhenLeft.FINISH") as (namespace, addresses):
+        async with client_of(addresses) as client:
             for number in range(20):
                 await client.send(str(number))
         await trio.sleep(10)
@@ -263,7 +277,7 @@ async def test_reported_statistics(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The program under "Statistics" tells how many clients there are."""
-    async with run_documented("statistics = app.statistics()") as (namespace, app), websocket_client(app):
+    async with run_documented("statistics = app.statistics()") as (namespace, addresses), client_of(addresses):
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(namespace["report"])
         await trio.sleep(1)

@@ -12,10 +12,12 @@ import httpx
 import pytest
 import trio
 import trustme
-from helpers import ROOT, Ending, Program, running, trusting_in_threads
 from trio_websocket import open_websocket_url
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+
+from tests.support.certificates import trusting_in_threads
+from tests.support.programs import ROOT, Ending, Program, running
 
 EXAMPLES = ROOT / "examples"
 ANY_PORT = "0"

@@ -9,24 +9,17 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    HANDSHAKE_FIELDS,
-    PATIENCE,
-    TEXT,
-    Link,
-    client_frame,
-    each_link,
-    linked,
-    open_websocket,
-    request_bytes,
-    served_in_memory,
-)
 
 from humphrey_trio import AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
 from humphrey_trio._websocket._protocol import _encoder
 from humphrey_trio._websocket._protocol._encoder import encode_message
-from humphrey_trio._websocket._stream._outbox import Outbox
+from humphrey_trio.testing import open_websocket
 from humphrey_trio.websocket import KeepLatest, WhenFull
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import linked, served_in_memory
+from tests.support.links import Link, each_link
+from tests.support.spies import spied_frames
+from tests.support.wire import HANDSHAKE_FIELDS, PING, TEXT, client_frame, request_bytes
 
 MESSAGES_PER_TURN = 64
 #: Turns that an echo may take beside a busy connection: it needs about ten.
@@ -83,7 +76,7 @@ async def test_a_tight_loop_of_send_lets_the_others_run(link: Link) -> None:
             pass
 
     async with linked(Echo().app.with_message_handler(flood)) as app, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         async with await link.connect(address) as quick_stream:
             quick = await open_websocket(quick_stream)
             await quick.send("flood")
@@ -115,8 +108,8 @@ async def test_a_read_full_of_small_messages_lets_the_others_run(
 
     async with linked(Echo().app.with_message_handler(on_message)) as app, served_in_memory(app) as connect:
         busy, client = await open_websocket(connect()), await open_websocket(connect())
-        small = busy._encoder.message("") if kind == "messages" else busy._encoder.ping(b"")
-        await busy.send_raw(small * (ECHOES * MESSAGES_PER_TURN * TURNS_PER_ECHO) + busy._encoder.message("end"))
+        small = client_frame(TEXT if kind == "messages" else PING)
+        await busy.send_raw(small * (ECHOES * MESSAGES_PER_TURN * TURNS_PER_ECHO) + client_frame(TEXT, b"end"))
         for number in range(ECHOES):
             await client.send(str(number))
             assert (await client.receive()).text == str(number)
@@ -207,19 +200,6 @@ async def test_broadcast_lets_the_others_run(autojump_clock: trio.testing.MockCl
         await echo.app.sender().broadcast("hello")
         assert steps - before >= 4
         nursery.cancel_scope.cancel()
-
-
-def spied_frames(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The frames that are put into outboxes from now on, in order."""
-    frames: list[bytes] = []
-    put = Outbox.put
-
-    def note(outbox: Outbox, frame: bytes) -> None:
-        frames.append(frame)
-        put(outbox, frame)
-
-    monkeypatch.setattr(Outbox, "put", note)
-    return frames
 
 
 async def test_broadcast_is_encoded_once(
@@ -386,7 +366,7 @@ async def test_client_that_never_reads_costs_an_outbox(link: Link) -> None:
             progress = trio.Event()
 
     async with linked(echo.app) as app, AsyncExitStack() as streams, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         for number in range(-1, readers):
             stream = await streams.enter_async_context(await link.connect(address))
             await open_websocket(stream, "/?never" if number < 0 else "/?reads")
@@ -458,7 +438,7 @@ async def test_client_that_never_reads_is_cut_off(
         assert trio.current_time() - begun == pytest.approx(seconds, abs=1)
         assert echo.parted == [code]
         with pytest.raises(trio.BrokenResourceError):
-            await client._stream.send_all(b"x")
+            await client.stream.send_all(b"x")
 
 
 async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) -> None:
@@ -489,7 +469,7 @@ async def test_newcomers_are_accepted_beside_a_flood(kind: str, link: Link) -> N
     echo = Echo()
     async with linked(echo.app) as app, trio.open_nursery() as nursery:
         app.with_stateless_route("/hello", lambda _: Response(200, "hello"))
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         flooder = await link.connect(address)
         hello = request_bytes("GET /hello HTTP/1.1", [("Host", "a")])
         if kind == "websocket":

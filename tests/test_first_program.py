@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 import trio
-from helpers import Program, first_program, free_port, running
 from trio_websocket import ConnectionClosed as TrioConnectionClosed
 from trio_websocket import open_websocket_url, wrap_client_stream
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from tests.support.programs import Program, assert_is_keyboard_interrupt_alone, first_program, free_port, running
 
 SIZES = (0, 1, 125, 126, 65535, 65536, 2**20)
 CLIENTS_AT_ONCE = 12
@@ -166,17 +167,3 @@ async def test_ctrl_c_closes_the_clients_of_trio_websocket(program: Program, por
             with pytest.raises(TrioConnectionClosed) as caught:
                 await client.get_message()
             assert caught.value.reason.code == 1001
-
-
-def assert_is_keyboard_interrupt_alone(stderr: str) -> None:
-    """That this is the traceback of one exception group with the one leaf KeyboardInterrupt, and nothing else.
-
-    There is a group in the group when Ctrl-C comes while a handler runs, as trio raises it there.
-    """
-    assert stderr.startswith("  + Exception Group Traceback (most recent call last):\n"), stderr
-    # Every line is one of the group's drawing, so nobody else wrote there.
-    assert re.fullmatch(r"(?: +[|+].*\n)+", stderr), stderr
-    *groups, leaf = re.findall(r"^ +\| (\S.*)(?<!:)$", stderr, re.MULTILINE)
-    assert groups, stderr
-    assert all(re.fullmatch(r"BaseExceptionGroup: .* \(1 sub-exception\)", group) for group in groups), stderr
-    assert leaf == "KeyboardInterrupt", stderr

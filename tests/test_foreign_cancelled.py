@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import TEXT, RawClient, Reply, Stage, client_frame, close_frame, request_bytes, staged
 
 from humphrey_trio import (
     App,
@@ -30,6 +29,9 @@ from humphrey_trio import (
 )
 from humphrey_trio._failures import failure_of
 from humphrey_trio.websocket import Upgrade
+from tests.support.apps import Stage, staged
+from tests.support.clients import RawClient, Reply
+from tests.support.wire import TEXT, client_frame, close_frame, request_bytes
 
 ANYWHERE = [("Host", "testserver")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -11,21 +10,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    PONG,
-    TEXT,
-    Link,
-    RawClient,
-    client_frame,
-    close_frame,
-    each_link,
-    linked,
-    open_websocket,
-    reset,
-    staged,
-    vanish,
-)
-from test_cancellation import BOTH, Handlers, cancel_at_every_step, name_all, serve_stream
 
 from humphrey_trio import (
     App,
@@ -38,9 +22,16 @@ from humphrey_trio import (
     WhenLeft,
     async_websocket_handler,
 )
-from humphrey_trio._server._clock import SWEEP_INTERVAL
-from humphrey_trio.testing import WebsocketClient, websocket_client
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import CloseRecord
+from tests.support import ANY_PORT
+from tests.support.apps import linked, staged
+from tests.support.cancellation import BOTH, Handlers, cancel_at_every_step, name_all, serve_stream
+from tests.support.clients import RawClient, half_close, read_away
+from tests.support.links import Link, each_link, reset
+from tests.support.logs import errors
+from tests.support.times import SWEEP, soon_after
+from tests.support.wire import PONG, TEXT, client_frame, close_frame
 
 #: For ``SO_LINGER``: closing the socket resets the connection.
 
@@ -129,8 +120,7 @@ async def say_close(client: WebsocketClient) -> None:
 
 
 async def end(client: WebsocketClient) -> None:
-    assert isinstance(client._stream, trio.StapledStream)
-    await client._stream.send_eof()
+    await half_close(client.stream)
 
 
 async def send_numbers(client: WebsocketClient, count: int) -> list[str]:
@@ -141,24 +131,10 @@ async def send_numbers(client: WebsocketClient, count: int) -> list[str]:
     return texts
 
 
-async def read_away(client: WebsocketClient) -> None:
-    async for _ in client:
-        pass
-
-
-def failures(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-def soon_after(seconds: float) -> Any:
-    """A time that at most two sweeps have noticed."""
-    return pytest.approx(seconds + SWEEP_INTERVAL, abs=SWEEP_INTERVAL + 1e-6)
-
-
 # ------------------------------------------------------------------------------- cancelled, by default
 
 
-@pytest.mark.parametrize("leave", [say_close, end, vanish])
+@pytest.mark.parametrize("leave", [say_close, end, WebsocketClient.disconnect])
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_handlers_of_a_parted_client_are_cancelled(
     concurrency: int, leave: Leave, autojump_clock: trio.testing.MockClock
@@ -177,7 +153,7 @@ async def test_handlers_of_a_parted_client_are_cancelled(
     assert (record.initiator, record.messages_received, record.unhandled) == ("client", 5, 5 - concurrency)
 
 
-@pytest.mark.parametrize("leave", [say_close, end, vanish])
+@pytest.mark.parametrize("leave", [say_close, end, WebsocketClient.disconnect])
 async def test_a_connect_handler_of_a_parted_client_is_cancelled(
     leave: Leave, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -263,7 +239,7 @@ async def test_what_a_parted_client_has_sent_is_handled(
         (record,) = book.records
         if work is not fail_late:
             assert record.code == (4000 if leave is say_close else 1006)
-            assert failures(caplog) == []
+            assert errors(caplog) == []
         assert (record.messages_received, record.unhandled) == (count, 0)
         assert app.statistics().connections == 0
 
@@ -280,7 +256,7 @@ async def test_failures_of_a_parted_client_are_logged(
         await client.close(4000)
         await trio.sleep(5)
     assert book.ended == texts
-    assert len(failures(caplog)) == 3
+    assert len(errors(caplog)) == 3
     assert [(record.code, record.cause) for record in book.records] == [(4000, "")]
 
 
@@ -388,7 +364,7 @@ async def test_replies_to_a_socket_that_is_gone(graceful: bool, link: Link, nurs
     websocket_app = book.app(when_left=WhenLeft.FINISH).with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), ANY_PORT)
     texts = [f"{number}" for number in range(30)]
     with trio.fail_after(20):
         client = await RawClient(await link.connect(address)).open()
@@ -418,7 +394,7 @@ async def test_a_burst_before_a_broken_connection(
         async with staged(book.app(concurrency=concurrency, when_left=WhenLeft.FINISH)) as stage:
             client = await open_websocket(stage.connect())
             await client.send_raw(frames)
-            await vanish(client)
+            await client.disconnect()
             await trio.testing.wait_all_tasks_blocked()
         assert book.begun == [f"{number}" for number in range(burst)]
         assert [(record.messages_received, record.unhandled) for record in book.records] == [(burst, 0)]
@@ -442,7 +418,7 @@ async def test_a_burst_before_a_reset(when_left: WhenLeft, link: Link, nursery: 
     websocket_app = book.app(when_left=when_left).with_disconnect_handler(on_disconnect)
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     await nursery.start(websocket_app.run)
-    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), ANY_PORT)
     frames = b"".join(client_frame(TEXT, f"{number}".encode()) for number in range(burst))
     for _ in range(rounds):
         with trio.fail_after(20):
@@ -566,7 +542,7 @@ async def test_a_handler_whose_stream_was_closed(
         assert book.cancelled == []
         await read_away(client)
         await trio.sleep(1)
-        assert book.cancelled == [("work", soon_after(2))]
+        assert book.cancelled == [("work", soon_after(2, sweeps=2))]
         assert [record.code for record in book.records] == [4000]
 
 
@@ -739,7 +715,7 @@ async def test_pings_while_all_handlers_are_busy(messages: int, autojump_clock: 
         client = await RawClient(stage.connect()).open()
         await client.send(b"".join(client_frame(TEXT, b"%d" % number) for number in range(messages)))
         await client.send(client_frame(0x9, b"there?"))
-        with trio.fail_after(3 * SWEEP_INTERVAL):
+        with trio.fail_after(3 * SWEEP):
             assert await client.frame() == (PONG, b"there?")
         assert book.running == 3
 
@@ -778,7 +754,7 @@ async def test_one_of_several_handlers_fails(
         assert sorted(name for name, _ in book.cancelled) == ["one", "two"]
         (record,) = book.records
         assert (record.cause, record.unhandled) == ("its handler failed", 1)
-        assert len(failures(caplog)) == 1
+        assert len(errors(caplog)) == 1
         assert "ValueError: failed" in caplog.text
         assert book.running == 1  # the other client's
 
@@ -793,7 +769,7 @@ async def test_several_handlers_fail(
         await send_numbers(client, 3)
         await read_away(client)
         await trio.sleep(1)
-    assert len(failures(caplog)) == 3
+    assert len(errors(caplog)) == 3
     assert [record.code for record in book.records] == [1011]
     assert str(book.records[0].exception) in ("0", "1", "2")
 
@@ -827,7 +803,7 @@ async def test_a_cancelled_handler_fails(
                 stage.websocket.cancel()
             await trio.sleep(1)
             assert len(book.records) == 1
-        assert len(failures(caplog)) == 2
+        assert len(errors(caplog)) == 2
 
 
 async def test_statistics_of_busy_handlers(autojump_clock: trio.testing.MockClock) -> None:
@@ -911,7 +887,7 @@ async def test_every_message_is_accounted_for(seed: int, autojump_clock: trio.te
     rng = random.Random(seed)
     concurrency, limit = rng.choice([1, 2, 4]), rng.choice([1, 3, 16])
     when_left = rng.choice(list(WhenLeft))
-    leave = rng.choice([say_close, end, vanish, "deadline", "http app", "websocket app"])
+    leave = rng.choice([say_close, end, WebsocketClient.disconnect, "deadline", "http app", "websocket app"])
     count = rng.randrange(30)
 
     async def connect(stream: AsyncStream[Any]) -> None:

@@ -12,20 +12,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CLOSE,
-    HANDSHAKE_FIELDS,
-    PING,
-    PONG,
-    TEXT,
-    RawClient,
-    Reply,
-    client_frame,
-    close_frame,
-    request_bytes,
-    served_in_memory,
-)
 
 from humphrey_trio import (
     App,
@@ -37,6 +23,19 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio.websocket import ANY_ORIGIN, HandshakeError, Upgrade
+from tests.support.apps import served_in_memory
+from tests.support.clients import RawClient, Reply
+from tests.support.wire import (
+    BINARY,
+    CLOSE,
+    HANDSHAKE_FIELDS,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    close_frame,
+    request_bytes,
+)
 
 Fields = Iterable[tuple[str, str]]
 Route = Callable[[Upgrade, Any], Awaitable[Response | None]]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from helpers import PATIENCE, open_websocket, served_in_memory, vanish
 
 from humphrey_trio import (
     App,
@@ -25,8 +24,10 @@ from humphrey_trio import (
 )
 from humphrey_trio._websocket._stream._phase import Phase
 from humphrey_trio._websocket._stream._stream import connection_of
-from humphrey_trio.testing import WebsocketClient, websocket_client
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError, LinkError, Upgrade
+from tests.support import PATIENCE
+from tests.support.apps import served_in_memory
 
 HOOK_SIZE = 64
 
@@ -215,7 +216,7 @@ async def test_take_timeout(autojump_clock: trio.testing.MockClock) -> None:
         await trio.sleep(30)
         assert (await used.receive()).text == "hello"
         assert used.close_code is None
-        await vanish(used)  # its taker would not read its Close
+        await used.disconnect()  # its taker would not read its Close
 
 
 # ------------------------------------------------------------------------------- before the 101 is sent

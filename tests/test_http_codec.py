@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from humphrey_trio._server._request_reader import BadRequest, Head, RequestReader
 from humphrey_trio._server._response_writer import ResponseWriter
 from humphrey_trio.http import Address, Headers, Limits, Response
+from tests.support.reads import cut
 
 # ---------------------------------------------------------------------------------------------- reading
 
@@ -528,10 +528,6 @@ def chunk(draw: st.DrawFn, data: bytes) -> bytes:
 
 def cuts(size: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, size), max_size=12).map(sorted)
-
-
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    return [data[start:end] for start, end in pairwise([0, *places, len(data)])]
 
 
 @settings(max_examples=300, deadline=None, database=None)

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import socket
-import struct
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -18,11 +17,18 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from helpers import HANDSHAKE_FIELDS, PATIENCE, request_bytes, served_in_memory
 
 from humphrey_trio import WebsocketStream, websocket_handler
 from humphrey_trio.http import Address, App, Headers, Limits, Request, Response, Timeouts
 from humphrey_trio.websocket import Upgrade
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import served_in_memory
+from tests.support.cancellation import open_files
+from tests.support.links import Link, is_refused
+from tests.support.links import reset as reset_connection
+from tests.support.programs import free_port
+from tests.support.steps import at_step
+from tests.support.wire import HANDSHAKE_FIELDS, request_bytes
 
 # -------------------------------------------------------------------------------------------- the client
 
@@ -135,14 +141,12 @@ async def listening(app: App[Any], *addresses: str) -> AsyncGenerator[tuple[Addr
     """Run an app on sockets until the end of the block; gives its addresses."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            yield await nursery.start(app.run, *(addresses or ("127.0.0.1:0",)))
+            yield await nursery.start(app.run, *(addresses or (ANY_PORT,)))
             nursery.cancel_scope.cancel()
 
 
 async def dial(address: Address) -> Client:
-    if address.host.startswith("unix:"):
-        return Client(await trio.open_unix_socket(address.host.removeprefix("unix:")))
-    return Client(await trio.open_tcp_stream(address.host, address.port))
+    return Client(await Link.PLAIN.connect(address))
 
 
 async def is_served(address: Address) -> bool:
@@ -152,21 +156,10 @@ async def is_served(address: Address) -> bool:
         return (await client.ask(get())).content == b"fine"
 
 
-async def is_deserted(address: Address) -> bool:
-    """Whether nobody listens there."""
-    try:
-        client = await dial(address)
-    except OSError:
-        return True
-    await client.stream.aclose()
-    return False
-
-
 async def reset(client: Client) -> None:
     """Leave with a TCP reset."""
-    assert isinstance(client.stream, trio.SocketStream)
-    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await client.stream.aclose()
+    reset_connection(client.stream)
+    await trio.lowlevel.checkpoint()
 
 
 # -------------------------------------------------------------------------------------------- exchanges
@@ -932,7 +925,7 @@ async def test_beyond_max_connections_newcomers_wait() -> None:
 
 async def test_max_connections_holds_over_all_addresses() -> None:
     """A freed slot goes to whoever waits, at whichever of the app's addresses."""
-    async with listening(small_app(max_connections=1), "127.0.0.1:0", "127.0.0.1:0") as [one, other]:
+    async with listening(small_app(max_connections=1), ANY_PORT, ANY_PORT) as [one, other]:
         first = knock(one, get())
         assert await answered(first)
         waiting = [knock(one, get()), knock(other, get()), knock(one, get())]
@@ -1044,7 +1037,7 @@ def address_app() -> App:
 @pytest.mark.parametrize(
     ("wanted", "host"),
     [
-        ("127.0.0.1:0", "127.0.0.1"),
+        (ANY_PORT, "127.0.0.1"),
         pytest.param("[::1]:0", "::1", marks=needs_ipv6),
     ],
 )
@@ -1058,7 +1051,7 @@ async def test_a_started_server_has_a_real_port(wanted: str, host: str) -> None:
             assert isinstance(client.stream, trio.SocketStream)
             ours = Address(*client.stream.socket.getsockname()[:2])
             assert (await client.ask(get("/who"))).content == str(ours).encode()
-    assert await is_deserted(address)
+    assert await is_refused(address)
 
 
 async def test_a_unix_socket_is_a_file_as_long_as_it_is_served(tmp_path: Path) -> None:
@@ -1106,19 +1099,13 @@ async def test_another_file_is_not_removed(tmp_path: Path) -> None:
 
 async def test_several_addresses_are_served_at_once(tmp_path: Path) -> None:
     """An app listens on all of its addresses, and gives them in the order in which they were asked for."""
-    wanted = ["127.0.0.1:0", f"unix:{tmp_path / 'socket'}", "127.0.0.1:0", *(["[::1]:0"] if has_ipv6() else [])]
+    wanted = [ANY_PORT, f"unix:{tmp_path / 'socket'}", ANY_PORT, *(["[::1]:0"] if has_ipv6() else [])]
     async with listening(small_app(), *wanted) as addresses:
         assert [address.host for address in addresses] == [Address.parse(text).host for text in wanted]
         for address in addresses:
             assert await is_served(address)
     for address in addresses:
-        assert await is_deserted(address)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+        assert await is_refused(address)
 
 
 @pytest.mark.parametrize("bad", ["taken", "foreign", "no directory", "long path"])
@@ -1136,7 +1123,7 @@ async def test_one_bad_address_leaves_nothing_behind(bad: str, tmp_path: Path) -
             await small_app().run(*map(str, good), text)
     assert f"cannot listen on {text}: {reason}" in str(refused.value)
     for address in good:
-        assert await is_deserted(address)
+        assert await is_refused(address)
     assert not (tmp_path / "socket").exists()
 
 
@@ -1170,7 +1157,7 @@ async def test_a_name_with_a_bad_address_leaves_nothing_behind() -> None:
         with pytest.raises(OSError, match=r"cannot listen on name\.test:80: Address already in use"):
             await small_app().run("name.test:80")
     gc.collect()  # a forgotten socket would warn
-    assert await is_deserted(good)
+    assert await is_refused(good)
 
 
 async def test_a_server_needs_an_address() -> None:
@@ -1182,23 +1169,6 @@ async def test_a_server_needs_an_address() -> None:
 
 
 # Cancelling...
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope behind the n-th step that any task takes."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self.left = step
-        self.scope = scope
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
-
-
-def open_files() -> set[str]:
-    return set(os.listdir("/dev/fd"))
 
 
 async def hold_a_conversation(address: Address) -> bool:
@@ -1230,7 +1200,7 @@ async def test_an_app_can_be_cancelled_at_every_step() -> None:
 
     async def run_app(scope: trio.CancelScope, task_status: trio.TaskStatus[tuple[Address, ...]]) -> None:
         with scope:
-            await app.run("127.0.0.1:0", task_status=task_status)
+            await app.run(ANY_PORT, task_status=task_status)
 
     step = 0
     complete = False
@@ -1239,16 +1209,17 @@ async def test_an_app_can_be_cancelled_at_every_step() -> None:
         scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             [address] = await nursery.start(run_app, scope)
-            instrument = CancelAtStep(step, scope)
-            trio.lowlevel.add_instrument(instrument)
-            with trio.fail_after(10), suppress(OSError):  # nobody may listen any more
+            with (
+                at_step(step, scope.cancel),
+                trio.fail_after(10),
+                suppress(OSError),
+            ):  # nobody may listen any more
                 complete = await hold_a_conversation(address)
-            trio.lowlevel.remove_instrument(instrument)
             assert complete or scope.cancel_called
             scope.cancel()
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert open_files() == files
-        assert await is_deserted(address)
+        assert await is_refused(address)
     gc.collect()  # a forgotten socket would warn
     assert step > 30
 
@@ -1262,12 +1233,9 @@ async def test_a_start_can_be_cancelled_at_every_step(tmp_path: Path) -> None:
     started = False
     while not started:
         step += 1
-        with trio.CancelScope() as scope:
-            instrument = CancelAtStep(step, scope)
-            trio.lowlevel.add_instrument(instrument)
-            async with listening(app, "127.0.0.1:0", f"unix:{tmp_path / 'socket'}", "name.test:80"):
+        with trio.CancelScope() as scope, at_step(step, scope.cancel):
+            async with listening(app, ANY_PORT, f"unix:{tmp_path / 'socket'}", "name.test:80"):
                 started = True
-        trio.lowlevel.remove_instrument(instrument)
         assert os.listdir(tmp_path) == []
         assert open_files() == files
     gc.collect()  # a forgotten socket would warn

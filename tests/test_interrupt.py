@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import Link, each_link, linked, open_websocket, served_in_memory
 from trio.lowlevel import currently_ki_protected
 
 from humphrey_trio import (
@@ -27,7 +26,10 @@ from humphrey_trio import (
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import SocketTransport
 from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio.testing import http_client, websocket_client
+from humphrey_trio.testing import http_client, open_websocket, websocket_client
+from tests.support import ANY_PORT
+from tests.support.apps import linked, served_in_memory
+from tests.support.links import Link, each_link
 
 
 async def test_http_handlers_can_be_interrupted() -> None:
@@ -165,7 +167,7 @@ async def test_sockets_cannot_be_interrupted(link: Link, monkeypatch: pytest.Mon
         linked(AsyncWebsocketApp.new_unlinked().with_message_handler(echo)) as app,
         trio.open_nursery() as nursery,
     ):
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         async with await link.connect(address) as stream:
             client = await open_websocket(stream)
             await client.send("text")

@@ -11,21 +11,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    PATIENCE,
-    PING,
-    PONG,
-    Link,
-    RawClient,
-    TlsStream,
-    client_frame,
-    close_frame,
-    each_link,
-    running,
-    server_context,
-    tcp_of,
-)
 
 from humphrey_trio import (
     App,
@@ -39,6 +24,12 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio.websocket import WebsocketStream
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.certificates import server_context
+from tests.support.clients import RawClient
+from tests.support.links import Link, TlsStream, each_link, tcp_of
+from tests.support.programs import running
+from tests.support.wire import BINARY, PING, PONG, client_frame, close_frame
 
 Clock = trio.testing.MockClock
 
@@ -61,7 +52,7 @@ async def serving(
         async with trio.open_nursery() as nursery:
             for websocket_app in websocket_apps:
                 await nursery.start(websocket_app.run)
-            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+            (address,) = await nursery.start(link.run(app), ANY_PORT)
             streams: list[trio.abc.Stream] = []
 
             async def connect() -> RawClient:
@@ -302,7 +293,7 @@ async def test_a_handshake_that_has_arrived_is_completed(mock_clock: Clock) -> N
     app = http_app().with_cert(server_context())
     with trio.move_on_after(PATIENCE * 100):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            (address,) = await nursery.start(app.run_tls, ANY_PORT)
             for _ in range(TRIES):
                 tcp = await trio.open_tcp_stream(address.host, address.port)
                 await settle()

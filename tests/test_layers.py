@@ -9,7 +9,8 @@ from functools import cache
 from importlib.util import resolve_name
 
 import pytest
-from helpers import ROOT
+
+from tests.support.programs import ROOT
 
 PACKAGE = "humphrey_trio"
 

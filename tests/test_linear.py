@@ -16,16 +16,6 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import (
-    BINARY,
-    CONTINUATION,
-    PATIENCE,
-    PING,
-    TEXT,
-    client_frame,
-    request_bytes,
-    served_in_memory,
-)
 
 from humphrey_trio._krauss import wildcard_match
 from humphrey_trio._server._request_reader import BadRequest, RequestReader
@@ -35,6 +25,9 @@ from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, negot
 from humphrey_trio._websocket._stream._admission import Accept, Admission
 from humphrey_trio.http import App, Headers, Limits, Request, Response
 from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade, WebsocketStream, websocket_handler
+from tests.support import PATIENCE
+from tests.support.apps import served_in_memory
+from tests.support.wire import BINARY, CONTINUATION, PING, TEXT, client_frame, request_bytes
 
 # Bounds that no data here reaches: with the defaults they would hide quadratic work, not prevent it.
 LIMITS = Limits(head=2**24, request_line=2**24, headers=2**24, body=2**30)

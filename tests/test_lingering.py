@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    CLOSE,
-    PATIENCE,
-    PONG,
-    TEXT,
-    Link,
-    RawClient,
-    client_frame,
-    close_frame,
-    each_link,
-    linked,
-    reset,
-    served_in_memory,
-)
 
 from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts, async_websocket_handler
 from humphrey_trio.http import Address, Headers
 from humphrey_trio.websocket import WebsocketStream
+from tests.support import ANY_PORT
+from tests.support.apps import linked, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, listening, reset
+from tests.support.wire import CLOSE, PONG, TEXT, client_frame, close_frame
 
 Clock = trio.testing.MockClock
 
@@ -54,16 +43,6 @@ async def drip(stream: trio.abc.Stream, seconds: float) -> None:
         await trio.sleep(seconds)
 
 
-@asynccontextmanager
-async def listening(app: App[Any], link: Link) -> AsyncGenerator[Address]:
-    """Serve an app on a port of 127.0.0.1."""
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
-            yield address
-            nursery.cancel_scope.cancel()
-
-
 class Run:
     """The run of an app, and whether it has returned."""
 
@@ -72,7 +51,7 @@ class Run:
         self.returned = trio.Event()
 
     async def __call__(self, *, task_status: trio.TaskStatus[tuple[Address, ...]]) -> None:
-        await self._run("127.0.0.1:0", task_status=task_status)
+        await self._run(ANY_PORT, task_status=task_status)
         self.returned.set()
 
 
@@ -359,7 +338,7 @@ async def test_an_unanswered_close_half_closes(link: Link, autojump_clock: Clock
     app = App().with_websocket_route("/", async_websocket_handler(websocket_app.connect_hook()))
     async with trio.open_nursery() as nursery:
         await nursery.start(websocket_app.run)
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         client = await RawClient(await link.connect(address)).open()
         began = trio.current_time()
         await trio.sleep(7)

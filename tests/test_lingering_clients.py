@@ -25,14 +25,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from helpers import (
-    PATIENCE,
-    Link,
-    client_context,
-    each_link,
-    free_port,
-    request_bytes,
-)
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -48,6 +40,11 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.certificates import client_context
+from tests.support.links import Link, each_link, listening
+from tests.support.programs import free_port
+from tests.support.wire import request_bytes
 
 RUNS = int(os.environ.get("LINGERING_RUNS", "5"))
 AT_ONCE = 5
@@ -75,11 +72,9 @@ async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
 @asynccontextmanager
 async def serving(app: App, link: Link = Link.PLAIN) -> AsyncGenerator[int]:
     """Serve an app on 127.0.0.1; its port."""
-    async with trio.open_nursery() as nursery:
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    async with listening(app, link) as address:
         assert address.port is not None
         yield address.port
-        nursery.cancel_scope.cancel()
 
 
 async def connect_slowly(port: int) -> trio.SocketStream:
@@ -205,7 +200,7 @@ async def test_a_long_response_arrives_whole_in_a_graceful_end() -> None:
             results.append(await client.run(port, begun))
 
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app_with_long_response().with_shutdown(shutdown).run, "127.0.0.1:0")
+            (address,) = await nursery.start(app_with_long_response().with_shutdown(shutdown).run, ANY_PORT)
             nursery.start_soon(read, address.port)
             await begun.wait()
             shutdown.set()
@@ -414,7 +409,7 @@ async def test_a_client_that_does_not_receive_is_idle() -> None:
     request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as server:  # it ends with the connection
-            (address,) = await server.start(app.with_shutdown(shutdown).run, "127.0.0.1:0")
+            (address,) = await server.start(app.with_shutdown(shutdown).run, ANY_PORT)
             client = await connect_slowly(address.port)
             await client.send_all(request)
             await client.receive_some(1)

@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import PATIENCE, RawClient, free_port, request_bytes, running
 
 from humphrey_trio import App, Response
 from humphrey_trio.http import Address
+from tests.support import PATIENCE
+from tests.support.clients import RawClient
+from tests.support.programs import free_port, running
+from tests.support.wire import request_bytes
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems let this address be bound")
 

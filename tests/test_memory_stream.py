@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import CLOSE, PATIENCE, TEXT, RawClient
 
-from humphrey_trio import App, Response, Timeouts, WebsocketStream, websocket_handler
-from humphrey_trio.testing import MemoryStream, memory_connection
+from humphrey_trio import App, ConnectionClosed, Response, Timeouts, WebsocketStream, websocket_handler
+from humphrey_trio.testing import MemoryStream, memory_connection, open_websocket, websocket_client
+from humphrey_trio.websocket import HandshakeError
+from tests.support import PATIENCE
+from tests.support.clients import RawClient
+from tests.support.wire import CLOSE, TEXT
 
 Clock = trio.testing.MockClock
 
@@ -191,3 +194,43 @@ async def test_a_transport_that_breaks_ends_the_connection(autojump_clock: Clock
         assert theirs.closed
     assert trio.lowlevel.current_statistics().tasks_living == before
     assert b"hello" in ours.receive_nowait(1000)
+
+
+async def echo(stream: WebsocketStream, state: None) -> None:
+    async for message in stream:
+        await stream.send(message)
+
+
+async def test_a_websocket_client_on_any_stream(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """``open_websocket`` opens a client on a stream, which ``client.stream`` is; a refusal is a HandshakeError."""
+    app = App().with_websocket_route("/", websocket_handler(echo))
+    ours, theirs = memory_connection()
+    nursery.start_soon(app.serve_stream, theirs)
+    with pytest.raises(HandshakeError) as refused:
+        await open_websocket(ours, "/nowhere")
+    assert refused.value.status == 404
+    client = await open_websocket(ours, headers={"X-Name": "any"})
+    assert client.stream is ours
+    await client.send("hello")
+    assert (await client.receive()).text == "hello"
+    await client.close()
+    assert client.close_code == 1000
+
+
+async def test_a_websocket_client_that_disconnects(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """``disconnect`` closes the connection without a Close frame: both sides have 1006, and sending raises."""
+    codes: list[int | None] = []
+
+    async def note(stream: WebsocketStream, state: None) -> None:
+        await echo(stream, state)
+        codes.append(stream.close_code)
+
+    app = App().with_websocket_route("/", websocket_handler(note))
+    async with websocket_client(app) as client:
+        await client.disconnect()
+        await client.disconnect()
+        assert client.close_code == 1006
+        with pytest.raises(ConnectionClosed):
+            await client.send("too late")
+        await trio.testing.wait_all_tasks_blocked()
+        assert codes == [1006]

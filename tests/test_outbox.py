@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import BINARY, CLOSE, PING, PONG, split_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from humphrey_trio._websocket._protocol._encoder import encode_close, encode_mes
 from humphrey_trio._websocket._stream._outbox import Outbox, give_turns
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import KeepLatest, StreamLimits, WhenFull
+from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
 
 MIB = 2**20
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -51,7 +51,7 @@ class ScriptedTransport(Transport):
         self.gone = False
         self._torn = False
         self._not_taken = b""
-        self._script = iter(script)
+        self.script = iter(script)
 
     @property
     def torn(self) -> bool:
@@ -86,7 +86,7 @@ class ScriptedTransport(Transport):
         elif self.gone:
             raise trio.BrokenResourceError
         else:
-            taken = min(len(data), max(least, next(self._script, len(data))))
+            taken = min(len(data), max(least, next(self.script, len(data))))
             self.sends += 1
         self.wire += data[:taken]
         self._not_taken = bytes(data[taken:])
@@ -955,7 +955,7 @@ def full_outbox(script: Iterable[int], size: int) -> tuple[Outbox, ScriptedTrans
     outbox = opened(transport, StreamLimits(max_outbox_bytes=size))
     transport.blocked = True
     outbox.put(bytes(size))
-    transport._script = iter(script)
+    transport.script = iter(script)
     return outbox, transport
 
 

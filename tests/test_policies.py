@@ -14,17 +14,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CLOSE,
-    PATIENCE,
-    TEXT,
-    RawClient,
-    client_frame,
-    linked,
-    open_websocket,
-    served_in_memory,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
@@ -42,7 +31,12 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio.testing import open_websocket
 from humphrey_trio.websocket import CloseRecord, Deflate, KeepLatest, StreamStatistics, WhenFull
+from tests.support import PATIENCE
+from tests.support.apps import linked, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.wire import BINARY, CLOSE, TEXT, client_frame
 
 CLOSING, NEWEST, OLDEST = WhenFull.CLOSE, WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST
 LATEST = KeepLatest("key")

@@ -11,15 +11,6 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import (
-    HANDSHAKE_FIELDS,
-    ROOT,
-    RawClient,
-    close_frame,
-    linked,
-    request_bytes,
-    served_in_memory,
-)
 
 from humphrey_trio import (
     App,
@@ -33,6 +24,10 @@ from humphrey_trio import (
 from humphrey_trio.http import Headers, Request, Response
 from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade
+from tests.support.apps import linked, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.programs import ROOT
+from tests.support.wire import HANDSHAKE_FIELDS, close_frame, request_bytes
 
 #: Controls, an escape sequence, line ends of all kinds, and what changes the direction of the text behind it.
 CONTROLS = "\x00\t\x07\x08\x1b[31m\x1b]0;title\x07\r\nstream 1 forged\x7f"

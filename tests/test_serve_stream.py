@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import PATIENCE, RawClient
 
 from humphrey_trio import App, Request, Response, Timeouts
 from humphrey_trio.http import Address
 from humphrey_trio.testing import memory_connection
+from tests.support import PATIENCE
+from tests.support.clients import RawClient
 
 Clock = trio.testing.MockClock
 

@@ -10,7 +10,7 @@ import socket
 import textwrap
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,35 +21,6 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    CLOSE,
-    HANDSHAKE_FIELDS,
-    TEXT,
-    Link,
-    RawClient,
-    Reply,
-    authority,
-    client_frame,
-    close_frame,
-    each_link,
-    memory_and_each_link,
-    open_websocket,
-    request_bytes,
-    running,
-    server_context,
-    trusting_in_threads,
-    write_certificate,
-)
-from test_cancellation import (
-    INTERRUPTED,
-    CancelAt,
-    living_tasks,
-    name_all,
-    no_resource_warning,
-    open_files,
-    within,
-)
-from test_first_program import assert_is_keyboard_interrupt_alone
 from websockets.exceptions import ConnectionClosed as PeerClosed
 from websockets.sync.client import connect as connect_peer
 
@@ -66,22 +37,24 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio._http._drain import hard_stop_after
-from humphrey_trio._server._listen import open_listeners
-from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio.http import Address, Drain, Timeouts
-from humphrey_trio.testing import WebsocketClient
+from humphrey_trio.testing import WebsocketClient, open_websocket
 from humphrey_trio.websocket import CloseRecord, HandshakeError, Upgrade, WhenLeft
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import StreamPair
+from tests.support.cancellation import INTERRUPTED, living_tasks, name_all, no_resource_warning, open_files, within
+from tests.support.certificates import authority, server_context, trusting_in_threads, write_certificate
+from tests.support.clients import RawClient, Reply
+from tests.support.links import Link, each_link, is_refused, limit_send_buffers, memory_and_each_link
+from tests.support.programs import assert_is_keyboard_interrupt_alone, running
+from tests.support.steps import AtStep, at_step
+from tests.support.times import SWEEP
+from tests.support.wire import CLOSE, HANDSHAKE_FIELDS, TEXT, client_frame, close_frame, request_bytes
 
-#: Seconds after which a test has hung; in virtual time they cost nothing.
-PATIENCE = 120
-#: The most that a sweep of deadlines is late.
-SWEEP = 0.25
-LOCALHOST = "127.0.0.1:0"
 #: Bytes of a socket's buffers where little is to be held by the kernel.
 SMALL = 8 * 1024
 
 Clock = trio.testing.MockClock
-StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 AnyWebsocketApp = AsyncWebsocketApp[Any, Any]
 
 
@@ -156,16 +129,25 @@ async def staged(
     websocket_apps: Iterable[AnyWebsocketApp],
     serve: Callable[..., Awaitable[None]],
     connect: Callable[..., Awaitable[trio.abc.Stream]],
+    cancelled: Collection[object] = (),
 ) -> AsyncGenerator[Stage]:
-    """Run apps; at the end of the block those that were told to have to return, and the others are cancelled."""
+    """Run apps, which have to return by themselves at the end of the block if the shutdown has begun.
+
+    Args:
+        shutdown: what ends them.
+        app, websocket_apps: the apps.
+        serve: runs ``app``.
+        connect: makes a connection, and returns the client's end.
+        cancelled: the apps that were not told of the shutdown. They are cancelled at the end of the block.
+    """
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             stage = Stage(shutdown, connect)
-            told = [stage.http] if app._shutdown is shutdown else []
+            told = [] if app in cancelled else [stage.http]
             for websocket_app in websocket_apps:
                 stage.websockets.append(run := Run())
                 await nursery.start(run, websocket_app.run)
-                told += [run] if websocket_app._end.shutdown is shutdown else []
+                told += [] if websocket_app in cancelled else [run]
             stage.addresses = await nursery.start(stage.http, serve)
             try:
                 yield stage
@@ -183,18 +165,19 @@ async def in_memory(
     app: App[Any],
     *websocket_apps: AnyWebsocketApp,
     stream_pair: StreamPair = trio.testing.memory_stream_pair,
+    cancelled: Collection[object] = (),
 ) -> AsyncGenerator[Stage]:
     """Run an App on pairs of streams, and WebSocket apps beside it."""
-    server = app._server()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
 
             async def connect() -> trio.abc.Stream:
                 ours, theirs = stream_pair()
-                nursery.start_soon(server.serve, StreamTransport(theirs, Address("memory")))
+                nursery.start_soon(app.serve_stream, theirs)
                 return ours
 
-            async with staged(shutdown, app, websocket_apps, server.run, connect) as stage:
+            serve = partial(app.run, ANY_PORT)
+            async with staged(shutdown, app, websocket_apps, serve, connect, cancelled) as stage:
                 yield stage
 
 
@@ -203,45 +186,23 @@ async def on_sockets(
     shutdown: trio.Event,
     app: App[Any],
     *websocket_apps: AnyWebsocketApp,
-    addresses: Sequence[str] = (LOCALHOST,),
+    addresses: Sequence[str] = (ANY_PORT,),
     link: Link = Link.PLAIN,
     buffer: int | None = None,
 ) -> AsyncGenerator[Stage]:
     """Run an App on sockets, whose buffers may have a size, and WebSocket apps beside it."""
 
     async def connect(number: int = 0) -> trio.abc.Stream:
-        return await connect_to(stage.addresses[number], link, buffer)
+        return await link.connect(stage.addresses[number], buffer=buffer)
 
-    async def serve(*, task_status: Any) -> None:
-        if buffer is None:
-            await link.run(app)(*addresses, task_status=task_status)
-            return
-        listeners = await open_listeners(addresses)
-        for listener in listeners:
-            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        await link.server(app).run(listeners, task_status=task_status)
-
-    async with staged(shutdown, app, websocket_apps, serve, connect) as stage:
+    async with staged(shutdown, app, websocket_apps, partial(link.run(app), *addresses), connect) as stage:
+        if buffer is not None:
+            for address in stage.addresses:
+                limit_send_buffers(address, buffer)
         yield stage
 
 
 over_tls = partial(on_sockets, link=Link.TLS)
-
-
-async def connect_to(address: Address, link: Link = Link.PLAIN, buffer: int | None = None) -> trio.abc.Stream:
-    """A client's end of a connection; ``buffer`` is what it receives while its client does not read."""
-    if address.host.startswith("unix:"):
-        return await trio.open_unix_socket(address.host.removeprefix("unix:"))
-    return await link.connect(address, buffer=buffer)
-
-
-async def is_refused(address: Address) -> bool:
-    """Whether nobody listens there any more."""
-    try:
-        await trio.aclose_forcefully(await connect_to(address))
-    except OSError:
-        return True
-    return False
 
 
 def linked(websocket_app: AnyWebsocketApp, **options: Any) -> App:
@@ -407,7 +368,7 @@ async def test_a_tls_newcomer_in_the_backlog() -> None:
     app = App().with_shutdown(shutdown).with_cert(server_context())
     with ExitStack() as stack, trio.fail_after(8):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            (address,) = await nursery.start(app.run_tls, ANY_PORT)
             stack.enter_context(socket.create_connection(("127.0.0.1", address.port or 0)))
             shutdown.set()
 
@@ -459,7 +420,7 @@ async def test_a_tls_newcomer_that_is_silent(autojump_clock: Clock) -> None:
     shutdown = trio.Event()
     app = App().with_shutdown(shutdown).with_cert(server_context())
     async with trio.open_nursery() as nursery:
-        (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+        (address,) = await nursery.start(app.run_tls, ANY_PORT)
         async with await trio.open_tcp_stream("127.0.0.1", address.port or 0) as client:
             await trio.testing.wait_all_tasks_blocked(0.01)
             began = trio.current_time()
@@ -480,7 +441,8 @@ async def test_every_stream_is_closed(drain: Drain, autojump_clock: Clock) -> No
     shutdown, parted = trio.Event(), Parted()
     websocket_app = AsyncWebsocketApp.new_unlinked().with_disconnect_handler(parted)
     websocket_app.with_shutdown(shutdown, drain)
-    async with in_memory(shutdown, linked(websocket_app), websocket_app) as stage:
+    app = linked(websocket_app)
+    async with in_memory(shutdown, app, websocket_app, cancelled=[app]) as stage:
         clients = [await stage.open() for _ in range(4)]
         stage.end()
         farewells = await hear_all_out(clients)
@@ -520,7 +482,7 @@ async def test_what_was_queued_goes_out_first(autojump_clock: Clock) -> None:
         farewell = await hear_out(client)
         assert messages == QUEUED
         assert (farewell.messages, farewell.code) == ([], 1001)
-        await trio.aclose_forcefully(client._stream)
+        await trio.aclose_forcefully(client.stream)
 
 
 @each_link
@@ -799,7 +761,8 @@ async def test_streams_that_wait_in_the_hook(autojump_clock: Clock) -> None:
     """Streams that wait in the hook are closed with the same code and reason, and no handler hears of them."""
     shutdown, parted = trio.Event(), Parted()
     websocket_app = AsyncWebsocketApp.new_unlinked(max_connections=1).with_disconnect_handler(parted)
-    async with in_memory(shutdown, linked(websocket_app), websocket_app.with_shutdown(shutdown, BUSY)) as stage:
+    app = linked(websocket_app.with_shutdown(shutdown, BUSY))
+    async with in_memory(shutdown, app, websocket_app, cancelled=[app]) as stage:
         clients = [await stage.open() for _ in range(3)]
         assert websocket_app.statistics().waiting_in_hook == 2
         stage.end()
@@ -816,7 +779,7 @@ async def test_streams_that_wait_for_a_place(http_ends: bool, autojump_clock: Cl
     app = linked(websocket_app)
     told = app if http_ends else websocket_app
     told.with_shutdown(shutdown, BUSY)
-    async with in_memory(shutdown, app, websocket_app) as stage:
+    async with in_memory(shutdown, app, websocket_app, cancelled={app, websocket_app} - {told}) as stage:
         clients = [await stage.open() for _ in range(65)]
         late = await stage.raw()
         await late.send(request_bytes("GET /ws HTTP/1.1"))
@@ -845,7 +808,8 @@ async def test_streams_in_the_moment_of_the_end(http_ends: bool, autojump_clock:
         if http_ends:
             app.with_shutdown(shutdown, BUSY)
         websocket_app.with_shutdown(shutdown, BUSY)
-        async with in_memory(shutdown, app, websocket_app) as stage:
+        cancelled = [] if http_ends else [app]
+        async with in_memory(shutdown, app, websocket_app, cancelled=cancelled) as stage:
             farewell = await hear_out(await stage.open())
             assert (farewell.code, farewell.reason) == (1012, BUSY.reason)
         assert parted.codes in ([], [1012])
@@ -859,7 +823,7 @@ async def test_upgrades_behind_a_closed_hook(autojump_clock: Clock) -> None:
     shutdown = trio.Event()
     websocket_app = AsyncWebsocketApp.new_unlinked().with_shutdown(shutdown, Drain(spread=5))
     app = linked(websocket_app).with_stateless_route("/", hello)
-    async with in_memory(shutdown, app, websocket_app) as stage:
+    async with in_memory(shutdown, app, websocket_app, cancelled=[app]) as stage:
         clients = [await stage.open() for _ in range(2)]
         late = await stage.raw()
         stage.end()
@@ -963,13 +927,11 @@ async def test_the_nursery_of_both_ends(order: int, link: Link) -> None:
     shutdown, parted = trio.Event(), Parted()
     app, websocket_app = linked_pair(shutdown)
     websocket_app.with_disconnect_handler(parted)
-    (listener,) = await open_listeners([LOCALHOST])
-    runs = [lambda: link.server(app).run([listener]), websocket_app.run][::order]
+    runs = [partial(link.run(app), ANY_PORT), websocket_app.run][::order]
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            for run in runs:
-                nursery.start_soon(run)
-            async with await link.connect(listener.address) as stream:
+            (address,) = [address for run in runs for address in await nursery.start(run)]
+            async with await link.connect(address) as stream:
                 client = await open_websocket(stream, "/ws")
                 shutdown.set()
                 assert (await hear_out(client)).code == 1001
@@ -983,16 +945,16 @@ async def test_an_event_that_was_set_before(link: Link) -> None:
     shutdown, parted = trio.Event(), Parted()
     app, websocket_app = linked_pair(shutdown, BUSY)
     websocket_app.with_disconnect_handler(parted)
-    inside = AsyncWebsocketApp().with_address(LOCALHOST).with_shutdown(shutdown)
+    inside = AsyncWebsocketApp().with_address(ANY_PORT).with_shutdown(shutdown)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            (early,) = await nursery.start(link.run(linked(websocket_app)), LOCALHOST)
+            (early,) = await nursery.start(link.run(linked(websocket_app)), ANY_PORT)
             async with await link.connect(early) as stream:
                 client = await open_websocket(stream, "/ws")
                 shutdown.set()
                 async with trio.open_nursery() as ending:
                     ending.start_soon(websocket_app.run)
-                    addresses = [*await ending.start(link.run(app), LOCALHOST), *await ending.start(inside.run)]
+                    addresses = [*await ending.start(link.run(app), ANY_PORT), *await ending.start(inside.run)]
                     farewell = await hear_out(client)
             assert (farewell.code, farewell.reason) == (1012, BUSY.reason)
             assert [await is_refused(address) for address in addresses] == [True, True]
@@ -1052,10 +1014,9 @@ async def serve_streams(
 ) -> None:
     """Serve an app's connections in memory, until it has ended gracefully and they have."""
     async with trio.open_nursery() as nursery:
-        server = app._server()
-        await nursery.start(server.run)
+        await nursery.start(app.run, ANY_PORT)
         for stream in streams:
-            nursery.start_soon(server.serve, StreamTransport(stream, Address("memory")))
+            nursery.start_soon(app.serve_stream, stream)
         task_status.started(None)
 
 
@@ -1098,7 +1059,7 @@ async def end_and_cancel(link: Link | None, cancelled: set[str], step: int) -> b
         async with trio.open_nursery() as nursery:
             await nursery.start(within, scopes["websocket"], websocket_app.run)
             if link is not None:
-                (address,) = await nursery.start(within, scopes["http"], link.run(app), LOCALHOST)
+                (address,) = await nursery.start(within, scopes["http"], link.run(app), ANY_PORT)
                 streams = [await link.connect(address) for _ in firsts]
             else:
                 served = [theirs for _, theirs in pairs]
@@ -1107,7 +1068,7 @@ async def end_and_cancel(link: Link | None, cancelled: set[str], step: int) -> b
                 for stream, first, reply in zip(streams, firsts, replies, strict=True):
                     clients.start_soon(talk, stream, first, reply)
                 await trio.testing.wait_all_tasks_blocked(0.001)
-                cancel = CancelAt(step, [scopes[name] for name in cancelled])
+                cancel = AtStep(step + 1, lambda: [scopes[name].cancel() for name in cancelled])
                 trio.lowlevel.add_instrument(cancel)
                 shutdown.set()
                 released.set()
@@ -1138,19 +1099,6 @@ async def test_cancelled_at_every_step_of_the_end(
         while await end_and_cancel(link, cancelled, step):
             step += 1
     assert step > 20
-
-
-class EndAt(CancelAt):
-    """Sets an event before the n-th step that any task makes from now on."""
-
-    def __init__(self, step: int, stage: Stage) -> None:
-        super().__init__(step, [])
-        self._stage = stage
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        super().before_task_step(task)
-        if self.fired and self._left == -1:
-            self._stage.end()
 
 
 async def converse(stage: Stage) -> None:
@@ -1194,12 +1142,10 @@ async def test_ended_at_every_step(
         answers: list[Reply] = []
         make: Any = in_memory if link is None else partial(on_sockets, link=link)
         async with make(shutdown, app, websocket_app) as stage:
-            end = EndAt(step, stage)
-            trio.lowlevel.add_instrument(end)
-            async with trio.open_nursery() as clients:
-                clients.start_soon(converse, stage)
-                clients.start_soon(request_twice, stage, answers)
-            trio.lowlevel.remove_instrument(end)
+            with at_step(step + 1, stage.end) as end:
+                async with trio.open_nursery() as clients:
+                    clients.start_soon(converse, stage)
+                    clients.start_soon(request_twice, stage, answers)
             await stage.close()
             if end.fired:
                 await stage.http.returned.wait()
@@ -1294,7 +1240,7 @@ async def test_nobody_is_accepted(tmp_path: Path) -> None:
     shutdown, held = trio.Event(), Held()
     app = App().with_stateless_route("/", held).with_shutdown(shutdown)
     file = tmp_path / "socket"
-    async with on_sockets(shutdown, app, addresses=[LOCALHOST, LOCALHOST, f"unix:{file}"]) as stage:
+    async with on_sockets(shutdown, app, addresses=[ANY_PORT, ANY_PORT, f"unix:{file}"]) as stage:
         clients = [RawClient(await stage.connect(number)) for number in range(3)]
         for client in clients:
             await client.send(get())
@@ -1595,7 +1541,7 @@ async def test_streams_of_an_app_that_does_not_end(event: str, autojump_clock: C
     if event != "none":
         websocket_app.with_shutdown(other, Drain(code=4000, spread=20))
     app = linked(websocket_app).with_shutdown(shutdown, Drain(code=1012))
-    async with in_memory(shutdown, app, websocket_app) as stage:
+    async with in_memory(shutdown, app, websocket_app, cancelled=[websocket_app]) as stage:
         clients = [await stage.open() for _ in range(3)]
         if event == "another that was set":
             other.set()
@@ -1648,14 +1594,14 @@ async def test_streams_that_nobody_takes(autojump_clock: Clock) -> None:
 async def test_an_internally_linked_app(autojump_clock: Clock) -> None:
     """An internally linked app ends its own HTTP app with itself, and keeps its spread."""
     shutdown, parted = trio.Event(), Parted()
-    websocket_app = AsyncWebsocketApp().with_address(LOCALHOST).with_disconnect_handler(parted)
+    websocket_app = AsyncWebsocketApp().with_address(ANY_PORT).with_disconnect_handler(parted)
     websocket_app.with_shutdown(shutdown, Drain(code=1012, spread=4, retry_after=9))
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(websocket_app.run)
-            streams = [await connect_to(address) for _ in range(4)]
+            streams = [await Link.PLAIN.connect(address) for _ in range(4)]
             clients = [await open_websocket(stream, "/anywhere") for stream in streams]
-            late = RawClient(await connect_to(address))
+            late = RawClient(await Link.PLAIN.connect(address))
             began = trio.current_time()
             await trio.testing.wait_all_tasks_blocked(0.01)
             shutdown.set()
@@ -1683,7 +1629,7 @@ async def test_two_runs_of_one_app(link: Link) -> None:
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(websocket_app.run)
-            addresses = [(await nursery.start(link.run(app), LOCALHOST))[0] for _ in range(2)]
+            addresses = [(await nursery.start(link.run(app), ANY_PORT))[0] for _ in range(2)]
             streams = [await link.connect(address) for address in addresses * 2]
             clients = [await open_websocket(stream, "/ws") for stream in streams[:2]]
             others = [RawClient(stream) for stream in streams[2:]]
@@ -1842,12 +1788,12 @@ async def test_the_hard_deadline_of_an_internally_linked_app(autojump_clock: Clo
     async def part(stream: AsyncStream, state: None) -> None:
         await trio.sleep_forever()
 
-    websocket_app = AsyncWebsocketApp(timeouts=ENDLESS).with_address(LOCALHOST).with_message_handler(handler)
+    websocket_app = AsyncWebsocketApp(timeouts=ENDLESS).with_address(ANY_PORT).with_message_handler(handler)
     websocket_app.with_disconnect_handler(part).with_shutdown(shutdown)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(websocket_app.run)
-            client = await RawClient(await connect_to(address)).open()
+            client = await RawClient(await Link.PLAIN.connect(address)).open()
             await client.send(client_frame(TEXT, b"a"))
             await trio.testing.wait_all_tasks_blocked(0.01)
             began = trio.current_time()

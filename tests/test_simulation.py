@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from simulation.__main__ import explain, first_violation
-from simulation.generate import generate
-from simulation.runner import run
-from simulation.script import Act, ClientPlan, Script, Setup
-from simulation.shrink import shrink
 
 from humphrey_trio import AsyncStream
+from tests.simulation.__main__ import explain, first_violation
+from tests.simulation.generate import generate
+from tests.simulation.runner import run
+from tests.simulation.script import Act, ClientPlan, Script, Setup
+from tests.simulation.shrink import shrink
 
 #: ``python -m tests.simulation`` runs as many others as one likes.
 SEEDS, CHUNK = 400, 20

@@ -10,23 +10,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CONTINUATION,
-    HANDSHAKE_FIELDS,
-    PATIENCE,
-    PING,
-    TEXT,
-    Link,
-    RawClient,
-    client_frame,
-    close_frame,
-    each_link,
-    memory_and_each_link,
-    request_bytes,
-    reset,
-    served_in_memory,
-)
 
 from humphrey_trio import (
     App,
@@ -38,9 +21,21 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._transport import StreamTransport
-from humphrey_trio.http import Address
 from humphrey_trio.websocket import AppStatistics, Deflate, KeepLatest, StreamStatistics, WhenFull, WhenLeft
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import served_in_memory
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, memory_and_each_link, reset
+from tests.support.wire import (
+    BINARY,
+    CONTINUATION,
+    HANDSHAKE_FIELDS,
+    PING,
+    TEXT,
+    client_frame,
+    close_frame,
+    request_bytes,
+)
 
 HOOK_SIZE = 64
 
@@ -99,15 +94,15 @@ class Workshop:
         self.app: AsyncWebsocketApp = (
             AsyncWebsocketApp.new_unlinked(**options)
             .with_connect_handler(self._connect)
-            .with_message_handler(self._message)
+            .with_message_handler(self.hold)
         )
         self.scope = trio.CancelScope()
-        self._connect_to: Callable[[], trio.abc.Stream] | None = None
+        self.connect_to: Callable[[], trio.abc.Stream] | None = None
 
     async def _connect(self, stream: AsyncStream[None], state: None) -> None:
         self.streams.append(stream)
 
-    async def _message(self, stream: AsyncStream[None], message: Message, state: None) -> None:
+    async def hold(self, stream: AsyncStream[None], message: Message, state: None) -> None:
         await self.go.wait()
         self.handled += 1
         if message.text == "fail":
@@ -120,7 +115,7 @@ class Workshop:
         """Serve it in memory until the end of the block."""
         app = App().with_websocket_route("/", async_websocket_handler(self.app.connect_hook()))
         with trio.fail_after(PATIENCE):
-            async with served_in_memory(app, pair) as self._connect_to, trio.open_nursery() as nursery:
+            async with served_in_memory(app, pair) as self.connect_to, trio.open_nursery() as nursery:
                 nursery.start_soon(self._run)
                 yield self
                 self.scope.cancel()
@@ -131,8 +126,8 @@ class Workshop:
 
     async def join(self) -> RawClient:
         """Connect a client that answers nothing."""
-        assert self._connect_to is not None
-        client = await RawClient(self._connect_to()).open()
+        assert self.connect_to is not None
+        client = await RawClient(self.connect_to()).open()
         await trio.testing.wait_all_tasks_blocked()
         return client
 
@@ -401,8 +396,8 @@ async def test_queued(autojump_clock: trio.testing.MockClock) -> None:
 async def test_the_handshake_counts_nowhere(autojump_clock: trio.testing.MockClock) -> None:
     """The handshake's answer is none of the bytes that wait or were sent, even while it waits itself."""
     async with Workshop().open(LOCKSTEP) as workshop:
-        assert workshop._connect_to is not None
-        client = RawClient(workshop._connect_to())
+        assert workshop.connect_to is not None
+        client = RawClient(workshop.connect_to())
         await client.send(request_bytes("GET / HTTP/1.1"))
         await trio.testing.wait_all_tasks_blocked()
         (stream,) = workshop.streams
@@ -549,7 +544,7 @@ async def test_unhandled(end: str, concurrency: int, autojump_clock: trio.testin
 
     async def handle(stream: AsyncStream[None], message: Message, state: None) -> None:
         begun.append(message.text)
-        await workshop._message(stream, message, state)
+        await workshop.hold(stream, message, state)
 
     workshop.app.with_message_handler(handle)
     async with workshop.open():
@@ -808,7 +803,7 @@ async def metered(echo: Echo, kind: str, link: Link | None) -> AsyncGenerator[Me
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.websocket_app.run)
             if link is not None:
-                (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+                (address,) = await nursery.start(link.run(app), ANY_PORT)
                 async with await link.connect(address) as stream:
                     yield Meter(stream)
             else:
@@ -872,13 +867,11 @@ async def test_last_words_count(full: bool, link: Link | None) -> None:
             nursery.start_soon(echo.websocket_app.run)
             async with trio.open_nursery() as http:
                 if link is None:
-                    server = app._server()
-                    await http.start(server.run)
                     ours, theirs = MEMORY()
-                    http.start_soon(server.serve, StreamTransport(theirs, Address("memory")))
+                    http.start_soon(app.serve_stream, theirs)
                     client = Meter(ours)
                 else:
-                    (address,) = await http.start(link.run(app), "127.0.0.1:0")
+                    (address,) = await http.start(link.run(app), ANY_PORT)
                     client = Meter(await link.connect(address))
                 await client.open(HANDSHAKE_FIELDS)
                 while not echo.streams:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 import trio.testing
-from helpers import CLOSE, TEXT, RawClient, client_frame
 
 from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, Message, Timeouts, async_websocket_handler
 from humphrey_trio.testing import memory_connection
+from tests.support.apps import StreamPair
+from tests.support.clients import RawClient
+from tests.support.wire import CLOSE, TEXT, client_frame
 
 Clock = trio.testing.MockClock
-StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 both_kinds = pytest.mark.parametrize("stream_pair", [memory_connection, trio.testing.memory_stream_pair])
 

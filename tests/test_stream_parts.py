@@ -7,7 +7,6 @@ from math import inf
 import pytest
 import trio
 import trio.testing
-from helpers import CLOSE, PING, TEXT, cancelled_at, client_frame, close_frame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,8 @@ from humphrey_trio._websocket._stream._phase import TRANSITIONS, Lifecycle, Phas
 from humphrey_trio._websocket._stream._send_queue import SendQueue
 from humphrey_trio.http import Address, Drain, Timeouts
 from humphrey_trio.websocket import Heartbeat, KeepLatest, StreamLimits, WhenFull
+from tests.support.steps import cancelled_at
+from tests.support.wire import CLOSE, PING, TEXT, client_frame, close_frame
 
 # ------------------------------------------------------------------------------------------------ phases
 

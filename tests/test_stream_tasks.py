@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,19 +13,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    CLOSE,
-    TEXT,
-    RawClient,
-    Stage,
-    linked,
-    open_websocket,
-    request_bytes,
-    served_in_memory,
-    staged,
-    vanish,
-)
-from test_cancellation import BOTH, Handlers, cancel_at_every_step, echo, name_all, serve_stream
 
 from humphrey_trio import (
     App,
@@ -42,7 +28,6 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._clock import SWEEP_INTERVAL
 from humphrey_trio._server._connection import HttpConnection
 from humphrey_trio._websocket._app._session import Session
 from humphrey_trio._websocket._app._stream_tasks import StreamTasks
@@ -50,15 +35,16 @@ from humphrey_trio._websocket._stream._connection import WebsocketConnection
 from humphrey_trio._websocket._stream._inbox import Inbox
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio._websocket._stream._stream import connection_of
-from humphrey_trio.testing import WebsocketClient, websocket_client
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import Upgrade
+from tests.support.apps import Stage, linked, served_in_memory, staged
+from tests.support.cancellation import BOTH, Handlers, cancel_at_every_step, echo, name_all, serve_stream
+from tests.support.clients import RawClient, half_close, read_away
+from tests.support.logs import errors
+from tests.support.times import SWEEP, soon_after
+from tests.support.wire import CLOSE, TEXT, request_bytes
 
 End = Callable[[Stage, WebsocketClient, AsyncStream[Any], trio.Event], Awaitable[object]]
-
-
-def failures(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was logged as an error."""
-    return [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def new_app(
@@ -95,11 +81,6 @@ def starting(*tasks: Callable[[AsyncStream[Any]], Awaitable[object]]) -> Callabl
             stream.start_soon(task, stream)
 
     return on_connect
-
-
-async def read_away(client: WebsocketClient) -> None:
-    async for _ in client:
-        pass
 
 
 # ------------------------------------------------------------------------------------- a task's life
@@ -145,12 +126,11 @@ async def client_closes(stage: Stage, client: WebsocketClient, stream: AsyncStre
 
 
 async def client_resets(stage: Stage, client: WebsocketClient, stream: AsyncStream, shutdown: trio.Event) -> None:
-    await vanish(client)
+    await client.disconnect()
 
 
 async def client_ends(stage: Stage, client: WebsocketClient, stream: AsyncStream, shutdown: trio.Event) -> None:
-    assert isinstance(client._stream, trio.StapledStream)
-    await client._stream.send_eof()
+    await half_close(client.stream)
 
 
 async def server_closes(stage: Stage, client: WebsocketClient, stream: AsyncStream, shutdown: trio.Event) -> None:
@@ -162,7 +142,7 @@ async def client_is_silent(
     stage: Stage, client: WebsocketClient, stream: AsyncStream, shutdown: trio.Event
 ) -> None:
     await stream.close()
-    await trio.sleep(Timeouts().close + SWEEP_INTERVAL)
+    await trio.sleep(Timeouts().close + SWEEP)
 
 
 async def deadline_passes(
@@ -447,7 +427,7 @@ async def test_a_task_that_fails(
             await read_away(client)
             assert client.close_code == 1011
         await trio.testing.wait_all_tasks_blocked()
-        (logged,) = failures(caplog)
+        (logged,) = errors(caplog)
         assert "ValueError: the feed has broken" in caplog.text
         assert "in fail" in caplog.text
         assert logged.exc_info is not None
@@ -475,7 +455,7 @@ async def test_a_task_that_fails_several_times(
     async with linked(new_app(starting(work))) as http_app, websocket_client(http_app) as client:
         await read_away(client)
         assert client.close_code == 1011
-    assert len(failures(caplog)) == 1
+    assert len(errors(caplog)) == 1
     assert caplog.text.count("ValueError: first") == caplog.text.count("KeyError: 'second'") == 1
 
 
@@ -500,7 +480,7 @@ async def test_tasks_that_fail_one_after_the_other(
         assert client.close_code == 1011
         await trio.testing.wait_all_tasks_blocked()
     assert ended == ["at 1"]
-    assert len(failures(caplog)) == 2
+    assert len(errors(caplog)) == 2
 
 
 @pytest.mark.parametrize("in_nursery", [False, True])
@@ -533,7 +513,7 @@ async def test_a_task_that_fails_while_it_is_cancelled(
         await end(stage, client, streams[0], trio.Event())
         await trio.sleep(1)
         assert ended == [streams[0].id]
-        assert len(failures(caplog)) == 1
+        assert len(errors(caplog)) == 1
         assert "ValueError: cleaning up failed" in caplog.text
 
         if not stage.websocket.cancel_called:
@@ -568,7 +548,7 @@ async def test_a_task_that_meets_the_end(
             await client.close(4000)
         await trio.sleep(2)
     assert ended == [(4000, "")]
-    assert failures(caplog) == []
+    assert errors(caplog) == []
 
 
 async def test_the_end_of_another_stream_is_a_failure(
@@ -582,7 +562,7 @@ async def test_the_end_of_another_stream_is_a_failure(
     async with linked(new_app(starting(work))) as http_app, websocket_client(http_app) as client:
         await read_away(client)
         assert client.close_code == 1011
-    assert len(failures(caplog)) == 1
+    assert len(errors(caplog)) == 1
 
 
 async def test_what_is_not_async(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -670,7 +650,7 @@ async def test_an_interrupt_passes(
     assert interrupts is not None
     assert rest is None
     assert len(ended) == 1
-    assert failures(caplog) == []
+    assert errors(caplog) == []
 
 
 async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
@@ -857,11 +837,6 @@ class Ends:
         self.causes.append(stream.close_record.cause)
 
 
-def about(seconds: float) -> Any:
-    """A time that a sweep has noticed."""
-    return pytest.approx(seconds + SWEEP_INTERVAL / 2, abs=SWEEP_INTERVAL / 2 + 1e-6)
-
-
 @pytest.mark.parametrize("seconds", [0.001, 0.3, 1, 90.1])
 async def test_a_deadline_closes(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
     """A stream is closed when its deadline has passed, to a quarter of a second, with its code and its reason."""
@@ -875,7 +850,7 @@ async def test_a_deadline_closes(seconds: float, autojump_clock: trio.testing.Mo
             await client.receive()
         assert (caught.value.code, caught.value.reason) == (4003, "the token has expired")
         await trio.testing.wait_all_tasks_blocked()
-        assert ends.entries == [(about(seconds), 4003, "the token has expired")]
+        assert ends.entries == [(soon_after(seconds), 4003, "the token has expired")]
         assert ends.causes == ["its deadline has passed"]
 
 
@@ -900,7 +875,11 @@ async def test_a_deadline_says_policy_violation(path: str, autojump_clock: trio.
 
 @pytest.mark.parametrize(
     ("again", "end"),
-    [(5.0, (about(7), 4002, "second")), (0.5, (about(2.5), 4002, "second")), (inf, (about(20), 4000, ""))],
+    [
+        (5.0, (soon_after(7), 4002, "second")),
+        (0.5, (soon_after(2.5), 4002, "second")),
+        (inf, (soon_after(20), 4000, "")),
+    ],
 )
 async def test_a_deadline_set_anew(again: float, end: object, autojump_clock: trio.testing.MockClock) -> None:
     """A deadline replaces the one before, be it later or sooner; ``inf`` lifts it."""
@@ -977,7 +956,7 @@ async def test_a_deadline_beside_handlers(where: str, autojump_clock: trio.testi
             await read_away(client)
             assert client.close_code == 4003
             await trio.testing.wait_all_tasks_blocked()
-    assert cancelled == [about(2)]
+    assert cancelled == [soon_after(2)]
 
 
 async def test_a_deadline_before_handlers(autojump_clock: trio.testing.MockClock) -> None:
@@ -990,7 +969,7 @@ async def test_a_deadline_before_handlers(autojump_clock: trio.testing.MockClock
     async with linked(ends.app) as http_app, websocket_client(http_app, "/?3") as client:
         await read_away(client)
         await trio.testing.wait_all_tasks_blocked()
-    assert ends.entries == [(about(3), 4003, "")]
+    assert ends.entries == [(soon_after(3), 4003, "")]
 
 
 @pytest.mark.parametrize("kind", ["websocket_handler", "Upgrade.accept", "channel"])
@@ -1034,7 +1013,7 @@ async def test_deadlines_of_other_streams(kind: str, autojump_clock: trio.testin
             await client.send("hello")
             with pytest.raises(ConnectionClosed, match="4003: 'over'"):
                 await client.receive()
-            assert trio.current_time() - begun == about(2)
+            assert trio.current_time() - begun == soon_after(2)
             await trio.testing.wait_all_tasks_blocked()
     assert received == ["hello"]
     assert codes == [4003]
@@ -1053,7 +1032,7 @@ async def test_deadlines_that_are_none(seconds: float, autojump_clock: trio.test
     async with linked(ends.app) as http_app, websocket_client(http_app) as client:
         await read_away(client)
         await trio.testing.wait_all_tasks_blocked()
-    assert ends.entries == [(about(2), 4003, "")]
+    assert ends.entries == [(soon_after(2), 4003, "")]
 
 
 @pytest.mark.parametrize(
@@ -1141,7 +1120,7 @@ async def test_a_deadline_that_is_renewed_during_a_drain(autojump_clock: trio.te
         shutdown.set()
         await read_away(client)
         await trio.testing.wait_all_tasks_blocked()
-    assert ends.entries == [(about(3), 1001, "")]
+    assert ends.entries == [(soon_after(3), 1001, "")]
     assert ends.causes == ["the server ends"]
 
 
@@ -1160,7 +1139,7 @@ async def test_a_deadline_that_passes_during_a_drain(autojump_clock: trio.testin
         shutdown.set()
         await read_away(client)
         await trio.testing.wait_all_tasks_blocked()
-    assert ends.entries == [(about(2), 4003, "")]
+    assert ends.entries == [(soon_after(2), 4003, "")]
 
 
 async def test_a_deadline_behind_a_spread_drain(autojump_clock: trio.testing.MockClock) -> None:
@@ -1175,6 +1154,6 @@ async def test_a_deadline_behind_a_spread_drain(autojump_clock: trio.testing.Moc
     app = App().with_websocket_route("/", websocket_handler(own)).with_shutdown(shutdown, Drain(spread=2))
     async with websocket_client(app) as client:
         shutdown.set()
-        with trio.fail_after(2 + SWEEP_INTERVAL):
+        with trio.fail_after(2 + SWEEP):
             await read_away(client)
         assert client.close_code == 1001

@@ -18,7 +18,6 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from helpers import request_bytes, trusting_in_threads
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -36,6 +35,8 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio.http import Address, TlsInfo
+from tests.support.certificates import trusting_in_threads
+from tests.support.wire import request_bytes
 
 HOST = "127.0.0.1"
 PATIENCE = 60

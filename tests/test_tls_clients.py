@@ -11,22 +11,16 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    PATIENCE,
-    TEXT,
-    Link,
-    RawClient,
-    authority,
-    client_frame,
-    each_link,
-    linked,
-    request_bytes,
-    reset,
-    running,
-)
 
 from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, Message, Response, Timeouts
 from humphrey_trio.http import Address
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import linked
+from tests.support.certificates import authority
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, reset
+from tests.support.programs import running
+from tests.support.wire import TEXT, client_frame, request_bytes
 
 # ------------------------------------------------------------------------------------------ quick clients
 
@@ -75,7 +69,7 @@ async def test_quick_clients_get_every_broadcast(tmp_path: Path) -> None:
 
     websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(count).with_shutdown(shutdown)
     async with linked(websocket_app) as app, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(Link.TLS.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(Link.TLS.run(app), ANY_PORT)
         request = request_bytes("GET / HTTP/1.1").hex()
         arguments = (str(address.port), str(tmp_path / "authority.pem"), request, str(CLIENTS))
         with running("-c", READERS, *arguments) as program:
@@ -109,7 +103,7 @@ async def test_a_reset_cancels_a_handler(count: int, link: Link) -> None:
 
     websocket_app = AsyncWebsocketApp.new_unlinked(max_read_ahead=2).with_message_handler(sleep)
     async with linked(websocket_app) as app, trio.open_nursery() as nursery:
-        (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+        (address,) = await nursery.start(link.run(app), ANY_PORT)
         client = await RawClient(await link.connect(address)).open()
         await client.send(client_frame(TEXT, b"x" * 1000))
         await began.wait()
@@ -143,7 +137,7 @@ async def test_half_open_handshakes_time_out(autojump_clock: trio.testing.MockCl
     app.with_stateless_route("/", lambda _: Response(200, "hello"))
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(Link.TLS.run(app), "127.0.0.1:0")
+            (address,) = await nursery.start(Link.TLS.run(app), ANY_PORT)
             began = trio.current_time()
             async with half_open(address, 50):
                 await trio.testing.wait_all_tasks_blocked(0.01)

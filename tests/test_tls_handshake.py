@@ -13,14 +13,21 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import PATIENCE, cancelled_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tls_peers import (
+
+from humphrey_trio import App
+from humphrey_trio._server._client_hello import server_name_of
+from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
+from humphrey_trio._server._transport import Incoming
+from humphrey_trio.http import TlsInfo
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.certificates import authority
+from tests.support.steps import cancelled_at
+from tests.support.tls_peers import (
     HOST,
     VERSIONS,
     Client,
-    authority,
     client_context,
     connection,
     local_pair,
@@ -29,12 +36,6 @@ from tls_peers import (
     shake_hands,
     tcp_pair,
 )
-
-from humphrey_trio import App
-from humphrey_trio._server._client_hello import server_name_of
-from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
-from humphrey_trio._server._transport import Incoming
-from humphrey_trio.http import TlsInfo
 
 any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 
@@ -178,7 +179,7 @@ async def test_a_burst_of_connections_to_a_server() -> None:
     most = 0
     with contextlib.ExitStack() as stack:
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(app.run_tls, "127.0.0.1:0")
+            (address,) = await nursery.start(app.run_tls, ANY_PORT)
             for _ in range(400):
                 client = stack.enter_context(socket.create_connection(address))
                 client.sendall(hello)

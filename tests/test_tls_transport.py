@@ -16,10 +16,17 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import BINARY, CLOSE, PING, PONG, cancelled_at, split_frames
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tls_peers import (
+
+from humphrey_trio._server._tls import TlsTransport
+from humphrey_trio._server._transport import CHUNK, Incoming
+from humphrey_trio._websocket._counters import Counters
+from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
+from humphrey_trio._websocket._stream._outbox import Outbox
+from humphrey_trio.websocket import StreamLimits
+from tests.support.steps import cancelled_at
+from tests.support.tls_peers import (
     HOST,
     PEER,
     RECORD,
@@ -32,13 +39,7 @@ from tls_peers import (
     server_context,
     tcp_pair,
 )
-
-from humphrey_trio._server._tls import TlsTransport
-from humphrey_trio._server._transport import CHUNK, Incoming
-from humphrey_trio._websocket._counters import Counters
-from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
-from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio.websocket import StreamLimits
+from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
 
 any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 

@@ -8,7 +8,7 @@ import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,20 +17,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    PATIENCE,
-    TEXT,
-    RawClient,
-    cancelled_at,
-    client_frame,
-    close_frame,
-    linked,
-    open_websocket,
-    request_bytes,
-    served_in_memory,
-    split_frames,
-    vanish,
-)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,15 +29,18 @@ from humphrey_trio import (
     WebsocketStream,
     async_websocket_handler,
 )
-from humphrey_trio._server._transport import StreamTransport, Transport
 from humphrey_trio._websocket._app import _broadcaster
 from humphrey_trio._websocket._app._topics import Receiver, Topics
 from humphrey_trio._websocket._protocol import _encoder
 from humphrey_trio._websocket._stream._connection import WebsocketConnection
-from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio.http import Address
-from humphrey_trio.testing import WebsocketClient
+from humphrey_trio.testing import DirectStream, WebsocketClient, open_websocket
 from humphrey_trio.websocket import Deflate, WhenFull
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import linked, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.spies import spied_frames
+from tests.support.steps import cancelled_at
+from tests.support.wire import TEXT, client_frame, close_frame, request_bytes, split_frames
 
 #: What ``Meeting.heard`` reads up to.
 END = "that was all"
@@ -344,7 +333,7 @@ async def not_reading(
         async with served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
             for number in range(count):
                 path = f"{'/deflate' if headers else '/'}?{number}"
-                await open_websocket(connect(), path, headers or {})
+                await open_websocket(connect(), path, headers=headers or {})
             await trio.testing.wait_all_tasks_blocked()
             yield list(meeting.streams.values())
 
@@ -362,14 +351,7 @@ async def test_a_publication_is_encoded_once(
 
     for name, frames in made.items():
         monkeypatch.setattr(_encoder, name, partial(encode, getattr(_encoder, name), frames))
-    put: list[bytes] = []
-    put_frame = Outbox.put
-
-    def note_frame(outbox: Outbox, frame: bytes) -> None:
-        put.append(frame)
-        put_frame(outbox, frame)
-
-    monkeypatch.setattr(Outbox, "put", note_frame)
+    put = spied_frames(monkeypatch)
     offer = {"Sec-WebSocket-Extensions": "permessage-deflate"} if compressed else None
     async with not_reading(Meeting(), 20, offer) as streams:
         publisher, *subscribers = streams
@@ -520,7 +502,7 @@ async def test_leaving_ends_ones_own_topics(end: str, autojump_clock: trio.testi
             case "Close":
                 await leaver.close()
             case "reset":
-                await vanish(leaver)
+                await leaver.disconnect()
             case "server":
                 await stream.close()
                 await leaver.close()
@@ -553,12 +535,11 @@ async def test_the_end_of_an_app_ends_all_topics(end: str, autojump_clock: trio.
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as websocket_side, trio.open_nursery() as http_side:
             await websocket_side.start(websocket_app.run)
-            server = app._server()
-            await http_side.start(server.run)
+            await http_side.start(app.run, ANY_PORT)
             clients = []
             for name in ("one", "two"):
                 ours, theirs = trio.testing.memory_stream_pair()
-                http_side.start_soon(server.serve, StreamTransport(theirs, Address("memory")))
+                http_side.start_soon(app.serve_stream, theirs)
                 clients.append(await open_websocket(ours, f"/?{name}"))
             await trio.testing.wait_all_tasks_blocked()
             for name, stream in meeting.streams.items():
@@ -746,7 +727,7 @@ async def test_a_publication_begins_when_its_turn_comes() -> None:
 # ------------------------------------------------------------------------------------ beside a model
 
 
-class Wire(Transport):
+class Wire(DirectStream):
     """A connection whose client has no task: what it sends is fed, what it gets is kept.
 
     Args:
@@ -755,34 +736,37 @@ class Wire(Transport):
     """
 
     def __init__(self, taken_now: int | None = None) -> None:
-        super().__init__(Address("wire"))
         self._taken_now = taken_now
+        self._has_room = False  # because the server has waited for it
         self._received = bytearray()
         self._read = 0
-        self._feed, self._incoming = trio.open_memory_channel[bytes](64)
-        self._gone = self._cut = False
+        self._fed = bytearray()
+        self._readers = trio.lowlevel.ParkingLot()
+        self._notices = 0
+        self._ended = self._gone = self._cut = False
         self.closed = False
 
     # The client's side...
 
     def feed(self, *data: bytes) -> None:
         """Send bytes to the server."""
-        self._feed.send_nowait(b"".join(data))
+        self._fed += b"".join(data)
+        self._readers.unpark_all()
 
     def close_with(self, *frames: bytes) -> None:
         """Send frames and a Close, then an end of file."""
         self.feed(*frames, close_frame(1000))
-        self._feed.close()
+        self._end()
 
     def end(self) -> None:
         """Send nothing more, without a Close, and read on."""
         self._cut = True
-        self._feed.close()
+        self._end()
 
     def reset(self) -> None:
         """Send nothing more, and read nothing more."""
         self._gone = self._cut = True
-        self._feed.close()
+        self._end()
 
     def frames(self) -> list[tuple[int, bytes]]:
         """The frames behind the handshake's answer."""
@@ -802,73 +786,86 @@ class Wire(Transport):
         new, self._read = texts[self._read :], len(texts)
         return new
 
+    def _end(self) -> None:
+        self._ended = True
+        self._readers.unpark_all()
+
     # The server's side...
 
-    async def receive_some(self) -> bytes:
-        try:
-            return await self._incoming.receive()
-        except trio.EndOfChannel:
-            if self._gone:
-                raise trio.BrokenResourceError from None
-            return b""
-        except trio.ClosedResourceError:
-            raise trio.ClosedResourceError from None
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        self._check()
+        if self._has_room:
+            self._has_room = False
+            taken = data[: max(self._taken_now or len(data), 50)]
+        else:
+            taken = data[: self._taken_now]
+        self._received += taken
+        return len(taken)
 
-    def send_now(self, data: bytes | memoryview) -> int:
-        return self._take(data[: self._taken_now])
-
-    async def send_some(self, data: bytes | memoryview) -> int:
+    async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
-        return self._take(data[: max(self._taken_now or len(data), 50)])
+        self._has_room = True
 
-    def _take(self, data: bytes | memoryview) -> int:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError("the server does not use it")
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        self._check()
+        if not self._fed:
+            if not self._ended:
+                raise trio.WouldBlock
+            return b""
+        data = bytes(self._fed[:max_bytes])
+        del self._fed[:max_bytes]
+        return data
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        notices = self._notices
+        while not (self._fed or self._ended or self.closed) and self._notices == notices:
+            await self._readers.park()
+        if self.closed or self._notices != notices:
+            raise trio.ClosedResourceError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError("the server does not use it")
+
+    def send_eof_nowait(self) -> None:
+        self._check()
+
+    async def send_eof(self) -> None:
+        self._check()
+
+    def notify_closing(self) -> None:
+        self._notices += 1
+        self._readers.unpark_all()
+
+    def close(self) -> None:
+        self.closed = True
+        self._readers.unpark_all()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    @property
+    def hung_up(self) -> bool:
+        return self._ended
+
+    def _check(self) -> None:
         if self.closed:
             raise trio.ClosedResourceError
         if self._gone:
             raise trio.BrokenResourceError
-        self._received += data
-        return len(data)
-
-    async def send_last(self, data: bytes) -> int:
-        return self._take(data)
-
-    @property
-    def torn(self) -> bool:
-        return False
-
-    @property
-    def half_closes(self) -> bool:
-        return True
-
-    async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def discard_some(self) -> bool:
-        return bool(await self.receive_some())
-
-    def interruptible(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def interrupt(self) -> None:
-        self._incoming.close()
-
-    def abort(self) -> None:
-        self.closed = True
-        self._incoming.close()
-
-    async def close(self) -> None:
-        self.abort()
 
 
 @asynccontextmanager
 async def on_wires(app: App[Any]) -> AsyncGenerator[Callable[[str, Wire], None]]:
     """Serve an app on wires; what it gives connects one, under a name that the stream has as its query."""
     async with trio.open_nursery() as nursery:
-        server = app._server()
-        await nursery.start(server.run)
+        await nursery.start(app.run, ANY_PORT)
 
         def connect(name: str, wire: Wire) -> None:
-            nursery.start_soon(server.serve, wire)
+            nursery.start_soon(app.serve_stream, wire)
             wire.feed(request_bytes(f"GET /?{name} HTTP/1.1"))
 
         yield connect
@@ -1077,13 +1074,13 @@ class Traffic:
         self.random = random.Random(seed)
         self._settled = settled
         self.wires: dict[str, Wire] = {}
-        self._here: list[str] = []
+        self.here: list[str] = []
 
     def arrive(self) -> None:
         """A client connects; some have subscribed before anything else happens."""
         name = str(len(self.wires))
         wire = self.wires[name] = Wire(self.random.choice((None, None, None, 0, 3)))
-        self._here.append(name)
+        self.here.append(name)
         self._connect_wire(name, wire)
 
     def say(self, verb: str) -> None:
@@ -1097,7 +1094,7 @@ class Traffic:
     def depart(self, way: str) -> None:
         """A client leaves."""
         name = self._anybody()
-        self._here.remove(name)
+        self.here.remove(name)
         wire, cut = self.wires[name], way in ("reset", "end")
         self._town.model.leave(name, cut=cut and not self._settled)
         if cut:
@@ -1122,7 +1119,7 @@ class Traffic:
                     await self._town.do(stream, verb, topic)
 
     def _anybody(self) -> str:
-        return self.random.choice(self._here)
+        return self.random.choice(self.here)
 
     def check(self) -> None:
         """Compare what everybody has got with the model."""
@@ -1141,7 +1138,7 @@ async def traffic(seed: int, *, settled: bool, **options: Any) -> AsyncGenerator
         assert town.app.statistics().connections == len(town.streams) == CLIENTS
         yield town, run
         run.check()
-        while run._here:
+        while run.here:
             run.depart("Close")
         await trio.testing.wait_all_tasks_blocked()
         run.check()

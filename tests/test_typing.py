@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, first_program
+
+from tests.support.programs import ROOT, first_program
 
 CHECKED = ("humphrey_trio", "examples", "tests/typing_checks.py")
 

@@ -6,22 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-import trio
-from helpers import (
-    CLOSE,
-    CONTINUATION,
-    PING,
-    TEXT,
-    Link,
-    RawClient,
-    client_frame,
-    close_frame,
-    each_link,
-    tcp_of,
-)
 
 from humphrey_trio import App, WebsocketStream, websocket_handler
 from humphrey_trio.http import Address
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, listening, tcp_of
+from tests.support.wire import CLOSE, CONTINUATION, PING, TEXT, client_frame, close_frame
 
 LIMIT = 100_000
 HELLO = client_frame(TEXT, b"hello")
@@ -51,7 +41,7 @@ BAD = {
 
 
 @asynccontextmanager
-async def listening(link: Link, received: list[str | bytes] | None = None) -> AsyncGenerator[Address]:
+async def serving(link: Link, received: list[str | bytes] | None = None) -> AsyncGenerator[Address]:
     """The address of a server on a real socket, which echoes and notes what it receives."""
 
     async def echo(stream: WebsocketStream, state: None) -> None:
@@ -61,11 +51,8 @@ async def listening(link: Link, received: list[str | bytes] | None = None) -> As
             await stream.send(message)
 
     app = App().with_websocket_route("/", websocket_handler(echo, max_message_size=LIMIT))
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
-            yield address
-            nursery.cancel_scope.cancel()
+    async with listening(app, link) as address:
+        yield address
 
 
 @asynccontextmanager
@@ -86,7 +73,7 @@ async def assert_served(address: Address, link: Link) -> None:
 @pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
 async def test_bad_input(data: bytes, code: int, behind: bytes, link: Link) -> None:
     """A bad frame is answered with the right Close, which arrives whatever was sent behind it, then the end."""
-    async with listening(link) as address:
+    async with serving(link) as address:
         async with connected(address, link) as client:
             await client.send(data + behind)
             (*echoes, (opcode, payload)) = await client.rest()
@@ -103,7 +90,7 @@ async def test_bad_input(data: bytes, code: int, behind: bytes, link: Link) -> N
 async def test_good_input_before_bad(link: Link) -> None:
     """A message in front of a bad frame is delivered, also if both came in one packet."""
     received: list[str | bytes] = []
-    async with listening(link, received) as address, connected(address, link) as client:
+    async with serving(link, received) as address, connected(address, link) as client:
         await client.send(HELLO + b"\x81\x05hello")
         assert await client.close_code() == 1002
         assert await client.at_end()
@@ -113,7 +100,7 @@ async def test_good_input_before_bad(link: Link) -> None:
 @each_link
 async def test_a_stalled_frame_stalls_nobody(link: Link) -> None:
     """A client that stops in the middle of a frame holds up nobody else, and may go on later."""
-    async with listening(link) as address, connected(address, link) as client:
+    async with serving(link) as address, connected(address, link) as client:
         await client.send(HELLO[:3])
         for _ in range(3):
             await assert_served(address, link)
@@ -125,7 +112,7 @@ async def test_a_stalled_frame_stalls_nobody(link: Link) -> None:
 @pytest.mark.parametrize("size", range(1, len(HELLO)))
 async def test_a_client_that_leaves_inside_a_frame(size: int, link: Link) -> None:
     """A client that leaves in the middle of a frame gets no Close, and nothing of its frame is delivered."""
-    async with listening(link) as address:
+    async with serving(link) as address:
         async with connected(address, link) as client:
             await client.send(HELLO[:size])
             await tcp_of(client.stream).send_eof()

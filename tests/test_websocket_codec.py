@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Iterator
 
 import pytest
-from helpers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    client_frame,
-    close_frame,
-    events_of,
-    split_frames,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,23 +20,23 @@ from humphrey_trio._websocket._protocol._encoder import (
     payload_of,
 )
 from humphrey_trio.websocket import Message, StreamLimits
+from tests.support.reads import cut, events_of, failure_code, one_by_one
+from tests.support.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    close_frame,
+    split_frames,
+)
 
 
 def decode(*reads: bytes, limits: StreamLimits | None = None) -> list[Event]:
     """What a new decoder says to some reads."""
     return events_of(Decoder(limits or StreamLimits()), *reads)
-
-
-def failure_code(events: list[Event]) -> int:
-    """The code of the failure that is the only event."""
-    (failure,) = events
-    assert isinstance(failure, Failure)
-    return failure.code
-
-
-def one_by_one(data: bytes) -> Iterator[bytes]:
-    """Every byte as a read of its own."""
-    return (data[i : i + 1] for i in range(len(data)))
 
 
 # ---------------------------------------------------------------------------------------------- messages
@@ -403,12 +390,6 @@ frames = st.builds(
 )
 #: What a peer may send: frames, with junk here and there.
 traffic = st.lists(st.one_of(frames, frames, frames, st.binary(max_size=6)), max_size=8).map(b"".join)
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Reads that end at some places."""
-    ends = sorted({place % (len(data) + 1) for place in places})
-    return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
 @settings(deadline=None)

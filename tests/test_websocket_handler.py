@@ -10,24 +10,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Link,
-    RawClient,
-    cancelled_at,
-    client_frame,
-    close_frame,
-    each_link,
-    open_websocket,
-    request_bytes,
-    reset,
-    served_in_memory,
-)
 
 from humphrey_trio import (
     App,
@@ -38,16 +20,30 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio.testing import websocket_client
+from humphrey_trio.testing import open_websocket, websocket_client
 from humphrey_trio.websocket import Upgrade
+from tests.support import ANY_PORT
+from tests.support.apps import StreamPair, served_in_memory
+from tests.support.clients import RawClient
+from tests.support.links import Link, each_link, listening, reset
+from tests.support.steps import cancelled_at
+from tests.support.times import SWEEP
+from tests.support.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    close_frame,
+    request_bytes,
+)
 
 Handler = Callable[[WebsocketStream, None], Awaitable[object]]
-StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 #: As much as a connection reads at once.
 CHUNK = 65536
-#: A moment is only as exact as the server's sweep.
-SWEEP = 0.25
 
 
 def app_with(handler: Handler, *, timeouts: Timeouts = Timeouts(), **options: Any) -> App:  # noqa: B008  (frozen)
@@ -846,12 +842,8 @@ async def test_receiving_is_taking(autojump_clock: trio.testing.MockClock) -> No
 @asynccontextmanager
 async def connected(app: App, link: Link) -> AsyncGenerator[trio.abc.Stream]:
     """A connection to an app that listens."""
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
-            async with await link.connect(address) as stream:
-                yield stream
-            nursery.cancel_scope.cancel()
+    async with listening(app, link) as address, await link.connect(address) as stream:
+        yield stream
 
 
 @each_link
@@ -929,7 +921,7 @@ async def test_a_coroutine_that_does_not_receive(count: int, link: Link, nursery
             ended.set()
 
     app = App().with_websocket_route("/", websocket_handler(sleep))
-    (address,) = await nursery.start(link.run(app), "127.0.0.1:0")
+    (address,) = await nursery.start(link.run(app), ANY_PORT)
     async with await link.connect(address) as stream:
         client = await open_websocket(stream)
         for number in range(count):

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import trio
 import trio.testing
-from helpers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    HANDSHAKE_FIELDS,
-    PATIENCE,
-    PING,
-    PONG,
-    TEXT,
-    Link,
-    client_frame,
-    request_bytes,
-    served_in_memory,
-    server_context,
-    split_frames,
-)
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
@@ -41,11 +23,23 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._server import HttpServer
-from humphrey_trio._server._tls import TlsTransport
-from humphrey_trio._server._transport import SocketTransport
-from humphrey_trio.http import Address
 from humphrey_trio.websocket import Deflate
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.apps import served_in_memory
+from tests.support.links import Link
+from tests.support.reads import cut
+from tests.support.wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    HANDSHAKE_FIELDS,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    request_bytes,
+    split_frames,
+)
 
 MAX_SIZE, MAX_FRAGMENTS = 40, 5
 LIMITS: Any = {"max_message_size": MAX_SIZE, "max_fragments": MAX_FRAGMENTS, "max_read_ahead": 2}
@@ -120,23 +114,6 @@ class Talk(NamedTuple):
         )
 
 
-async def connect_pair(link: Link, server: HttpServer, nursery: trio.Nursery) -> trio.abc.Stream:
-    """A client's end of a connection on a pair of sockets, whose other end is served."""
-    ours, theirs = socket.socketpair()
-    transport = SocketTransport(theirs, Address("pair"))
-
-    async def serve() -> None:
-        if isinstance(transport, TlsTransport):
-            await transport.handshake()
-        await server.serve(transport)
-
-    if link is Link.TLS:
-        transport = TlsTransport(theirs, Address("pair"), server_context())
-    nursery.start_soon(serve)
-    ours.setblocking(False)
-    return await link.over(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-
-
 class Echo:
     """An app that echoes.
 
@@ -162,9 +139,8 @@ class Echo:
                 route = websocket_handler(self._converse, deflate=way.deflate, **LIMITS)
             app = App().with_websocket_route("/", route)
             if way.link is not None:
-                server = app._server()
-                await nursery.start(server.run)
-                async with await connect_pair(way.link, server, nursery) as stream:
+                (address,) = await nursery.start(way.link.run(app), ANY_PORT)
+                async with await way.link.connect(address) as stream:
                     yield stream
             else:
                 async with served_in_memory(app) as connect, connect() as stream:
@@ -282,12 +258,6 @@ class Compressor:
             payload += self._stream.flush()
             self._begin()
         return payload.removesuffix(TAIL) or b"\x00"
-
-
-def cut(whole: Part, places: Iterable[int]) -> list[Part]:
-    """Pieces that end at some places; some may be empty."""
-    ends = sorted(place % (len(whole) + 1) for place in places)
-    return [whole[start:end] for start, end in pairwise([0, *ends, len(whole)])]
 
 
 def places(most: int) -> st.SearchStrategy[list[int]]:

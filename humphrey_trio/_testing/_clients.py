@@ -87,12 +87,32 @@ async def websocket_client(
     """
     async with _serving(app) as connect:
         stream = connect()
-        client = WebsocketClient(stream, *await _open_websocket(stream, path, headers))
+        client = await open_websocket(stream, path, headers=headers)
         try:
             yield client
             await client.close()
         finally:
             await trio.aclose_forcefully(stream)
+
+
+async def open_websocket(
+    stream: trio.abc.Stream, path: str = "/", *, headers: HeadersLike = ()
+) -> WebsocketClient:
+    """Execute the opening handshake on a connection that is open already.
+
+    Use it with ``memory_connection`` to inject faults, or with ``trio.open_tcp_stream`` to test an app that
+    listens. The caller closes the stream.
+
+    Args:
+        stream: the client's end of the connection.
+        path: the request target, with the query.
+        headers: additional header fields of the handshake request.
+
+    Raises:
+        HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
+        ConnectionError: the server has closed the connection without a response.
+    """
+    return WebsocketClient(stream, *await _shake_hands(stream, path, headers))
 
 
 @asynccontextmanager
@@ -252,18 +272,20 @@ class HttpClient:
 
 
 class WebsocketClient:
-    """A WebSocket client of an app. Use ``websocket_client`` to open one.
+    """A WebSocket client of an app. Use ``websocket_client`` or ``open_websocket`` to open one.
 
     ``async for message in client`` receives messages until the WebSocket is closed. Pings of the server are
     answered while the client receives or closes.
 
     Attributes:
         headers: the header fields of the 101 response.
+        stream: the client's end of the connection. Use it to half-close or stall the connection. Bytes that were
+            received from it directly are unknown to ``receive``.
     """
 
     def __init__(self, stream: trio.abc.Stream, headers: Headers, rest: bytes) -> None:
         self.headers = headers
-        self._stream = stream
+        self.stream = stream
         self._encoder = ClientEncoder()
         self._decoder = Decoder(_NO_LIMITS, client=True)
         self._decoder.receive(rest)
@@ -346,6 +368,15 @@ class WebsocketClient:
             async for _ in self:
                 pass
 
+    async def disconnect(self) -> None:
+        """Close the connection without a Close frame, as a client does whose process or network fails.
+
+        The ``close_code`` is 1006 then. Does nothing if the WebSocket is closed already.
+        """
+        if self._closed is None:
+            self._closed = ConnectionClosed(ABNORMAL)
+            await trio.aclose_forcefully(self.stream)
+
     def __aiter__(self) -> WebsocketClient:
         return self
 
@@ -359,13 +390,13 @@ class WebsocketClient:
         if self._closed is not None:
             raise ConnectionClosed(self._closed.code, self._closed.reason)
         try:
-            await self._stream.send_all(data)
+            await self.stream.send_all(data)
         except trio.BrokenResourceError:
             self._closed = ConnectionClosed(ABNORMAL)
             raise ConnectionClosed(ABNORMAL) from None
 
     async def _fill(self) -> None:
-        data = await self._stream.receive_some()
+        data = await self.stream.receive_some()
         if data:
             self._decoder.receive(bytes(data))
         else:
@@ -382,9 +413,9 @@ class WebsocketClient:
         """Close the connection after the server has closed it (RFC 6455, section 7.1.1)."""
         self._closed = closed
         with suppress(trio.BrokenResourceError):
-            while await self._stream.receive_some():
+            while await self.stream.receive_some():
                 pass
-        await self._stream.aclose()
+        await self.stream.aclose()
 
     async def _send_close(self, code: int, reason: str) -> None:
         if not self._closing:
@@ -393,7 +424,7 @@ class WebsocketClient:
                 await self._send(self._encoder.close(code, reason))
 
 
-async def _open_websocket(stream: trio.abc.Stream, path: str, headers: HeadersLike) -> tuple[Headers, bytes]:
+async def _shake_hands(stream: trio.abc.Stream, path: str, headers: HeadersLike) -> tuple[Headers, bytes]:
     """Execute the opening handshake. Returns the header fields of the 101, and the bytes after it."""
     fields = Headers(headers)
     key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,30 +33,6 @@ def seeded(seed: int) -> Generator[None]:
 def _seed_scheduler(deterministic: bool, seed: int | None) -> None:
     scheduler: Any = trio._core._run
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING, _ = deterministic, scheduler._r.seed(seed)
-
-
-@contextmanager
-def at_step(step: int, call: Callable[[], None], task: trio.lowlevel.Task | None = None) -> Generator[None]:
-    """Call a function before the n-th step from now on, of one task or of all of them; mostly to cancel."""
-    instrument = _AtStep(step, call, task)
-    trio.lowlevel.add_instrument(instrument)
-    try:
-        yield
-    finally:
-        trio.lowlevel.remove_instrument(instrument)
-
-
-class _AtStep(trio.abc.Instrument):
-    def __init__(self, step: int, call: Callable[[], None], task: trio.lowlevel.Task | None) -> None:
-        self._left = step
-        self._call = call
-        self._task = task
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._task is None or task is self._task:
-            self._left -= 1
-            if self._left == 0:
-                self._call()
 
 
 class ProgressWatch(trio.abc.Instrument):

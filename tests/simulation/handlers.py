@@ -19,7 +19,7 @@ from humphrey_trio import (
     WhenFull,
 )
 
-from .faults import at_step
+from ..support.steps import at_step
 from .journal import Journal, Sending, Session
 from .script import Act, Script
 

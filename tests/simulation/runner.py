@@ -28,8 +28,9 @@ from humphrey_trio.http import Address
 from humphrey_trio.testing import MemoryStream
 from humphrey_trio.websocket import Accept
 
+from ..support.steps import at_step
 from .clients import MAX_MESSAGE_SIZE, SimulatedClient
-from .faults import ProgressWatch, at_step, seeded
+from .faults import ProgressWatch, seeded
 from .handlers import Handlers
 from .journal import Journal, Session
 from .model import SWEEP_SECONDS, check

@@ -1,4 +1,4 @@
-"""TLS clients that a test drives step by step: what they encrypt, how much of it travels, and what comes back."""
+"""TLS clients on non-blocking sockets that a test drives record by record."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from helpers import PATIENCE, authority
 
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio.http import Address
+
+from . import PATIENCE
+from .certificates import authority
 
 HOST = "localhost"
 PEER = Address("peer")

@@ -1,0 +1,23 @@
+"""Helpers of several test modules, one job for a module.
+
+| module | what is in it |
+| --- | --- |
+| `apps` | apps that are served in memory, alone or linked |
+| `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
+| `certificates` | a certificate authority, and TLS contexts |
+| `clients` | clients on any stream |
+| `links` | plain TCP and TLS: how an app listens, and how a client connects |
+| `logs` | what was logged |
+| `programs` | programs in processes of their own |
+| `reads` | bytes cut into reads, and the events that a decoder returns for them |
+| `spies` | records of calls inside the library |
+| `steps` | calls and cancellations at the n-th step of tasks |
+| `times` | the resolution of deadlines |
+| `tls_peers` | TLS clients that a test drives record by record |
+| `wire` | the bytes of requests and of WebSocket frames |
+"""
+
+#: Seconds after which a test fails because it hangs. In virtual time they cost nothing.
+PATIENCE = 120
+#: An address to listen on, with a port that the system chooses.
+ANY_PORT = "127.0.0.1:0"

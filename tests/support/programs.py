@@ -1,0 +1,125 @@
+"""Programs that run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+#: Seconds in which a program has begun, and in which one has ended: bounds for a machine that is busy.
+BEGINNING, ENDING = 60, 5
+
+
+class Program:
+    """A Python program in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def read_line(self) -> str:
+        """The next line of its standard output."""
+        out = self._process.stdout
+        assert out is not None
+        assert select.select([out], [], [], BEGINNING)[0], "the program prints nothing"
+        return out.readline().decode()
+
+    def write_line(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it listens on a port."""
+        give_up = time.monotonic() + BEGINNING
+        while True:
+            assert self._process.poll() is None, "the program has ended"
+            try:
+                return socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < give_up, "the program does not listen"
+                time.sleep(0.02)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it."""
+        self._process.send_signal(number)
+
+    def interrupt(self) -> Ending:
+        """Send SIGINT, as Ctrl-C does, and wait until it has ended."""
+        self._process.send_signal(signal.SIGINT)
+        return self.finish()
+
+    def finish(self) -> Ending:
+        """Wait until it has ended, for ``ENDING`` seconds at most."""
+        stdout, stderr = self._process.communicate(timeout=ENDING)
+        return Ending(self._process.returncode, stdout.decode(), stderr.decode())
+
+
+class Ending(NamedTuple):
+    """The exit status of a program, and its output that was not read."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[Program]:
+    """Run ``python arguments...`` with the package of this repository. Warnings are written to standard error."""
+    # A shell's background job ignores SIGINT, and so would its children.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "always", *arguments],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            process.kill()
+
+
+def first_program() -> str:
+    """The first block of Python in the README."""
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found, "the README has no program"
+    return found[1]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which no process listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def assert_is_keyboard_interrupt_alone(stderr: str) -> None:
+    """Assert that this is the traceback of an exception group with one KeyboardInterrupt, and nothing else.
+
+    If Ctrl-C interrupts a handler, there is a group inside the group.
+    """
+    assert stderr.startswith("  + Exception Group Traceback (most recent call last):\n"), stderr
+    # Every line is one of the group's drawing, so nothing else was written.
+    assert re.fullmatch(r"(?: +[|+].*\n)+", stderr), stderr
+    *groups, leaf = re.findall(r"^ +\| (\S.*)(?<!:)$", stderr, re.MULTILINE)
+    assert groups, stderr
+    assert all(re.fullmatch(r"BaseExceptionGroup: .* \(1 sub-exception\)", group) for group in groups), stderr
+    assert leaf == "KeyboardInterrupt", stderr
