@@ -30,7 +30,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_clock", "_control", "_fairness", "_transport", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls", "_certificate"),
-            *("_request_reader", "_response_writer", "_lingering", "_connection"),
+            *("_head", "_sections", "_body_reader", "_h11_head", "_fast_head", "_request_reader"),
+            *("_response_writer", "_lingering", "_connection"),
             *("_unix_socket", "_listen", "_server"),
         ),
     ),
@@ -75,7 +76,7 @@ HALLS = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder)
 
 # Beside trio, which is everywhere except in values and in modules without I/O.
 FOREIGN = {
-    "h11": {"_server._request_reader", "_testing._http_codec"},
+    "h11": {"_server._h11_head", "_testing._http_codec"},
     "wsproto": {
         *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._mask"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
@@ -86,7 +87,9 @@ FOREIGN = {
 WITHOUT_TRIO = {
     *("_krauss", "_quoting", "_state"),
     *rooms_of(*FOLDERS[1]),
-    *("_server._control", "_server._fairness", "_server._request_reader", "_server._response_writer"),
+    *("_server._control", "_server._fairness", "_server._response_writer"),
+    *("_server._head", "_server._sections", "_server._body_reader", "_server._h11_head", "_server._fast_head"),
+    "_server._request_reader",
     *("_server._client_hello", "_server._ssl_errors", "_server._certificate"),
     *rooms_of(*FOLDERS[3]),
     *rooms_of(*FOLDERS[4]),
@@ -174,8 +177,9 @@ FOREIGN_NAMES = {
     ("_websocket._stream._stream", "_connection"): "connection_of is the way from the face to its machinery",
     ("_websocket._stream._upgrade", "_opening"): "opening_of is the way from the face to its machinery",
     ("_websocket._message", "_data"): "a message compares itself with another",
-    ("_http._headers", "_fields"): "a class method or a method makes a value of its own class",
-    ("_http._headers", "_wire"): "a class method or a method makes a value of its own class",
+    ("_http._headers", "_get_fields"): "headers copy others",
+    ("_http._headers", "_names"): "headers copy others",
+    ("_http._headers", "_wire"): "headers copy others",
     ("_http._headers", "_folded"): "headers compare themselves with others",
     ("_http._response", "_key"): "a response compares itself with another",
     ("_websocket._app._async_app", "_address"): "a class method makes an app of its own class",

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from humphrey_trio._krauss import wildcard_match
-from humphrey_trio._server._request_reader import BadRequest, RequestReader
+from humphrey_trio._server._head import BadRequest
+from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder
 from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, negotiate, parse_offers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Literal, Self, TypeAlias
 
 import trio
 
@@ -20,7 +20,10 @@ from .._server._clock import SweepClock
 from .._server._connection import ServerSettings
 from .._server._direct import DirectStream, DirectTransport
 from .._server._fairness import Fairness
+from .._server._fast_head import parse_fast
+from .._server._h11_head import parse_h11
 from .._server._listen import open_listeners
+from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import HttpServer, check_shutdown
 from .._server._transport import StreamTransport, Transport
@@ -30,10 +33,12 @@ from ._routes import Routes, SubApp, routes_of
 from ._routing import Routing
 from ._service import AppService
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger("humphrey_trio.http")
+
+#: The parsers of request heads.
+Parser: TypeAlias = Literal["h11", "fast"]
+
+_PARSERS: dict[Parser, HeadParser] = {"h11": parse_h11, "fast": parse_fast}
 
 # The default peer of ``serve_stream``.
 _MEMORY = Address("memory")
@@ -51,9 +56,13 @@ class App(Routes[State]):
             lingers, new connections wait in the backlog of the kernel. At most half as many connections linger;
             1,000 without a limit.
         server_name: the value of the Server header field; empty for no such field.
+        parser: what parses the heads of requests. ``"h11"`` is the library h11. ``"fast"`` is a regular expression
+            for the heads that most clients send, and h11 for all others. Both accept and reject the same heads,
+            with the same results.
 
     Raises:
-        ValueError: ``max_connections`` is below 1, or ``server_name`` is not a valid header value.
+        ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, or there is no such
+            ``parser``.
 
     Example:
         >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))
@@ -68,11 +77,15 @@ class App(Routes[State]):
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (frozen)
         max_connections: int | None = None,
         server_name: str = "humphrey_trio",
+        parser: Parser = "h11",
     ) -> None:
         super().__init__()
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
+        if parser not in _PARSERS:
+            raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
         self._state = state
+        self._parser: Parser = parser
         self._limits = limits
         self._timeouts = timeouts
         self._max_connections = max_connections
@@ -322,7 +335,14 @@ class App(Routes[State]):
 
     def _server(self, certificate: Certificate | None = None) -> HttpServer:
         settings = ServerSettings(
-            self._service, self._limits, self._timeouts, self._drain, self._writer, Fairness(), SweepClock()
+            self._service,
+            self._limits,
+            self._timeouts,
+            self._drain,
+            _PARSERS[self._parser],
+            self._writer,
+            Fairness(),
+            SweepClock(),
         )
         return HttpServer(
             settings, max_connections=self._max_connections, certificate=certificate, shutdown=self._shutdown

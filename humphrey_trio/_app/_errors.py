@@ -11,7 +11,7 @@ from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
 from .._quoting import printable
-from .._server._request_reader import BadRequest
+from .._server._head import BadRequest
 from .._websocket._errors import HandshakeError
 
 #: A handler for ``with_error_handler``, called with ``(status, request, exception)``; plain or async. The last two

@@ -6,7 +6,8 @@ The fields are checked when a ``Headers`` is constructed, so code that writes th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypeAlias, cast, overload
 
 #: A regular expression for one character of a token (RFC 9110, section 5.6.2).
@@ -16,6 +17,11 @@ TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 _NAME = re.compile(rf"{TCHAR}+")
 # CR, LF and NUL are dangerous in a value, and other control characters are invalid (RFC 9110, section 5.5).
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+
+# The number of field names that are remembered as tokens. Programs use few names, and peers choose none of them.
+_REMEMBERED_NAMES = 512
+
+Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
 
@@ -36,36 +42,50 @@ class Headers:
         TypeError: ``fields`` is a str or not iterable, or a name or a value is not a str.
     """
 
-    __slots__ = ("_fields", "_wire")
+    __slots__ = ("_deferred", "_fields", "_names", "_wire")
 
-    _fields: tuple[tuple[str, str], ...]
+    _fields: Fields  # empty until _deferred was called
+    _deferred: Callable[[], Fields] | None
+    _names: frozenset[str] | None
     _wire: bytes | None
 
     def __init__(self, fields: HeadersLike = ()) -> None:
-        self._wire = None
+        self._deferred = self._names = self._wire = None
         if isinstance(fields, Headers):
-            self._fields, self._wire = fields._fields, fields._wire
+            self._fields = fields._get_fields()
+            self._names, self._wire = fields._names, fields._wire
             return
         if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"headers are pairs of name and value, or a mapping, not {type(fields).__name__}")
         pairs: Iterable[tuple[str, str]] = (
             cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
         )
-        self._fields = tuple(_checked(name, value) for name, value in pairs)
+        self._fields = _checked(pairs)
 
     @classmethod
-    def from_checked(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Construct from fields that a parser has already checked. They are not checked again.
+    def from_checked(cls, fields: Fields) -> Headers:
+        """Construct from fields that were checked. They are not checked again.
 
         Args:
-            fields: pairs of a name in ASCII and a value in latin-1.
+            fields: pairs of a name and a value.
 
         Returns:
             The header fields.
         """
         self = cls.__new__(cls)
-        self._wire = None
-        self._fields = tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
+        self._fields = fields
+        self._deferred = self._names = self._wire = None
+        return self
+
+    @classmethod
+    def deferred(cls, read: Callable[[], Fields]) -> Headers:
+        """Construct from fields that a parser has checked. They are read when they are first used.
+
+        Args:
+            read: returns the fields. Called once.
+        """
+        self = cls.from_checked(())
+        self._deferred = read
         return self
 
     @overload
@@ -84,9 +104,10 @@ class Headers:
         Returns:
             The value, or ``default``.
         """
-        wanted = name.lower()
-        for field, value in self._fields:
-            if field.lower() == wanted:
+        wanted, size = name.lower(), len(name)
+        for field, value in self._fields or self._get_fields():
+            # Comparing the lengths first is faster than lower() for every field.
+            if len(field) == size and field.lower() == wanted:
                 return value
         return default
 
@@ -99,8 +120,9 @@ class Headers:
         Returns:
             The values; an empty tuple if there is no such field.
         """
-        wanted = name.lower()
-        return tuple(value for field, value in self._fields if field.lower() == wanted)
+        wanted, size = name.lower(), len(name)
+        fields = self._fields or self._get_fields()
+        return tuple([value for field, value in fields if len(field) == size and field.lower() == wanted])
 
     def with_header(self, name: str, value: str) -> Headers:
         """Return a copy with one more field at its end. Other fields with the same name are kept.
@@ -112,10 +134,7 @@ class Headers:
         Raises:
             ValueError, TypeError: as for the constructor.
         """
-        new = Headers.__new__(Headers)
-        new._wire = None
-        new._fields = (*self._fields, _checked(name, value))
-        return new
+        return Headers.from_checked((*self._get_fields(), *_checked([(name, value)])))
 
     def without_header(self, name: str) -> Headers:
         """Return a copy without the fields of a name.
@@ -124,15 +143,19 @@ class Headers:
             name: the name of the fields. Letter case is ignored. There may be none.
         """
         wanted = name.lower()
-        new = Headers.__new__(Headers)
-        new._wire = None
-        new._fields = tuple(pair for pair in self._fields if pair[0].lower() != wanted)
-        return new
+        return Headers.from_checked(tuple([pair for pair in self._get_fields() if pair[0].lower() != wanted]))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the fields in lower case. The result is cached."""
+        if self._names is None:
+            self._names = frozenset([name.lower() for name, _ in self._get_fields()])
+        return self._names
 
     def to_wire(self) -> bytes:
         """Encode the fields, each followed by CRLF (RFC 9112, section 5). The result is cached."""
         if self._wire is None:
-            self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._fields]).encode("latin-1")
+            self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._get_fields()]).encode("latin-1")
         return self._wire
 
     def __getitem__(self, name: str) -> str:
@@ -145,10 +168,10 @@ class Headers:
         return isinstance(name, str) and self.get(name) is not None
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._fields)
+        return iter(self._get_fields())
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self._get_fields())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
@@ -159,20 +182,61 @@ class Headers:
         return hash(self._folded())
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._fields)!r})"
+        return f"Headers({list(self._get_fields())!r})"
 
-    def _folded(self) -> tuple[tuple[str, str], ...]:
-        return tuple((name.lower(), value) for name, value in self._fields)
+    def _get_fields(self) -> Fields:
+        read = self._deferred
+        if read is not None:
+            self._fields = read()
+            self._deferred = None
+        return self._fields
+
+    def _folded(self) -> Fields:
+        return tuple([(name.lower(), value) for name, value in self._get_fields()])
 
 
-def _checked(name: str, value: str) -> tuple[str, str]:
-    if not isinstance(name, str) or not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"the name and the value of a header must be str: ({name!r}, {value!r})")
+def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """Decode fields that a parser has checked and split, for ``Headers.deferred``."""
+    return tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
+
+
+def split_fields(lines: bytes) -> Fields:
+    """Split and decode field lines that a parser has checked, for ``Headers.deferred``.
+
+    Args:
+        lines: the lines, each followed by CRLF (RFC 9112, section 5).
+    """
+    split = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
+    return tuple([(name, value.strip(" \t")) for name, _, value in split])
+
+
+def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:
+    """Check fields.
+
+    Raises:
+        TypeError, ValueError: as for the constructor of ``Headers``.
+    """
+    fields: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"the name and the value of a header must be str: ({name!r}, {value!r})")
+        _check_name(name)
+        # Printable ASCII is the usual case, and quickly recognised.
+        if not (value.isascii() and value.isprintable()) or value != value.strip(" \t"):
+            _check_value(name, value)
+        fields.append((name, value))
+    return tuple(fields)
+
+
+@lru_cache(_REMEMBERED_NAMES)
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a header name: use letters, digits and -!#$%&'*+.^_`|~")
+
+
+def _check_value(name: str, value: str) -> None:
     if _BAD_IN_VALUE.search(value) or value != value.strip(" \t"):
         raise ValueError(
             f"the value {value!r} of header {name} contains a control character, a character outside latin-1,"
             " or white space at an end: strip or encode it first"
         )
-    return name, value

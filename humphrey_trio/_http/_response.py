@@ -8,7 +8,8 @@ from ._headers import Headers, HeadersLike
 from ._status import reason_phrase
 
 # The server decides how the body is framed (RFC 9112, section 6). A second declaration could contradict it.
-_FRAMING = "Transfer-Encoding"
+_FRAMING = "transfer-encoding"
+_WITHOUT_BODY = (204, 205, 304)
 _NO_HEADERS = Headers()
 
 
@@ -33,8 +34,8 @@ class Response:
 
     def __init__(self, status: int, content: str | bytes = b"", headers: HeadersLike = ()) -> None:
         try:
-            self._status = index(status)
-            self._content = content.encode() if isinstance(content, str) else bytes(memoryview(content))
+            self._status = status if type(status) is int else index(status)
+            self._content = content.encode() if isinstance(content, str) else _to_bytes(content)
         except TypeError:
             raise TypeError(
                 "a Response takes an int status, then a str or bytes:"
@@ -43,10 +44,10 @@ class Response:
         if not 200 <= self._status <= 999:
             raise ValueError(f"the status of a response must be from 200 to 999, not {status}")
         self._is_text = isinstance(content, str)
-        self._headers = Headers(headers) if headers else _NO_HEADERS
-        if self._content and self._status in (204, 205, 304):
+        self._headers = headers if type(headers) is Headers else Headers(headers) if headers else _NO_HEADERS
+        if self._content and self._status in _WITHOUT_BODY:
             raise ValueError(f"a {self._status} response must not have a body (RFC 9110, section 15)")
-        if self._headers and _FRAMING in self._headers:
+        if headers and _FRAMING in self._headers.names:
             raise ValueError("omit Transfer-Encoding: the server frames the body itself")
 
     @classmethod
@@ -142,3 +143,8 @@ class Response:
 
     def _key(self) -> tuple[int, bytes, str, Headers]:
         return self._status, self._content, self.content_type, self._headers
+
+
+def _to_bytes(content: bytes) -> bytes:
+    """Copy a buffer that may change, such as a bytearray. Bytes are returned as they are."""
+    return content if type(content) is bytes else bytes(memoryview(content))

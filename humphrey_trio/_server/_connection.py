@@ -19,7 +19,8 @@ import trio
 
 from .._http._field_lists import connection_options
 from .._http._response import Response
-from ._request_reader import BadRequest, RequestReader
+from ._head import BadRequest
+from ._request_reader import RequestReader
 from ._response_writer import CONTINUE, ResponseWriter
 from ._transport import CHUNK
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from ._control import ConnectionControl
     from ._fairness import Fairness
     from ._lingering import Lingering
-    from ._request_reader import Head
+    from ._head import Head
+    from ._request_reader import HeadParser
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -107,6 +109,7 @@ class ServerSettings:
     limits: Limits
     timeouts: Timeouts
     drain: Drain
+    parse_head: HeadParser
     writer: ResponseWriter
     fairness: Fairness
     clock: SweepClock
@@ -200,7 +203,7 @@ class HttpConnection:
         self._settings = settings
         self._control = control
         self._lingering = lingering
-        self._reader = RequestReader(settings.limits)
+        self._reader = RequestReader(settings.limits, parse=settings.parse_head)
         self._out: list[bytes] = []
         self._out_size = 0
         self._phase = _NEW
@@ -210,7 +213,7 @@ class HttpConnection:
         """Whether the connection waits for a request, or waited when it ended, and no byte of it has arrived."""
         return self._phase in _WITHOUT_REQUEST
 
-    async def serve(self) -> Handover | None:
+    def serve(self) -> Coroutine[Any, Any, Handover | None]:
         """Serve until the client closes, an error ends the connection, or a deadline passes.
 
         Returns:
@@ -218,11 +221,13 @@ class HttpConnection:
         """
         # Before the first byte, so that a client that sends nothing is cut off.
         self._set_deadline(self._settings.timeouts.header)
-        return await self._guard(False)
+        # Not awaited here, because every coroutine between the task and the wait costs time at each wakeup.
+        return self._guard(False)
 
     async def resume(self, handover: Handover, refusal: Response) -> Handover | None:
         """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
-        self._reader = RequestReader(self._settings.limits, handover.rest)
+        settings = self._settings
+        self._reader = RequestReader(settings.limits, handover.rest, parse=settings.parse_head)
         self._phase = _ANSWERED
         self._control.expire_at(inf)
         head_only = handover.request.method == "HEAD"
@@ -270,6 +275,8 @@ class HttpConnection:
             if head.wants_websocket and (route := service.find_websocket(head.host, head.path)) is not None:
                 return await self._lend(head, route)
             close = await self._answer(head)
+            if self._out_size >= CHUNK:
+                await self._flush()
         await self._flush()
         return None
 
@@ -281,7 +288,8 @@ class HttpConnection:
             if self._settings.fairness.spent(_REQUEST_COST):
                 await trio.lowlevel.checkpoint()
             return head
-        await self._flush()
+        if self._out:
+            await self._flush()
         if self._phase is _ANSWERED:
             if self._control.draining and not reader.buffered:
                 # The shutdown began after the last response was encoded without Connection: close. Do not change
@@ -294,8 +302,13 @@ class HttpConnection:
         while head is None:
             if reader.buffered and self._phase in _WITHOUT_REQUEST:
                 self._begin_reading()
-            if not await self._receive():
+            # As _receive, but without its coroutine, which would cost time at each wakeup.
+            data = await self._transport.receive_some()
+            if not data:
                 return None
+            reader.receive(data)
+            if self._control.draining or self._phase in _PASSED:
+                await trio.lowlevel.checkpoint_if_cancelled()
             head = reader.next_head()
         self._phase = _ANSWERED
         self._control.expire_at(inf)
@@ -307,28 +320,16 @@ class HttpConnection:
             self._set_deadline(self._settings.timeouts.header)
         self._phase = _READING
 
-    async def _receive(self) -> bool:
-        """Receive some bytes. Returns False at the end of file."""
-        data = await self._transport.receive_some()
-        if not data:
-            return False
-        self._reader.receive(data)
-        if self._control.draining or self._phase in _PASSED:
-            # Over a trio stream, interrupt cancels a scope. If it was called just now, the cancellation must be
-            # delivered here, and not in a handler.
-            await trio.lowlevel.checkpoint_if_cancelled()
-        return True
-
     async def _answer(self, head: Head) -> bool:
         """Answer a request. Returns whether the connection ends after the response."""
         service = self._settings.service
         route = service.find(head.host, head.path)
         if route is None:
             await self._flush()
-            response = await service.reject(head.host, self._to_request(head))
+            rejection = await service.reject(head.host, self._to_request(head))
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
-            return await self._reply(head, response, head.close or head.has_body)
-        content = await self._read_body(head) if head.has_body else b""
+            return self._reply(head, rejection, head.close or head.has_body)
+        content = await self._read_body(head) if head.content_length != 0 else b""
         if content is None:
             return True
         request = self._to_request(head, content)
@@ -336,7 +337,7 @@ class HttpConnection:
         if not isinstance(answer, Response):
             await self._flush_before(answer)
             answer = await service.settle(request, answer)
-        return await self._reply(head, answer, head.close)
+        return self._reply(head, answer, head.close)
 
     def _to_request(self, head: Head, content: bytes = b"") -> Request:
         return head.to_request(content, self._transport.peer, self._transport.tls_info())
@@ -387,6 +388,18 @@ class HttpConnection:
         self._control.expire_at(inf)
         return body.getvalue()
 
+    async def _receive(self) -> bool:
+        """Receive some bytes. Returns False at the end of file."""
+        data = await self._transport.receive_some()
+        if not data:
+            return False
+        self._reader.receive(data)
+        if self._control.draining or self._phase in _PASSED:
+            # Over a trio stream, interrupt cancels a scope. If it was called just now, the cancellation must be
+            # delivered here, and not in a handler.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        return True
+
     async def _next_piece(self) -> bytes | None:
         while (piece := self._reader.next_body()) is None:
             if not await self._receive():
@@ -397,16 +410,14 @@ class HttpConnection:
 
     # Responses...
 
-    async def _reply(self, head: Head, response: Response, close: bool) -> bool:
+    def _reply(self, head: Head, response: Response, close: bool) -> bool:
         close = close or self._control.draining
-        close = self._put_response(response, head_only=head.method == "HEAD", close=close)
-        if self._out_size >= CHUNK:
-            await self._flush()
-        return close
+        return self._put_response(response, head_only=head.method == "HEAD", close=close)
 
     def _put_response(self, response: Response, *, head_only: bool, close: bool) -> bool:
         """Queue a response. Returns whether the connection ends after it."""
-        if response.headers and "close" in connection_options(response.headers):
+        given = response.headers
+        if given and "connection" in given.names and "close" in connection_options(given):
             close = True
         self._put(self._settings.writer.encode(response, head_only=head_only, close=close))
         return close

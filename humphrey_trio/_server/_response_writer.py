@@ -16,6 +16,13 @@ from .._http._status import reason_phrase
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+# Responses that never have a Content-Length: the server does not know that of the body that is not sent.
+_WITHOUT_LENGTH = (204, 304)
+
+# The fields of a handler that change how the automatic ones are written.
+_SPECIAL_FIELDS = frozenset(("connection", "content-length", "date", "server"))
+
+
 class ResponseWriter:
     """Encode responses, and add the automatic header fields.
 
@@ -25,9 +32,10 @@ class ResponseWriter:
 
     def __init__(self, server_name: str) -> None:
         self._server = Headers([("Server", server_name)] if server_name else ()).to_wire()
+        self._second = -1
         self._date = b""
-        self._date_second = -1
         self._status_lines: dict[int, bytes] = {}
+        self._starts: dict[int, bytes] = {}  # status lines with Date and Server, for the current second
 
     def encode(self, response: Response, *, head_only: bool, close: bool) -> bytes:
         """Encode a response.
@@ -38,39 +46,59 @@ class ResponseWriter:
                 section 9.3.2).
             close: whether the connection is closed after the response. Then it gets ``Connection: close``.
         """
-        status, content, given = response.status, response.content, response.headers
-        parts = [self._status_line(status)]
-        if given:
-            if "Connection" in given:
-                given, close = _with_one_connection(given, close), False
-            parts += self._fields_around(given, keep_length=head_only or status == 304)
-        else:
-            parts += (self._date_field(), self._server)
-        if not given or "Content-Type" not in given:
-            content_type = response.content_type
-            if content_type:
-                parts.append(b"Content-Type: %b\r\n" % content_type.encode("latin-1"))
-        if status not in (204, 304) and not (head_only and "Content-Length" in given):
+        given = response.headers
+        if given and not _SPECIAL_FIELDS.isdisjoint(given.names):
+            return self._encode_special(response, given, head_only, close)
+        status, content = response.status, response.content
+        return b"%b%b%b%b%b\r\n%b" % (
+            self._start(status),
+            given.to_wire(),
+            _type_field(response),
+            b"" if status in _WITHOUT_LENGTH else b"Content-Length: %d\r\n" % len(content),
+            b"Connection: close\r\n" if close else b"",
+            b"" if head_only else content,
+        )
+
+    def _encode_special(self, response: Response, given: Headers, head_only: bool, close: bool) -> bytes:
+        """Encode a response with fields of the handler that change how the automatic ones are written."""
+        status, content, names = response.status, response.content, given.names
+        if "connection" in names:
+            given, close = _with_one_connection(given, close), False
+        has_length = "content-length" in names
+        # Only the length of the body that is sent is right. With another, clients would misread the next response.
+        if has_length and not head_only and status != 304:
+            given = given.without_header("Content-Length")
+        self._update_date()
+        parts = [
+            self._status_line(status),
+            b"" if "date" in names else self._date,
+            b"" if "server" in names else self._server,
+            given.to_wire(),
+            _type_field(response),
+        ]
+        if status not in _WITHOUT_LENGTH and not (head_only and has_length):
             parts.append(b"Content-Length: %d\r\n" % len(content))
         if close:
             parts.append(b"Connection: close\r\n")
         parts.append(b"\r\n")
-        if content and not head_only:
+        if not head_only:
             parts.append(content)
         return b"".join(parts)
 
-    def _fields_around(self, given: Headers, keep_length: bool) -> list[bytes]:
-        """Encode the fields of the handler, after the automatic fields that they do not contain."""
-        fields: list[bytes] = []
-        if "Date" not in given:
-            fields.append(self._date_field())
-        if "Server" not in given:
-            fields.append(self._server)
-        # Only the length of the body that is sent is right. With another, clients would misread the next response.
-        if not keep_length and "Content-Length" in given:
-            given = given.without_header("Content-Length")
-        fields.append(given.to_wire())
-        return fields
+    def _start(self, status: int) -> bytes:
+        """Return the status line, Date and Server."""
+        self._update_date()
+        start = self._starts.get(status)
+        if start is None:
+            start = self._starts[status] = self._status_line(status) + self._date + self._server
+        return start
+
+    def _update_date(self) -> None:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+            self._starts.clear()
 
     def _status_line(self, status: int) -> bytes:
         line = self._status_lines.get(status)
@@ -78,12 +106,13 @@ class ResponseWriter:
             line = self._status_lines[status] = b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status).encode())
         return line
 
-    def _date_field(self) -> bytes:
-        second = int(time.time())
-        if second != self._date_second:
-            self._date_second = second
-            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
-        return self._date
+
+def _type_field(response: Response) -> bytes:
+    """Encode the automatic Content-Type; nothing if the handler has set it, or if there is none."""
+    if response.headers and "content-type" in response.headers.names:
+        return b""
+    content_type = response.content_type
+    return b"Content-Type: %b\r\n" % content_type.encode("latin-1") if content_type else b""
 
 
 def _with_one_connection(given: Headers, close: bool) -> Headers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import h11
 
-from .._http._headers import Headers
+from .._http._headers import Headers, decode_fields
 
 _SWITCHING = 101
 
@@ -74,4 +74,4 @@ class ClientCodec:
         assert self._head is not None
         head, content = self._head, b"".join(self._content)
         self._head, self._content = None, []
-        return head.status_code, Headers.from_checked(head.headers.raw_items()), content
+        return head.status_code, Headers.from_checked(decode_fields(head.headers.raw_items())), content

@@ -1,0 +1,163 @@
+"""Request heads, parsed by h11. It does no I/O.
+
+Each head is checked here first, because the events of h11 do not show what a strict server must reject (RFC 9112):
+bare LF, folded lines, a repeated Content-Length, Content-Length together with Transfer-Encoding, and heads above
+their limits that arrive in one read.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import cast
+
+import h11
+
+from .._http._field_lists import tokens
+from .._http._headers import TCHAR, Headers, decode_fields
+from .._http._limits import Limits
+from ._head import BadRequest, Head
+from ._sections import CRLF, check_lines, check_number, check_size
+
+_TCHAR = TCHAR.encode()
+
+#: The request line of a request that may be valid, with the digits of its version as the group.
+REQUEST_LINE = re.compile(_TCHAR + rb"+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
+
+# A head that satisfies everything that _check_head checks, except for the limits, in one pass.
+_CLEAN = re.compile(
+    _TCHAR + rb"+ [\x21-\x7e]+ HTTP/(1\.[01])\r\n(?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
+)
+
+# The fields that determine the framing of the message and the use of the connection.
+_CONTROL_FIELDS = frozenset(
+    (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
+)
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
+
+#: The value of a Host field, in lower case.
+HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
+
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+
+_VERSIONS = {b"1.1": "HTTP/1.1", b"1.0": "HTTP/1.0"}
+
+
+def parse_h11(raw: bytes, limits: Limits) -> Head:
+    """Parse a complete head.
+
+    Args:
+        raw: the head, including its empty line.
+        limits: the limits for heads.
+
+    Raises:
+        BadRequest: the head is malformed, not supported, or exceeds a limit.
+    """
+    version = _check_head(raw, limits)
+    # A new parser for each message costs 1 us, and ensures that no state of a message affects the next one.
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
+    try:
+        parser.receive_data(raw)
+        # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
+        event = cast("h11.Request", parser.next_event())
+    except h11.RemoteProtocolError as exc:
+        raise BadRequest(str(exc), exc.error_status_hint) from exc
+    return _head(event, raw, version)
+
+
+def _check_head(raw: bytes, limits: Limits) -> str:
+    """Check a complete head for what h11 accepts. Returns the HTTP version."""
+    clean = _CLEAN.fullmatch(raw)
+    if clean is None:
+        return _check_parts(raw, limits)
+    check_size(len(raw), clean.end(1), limits)
+    check_number(raw.count(CRLF) - 2, limits)
+    return _VERSIONS[clean[1]]
+
+
+def _check_parts(raw: bytes, limits: Limits) -> str:
+    """As ``_check_head``, part by part, to find the error."""
+    line_end = raw.index(CRLF)
+    check_size(len(raw), line_end, limits)
+    line = REQUEST_LINE.fullmatch(raw, 0, line_end)
+    if line is None:
+        raise BadRequest("the request line is malformed")
+    check_lines(raw, 1, limits)
+    version = f"HTTP/{line[1].decode()}"
+    if line[1] not in _VERSIONS:
+        raise BadRequest(f"{version} is not supported, only HTTP/1.1 and HTTP/1.0", 505)
+    return version
+
+
+def _head(event: h11.Request, raw: bytes, version: str) -> Head:
+    target = event.target.decode("ascii")
+    authority, path, query = _split_target(event.method, target)
+    fields = event.headers.raw_items()
+    headers = Headers.deferred(partial(decode_fields, fields))
+    head = Head(event.method.decode("ascii"), path, query, version, headers, host=authority)
+    head.close = version == "HTTP/1.0"
+    sized = chunked = upgrade = websocket = False
+    for raw_name, value in fields:
+        name = raw_name.lower()
+        if name not in _CONTROL_FIELDS:
+            continue
+        if name == b"host":
+            value = value.lower()
+            if not HOST.fullmatch(value):
+                raise BadRequest("the Host field is malformed")
+            head.host = authority or value.decode("ascii")
+        elif name == b"content-length":
+            sized = True
+        elif name == b"transfer-encoding":
+            chunked = True
+        else:
+            members = tokens(value.decode("latin-1"))
+            if name == b"connection":
+                head.close = head.close or "close" in members
+                upgrade = upgrade or "upgrade" in members
+            elif name == b"expect":
+                head.expects_continue |= version == "HTTP/1.1" and "100-continue" in members
+            else:
+                websocket = websocket or "websocket" in members
+    head.content_length = _body_length(raw, sized, chunked, version)
+    # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is an ordinary one, because it
+    # would be undefined whether the body belongs to HTTP.
+    head.wants_websocket = (
+        websocket and upgrade and head.method == "GET" and version == "HTTP/1.1" and not head.has_body
+    )
+    return head
+
+
+def _body_length(raw: bytes, sized: bool, chunked: bool, version: str) -> int | None:
+    """Return the length of the body; None for a chunked body (RFC 9112, section 6.3)."""
+    if chunked:
+        if sized:
+            raise BadRequest("Content-Length and Transfer-Encoding must not be combined")
+        if version == "HTTP/1.0":
+            raise BadRequest("Transfer-Encoding is not allowed in HTTP/1.0")
+        return None
+    if not sized:
+        return 0
+    # In the raw head, because h11 merges several equal lengths into one.
+    lengths = [value.strip(b" \t") for value in _CONTENT_LENGTH.findall(raw)]
+    if len(lengths) != 1 or not lengths[0].isdigit():
+        raise BadRequest("Content-Length is repeated or not a number")
+    return int(lengths[0])
+
+
+def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
+    """Split a request target into authority, path and query (RFC 9112, section 3.2)."""
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT is not supported: this server is not a proxy", 501)
+    if "#" in target:
+        raise BadRequest("the request target must not have a fragment")
+    authority = ""
+    if not target.startswith("/") and not (target == "*" and method == b"OPTIONS"):
+        absolute = _ABSOLUTE_FORM.fullmatch(target)
+        if absolute is None or not absolute[1] or not HOST.fullmatch(absolute[1].lower().encode()):
+            raise BadRequest("the request target is neither a path nor a URL")
+        authority = absolute[1].lower()
+        target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+    path, _, query = target.partition("?")
+    return authority, path, query

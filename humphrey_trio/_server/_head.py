@@ -1,0 +1,60 @@
+"""The head of a request, as a value, and what is raised for one that must be refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._http._address import Address
+from .._http._headers import Headers
+from .._http._request import Request, received_request
+from .._http._tls_info import TlsInfo
+
+
+class BadRequest(Exception):
+    """The peer has sent an invalid request, or one that exceeds a limit.
+
+    Args:
+        reason: the message, which is shown to the client. Must not contain secrets.
+        status: the status code of the error response.
+
+    Attributes:
+        status: as above.
+    """
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of a request, which was checked.
+
+    Attributes:
+        method, path, query, version, headers: as in ``Request``.
+        host: the requested authority in lower case, from an absolute target or from the Host field.
+        content_length: bytes of the body; None if it is chunked.
+        close: whether the connection must be closed after the response.
+        expects_continue: whether the client waits for a 100 before it sends the body.
+        wants_websocket: whether this is a request to open a WebSocket, by its version, method and fields.
+    """
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Headers
+    host: str
+    content_length: int | None = 0
+    close: bool = False
+    expects_continue: bool = False
+    wants_websocket: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        return self.content_length != 0
+
+    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None = None) -> Request:
+        return received_request(
+            self.method, self.path, self.query, self.version, self.headers, content, address, tls
+        )
