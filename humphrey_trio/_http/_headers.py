@@ -195,11 +195,6 @@ class Headers:
         return tuple([(name.lower(), value) for name, value in self._get_fields()])
 
 
-def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """Decode fields that a parser has checked and split, for ``Headers.deferred``."""
-    return tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
-
-
 def split_fields(lines: bytes) -> Fields:
     """Split and decode field lines that a parser has checked, for ``Headers.deferred``.
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ._clock import SweepClock
     from ._control import ConnectionControl
     from ._fairness import Fairness
-    from ._lingering import Lingering
     from ._head import Head
+    from ._lingering import Lingering
     from ._request_reader import HeadParser
     from ._transport import Transport
 

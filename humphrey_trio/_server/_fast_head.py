@@ -1,12 +1,13 @@
 """Ordinary request heads, parsed by one regular expression. It does no I/O, and is only used on request.
 
 It accepts the requests that most clients send: HTTP/1.1, a path as the target, one valid Host, at most one
-Content-Length, no Transfer-Encoding, no Expect. For every other head, valid or not, h11 decides. So this module must
-never accept a head that ``_h11_head`` rejects, and its result must be the same.
+Content-Length, no Transfer-Encoding, no Expect. For every other head, valid or not, h11 decides. So this module
+must never accept a head that ``_h11_head`` rejects, and its result must be the same. ``python -m tests.parsers``
+compares them.
 
-The patterns need linear time: no two adjacent repetitions match the same character, and in no repetition can an
-iteration end at two places. They have no possessive quantifiers and no atomic groups, which are wrong for groups of
-groups in some versions of Python 3.11.
+The patterns need linear time: no two adjacent repetitions match the same character, and no iteration of a repetition
+can end at two places. They have no possessive quantifiers and no atomic groups: some versions of Python 3.11 match
+these wrongly if they contain groups.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from .._http._field_lists import tokens
 from .._http._headers import TCHAR, Headers, split_fields
 from .._http._limits import Limits
-from ._h11_head import HOST, parse_h11
+from ._h11_head import CONTROL_FIELD, HOST, parse_h11
 from ._head import Head
 from ._sections import CRLF
 
@@ -31,9 +32,6 @@ _HEAD = re.compile(
     rb"(HTTP/1\.1)\r\n"
     rb"((?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)+)\r\n"
 )
-
-# The fields that determine the framing of the message and the use of the connection, in a head in lower case.
-_CONTROL_FIELD = re.compile(rb"\n(host|connection|content-length|transfer-encoding|expect|upgrade):([^\r]*)")
 
 # Decimal digits: as many as h11 accepts.
 _MAX_LENGTH_DIGITS = 20
@@ -101,7 +99,7 @@ def _apply_control_fields(head: Head, lower: bytes) -> bool:
     host: bytes | None = None
     length: bytes | None = None
     upgrade = websocket = False
-    for name, value in _CONTROL_FIELD.findall(lower):
+    for name, value in CONTROL_FIELD.findall(lower):
         if name == b"host" and host is None:
             host = value.strip(b" \t")
         elif name == b"connection":

@@ -14,7 +14,7 @@ from typing import cast
 import h11
 
 from .._http._field_lists import tokens
-from .._http._headers import TCHAR, Headers, decode_fields
+from .._http._headers import TCHAR, Fields, Headers
 from .._http._limits import Limits
 from ._head import BadRequest, Head
 from ._sections import CRLF, check_lines, check_number, check_size
@@ -29,12 +29,8 @@ _CLEAN = re.compile(
     _TCHAR + rb"+ [\x21-\x7e]+ HTTP/(1\.[01])\r\n(?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
 
-# The fields that determine the framing of the message and the use of the connection.
-_CONTROL_FIELDS = frozenset(
-    (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade")
-)
-
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
+#: The fields that determine the framing of the message and the use of the connection, in a head in lower case.
+CONTROL_FIELD = re.compile(rb"\n(host|connection|content-length|transfer-encoding|expect|upgrade):([^\r]*)")
 
 #: The value of a Host field, in lower case.
 HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
@@ -91,24 +87,21 @@ def _check_parts(raw: bytes, limits: Limits) -> str:
 
 
 def _head(event: h11.Request, raw: bytes, version: str) -> Head:
-    target = event.target.decode("ascii")
-    authority, path, query = _split_target(event.method, target)
-    fields = event.headers.raw_items()
-    headers = Headers.deferred(partial(decode_fields, fields))
+    authority, path, query = _split_target(event.method, event.target.decode("ascii"))
+    headers = Headers.deferred(partial(_fields_of, event))
     head = Head(event.method.decode("ascii"), path, query, version, headers, host=authority)
     head.close = version == "HTTP/1.0"
-    sized = chunked = upgrade = websocket = False
-    for raw_name, value in fields:
-        name = raw_name.lower()
-        if name not in _CONTROL_FIELDS:
-            continue
+    # Not from the event, because h11 merges several equal lengths into one.
+    lengths: list[bytes] = []
+    chunked = upgrade = websocket = False
+    for name, value in CONTROL_FIELD.findall(raw.lower()):
         if name == b"host":
-            value = value.lower()
+            value = value.strip(b" \t")
             if not HOST.fullmatch(value):
                 raise BadRequest("the Host field is malformed")
             head.host = authority or value.decode("ascii")
         elif name == b"content-length":
-            sized = True
+            lengths.append(value.strip(b" \t"))
         elif name == b"transfer-encoding":
             chunked = True
         else:
@@ -120,7 +113,7 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
                 head.expects_continue |= version == "HTTP/1.1" and "100-continue" in members
             else:
                 websocket = websocket or "websocket" in members
-    head.content_length = _body_length(raw, sized, chunked, version)
+    head.content_length = _body_length(lengths, chunked, version)
     # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is an ordinary one, because it
     # would be undefined whether the body belongs to HTTP.
     head.wants_websocket = (
@@ -129,18 +122,20 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
     return head
 
 
-def _body_length(raw: bytes, sized: bool, chunked: bool, version: str) -> int | None:
+def _fields_of(event: h11.Request) -> Fields:
+    return tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()])
+
+
+def _body_length(lengths: list[bytes], chunked: bool, version: str) -> int | None:
     """Return the length of the body; None for a chunked body (RFC 9112, section 6.3)."""
     if chunked:
-        if sized:
+        if lengths:
             raise BadRequest("Content-Length and Transfer-Encoding must not be combined")
         if version == "HTTP/1.0":
             raise BadRequest("Transfer-Encoding is not allowed in HTTP/1.0")
         return None
-    if not sized:
+    if not lengths:
         return 0
-    # In the raw head, because h11 merges several equal lengths into one.
-    lengths = [value.strip(b" \t") for value in _CONTENT_LENGTH.findall(raw)]
     if len(lengths) != 1 or not lengths[0].isdigit():
         raise BadRequest("Content-Length is repeated or not a number")
     return int(lengths[0])

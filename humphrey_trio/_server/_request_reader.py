@@ -42,9 +42,7 @@ class RequestReader:
 
     __slots__ = ("_body", "_buffer", "_limits", "_line_end", "_parse", "_seen", "_skipped")
 
-    def __init__(
-        self, limits: Limits, buffer: bytearray | None = None, *, parse: HeadParser = parse_h11
-    ) -> None:
+    def __init__(self, limits: Limits, buffer: bytearray | None = None, *, parse: HeadParser = parse_h11) -> None:
         self._limits = limits
         self._parse = parse
         self._buffer = bytearray() if buffer is None else buffer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import h11
 
-from .._http._headers import Headers, decode_fields
+from .._http._headers import Headers
 
 _SWITCHING = 101
 
@@ -74,4 +74,5 @@ class ClientCodec:
         assert self._head is not None
         head, content = self._head, b"".join(self._content)
         self._head, self._content = None, []
-        return head.status_code, Headers.from_checked(decode_fields(head.headers.raw_items())), content
+        fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers.raw_items()]
+        return head.status_code, Headers.from_checked(tuple(fields)), content
