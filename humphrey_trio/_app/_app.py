@@ -61,8 +61,8 @@ class App(Routes[State]):
             with the same results.
 
     Raises:
-        ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, or there is no such
-            ``parser``.
+        ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, or ``parser`` is
+            another one.
 
     Example:
         >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))

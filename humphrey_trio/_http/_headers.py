@@ -83,6 +83,9 @@ class Headers:
 
         Args:
             read: returns the fields. Called once.
+
+        Returns:
+            The header fields.
         """
         self = cls.from_checked(())
         self._deferred = read

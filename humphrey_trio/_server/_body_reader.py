@@ -1,7 +1,7 @@
-"""Request bodies out of bytes. This module does no I/O, and it is not h11.
+"""Request bodies out of bytes. This module does no I/O.
 
-h11 accepts any byte except LF in a chunk extension, and two of its regular expressions need quadratic time for chunk
-lines and trailers.
+h11 is not used here. It accepts any byte except LF in a chunk extension, and two of its regular expressions need
+quadratic time for chunk lines and trailers.
 """
 
 from __future__ import annotations

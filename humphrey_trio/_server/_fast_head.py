@@ -5,9 +5,9 @@ Content-Length, no Transfer-Encoding, no Expect. For every other head, valid or 
 must never accept a head that ``_h11_head`` rejects, and its result must be the same. ``python -m tests.parsers``
 compares them.
 
-The patterns need linear time: no two adjacent repetitions match the same character, and no iteration of a repetition
-can end at two places. They have no possessive quantifiers and no atomic groups: some versions of Python 3.11 match
-these wrongly if they contain groups.
+The patterns need linear time: no two adjacent repetitions match the same character, and an iteration of a
+repetition can end at one place only. They have no possessive quantifiers and no atomic groups: some versions of
+Python 3.11 match these wrongly if they contain groups.
 """
 
 from __future__ import annotations
