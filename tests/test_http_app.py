@@ -23,6 +23,10 @@ from humphrey_trio.http import (
     default_error_handler,
 )
 from humphrey_trio.testing import http_client
+from tests.support.parsers import each_parser as each_parser  # the fixture
+
+# Every test runs with each parser of request heads.
+pytestmark = pytest.mark.usefixtures("each_parser")
 
 
 def says(text: str) -> Callable[[Request], Response]:

@@ -15,7 +15,11 @@ from humphrey_trio._server._head import BadRequest, Head
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio._server._response_writer import ResponseWriter
 from humphrey_trio.http import Address, Headers, Limits, Response
+from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.reads import cut
+
+# Every test runs with each parser of request heads.
+pytestmark = pytest.mark.usefixtures("each_parser")
 
 # ---------------------------------------------------------------------------------------------- reading
 

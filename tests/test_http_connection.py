@@ -26,9 +26,13 @@ from tests.support.apps import served_in_memory
 from tests.support.cancellation import open_files
 from tests.support.links import Link, is_refused
 from tests.support.links import reset as reset_connection
+from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.programs import free_port
 from tests.support.steps import at_step
 from tests.support.wire import HANDSHAKE_FIELDS, request_bytes
+
+# Every test runs with each parser of request heads.
+pytestmark = pytest.mark.usefixtures("each_parser")
 
 # -------------------------------------------------------------------------------------------- the client
 

@@ -28,11 +28,14 @@ from humphrey_trio.http import App, Headers, Limits, Request, Response
 from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade, WebsocketStream, websocket_handler
 from tests.support import PATIENCE
 from tests.support.apps import served_in_memory
+from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.wire import BINARY, CONTINUATION, PING, TEXT, client_frame, request_bytes
 
 # Bounds that no data here reaches: with the defaults they would hide quadratic work, not prevent it.
 LIMITS = Limits(head=2**24, request_line=2**24, headers=2**24, body=2**30)
 STREAM_LIMITS = StreamLimits(max_message_size=2**26, max_fragments=2**24)
+
+with_each_parser = pytest.mark.usefixtures("each_parser")
 
 GROWTH = 4
 TOO_MUCH = 9  # between 4 and 16, with room for a busy machine
@@ -92,6 +95,7 @@ def read_requests(reads: Iterable[bytes]) -> None:
                     if piece is None:
                         break
                 else:
+                    len(head.headers)  # they are split and decoded when they are first used
                     head = None
                     continue
                 break
@@ -124,6 +128,7 @@ VALUES: dict[str, Callable[[int], bytes]] = {
 NAMES = ("Host", "Connection", "Upgrade", "Expect", "Content-Length", "Transfer-Encoding", "X")
 
 
+@with_each_parser
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", VALUES)
 def test_fields(name: str, value: str) -> None:
@@ -136,6 +141,11 @@ HEADS: dict[str, tuple[int, Callable[[int], bytes]]] = {
     "a target": (50_000, lambda size: b"GET /" + b"a?" * size + b" HTTP/1.1\r\n" + HOST + b"\r\n"),
     "a URL": (50_000, lambda size: b"GET http://" + b"a." * size + b"/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     "a bad URL": (50_000, lambda size: b"GET http://" + b"a" * size + b"@/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "a path": (50_000, lambda size: b"GET /" + b"a" * size + b"#"),
+    "a query": (50_000, lambda size: b"GET /?" + b"a?" * size + b"\x7f HTTP/1.1\r\n" + HOST + b"\r\n"),
+    "a name": (50_000, lambda size: START + HOST + b"a" * size + b"(:\r\n\r\n"),
+    "names": (1_000, lambda size: START + HOST + b"Hos: y\r\n" * size + b"Host : a\r\n\r\n"),
+    "many fields and a control character": (1_000, lambda size: START + b"X: y y\r\n" * size + b"Y: \0\r\n\r\n"),
     "a method": (50_000, lambda size: b"A" * size + b"("),
     "a request line without an end": (50_000, lambda size: b"GET /" + b"a " * size + b"\r\n\r\n"),
     "a field without a colon": (50_000, lambda size: START + HOST + b"a" * size + b"\r\n\r\n"),
@@ -146,6 +156,7 @@ HEADS: dict[str, tuple[int, Callable[[int], bytes]]] = {
 }
 
 
+@with_each_parser
 @pytest.mark.parametrize("deliver", [at_once, in_drops])
 @pytest.mark.parametrize("head", HEADS)
 def test_heads(head: str, deliver: Callable[[bytes], list[bytes]]) -> None:
@@ -185,6 +196,7 @@ PIPELINES: dict[str, bytes] = {
 }
 
 
+@with_each_parser
 @pytest.mark.parametrize("request_", PIPELINES.values(), ids=PIPELINES)
 def test_pipelined_requests_in_one_read(request_: bytes) -> None:
     """A request costs the same however many stand behind it in the buffer."""

@@ -88,7 +88,7 @@ def _check_parts(raw: bytes, limits: Limits) -> str:
 
 def _head(event: h11.Request, raw: bytes, version: str) -> Head:
     authority, path, query = _split_target(event.method, event.target.decode("ascii"))
-    headers = Headers.deferred(partial(_fields_of, event))
+    headers = Headers.deferred(partial(_decoded, event.headers.raw_items()))
     head = Head(event.method.decode("ascii"), path, query, version, headers, host=authority)
     head.close = version == "HTTP/1.0"
     # Not from the event, because h11 merges several equal lengths into one.
@@ -122,8 +122,8 @@ def _head(event: h11.Request, raw: bytes, version: str) -> Head:
     return head
 
 
-def _fields_of(event: h11.Request) -> Fields:
-    return tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()])
+def _decoded(fields: list[tuple[bytes, bytes]]) -> Fields:
+    return tuple([(name.decode("ascii"), value.decode("latin-1")) for name, value in fields])
 
 
 def _body_length(lengths: list[bytes], chunked: bool, version: str) -> int | None:

@@ -8,6 +8,7 @@
 | `clients` | clients on any stream |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |
 | `logs` | what was logged |
+| `parsers` | a fixture: run a test with each parser of request heads |
 | `programs` | programs in processes of their own |
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
 | `spies` | records of calls inside the library |
