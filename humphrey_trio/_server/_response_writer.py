@@ -32,7 +32,7 @@ class ResponseWriter:
 
     def __init__(self, server_name: str) -> None:
         self._server = Headers([("Server", server_name)] if server_name else ()).to_wire()
-        self._second = -1
+        self._second: int = -1
         self._date = b""
         self._status_lines: dict[int, bytes] = {}
         self._starts: dict[int, bytes] = {}  # status lines with Date and Server, for the current second
