@@ -20,7 +20,17 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_http",
         (
-            *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
+            *(
+                "_address",
+                "_headers",
+                "_errors",
+                "_field_lists",
+                "_limits",
+                "_drain",
+                "_method",
+                "_status",
+                "_origins",
+            ),
             *("_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
@@ -49,7 +59,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
-    ("_app", ("_errors", "_routing", "_routes", "_service", "_app")),
+    ("_app", ("_errors", "_patterns", "_options", "_route_table", "_routing", "_routes", "_service", "_app")),
     (
         "_websocket._app",
         (

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar, overload
 
+from .._quoting import quoted
 from ._address import Address
+from ._errors import HttpError
 from ._headers import Headers
 from ._tls_info import TlsInfo
 
 UNKNOWN_ADDRESS = Address("", 0)
+
+#: The ``path_params`` of a request whose route has no parameters.
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,7 @@ class Request:
         content: the body; empty if there is none.
         address: the address of the peer.
         tls: the TLS parameters of the connection; None without TLS.
+        path_params: the values of the parameters of the route's pattern, percent-decoded as UTF-8. Immutable.
     """
 
     method: str = "GET"
@@ -35,8 +46,44 @@ class Request:
     content: bytes = b""
     address: Address = UNKNOWN_ADDRESS
     tls: TlsInfo | None = None
+    path_params: Mapping[str, str] = field(default_factory=lambda: NO_PARAMS, hash=False)
 
     @property
     def uri(self) -> str:
         """The same as ``path``: the name in Humphrey."""
         return self.path
+
+    @overload
+    def path_param(self, name: str) -> str: ...
+    @overload
+    def path_param(self, name: str, convert: Callable[[str], _T]) -> _T: ...
+    def path_param(self, name: str, convert: Callable[[str], object] = str) -> object:
+        """Return the value of a parameter of the route's pattern: ``request.path_param("id", int)``.
+
+        Args:
+            name: the name in the pattern, such as ``id`` for ``/items/{id}``.
+            convert: called with the value. With ``int``, only the digits 0 to 9 are a number: no sign, no space.
+
+        Returns:
+            The result of ``convert``; without it, the value.
+
+        Raises:
+            HttpError: with 404, if ``convert`` raises a ``ValueError`` or an ``ArithmeticError``. If the handler
+                does not catch it, the client gets the 404.
+            KeyError: the pattern has no parameter of this name.
+        """
+        value = self.path_params.get(name)
+        if value is None:
+            names = ", ".join(map(repr, self.path_params)) or "no parameters"
+            raise KeyError(f"the pattern of this route has no parameter {name!r}: it has {names}")
+        try:
+            return _convert(value, convert)
+        except (ValueError, ArithmeticError) as exc:
+            raise HttpError(404, f"{quoted(value)} is not valid as {name!r}") from exc
+
+
+def _convert(value: str, convert: Callable[[str], object]) -> object:
+    # int itself accepts signs, white space, underscores, and the digits of other scripts.
+    if convert is int and not (value.isascii() and value.isdigit()):
+        raise ValueError("not a number")
+    return convert(value)

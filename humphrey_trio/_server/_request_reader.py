@@ -13,6 +13,7 @@ Parsing takes linear time in the number of bytes from the peer, no matter how th
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,7 +23,7 @@ from .._http._address import Address
 from .._http._field_lists import tokens
 from .._http._headers import TCHAR, Headers
 from .._http._limits import Limits
-from .._http._request import Request
+from .._http._request import NO_PARAMS, Request
 from .._http._tls_info import TlsInfo
 
 _CRLF = b"\r\n"
@@ -101,9 +102,11 @@ class Head:
     def has_body(self) -> bool:
         return self.content_length != 0
 
-    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None = None) -> Request:
+    def to_request(
+        self, content: bytes, address: Address, tls: TlsInfo | None = None, params: Mapping[str, str] = NO_PARAMS
+    ) -> Request:
         headers = Headers.from_checked(self.fields)
-        return Request(self.method, self.path, self.query, self.version, headers, content, address, tls)
+        return Request(self.method, self.path, self.query, self.version, headers, content, address, tls, params)
 
 
 class RequestReader:
