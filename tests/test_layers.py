@@ -31,7 +31,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "_status",
                 "_origins",
             ),
-            *("_statistics", "_tls_info", "_request", "_response"),
+            *("_statistics", "_tls_info", "_path_params", "_request", "_response"),
         ),
     ),
     (

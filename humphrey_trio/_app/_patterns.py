@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
-from .._http._request import NO_PARAMS
+from .._http._path_params import NO_PARAMS, PathParams
 from .._krauss import Wildcard
 
 # The characters that browsers do not encode in a path (URL standard, path percent-encode set), beside letters and
 # digits. The braces and the question mark never get here.
 _SENT_AS_THEY_ARE = "/%:@!$&'()*+,;=[]|\\"
+
+# The segments of a pattern: a parameter for a segment, one for the rest of the path, and any number of pairs.
+_SEGMENT = re.compile(r"\{([^{}]*)\}")
+_REST = re.compile(r"\{([^{}*]*)\*\}")
+_BALANCED = re.compile(r"(?:[^{}]*\{[^{}]*\})+[^{}]*")
 
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -101,7 +105,7 @@ def decode_values(values: Mapping[str, str]) -> Mapping[str, str]:
     Raises:
         ValueError: a value contains a malformed escape, or is not UTF-8.
     """
-    return MappingProxyType({name: _decode(value) for name, value in values.items()})
+    return PathParams({name: _decode(value) for name, value in values.items()})
 
 
 def _decode(value: str) -> str:
@@ -121,15 +125,13 @@ def _encode(literal: str) -> str:
 
 
 def _parse_parameters(text: str) -> ParameterPattern:
-    *segments, last = text.split("/")
-    if last.startswith("{") and last.endswith("*}"):
-        tail, ending = [last[:-2] + "}"], "(.*)"
-    else:
-        tail, ending = [last], ""
+    segments = text.split("/")
+    rest = _REST.fullmatch(segments[-1])
     names: list[str] = []
-    parts = [_part(segment, text, names) for segment in (*segments, *tail)]
-    if ending:
-        parts[-1] = ending
+    parts = [_part(segment, text, names) for segment in (segments[:-1] if rest else segments)]
+    if rest:
+        names.append(_checked_name(rest[1], text))
+        parts.append("(.*)")
     if len(set(names)) < len(names):
         raise ValueError(f"a name is repeated in {text!r}: give each parameter a name of its own")
     return ParameterPattern("/".join(parts), tuple(names))
@@ -137,38 +139,32 @@ def _parse_parameters(text: str) -> ParameterPattern:
 
 def _part(segment: str, pattern: str, names: list[str]) -> str:
     """Return the regular expression of a segment. Adds the name of a parameter to ``names``."""
-    if "{" not in segment and "}" not in segment:
-        if "*" in segment:
-            raise ValueError(
-                f"{pattern!r} has both '*' and parameters: write {{name}} or {{name*}} instead of '*'"
-            )
-        return re.escape(_encode(segment))
-    names.append(_name(segment, pattern))
-    return "([^/]++)"
+    if "{" in segment or "}" in segment:
+        parameter = _SEGMENT.fullmatch(segment)
+        if parameter is None:
+            raise ValueError(_misplaced_braces(segment, pattern))
+        names.append(_checked_name(parameter[1], pattern))
+        return "([^/]++)"  # possessive, so it is matched in linear time
+    if "*" in segment:
+        raise ValueError(f"{pattern!r} has both '*' and parameters: write {{name}} or {{name*}} instead of '*'")
+    return re.escape(_encode(segment))
 
 
-def _name(segment: str, pattern: str) -> str:
-    """Return the name of a parameter."""
-    inside = segment[1:-1]
-    if segment != f"{{{inside}}}" or "{" in inside or "}" in inside:
-        raise ValueError(_misplaced_braces(segment, pattern))
-    if inside.isidentifier():
-        return inside
-    name, separator, _ = inside.partition(":")
-    if not inside or inside == "*":
-        advice = "write a name in the braces, such as {id}"
-    elif separator:
-        advice = (
-            f"write {{{name}}}, and request.path_param({name!r}, int) in the handler; {{{name}*}} for the rest"
-        )
-    elif inside.endswith("*"):
-        advice = "a parameter for the rest, such as {name*}, is the last segment"
+def _checked_name(name: str, pattern: str) -> str:
+    if name.isidentifier():
+        return name
+    before, colon, _ = name.partition(":")
+    if colon:
+        call = f"request.path_param({before!r}, int)"
+        advice = f"write {{{before}}} and {call} in the handler, or {{{before}*}} for the rest of the path"
+    elif name.removesuffix("*").isidentifier():
+        advice = "a parameter for the rest of the path must be the last segment"
     else:
-        advice = "a name has letters, digits and underscores, such as {id}"
-    raise ValueError(f"{segment!r} in {pattern!r} is not a parameter: {advice}")
+        advice = "a name has letters, digits and underscores, and begins with no digit, such as {id}"
+    raise ValueError(f"{name!r} in {pattern!r} is not the name of a parameter: {advice}")
 
 
 def _misplaced_braces(segment: str, pattern: str) -> str:
-    if re.fullmatch(r"[^{}]*(\{[^{}]*\}[^{}]*)+", segment):
+    if _BALANCED.fullmatch(segment):
         return f"{segment!r} in {pattern!r}: a parameter is a whole segment, such as /{{name}}/"
     return f"the braces in {pattern!r} are unbalanced: write %7B and %7D for braces of the path itself"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from .._http._request import NO_PARAMS, Request
+from .._http._path_params import NO_PARAMS
+from .._http._request import Request
 from .._http._response import Response
 from .._websocket._stream._upgrade import WebsocketRoute
 from ._options import RouteOptions

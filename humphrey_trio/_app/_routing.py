@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from .._http._address import split_port
 from .._http._method import REGISTERED_METHODS, Method
-from .._http._request import NO_PARAMS
+from .._http._path_params import NO_PARAMS
 from .._krauss import Wildcard
 from ._patterns import decode_values
 from ._route_table import Found, HostRoutes

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeVar, overload
 
 from .._quoting import quoted
 from ._address import Address
 from ._errors import HttpError
 from ._headers import Headers
+from ._path_params import NO_PARAMS
 from ._tls_info import TlsInfo
 
 UNKNOWN_ADDRESS = Address("", 0)
-
-#: The ``path_params`` of a request whose route has no parameters.
-NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 _T = TypeVar("_T")
 
@@ -46,7 +43,7 @@ class Request:
     content: bytes = b""
     address: Address = UNKNOWN_ADDRESS
     tls: TlsInfo | None = None
-    path_params: Mapping[str, str] = field(default_factory=lambda: NO_PARAMS, hash=False)
+    path_params: Mapping[str, str] = field(default=NO_PARAMS, hash=False)
 
     @property
     def uri(self) -> str:

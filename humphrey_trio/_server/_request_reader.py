@@ -23,7 +23,8 @@ from .._http._address import Address
 from .._http._field_lists import tokens
 from .._http._headers import TCHAR, Headers
 from .._http._limits import Limits
-from .._http._request import NO_PARAMS, Request
+from .._http._path_params import NO_PARAMS
+from .._http._request import Request
 from .._http._tls_info import TlsInfo
 
 _CRLF = b"\r\n"
