@@ -105,8 +105,8 @@ class App(Routes[State]):
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
         """Use the routes of a SubApp for hosts that match a pattern.
 
-        The first registered pattern that matches is used. If the SubApp has no route for the path, the routes of
-        the app are used.
+        The first registered pattern that matches is used. If no route of the SubApp matches the path and takes the
+        method, the routes of the app are used.
 
         Args:
             pattern: a host name, such as ``*.example.com``. ``*`` matches any number of characters. The comparison
