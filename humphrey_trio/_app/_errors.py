@@ -38,7 +38,6 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     """
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
     is_ours = isinstance(exception, (BadRequest, HandshakeError, HttpError))
-    text = html.escape(printable(str(exception))) if is_ours else ""
-    detail = f"<p>{text}</p>" if text else ""
+    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours and str(exception) else ""
     page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
     return Response(status, page, _HTML)

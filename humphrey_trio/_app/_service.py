@@ -113,14 +113,14 @@ class AppService(Generic[State]):
 
 def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
     """Return what the error handler gets for a request that no handler gets."""
-    method = quoted(request.method)
     match match.reason:
         case Reason.WEBSOCKETS_ONLY:
             return no_handshake(request)
         case Reason.METHOD_NOT_IMPLEMENTED:
-            return HttpError(501, f"the method {method} is not known here")
+            return HttpError(501, f"the method {quoted(request.method)} is not known here")
         case Reason.METHOD_NOT_ALLOWED:
-            return HttpError(405, f"{method} is not allowed here", headers={"Allow": ", ".join(match.allow)})
+            allow = {"Allow": ", ".join(match.allow)}
+            return HttpError(405, f"{quoted(request.method)} is not allowed here", headers=allow)
         case _:
             return HttpError(400, "a value in the path is not percent-encoded UTF-8")
 
