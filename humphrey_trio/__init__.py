@@ -7,6 +7,7 @@ This module has the names that most programs need. The others are in ``humphrey_
 from ._app._app import App as App
 from ._app._routes import SubApp as SubApp
 from ._http._drain import Drain as Drain
+from ._http._errors import HttpError as HttpError
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
@@ -44,6 +45,7 @@ __all__ = [
     "HandshakeError",
     "Headers",
     "Heartbeat",
+    "HttpError",
     "KeepLatest",
     "Limits",
     "LinkError",

@@ -7,28 +7,39 @@ needs linear time.
 from __future__ import annotations
 
 
-def wildcard_match(pattern: str, text: str) -> bool:
-    """Match a text against a pattern.
+class Wildcard:
+    """A pattern with wildcards.
 
     Args:
         pattern: literal text, in which each ``*`` matches any number of characters, including none and including
             ``/``. No other character is special, and ``*`` cannot be escaped.
-        text: the text to match. Letter case is significant.
-
-    Returns:
-        Whether the pattern matches the whole text.
     """
-    first, *others = pattern.split("*")
-    if not others:
-        return first == text
-    last = others.pop()
-    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
-        return False
-    # The leftmost position of each piece leaves the most text for the next ones, so nothing has to be tried twice.
-    position, end = len(first), len(text) - len(last)
-    for piece in others:
-        position = text.find(piece, position, end)
-        if position < 0:
+
+    __slots__ = ("_first", "_last", "_middle", "_size")
+
+    def __init__(self, pattern: str) -> None:
+        self._first, *middle = pattern.split("*")
+        self._last = middle.pop() if middle else None  # None: there is no wildcard
+        self._middle = tuple(middle)
+        self._size = len(pattern) - pattern.count("*")
+
+    def matches(self, text: str) -> bool:
+        """Return whether the pattern matches the whole text. Letter case is significant."""
+        first, last = self._first, self._last
+        if last is None:
+            return first == text
+        if len(text) < self._size or not text.startswith(first) or not text.endswith(last):
             return False
-        position += len(piece)
-    return True
+        # The leftmost position of each piece leaves the most text for the next, so nothing has to be tried twice.
+        position, end = len(first), len(text) - len(last)
+        for piece in self._middle:
+            position = text.find(piece, position, end)
+            if position < 0:
+                return False
+            position += len(piece)
+        return True
+
+
+def wildcard_match(pattern: str, text: str) -> bool:
+    """Return whether a pattern matches the whole text. See ``Wildcard``."""
+    return Wildcard(pattern).matches(text)

@@ -9,6 +9,7 @@ from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
 from ._app._routes import SubApp as SubApp
 from ._http._address import Address as Address
 from ._http._drain import Drain as Drain
+from ._http._errors import HttpError as HttpError
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
@@ -25,6 +26,7 @@ __all__ = [
     "Drain",
     "ErrorHandler",
     "Headers",
+    "HttpError",
     "HttpStatistics",
     "Limits",
     "Method",

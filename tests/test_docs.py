@@ -20,7 +20,7 @@ import trio.testing
 
 from humphrey_trio import App, AsyncWebsocketApp
 from humphrey_trio.http import Address
-from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
+from humphrey_trio.testing import WebsocketClient, http_client, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError
 from tests.support import ANY_PORT, PATIENCE
 from tests.support.programs import ROOT
@@ -101,6 +101,7 @@ def test_every_page_with_code_is_here() -> None:
         "README.md",
         "http.md",
         "linking.md",
+        "routing.md",
         "shutdown.md",
         "slow-clients.md",
         "testing.md",
@@ -307,3 +308,16 @@ async def test_a_route_with_two_hooks() -> None:
         await stream.send("from the second")
         assert (await client.receive()).text == "from the second"
         await stream.close()
+
+
+async def test_routing(runs: list[tuple[Any, ...]]) -> None:
+    """The program at the beginning of routing.md adds and shows items, and refuses what it does not take."""
+    app: App[Any] = block_with("ITEMS: dict[int, str]").run()["app"]
+    async with http_client(app) as client:
+        added = await client.post("/items", content="tea")
+        assert (added.status, added.headers["Location"]) == (201, "/items/1")
+        pages = [await client.get(path) for path in ("/items", "/items/1", "/items/2", "/items/x")]
+        assert [(page.status, page.text) for page in pages[:2]] == [(200, "1 tea\n"), (200, "tea")]
+        assert [page.status for page in pages[2:]] == [404, 404]
+        assert (await client.post("/items/1")).headers["Allow"] == "GET, HEAD, OPTIONS"
+        assert (await client.post("/items", content="x" * 1001)).status == 413

@@ -158,7 +158,8 @@ async def test_a_handler_gets_all_of_a_request() -> None:
         (["/blog/*"], "/blog", "404"),
         (["/a"], "/A", "404"),
         (["/a"], "/a/", "404"),
-        (["/a b"], "/a%20b", "404"),
+        (["/a b"], "/a%20b", "0"),
+        (["/a/b"], "/a%2Fb", "404"),
     ],
 )
 async def test_the_first_registered_route_wins(patterns: list[str], path: str, winner: str) -> None:

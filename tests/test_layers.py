@@ -21,8 +21,18 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_http",
         (
-            *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
-            *("_statistics", "_tls_info", "_request", "_response"),
+            *(
+                "_address",
+                "_headers",
+                "_errors",
+                "_field_lists",
+                "_limits",
+                "_drain",
+                "_method",
+                "_status",
+                "_origins",
+            ),
+            *("_statistics", "_tls_info", "_path_params", "_request", "_response"),
         ),
     ),
     (
@@ -51,7 +61,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
-    ("_app", ("_errors", "_routing", "_routes", "_service", "_app")),
+    ("_app", ("_errors", "_patterns", "_options", "_route_table", "_routing", "_routes", "_service", "_app")),
     (
         "_websocket._app",
         (

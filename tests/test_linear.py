@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from humphrey_trio._app._patterns import decode_values, parse_pattern
 from humphrey_trio._krauss import wildcard_match
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
@@ -269,6 +270,26 @@ PATTERNS = ("*", "/*", "*a*", "*ab*", "*a*ab*aab*b", "/*/b*/*c", "*" + "a*" * 50
 def test_wildcards(pattern: str, text: str) -> None:
     """A pattern costs the length of the text, however many stars it has."""
     assert_linear(lambda size: [wildcard_match(pattern, text * size) for _ in range(10)], 20_000)
+
+
+@pytest.mark.parametrize("pattern", ["/{a}", "/{a}/{b}/{c}/x", "/{a}/{b*}", "/{a*}", "/{a}/" * 50 + "x"])
+@pytest.mark.parametrize("text", ["x", "/", "x/", "//x", "%41", "\n"])
+def test_parameters(pattern: str, text: str) -> None:
+    """A pattern with parameters costs the length of the path, matched or not."""
+    pattern = "".join(char + str(at) if char == "a" else char for at, char in enumerate(pattern))
+    parsed = parse_pattern(pattern)
+    assert_linear(lambda size: [parsed.match("/" + text * size) for _ in range(10)], 20_000)
+
+
+@pytest.mark.parametrize("text", ["%41", "%C3%A9", "%", "x%", "x", "%zz", "%C3"])
+def test_values_of_parameters(text: str) -> None:
+    """Decoding a value costs its length, malformed or not."""
+
+    def decode(size: int) -> None:
+        with suppress(ValueError):
+            decode_values({"x": text * size})
+
+    assert_linear(decode, 50_000)
 
 
 # ------------------------------------------------------------------------------------------ handshakes

@@ -8,6 +8,7 @@ comment is one.
 from __future__ import annotations
 
 from typing import Any, assert_type
+from uuid import UUID
 
 import trio
 
@@ -16,6 +17,7 @@ from humphrey_trio import (
     AsyncStream,
     AsyncWebsocketApp,
     Message,
+    Method,
     Request,
     Response,
     StatusCode,
@@ -127,6 +129,28 @@ def right_stream_states() -> None:
     app.with_connect_handler(shared_connect).with_disconnect_handler(shared_connect)
     assert_type(app.with_message_handler(shared_message), AsyncWebsocketApp[Shared, Session])
     assert_type(AsyncWebsocketApp(Shared(), stream_state=Session), AsyncWebsocketApp[Shared, Session])
+
+
+# ---------------------------------------------------------------------------------------- parameters
+
+
+def parameters(request: Request, upgrade: Upgrade) -> None:
+    assert_type(request.path_param("id"), str)
+    assert_type(request.path_param("id", int), int)
+    assert_type(upgrade.request.path_param("id", UUID), UUID)
+    assert_type(request.path_params["id"], str)
+    request.path_params["id"] = "7"  # type: ignore[index]
+    request.path_param("id", 7)  # type: ignore[call-overload]
+    assert_type(request.path_param("id", len), int)
+
+
+def routes_with_options() -> None:
+    app = App().with_route("/a", page, methods=("GET", Method.POST), max_body=1)
+    assert_type(app.with_stateless_route("/b", lambda _: Response(200), methods=["GET"]), App[None])
+    assert_type(SubApp().with_path_aware_route("/c", lambda r, s, p: Response(200), methods={"GET"}), SubApp[None])
+    app.with_route("/d", page, ("GET",))  # type: ignore[call-arg]
+    app.with_route("/e", page, methods=(1,))  # type: ignore[arg-type]
+    app.with_route("/f", page, stream=True)  # type: ignore[call-arg]
 
 
 # ------------------------------------------------------------------------------- with a wrong one

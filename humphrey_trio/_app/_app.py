@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -30,7 +31,7 @@ from .._server._transport import StreamTransport, Transport
 from .._state import State
 from ._errors import ErrorHandler
 from ._routes import Routes, SubApp, routes_of
-from ._routing import Routing
+from ._routing import NotServed, Routing
 from ._service import AppService
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -117,8 +118,8 @@ class App(Routes[State]):
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
         """Use the routes of a SubApp for hosts that match a pattern.
 
-        The first registered pattern that matches is used. If the SubApp has no route for the path, the routes of
-        the app are used.
+        The first registered pattern that matches is used. If no route of the SubApp matches the path and takes the
+        method, the routes of the app are used.
 
         Args:
             pattern: a host name, such as ``*.example.com``. ``*`` matches any number of characters. The comparison
@@ -154,8 +155,9 @@ class App(Routes[State]):
     def with_error_handler(self, handler: ErrorHandler) -> Self:
         """Set the handler that creates error responses. The default is ``default_error_handler``.
 
-        It is called if there is no route (404, 405 or 426), if a request is invalid or exceeds a limit (400 and
-        others), if an upgrade is refused without a response (403, 503 and others), and if a handler fails (500).
+        It is called if no route takes a request (404, 405, 426 or 501), if a request is invalid or exceeds a limit
+        (400 and others), if an upgrade is refused without a response (403, 503 and others), if a handler raises an
+        ``HttpError``, and if a handler fails (500).
         Header fields that belong to the error, such as Allow or Retry-After, are added to its response.
 
         If it raises an exception, or does not return a ``Response``, the exception is logged and
@@ -164,8 +166,8 @@ class App(Routes[State]):
         Args:
             handler: a plain or an async function, called with ``(status, request, exception)``. ``status`` is the
                 status code. ``request`` is None if the request could not be read. ``exception`` is the reason: an
-                exception of a handler, or a description of what is wrong with the request, such as a
-                ``HandshakeError``. It is None for a 404.
+                exception of a handler, or a description of what is wrong with the request, such as an
+                ``HttpError`` or a ``HandshakeError``. It is None for a path without a route.
 
         Returns:
             This object, so that calls can be chained.
@@ -233,18 +235,21 @@ class App(Routes[State]):
         The limits, the timeouts and the automatic header fields belong to connections, and do not apply.
 
         Args:
-            request: the request. Its Host field selects the SubApp of ``with_host``.
+            request: the request. Its Host field selects the SubApp of ``with_host``. The handler gets a copy with
+                the ``path_params`` of its route.
 
         Returns:
-            The response of the handler, or of the error handler: a 404 without a route, a 500 if the handler
-            raised an exception, which is logged. A request to open a WebSocket is treated as an ordinary one.
+            The response of the handler, or of the error handler: a 404 without a route, a 405 without one for the
+            method, a 500 if the handler raised an exception, which is logged. A request to open a WebSocket is
+            treated as an ordinary one.
         """
         service = self._service
         host = request.headers.get("Host", "").lower()
-        route = service.find(host, request.path)
-        if route is None:
-            return await service.reject(host, request)
-        answer = service.respond(request, route)
+        match = service.find(host, request.method, request.path, wants_websocket=False)
+        if isinstance(match, NotServed):
+            return await service.reject(request, match)
+        request = replace(request, path_params=match.params)
+        answer = service.respond(request, match)
         return answer if isinstance(answer, Response) else await service.settle(request, answer)
 
     async def run(

@@ -6,6 +6,7 @@ import html
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from .._http._errors import HttpError
 from .._http._headers import Headers
 from .._http._request import Request
 from .._http._response import Response
@@ -29,13 +30,14 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     Args:
         status: the status code.
         request: not used.
-        exception: its message is shown if the library has raised it for an invalid request or handshake.
+        exception: its message is shown if it is an ``HttpError``, or if the library has raised it for an invalid
+            request or handshake.
 
     Returns:
         The response, with this status and Content-Type ``text/html; charset=utf-8``.
     """
     title = html.escape(f"{status} {reason_phrase(status)}".strip())
-    is_ours = isinstance(exception, (BadRequest, HandshakeError))
-    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours else ""
+    is_ours = isinstance(exception, (BadRequest, HandshakeError, HttpError))
+    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours and str(exception) else ""
     page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
     return Response(status, page, _HTML)

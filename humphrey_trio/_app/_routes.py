@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Generic, Self, TypeAlias
 
 from .._http._request import Request
 from .._http._response import Response
 from .._state import State
 from .._websocket._stream._upgrade import Upgrade
-from ._routing import Answer, HostRoutes, HttpRoute
+from ._options import RouteOptions, route_options
+from ._patterns import parse_pattern
+from ._route_table import Answer, HostRoutes, HttpCall, Route
 
 #: A handler for ``with_route``, called with ``(request, state)``; plain or async.
 RequestHandler: TypeAlias = Callable[[Request, State], Answer]
@@ -22,9 +24,12 @@ PathAwareRequestHandler: TypeAlias = Callable[[Request, State, str], Answer]
 class Routes(Generic[State]):
     """The routes of one host.
 
-    A pattern is compared with the path of a request, without the query. ``*`` matches any number of characters,
-    including ``/``. The first registered route that matches is used. A route matches every method: see
-    ``request.method``.
+    A pattern is compared with the path of a request as it was sent, without the query. In a pattern, ``*`` matches
+    any number of characters, including ``/``. Instead of ``*``, it may have parameters: ``{name}`` is one segment
+    of the path, and ``{name*}`` at the end is the rest of it. ``request.path_params`` has their values. Characters
+    that cannot stand in a path are percent-encoded: ``/a b`` matches ``/a%20b``.
+
+    The first registered route that matches the path and takes the method is used.
 
     Handlers are async functions, or plain functions that do not block. They return a ``Response``.
     """
@@ -32,28 +37,48 @@ class Routes(Generic[State]):
     def __init__(self) -> None:
         self._routes = HostRoutes()
 
-    def with_route(self, pattern: str, handler: RequestHandler[State]) -> Self:
+    def with_route(
+        self,
+        pattern: str,
+        handler: RequestHandler[State],
+        *,
+        methods: Collection[str] | None = None,
+        max_body: int | None = None,
+    ) -> Self:
         """Add a route whose handler gets the request and the state of the app.
 
         Args:
-            pattern: the path, such as ``/users/*``.
+            pattern: the path, such as ``/users/*`` or ``/users/{id}``.
             handler: called with ``(request, state)``.
+            methods: the methods that the route takes, such as ``("GET", "POST")``; None for every method. GET
+                includes HEAD. If a path has only routes that do not take the method, the response is a 405.
+            max_body: bytes of the body of a request. Beyond it: 413. None for ``Limits.body``.
 
         Returns:
             This object, so that calls can be chained.
 
         Raises:
-            ValueError: the pattern begins with neither ``/`` nor ``*``, so no path could match it.
-            TypeError: the handler is not callable.
+            ValueError: the pattern could never match a path, or its parameters are malformed; a method is not a
+                token, or a standard method is not in upper case; ``max_body`` is negative.
+            TypeError: the handler is not callable, or ``methods`` is a str.
         """
-        return self._with(pattern, handler, handler)
+        return self._with(pattern, handler, handler, route_options(methods, max_body))
 
-    def with_stateless_route(self, pattern: str, handler: StatelessRequestHandler) -> Self:
+    def with_stateless_route(
+        self,
+        pattern: str,
+        handler: StatelessRequestHandler,
+        *,
+        methods: Collection[str] | None = None,
+        max_body: int | None = None,
+    ) -> Self:
         """Add a route whose handler gets only the request.
 
         Args:
-            pattern: the path, such as ``/users/*``.
+            pattern: the path, such as ``/users/*`` or ``/users/{id}``.
             handler: called with ``(request)``.
+            methods: as for ``with_route``.
+            max_body: as for ``with_route``.
 
         Returns:
             This object, so that calls can be chained.
@@ -61,14 +86,23 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        return self._with(pattern, handler, lambda request, _: handler(request))
+        return self._with(pattern, handler, lambda request, _: handler(request), route_options(methods, max_body))
 
-    def with_path_aware_route(self, pattern: str, handler: PathAwareRequestHandler[State]) -> Self:
+    def with_path_aware_route(
+        self,
+        pattern: str,
+        handler: PathAwareRequestHandler[State],
+        *,
+        methods: Collection[str] | None = None,
+        max_body: int | None = None,
+    ) -> Self:
         """Add a route whose handler also gets the pattern, so that one handler can serve several routes.
 
         Args:
-            pattern: the path, such as ``/users/*``.
+            pattern: the path, such as ``/users/*`` or ``/users/{id}``.
             handler: called with ``(request, state, pattern)``, where ``pattern`` is the argument above.
+            methods: as for ``with_route``.
+            max_body: as for ``with_route``.
 
         Returns:
             This object, so that calls can be chained.
@@ -76,7 +110,12 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        return self._with(pattern, handler, lambda request, state: handler(request, state, pattern))
+        return self._with(
+            pattern,
+            handler,
+            lambda request, state: handler(request, state, pattern),
+            route_options(methods, max_body),
+        )
 
     def with_websocket_route(
         self, pattern: str, handler: Callable[[Upgrade, State], Awaitable[Response | None]]
@@ -87,7 +126,7 @@ class Routes(Generic[State]):
         HEAD is a 426, and to any other method a 405.
 
         Args:
-            pattern: the path, such as ``/ws``.
+            pattern: the path, such as ``/ws`` or ``/rooms/{name}``.
             handler: awaited with ``(upgrade, state)``. ``websocket_handler`` and ``async_websocket_handler``
                 make such handlers. It accepts the upgrade and returns None, or returns the ``Response`` that
                 refuses it.
@@ -98,11 +137,13 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        self._routes.websocket.add(_checked(pattern, handler), handler)
+        _check_handler(pattern, handler)
+        self._routes.websocket.add(Route(parse_pattern(pattern), handler, route_options(), upgrades=True))
         return self
 
-    def _with(self, pattern: str, handler: object, call: Callable[[Request, Any], Answer]) -> Self:
-        self._routes.http.add(_checked(pattern, handler), HttpRoute(call))
+    def _with(self, pattern: str, handler: object, call: HttpCall, options: RouteOptions) -> Self:
+        _check_handler(pattern, handler)
+        self._routes.http.add(Route(parse_pattern(pattern), call, options, upgrades=False))
         return self
 
 
@@ -115,9 +156,6 @@ class SubApp(Routes[State]):
     """Routes for the hosts that match a pattern. See ``App.with_host``."""
 
 
-def _checked(pattern: str, handler: object) -> str:
-    if not pattern.startswith(("/", "*")):
-        raise ValueError(f"no path matches {pattern!r}: a pattern begins with '/' or '*'")
+def _check_handler(pattern: str, handler: object) -> None:
     if not callable(handler):
         raise TypeError(f"the handler of {pattern!r} must be callable, not {type(handler).__name__}")
-    return pattern

@@ -1,77 +1,60 @@
-"""Routing: which route answers a host and a path. It knows no handlers' arguments, and runs no handler."""
+"""Routing: what answers a request. It runs no handler, and creates no response.
+
+``Routing.find`` is the only lookup. Its outcome is the route with the values of its parameters, or the reason why
+no route takes the request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from .._http._address import split_port
-from .._http._request import Request
-from .._http._response import Response
-from .._krauss import wildcard_match
-from .._websocket._stream._upgrade import WebsocketRoute
+from .._http._method import REGISTERED_METHODS, Method
+from .._http._path_params import NO_PARAMS
+from .._krauss import Wildcard
+from ._patterns import decode_values
+from ._route_table import Found, HostRoutes
 
-Answer: TypeAlias = Response | Awaitable[Response]
+_Handler = TypeVar("_Handler")
 
-_Route = TypeVar("_Route")
-
-
-class HttpRoute:
-    """A registered handler.
-
-    Args:
-        call: calls the handler with the arguments that it takes, given the request and the state.
-    """
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[[Request, Any], Answer]) -> None:
-        self.call = call
+# What ``OPTIONS *`` names for a route that takes every method. It takes TRACE as well, but does not advertise it.
+_EVERY_METHOD = frozenset(Method) - {Method.CONNECT, Method.TRACE}
 
 
-class RouteTable(Generic[_Route]):
-    """Patterns in the order of registration. The first pattern that matches is used.
+class Reason(enum.Enum):
+    """Why no handler gets a request."""
 
-    A literal pattern is looked up in a dict. Only the wildcard patterns registered before it are tried.
-    """
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._literals: dict[str, tuple[int, _Route]] = {}
-        self._wildcards: list[tuple[int, str, _Route]] = []
-
-    def add(self, pattern: str, route: _Route) -> None:
-        """Add a route after the others."""
-        if "*" in pattern:
-            self._wildcards.append((self._size, pattern, route))
-        else:
-            self._literals.setdefault(pattern, (self._size, route))
-        self._size += 1
-
-    def find(self, path: str) -> _Route | None:
-        """Return the first route whose pattern matches, or None."""
-        literal = self._literals.get(path)
-        for position, pattern, route in self._wildcards:
-            if literal is not None and literal[0] < position:
-                break
-            if wildcard_match(pattern, path):
-                return route
-        return None if literal is None else literal[1]
+    NOT_FOUND = enum.auto()
+    MALFORMED_VALUE = enum.auto()
+    METHOD_NOT_ALLOWED = enum.auto()
+    METHOD_NOT_IMPLEMENTED = enum.auto()
+    OPTIONS = enum.auto()
+    WEBSOCKETS_ONLY = enum.auto()
 
 
-class HostRoutes:
-    """The routes of one host.
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """No handler gets the request. A ``Match`` of a connection.
 
     Attributes:
-        http: for ordinary requests.
-        websocket: for requests to open a WebSocket.
+        reason: why not.
+        allow: the methods of the path, in alphabetical order, if the response names them.
     """
 
-    __slots__ = ("http", "websocket")
+    reason: Reason
+    allow: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self.http: RouteTable[HttpRoute] = RouteTable()
-        self.websocket: RouteTable[WebsocketRoute[Any]] = RouteTable()
+    served = False
+    upgrades = False
+    handler = None
+    params = NO_PARAMS
+    max_body = None
+
+
+Outcome: TypeAlias = Found[Any] | NotServed
 
 
 class Routing:
@@ -82,12 +65,12 @@ class Routing:
     """
 
     def __init__(self, own: HostRoutes) -> None:
-        self._own = own
-        self._hosts: list[tuple[str, HostRoutes]] = []
+        self._own = (own,)
+        self._hosts: list[tuple[_HostPattern, HostRoutes]] = []
 
     def replace_own(self, own: HostRoutes) -> None:
         """Use other routes where the host has none."""
-        self._own = own
+        self._own = (own,)
 
     def add_host(self, pattern: str, routes: HostRoutes) -> None:
         """Use routes for the hosts that match a pattern, if no pattern before it matches.
@@ -95,41 +78,101 @@ class Routing:
         Raises:
             ValueError: the pattern is ``*``.
         """
-        pattern = _without_root(pattern.lower())
-        if pattern == "*":
-            raise ValueError("'*' matches every host: use with_default_subapp, or routes of the app itself")
-        self._hosts.append((pattern, routes))
+        self._hosts.append((_HostPattern(pattern), routes))
 
-    def find(self, host: str, path: str) -> HttpRoute | None:
-        """Return the route of an ordinary request, or None."""
-        return self._find(host, path, _http_of)
+    def find(self, host: str, method: str, path: str, wants_websocket: bool) -> Outcome:
+        """Look in the routes of the host, and then in the app's own.
 
-    def find_websocket(self, host: str, path: str) -> WebsocketRoute[Any] | None:
-        """Return the route of a request to open a WebSocket, or None."""
-        return self._find(host, path, _websocket_of)
+        Args:
+            host: the authority of the request in lower case.
+            method: the method of the request.
+            path: the path of the request.
+            wants_websocket: whether it is a request to open a WebSocket. If no websocket route matches, it is an
+                ordinary request.
 
-    def _find(self, host: str, path: str, table_of: Callable[[HostRoutes], RouteTable[_Route]]) -> _Route | None:
-        """Look in the routes of the host, and then in the app's own."""
-        routes = self._routes_of(host) if self._hosts else None
-        route = None if routes is None else table_of(routes).find(path)
-        return table_of(self._own).find(path) if route is None else route
+        Returns:
+            The first route that matches the path and takes the method, or the reason why there is none.
+        """
+        tables = self._tables_of(host) if self._hosts else self._own
+        if wants_websocket:
+            for routes in tables:
+                if (upgrade := routes.websocket.find(method, path)) is not None:
+                    return _decoded(upgrade)
+        for routes in tables:
+            if (found := routes.http.find(method, path)) is not None:
+                return _decoded(found) if found.params else found
+        return self._not_served(tables, method, path)
 
-    def _routes_of(self, host: str) -> HostRoutes | None:
+    def _not_served(self, tables: tuple[HostRoutes, ...], method: str, path: str) -> NotServed:
+        """Return why no route takes a request."""
+        if path == "*" and method == "OPTIONS":
+            return NotServed(Reason.OPTIONS, _allow(_methods_of(tables)))
+        named = {name for routes in tables for name in routes.http.methods_of(path)}
+        websocket = any(routes.websocket.matches(path) for routes in tables)
+        if websocket and (not named or method in ("GET", "HEAD")):
+            return NotServed(Reason.WEBSOCKETS_ONLY)
+        if not self._knows(method):
+            return NotServed(Reason.METHOD_NOT_IMPLEMENTED)
+        if not named:
+            return NotServed(Reason.NOT_FOUND)
+        reason = Reason.OPTIONS if method == "OPTIONS" else Reason.METHOD_NOT_ALLOWED
+        return NotServed(reason, _allow({*named, "GET"} if websocket else named))
+
+    def _knows(self, method: str) -> bool:
+        """Return whether a method is registered, or a route of any host takes it (RFC 9110, section 15.6.2)."""
+        if method in REGISTERED_METHODS:
+            return True
+        tables = [routes.http for routes in (*self._own, *(routes for _, routes in self._hosts))]
+        return any(table.has_any_method or method in table.methods for table in tables)
+
+    def _tables_of(self, host: str) -> tuple[HostRoutes, ...]:
         host = _without_root(host)
         name = split_port(host)[0]
         for pattern, routes in self._hosts:
-            # A pattern with a port is compared with the host and port, another one with the host only.
-            if wildcard_match(pattern, host if split_port(pattern)[0] != pattern else name):
-                return routes
-        return None
+            if pattern.matches(host, name):
+                return (routes, *self._own)
+        return self._own
 
 
-def _http_of(routes: HostRoutes) -> RouteTable[HttpRoute]:
-    return routes.http
+class _HostPattern:
+    """A pattern of host names, with or without a port."""
+
+    __slots__ = ("_has_port", "_wildcard")
+
+    def __init__(self, pattern: str) -> None:
+        pattern = _without_root(pattern.lower())
+        if pattern == "*":
+            raise ValueError("'*' matches every host: use with_default_subapp, or routes of the app itself")
+        self._has_port = split_port(pattern)[0] != pattern
+        self._wildcard = Wildcard(pattern)
+
+    def matches(self, host: str, name: str) -> bool:
+        """Compare with the host and port, or with the name of the host if the pattern has no port."""
+        return self._wildcard.matches(host if self._has_port else name)
 
 
-def _websocket_of(routes: HostRoutes) -> RouteTable[WebsocketRoute[Any]]:
-    return routes.websocket
+def _decoded(found: Found[_Handler]) -> Found[_Handler] | NotServed:
+    """Return a route with the decoded values of its parameters."""
+    if not found.params:
+        return found
+    try:
+        return Found(found.route, decode_values(found.params))
+    except ValueError:
+        return NotServed(Reason.MALFORMED_VALUE)
+
+
+def _methods_of(tables: Iterable[HostRoutes]) -> set[str]:
+    """Return all methods that routes take, and that may be advertised."""
+    methods: set[str] = set()
+    for routes in tables:
+        methods |= routes.http.methods
+        if routes.http.has_any_method:
+            methods |= _EVERY_METHOD
+    return methods
+
+
+def _allow(methods: set[str]) -> tuple[str, ...]:
+    return tuple(sorted({*methods, "OPTIONS"}))
 
 
 def _without_root(host: str) -> str:

@@ -9,24 +9,26 @@ import inspect
 import logging
 from collections.abc import Awaitable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 import trio
 
 from .._failures import failure_of
+from .._http._errors import HttpError
 from .._http._request import Request
 from .._http._response import Response
-from .._quoting import printable
+from .._quoting import printable, quoted
 from .._state import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
 from .._websocket._stream._serve_upgrade import serve_upgrade
 from ._errors import ErrorHandler, default_error_handler
+from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
     from .._server._connection import Handover
-    from .._websocket._stream._upgrade import WebsocketRoute
-    from ._routing import HttpRoute, Routing
+    from ._route_table import Found, HttpCall
+    from ._routing import Outcome, Routing
 
 logger = logging.getLogger("humphrey_trio.http")
 
@@ -48,17 +50,16 @@ class AppService(Generic[State]):
         """Use another error handler."""
         self._error_handler = handler
 
-    def find(self, host: str, path: str) -> HttpRoute | None:
-        return self._routing.find(host, path)
-
-    def find_websocket(self, host: str, path: str) -> WebsocketRoute[Any] | None:
-        return self._routing.find_websocket(host, path)
+    def find(self, host: str, method: str, path: str, wants_websocket: bool) -> Outcome:
+        return self._routing.find(host, method, path, wants_websocket)
 
     @trio.lowlevel.disable_ki_protection
-    def respond(self, request: Request, route: HttpRoute) -> Response | Awaitable[Response]:
+    def respond(self, request: Request, match: Found[HttpCall]) -> Response | Awaitable[Response]:
         """Call the handler. Returns its response if it is a plain function, else an awaitable for ``settle``."""
         try:
-            return route.call(request, self._state)
+            return match.route.handler(request, self._state)
+        except HttpError as exc:
+            return self._refuse_with(request, exc)
         except BaseException as exc:
             # Log it here, because the awaitable is dropped if a previous response cannot be sent.
             failure = _failure_of(exc, request)
@@ -69,16 +70,19 @@ class AppService(Generic[State]):
     async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
+        except HttpError as exc:
+            return await self._refuse_with(request, exc)
         except BaseException as exc:
             return await self._fail(request, _failure_of(exc, request))
 
-    async def reject(self, host: str, request: Request) -> Response:
-        """Create a 404; or a 426 or 405 if there is a websocket route (RFC 9110, sections 15.5.22 and 15.5.6)."""
-        if self.find_websocket(host, request.path) is None:
+    async def reject(self, request: Request, match: NotServed) -> Response:
+        if match.reason is Reason.NOT_FOUND:
             return await self.refuse(404, request, None)
-        return await self._refuse_handshake(request, no_handshake(request))
+        if match.reason is Reason.OPTIONS:
+            return Response(204, headers={"Allow": ", ".join(match.allow)})
+        return await self._refuse_with(request, _refusal(request, match))
 
-    async def _refuse_handshake(self, request: Request, error: HandshakeError) -> Response:
+    async def _refuse_with(self, request: Request, error: HttpError | HandshakeError) -> Response:
         response = await self.refuse(error.status, request, error)
         for name, value in error.headers:
             response = response.with_header(name, value)
@@ -101,10 +105,24 @@ class AppService(Generic[State]):
         request = handover.request
         try:
             return await serve_upgrade(handover, self._state)
-        except HandshakeError as exc:
-            return await self._refuse_handshake(request, exc)
+        except (HandshakeError, HttpError) as exc:
+            return await self._refuse_with(request, exc)
         except BaseException as exc:
             return await self._fail(request, _failure_of(exc, request))
+
+
+def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
+    """Return what the error handler gets for a request that no handler gets."""
+    match match.reason:
+        case Reason.WEBSOCKETS_ONLY:
+            return no_handshake(request)
+        case Reason.METHOD_NOT_IMPLEMENTED:
+            return HttpError(501, f"the method {quoted(request.method)} is not known here")
+        case Reason.METHOD_NOT_ALLOWED:
+            allow = {"Allow": ", ".join(match.allow)}
+            return HttpError(405, f"{quoted(request.method)} is not allowed here", headers=allow)
+        case _:
+            return HttpError(400, "a value in the path is not percent-encoded UTF-8")
 
 
 def _log_failed_handler(request: Request, exception: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The standard request methods."""
+"""The standard request methods, and the names of all registered ones."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ class Method(StrEnum):
     OPTIONS = "OPTIONS"
     TRACE = "TRACE"
     PATCH = "PATCH"
+
+
+#: The methods of IANA's HTTP method registry (RFC 9110, section 16.1). ``*`` is registered so that no method has
+#: this name. QUERY is the safe method with a body.
+REGISTERED_METHODS = frozenset(
+    (
+        *Method,
+        *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK", "MERGE"),
+        *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PRI"),
+        *("PROPFIND", "PROPPATCH", "QUERY", "REBIND", "REPORT", "SEARCH", "UNBIND", "UNCHECKOUT", "UNLINK"),
+        *("UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
+    )
+)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast, overload
 
+from .._quoting import quoted
 from ._address import Address
+from ._errors import HttpError
 from ._headers import Headers
+from ._path_params import NO_PARAMS
 from ._tls_info import TlsInfo
 
 UNKNOWN_ADDRESS = Address("", 0)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class Request:
         content: the body; empty if there is none.
         address: the address of the peer.
         tls: the TLS parameters of the connection; None without TLS.
+        path_params: the values of the parameters of the route's pattern, percent-decoded as UTF-8. Immutable.
     """
 
     method: str = "GET"
@@ -36,11 +43,47 @@ class Request:
     content: bytes = b""
     address: Address = UNKNOWN_ADDRESS
     tls: TlsInfo | None = None
+    path_params: Mapping[str, str] = field(default=NO_PARAMS, hash=False)
 
     @property
     def uri(self) -> str:
         """The same as ``path``: the name in Humphrey."""
         return self.path
+
+    @overload
+    def path_param(self, name: str) -> str: ...
+    @overload
+    def path_param(self, name: str, convert: Callable[[str], _T]) -> _T: ...
+    def path_param(self, name: str, convert: Callable[[str], object] = str) -> object:
+        """Return the value of a parameter of the route's pattern: ``request.path_param("id", int)``.
+
+        Args:
+            name: the name in the pattern, such as ``id`` for ``/items/{id}``.
+            convert: called with the value. With ``int``, only the digits 0 to 9 are a number: no sign, no space.
+
+        Returns:
+            The result of ``convert``; without it, the value.
+
+        Raises:
+            HttpError: with 404, if ``convert`` raises a ``ValueError`` or an ``ArithmeticError``. If the handler
+                does not catch it, the client gets the 404.
+            KeyError: the pattern has no parameter of this name.
+        """
+        value = self.path_params.get(name)
+        if value is None:
+            names = ", ".join(map(repr, self.path_params)) or "no parameters"
+            raise KeyError(f"the pattern of this route has no parameter {name!r}: it has {names}")
+        try:
+            return _convert(value, convert)
+        except (ValueError, ArithmeticError) as exc:
+            raise HttpError(404, f"{quoted(value)} is not valid as {name!r}") from exc
+
+
+def _convert(value: str, convert: Callable[[str], object]) -> object:
+    # int itself accepts signs, white space, underscores, and the digits of other scripts.
+    if convert is int and not (value.isascii() and value.isdigit()):
+        raise ValueError("not a number")
+    return convert(value)
 
 
 class _Draft:
@@ -48,25 +91,15 @@ class _Draft:
 
     __slots__ = Request.__slots__
 
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        version: str,
-        headers: Headers,
-        content: bytes,
-        address: Address,
-        tls: TlsInfo | None,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.version = version
-        self.headers = headers
-        self.content = content
-        self.address = address
-        self.tls = tls
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Headers
+    content: bytes
+    address: Address
+    tls: TlsInfo | None
+    path_params: Mapping[str, str]
 
 
 def received_request(
@@ -78,6 +111,7 @@ def received_request(
     content: bytes,
     address: Address,
     tls: TlsInfo | None,
+    path_params: Mapping[str, str],
 ) -> Request:
     """Construct a ``Request`` from its attributes, as the server does for each one that it receives.
 
@@ -85,6 +119,15 @@ def received_request(
     1 us in total. This function assigns them to an object of another class with the same slots, and then changes
     its class, which takes 0.2 us.
     """
-    draft = _Draft(method, path, query, version, headers, content, address, tls)
+    draft = _Draft()
+    draft.method = method
+    draft.path = path
+    draft.query = query
+    draft.version = version
+    draft.headers = headers
+    draft.content = content
+    draft.address = address
+    draft.tls = tls
+    draft.path_params = path_params
     draft.__class__ = Request  # type: ignore[assignment]
     return cast("Request", draft)

@@ -25,7 +25,7 @@ from ._response_writer import CONTINUE, ResponseWriter
 from ._transport import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from .._http._drain import Drain
     from .._http._limits import Limits, Timeouts
@@ -50,29 +50,53 @@ NEW_CONNECTION_GRACE = 1.0
 _REQUEST_COST = 16 * 1024
 
 
+class Match(Protocol):
+    """The outcome of ``Service.find``: what answers a request."""
+
+    @property
+    def served(self) -> bool:
+        """Whether a handler gets the request. Otherwise ``Service.reject`` answers, and the body is not read."""
+        ...
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the handler is a WebSocket route. The request then goes to ``Service.upgrade``."""
+        ...
+
+    @property
+    def handler(self) -> Any:
+        """The handler, for ``Handover.route``."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The ``path_params`` of the request."""
+        ...
+
+    @property
+    def max_body(self) -> int | None:
+        """The limit of the body in bytes; None for ``Limits.body``."""
+        ...
+
+
 class Service(Protocol):
     """The interface of the application for a connection. No method raises an ``Exception``."""
 
-    def find(self, host: str, path: str, /) -> Any:
-        """Find the route of an ordinary request.
+    def find(self, host: str, method: str, path: str, wants_websocket: bool, /) -> Match:
+        """Find what answers a request.
 
-        Called with the head only: the body is not read if there is no route.
+        Called with the head only: the body is not read if no handler gets the request.
 
         Args:
             host: the authority of the request in lower case.
+            method: the method of the request.
             path: the path of the request.
-
-        Returns:
-            A route for ``respond``; None if there is none.
+            wants_websocket: whether it is a request to open a WebSocket.
         """
         ...
 
-    def find_websocket(self, host: str, path: str, /) -> Any:
-        """Find the route of a request to open a WebSocket. See ``find``."""
-        ...
-
-    def respond(self, request: Request, route: Any, /) -> Response | Awaitable[Response]:
-        """Call the handler of a route from ``find``.
+    def respond(self, request: Request, match: Any, /) -> Response | Awaitable[Response]:
+        """Call the handler of a match from ``find``.
 
         Returns:
             The response, or an awaitable that must be passed to ``settle``.
@@ -83,8 +107,8 @@ class Service(Protocol):
         """Await the result of ``respond``."""
         ...
 
-    async def reject(self, host: str, request: Request, /) -> Response:
-        """Create the response to an ordinary request without a route."""
+    async def reject(self, request: Request, match: Any, /) -> Response:
+        """Create the response to a request whose match is not served."""
         ...
 
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -123,7 +147,7 @@ class Handover:
 
     Attributes:
         request: the request for the upgrade.
-        route: the route from ``Service.find_websocket``.
+        route: the handler of the match from ``Service.find``.
         close: whether the connection must be closed after the response if the upgrade is refused.
         rest: the bytes that were received after the head of the request.
         transport: the transport.
@@ -272,9 +296,10 @@ class HttpConnection:
             head = await self._next_head()
             if head is None:
                 return None
-            if head.wants_websocket and (route := service.find_websocket(head.host, head.path)) is not None:
-                return await self._lend(head, route)
-            close = await self._answer(head)
+            match = service.find(head.host, head.method, head.path, head.wants_websocket)
+            if head.wants_websocket and match.upgrades:
+                return await self._lend(head, match)
+            close = await self._answer(head, match)
             if self._out_size >= CHUNK:
                 await self._flush()
         await self._flush()
@@ -320,27 +345,26 @@ class HttpConnection:
             self._set_deadline(self._settings.timeouts.header)
         self._phase = _READING
 
-    async def _answer(self, head: Head) -> bool:
+    async def _answer(self, head: Head, match: Match) -> bool:
         """Answer a request. Returns whether the connection ends after the response."""
         service = self._settings.service
-        route = service.find(head.host, head.path)
-        if route is None:
+        if not match.served:
             await self._flush()
-            rejection = await service.reject(head.host, self._to_request(head))
+            rejection = await service.reject(self._to_request(head, match), match)
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return self._reply(head, rejection, head.close or head.has_body)
-        content = await self._read_body(head) if head.content_length != 0 else b""
+        content = await self._read_body(head, match) if head.content_length != 0 else b""
         if content is None:
             return True
-        request = self._to_request(head, content)
-        answer = service.respond(request, route)
+        request = self._to_request(head, match, content)
+        answer = service.respond(request, match)
         if not isinstance(answer, Response):
             await self._flush_before(answer)
             answer = await service.settle(request, answer)
         return self._reply(head, answer, head.close)
 
-    def _to_request(self, head: Head, content: bytes = b"") -> Request:
-        return head.to_request(content, self._transport.peer, self._transport.tls_info())
+    def _to_request(self, head: Head, match: Match, content: bytes = b"") -> Request:
+        return head.to_request(content, self._transport.peer, self._transport.tls_info(), match.params)
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
         """Send the previous responses before an async handler is awaited. If that fails, it is not awaited."""
@@ -351,11 +375,11 @@ class HttpConnection:
                 answer.close()  # avoids a RuntimeWarning that it was never awaited
             raise
 
-    async def _lend(self, head: Head, route: Any) -> Handover:
+    async def _lend(self, head: Head, match: Match) -> Handover:
         await self._flush()
         return Handover(
-            self._to_request(head),
-            route,
+            self._to_request(head, match),
+            match.handler,
             head.close,
             self._reader.take_rest(),
             self._transport,
@@ -366,9 +390,9 @@ class HttpConnection:
 
     # Bodies...
 
-    async def _read_body(self, head: Head) -> bytes | None:
+    async def _read_body(self, head: Head, match: Match) -> bytes | None:
         """Read the body. Returns None if the connection has ended before its end."""
-        limit = self._settings.limits.body
+        limit = self._settings.limits.body if match.max_body is None else match.max_body
         if head.content_length is not None and head.content_length > limit:
             raise BadRequest(f"the body is longer than {limit} bytes", 413)
         if head.expects_continue and not self._reader.buffered:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .._http._address import Address
 from .._http._headers import Headers
+from .._http._path_params import NO_PARAMS
 from .._http._request import Request, received_request
 from .._http._tls_info import TlsInfo
 
@@ -54,7 +56,9 @@ class Head:
     def has_body(self) -> bool:
         return self.content_length != 0
 
-    def to_request(self, content: bytes, address: Address, tls: TlsInfo | None = None) -> Request:
+    def to_request(
+        self, content: bytes, address: Address, tls: TlsInfo | None = None, params: Mapping[str, str] = NO_PARAMS
+    ) -> Request:
         return received_request(
-            self.method, self.path, self.query, self.version, self.headers, content, address, tls
+            self.method, self.path, self.query, self.version, self.headers, content, address, tls, params
         )

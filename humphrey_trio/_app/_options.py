@@ -1,0 +1,64 @@
+"""The options of a route: which methods it takes, and how its bodies are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .._http._headers import TCHAR
+from .._http._method import REGISTERED_METHODS, Method
+
+_TOKEN = re.compile(rf"{TCHAR}+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteOptions:
+    """The options of a route, which were checked.
+
+    Attributes:
+        methods: the methods that the route takes; None for every method.
+        max_body: bytes of the body; None for ``Limits.body``.
+        stream: whether the handler reads the body itself.
+    """
+
+    methods: frozenset[str] | None = None
+    max_body: int | None = None
+    stream: bool = False
+
+
+def route_options(
+    methods: Collection[str] | None = None, max_body: int | None = None, *, stream: bool = False
+) -> RouteOptions:
+    """Check the options of a route. GET implies HEAD (RFC 9110, section 9.3.2).
+
+    Raises:
+        ValueError: there is no method, one is not a token or not in upper case, or ``max_body`` is negative.
+        TypeError: ``methods`` is a str.
+    """
+    if max_body is not None and max_body < 0:
+        raise ValueError("max_body must be at least 0, or None for Limits.body")
+    return RouteOptions(
+        methods=None if methods is None else _checked_methods(methods), max_body=max_body, stream=stream
+    )
+
+
+def _checked_methods(methods: Collection[str]) -> frozenset[str]:
+    if isinstance(methods, str):
+        raise TypeError(f"methods is a collection of names: write methods=({methods!r},)")
+    if not methods:
+        raise ValueError("a route without methods is never called: leave methods out for every method")
+    for method in methods:
+        _check_method(method)
+    return frozenset((*methods, "HEAD")) if "GET" in methods else frozenset(methods)
+
+
+def _check_method(method: str) -> None:
+    if not _TOKEN.fullmatch(method):
+        raise ValueError(f"{method!r} is not a method: it must be a token (RFC 9110, section 9.1)")
+    if method == "*":
+        raise ValueError("'*' is not a method: leave methods out for every method")
+    if method == Method.CONNECT:
+        raise ValueError("CONNECT reaches no route: this server is not a proxy")
+    if method not in REGISTERED_METHODS and method.upper() in REGISTERED_METHODS:
+        raise ValueError(f"methods are case-sensitive: write {method.upper()!r} instead of {method!r}")

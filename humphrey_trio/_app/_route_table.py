@@ -1,0 +1,154 @@
+"""The routes of one host, and the search for those that match a path. It knows no methods and no hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from .._http._path_params import NO_PARAMS
+from .._http._request import Request
+from .._http._response import Response
+from .._websocket._stream._upgrade import WebsocketRoute
+from ._options import RouteOptions
+from ._patterns import LiteralPattern, Pattern
+
+Answer: TypeAlias = Response | Awaitable[Response]
+#: Calls a handler with the arguments that it takes, given the request and the state.
+HttpCall: TypeAlias = Callable[[Request, Any], Answer]
+
+_Handler = TypeVar("_Handler")
+
+
+class Route(Generic[_Handler]):
+    """A registered handler.
+
+    Args:
+        pattern: the paths for which it is called.
+        handler: what is called.
+        options: which requests it takes, and how their bodies are read.
+        upgrades: whether the handler gets requests to open a WebSocket.
+
+    Attributes:
+        methods: the methods that it takes; None for every method.
+        found: the result of a search that has found it, if the pattern has no parameters.
+    """
+
+    __slots__ = ("found", "handler", "methods", "options", "pattern", "upgrades")
+
+    def __init__(self, pattern: Pattern, handler: _Handler, options: RouteOptions, *, upgrades: bool) -> None:
+        self.pattern = pattern
+        self.handler = handler
+        self.options = options
+        self.methods = options.methods
+        self.upgrades = upgrades
+        self.found = Found(self, NO_PARAMS)
+
+    def match(self, path: str) -> Found[_Handler] | None:
+        """Compare the pattern with a path."""
+        params = self.pattern.match(path)
+        if params is None:
+            return None
+        return Found(self, params) if params else self.found
+
+
+class Found(Generic[_Handler]):
+    """A route that matches the path of a request. A ``Match`` of a connection.
+
+    Args:
+        route: the route.
+        params: the values of its parameters.
+    """
+
+    __slots__ = ("params", "route")
+
+    served = True
+
+    def __init__(self, route: Route[_Handler], params: Mapping[str, str]) -> None:
+        self.route = route
+        self.params = params
+
+    @property
+    def handler(self) -> _Handler:
+        return self.route.handler
+
+    @property
+    def upgrades(self) -> bool:
+        return self.route.upgrades
+
+    @property
+    def max_body(self) -> int | None:
+        return self.route.options.max_body
+
+
+class RouteTable(Generic[_Handler]):
+    """Routes in the order of registration.
+
+    For each literal pattern, the routes that match it are collected when routes are added. So a path that some
+    route names literally is looked up in a dict. Any other path is compared with the other patterns, one by one.
+
+    Attributes:
+        methods: the methods that any route names.
+        has_any_method: whether a route takes every method.
+    """
+
+    def __init__(self) -> None:
+        self.methods: set[str] = set()
+        self.has_any_method = False
+        self._literals: dict[str, list[Found[_Handler]]] = {}
+        self._others: list[Route[_Handler]] = []
+
+    def add(self, route: Route[_Handler]) -> None:
+        """Add a route after the others."""
+        self.methods |= route.methods or set()
+        self.has_any_method |= route.methods is None
+        if isinstance(route.pattern, LiteralPattern):
+            path = route.pattern.path
+            self._literals.setdefault(path, self._search(path)).append(route.found)
+            return
+        self._others.append(route)
+        for path, matches in self._literals.items():
+            if (found := route.match(path)) is not None:
+                matches.append(found)
+
+    def find(self, method: str, path: str) -> Found[_Handler] | None:
+        """Return the first route that matches a path and takes a method."""
+        matches = self._literals.get(path)
+        if matches is not None:
+            for found in matches:
+                methods = found.route.methods
+                if methods is None or method in methods:
+                    return found
+            return None
+        for route in self._others:
+            methods = route.methods
+            if (methods is None or method in methods) and (match := route.match(path)) is not None:
+                return match
+        return None
+
+    def matches(self, path: str) -> list[Found[_Handler]]:
+        """Return all routes that match a path, in order."""
+        return self._literals.get(path) or self._search(path)
+
+    def methods_of(self, path: str) -> set[str]:
+        """Return the methods that the routes of a path name."""
+        if not self.methods:
+            return set()
+        return {name for found in self.matches(path) for name in found.route.methods or ()}
+
+    def _search(self, path: str) -> list[Found[_Handler]]:
+        return [found for route in self._others if (found := route.match(path)) is not None]
+
+
+class HostRoutes:
+    """The routes of one host.
+
+    Attributes:
+        http: for ordinary requests.
+        websocket: for requests to open a WebSocket.
+    """
+
+    __slots__ = ("http", "websocket")
+
+    def __init__(self) -> None:
+        self.http: RouteTable[HttpCall] = RouteTable()
+        self.websocket: RouteTable[WebsocketRoute[Any]] = RouteTable()
