@@ -22,7 +22,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
             *("_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges", "_negotiation"),
-            *("_json", "_statistics", "_tls_info", "_request", "_response"),
+            *("_json", "_proxies", "_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
     (
@@ -50,7 +50,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
-    ("_app", ("_errors", "_routing", "_routes", "_service", "_app")),
+    ("_layers", ("_layer", "_response_fields", "_codings", "_cors", "_compression", "_origin_guard")),
+    ("_app", ("_errors", "_layers", "_routing", "_routes", "_service", "_app")),
     (
         "_websocket._app",
         (
@@ -59,7 +60,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
-    ("", ("__init__", "http", "websocket", "testing")),
+    ("", ("__init__", "http", "layers", "websocket", "testing")),
 )
 
 
@@ -92,6 +93,8 @@ WITHOUT_TRIO = {
     *rooms_of(*FOLDERS[4]),
     *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
     *("_websocket._stream._phase", "_websocket._stream._deadlines"),
+    *("_layers._layer", "_layers._response_fields", "_layers._codings", "_layers._cors", "_layers._origin_guard"),
+    "_app._layers",
     *("_testing._http_codec", "_testing._websocket_codec"),
 }
 

@@ -233,7 +233,7 @@ def test_a_client_cannot_take_the_place_of_another(smuggled: str, real: str) -> 
 
 @given(sent=st.text('for=1.,;"\\x [:]', max_size=30).map(str.strip))
 def test_no_text_of_a_client_names_another_client(sent: str) -> None:
-    """Whatever a client sends in front of the proxy's element, the client is the one that the proxy named, or unknown."""
+    """Whatever a client sends before the element of the proxy, only the address in that element counts."""
     for proxies, header, entry in (
         (PROXIES, "Forwarded", "for=192.0.2.1"),
         (X_PROXIES, "X-Forwarded-For", "192.0.2.1"),
@@ -244,7 +244,7 @@ def test_no_text_of_a_client_names_another_client(sent: str) -> None:
 
 REFUSED: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     ((), {}, ValueError, r"name the proxies, TrustedProxies\('10\.0\.0\.0/8'\), or omit"),
-    (("10.0.0.1/8",), {}, ValueError, "has host bits set: write an IP address, a network such as"),
+    (("10.0.0.1/8",), {}, ValueError, r"an address, a network such as .* \(10\.0\.0\.1/8 has host bits set\)"),
     (("proxy.example",), {}, ValueError, "'proxy.example' is not a trusted proxy"),
     (("",), {}, ValueError, "'' is not a trusted proxy"),
     (("*",), {}, ValueError, r"would trust everyone: name the proxies, or write '0\.0\.0\.0/0' and '::/0'"),

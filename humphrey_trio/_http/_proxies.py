@@ -134,7 +134,7 @@ def _network(text: str) -> _IpNetwork:
         return ip_network(text)
     except ValueError as exc:
         raise ValueError(
-            f"{text!r} is not a trusted proxy, {exc}: write an IP address, a network such as '10.0.0.0/8', or 'unix'"
+            f"{text!r} is not a trusted proxy: write an address, a network such as '10.0.0.0/8', or 'unix' ({exc})"
         ) from None
 
 

@@ -20,8 +20,8 @@ from .._http._request import Request
 from .._http._response import Response
 from .._state import State
 from ._codings import CODINGS, compress_whole
-from ._fields import replace_content, replace_fields, with_vary
 from ._layer import CallNext
+from ._response_fields import replace_content, replace_fields, with_vary
 
 #: Bodies of more bytes than this are compressed in a worker thread. Less takes under a millisecond.
 INLINE_SIZE: Final = 64 * 1024
@@ -90,14 +90,14 @@ class CompressionLayer:
         return f"compression(minimum={self._minimum})"
 
     async def __call__(self, request: Request, state: State, call_next: CallNext) -> Response:
-        coding = choose_coding(request.headers.get_all("Accept-Encoding"), CODINGS) or IDENTITY
-        response = await call_next(_with_own_tags(request, coding))
+        response = await call_next(_with_own_tags(request))
         if response.status == _NOT_MODIFIED:
-            return _not_modified(response, request.headers, coding)
+            return _not_modified(response, request.headers)
         size = _size_of(request, response)
         if size < max(self._minimum, 1) or not _may_be_compressed(response):
             return response
         response = with_vary(response, "Accept-Encoding")
+        coding = _coding_for(request.headers)
         if coding == IDENTITY:
             return response
         if not response.content:
@@ -111,6 +111,11 @@ class CompressionLayer:
         # Between its steps, the thread stops if this task was cancelled.
         work = partial(compress_whole, coding, content, trio.from_thread.check_cancelled)
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+def _coding_for(headers: Headers) -> str:
+    """Choose the coding for a client. One that accepts nothing that there is gets ``identity``."""
+    return choose_coding(headers.get_all("Accept-Encoding"), CODINGS) or IDENTITY
 
 
 def _nothing() -> None:
@@ -158,38 +163,39 @@ def _coded_tag(tag: EntityTag, coding: str) -> EntityTag:
     return tag if tag.weak else EntityTag(f"{tag.opaque}-{coding}")
 
 
-def _with_own_tags(request: Request, coding: str) -> Request:
+def _with_own_tags(request: Request) -> Request:
     """Add the tags of the handler to the conditions of a request that has the tags of coded bodies.
 
     In If-None-Match, only the tag for the coding that the client would get now counts. If-Match asks for the state
     of the resource, whatever coding the client got it in. If-Range is not changed: the client has a part of a
     coded body, and a range of the other one must not be appended to it.
     """
-    headers = _with_tags(request.headers, "If-None-Match", (coding,))
-    headers = _with_tags(headers, "If-Match", CODINGS)
+    headers = request.headers
+    if "If-None-Match" in headers:
+        headers = _with_tags(headers, "If-None-Match", (_coding_for(headers),))
+    if "If-Match" in headers:
+        headers = _with_tags(headers, "If-Match", CODINGS)
     return request if headers is request.headers else replace(request, headers=headers)
 
 
 def _with_tags(headers: Headers, name: str, codings: tuple[str, ...]) -> Headers:
-    values = headers.get_all(name)
-    if not values:
-        return headers
     suffixes = tuple(f"-{coding}" for coding in codings)
-    tags = {tag.opaque for tag in parse_entity_tags(values).tags if not tag.weak and tag.opaque.endswith(suffixes)}
+    given = parse_entity_tags(headers.get_all(name)).tags
+    tags = {tag.opaque for tag in given if not tag.weak and tag.opaque.endswith(suffixes)}
     own = [str(EntityTag(opaque.rpartition("-")[0])) for opaque in sorted(tags)]
     return headers.with_header(name, ", ".join(own)) if own else headers
 
 
-def _not_modified(response: Response, headers: Headers, coding: str) -> Response:
+def _not_modified(response: Response, headers: Headers) -> Response:
     """Give a 304 the tag of the coded body if the client has sent that (RFC 9110, section 15.4.5).
 
     Args:
         response: the 304 of the handler.
         headers: the fields of the request, as the client sent them.
-        coding: the coding that the client would get now.
     """
     response = with_vary(response, "Accept-Encoding")
     tag = parse_entity_tag(response.headers.get("ETag", ""))
+    coding = _coding_for(headers)
     if tag is None or coding == IDENTITY:
         return response
     coded = _coded_tag(tag, coding)

@@ -14,8 +14,8 @@ from .._http._origins import ANY_ORIGIN, Origins
 from .._http._request import Request
 from .._http._response import Response
 from .._state import State
-from ._fields import replace_fields, with_vary
 from ._layer import CallNext
+from ._response_fields import replace_fields, with_vary
 
 _ANY = "*"
 _TOKEN = re.compile(rf"{TCHAR}+")
