@@ -384,11 +384,8 @@ async def test_large_bodies_are_compressed_in_a_thread(size: int, is_cancelled: 
 
 
 async def test_a_cancelled_thread_stops(nursery: trio.Nursery) -> None:
-    """A thread that compresses a large body stops at its next step if the request is cancelled."""
-    response = Response(200, b"a" * 2**25, {"Content-Type": "text/plain"})
-    begun = trio.current_time()
-    await run(response)
-    whole = trio.current_time() - begun
+    """A thread that compresses a large body stops before the end if the request is cancelled."""
+    response = Response(200, b"a" * 2**27, {"Content-Type": "text/plain"})
     with trio.CancelScope() as scope:
 
         async def cancel_the_thread() -> None:
@@ -396,10 +393,8 @@ async def test_a_cancelled_thread_stops(nursery: trio.Nursery) -> None:
             scope.cancel()
 
         nursery.start_soon(cancel_the_thread)
-        begun = trio.current_time()
         await run(response)
-    assert scope.cancelled_caught
-    assert trio.current_time() - begun < whole / 2
+    assert scope.cancelled_caught  # not so if the thread had run to its end
 
 
 # -------------------------------------------------------------------------------------------- settings
