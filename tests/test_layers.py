@@ -21,18 +21,10 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_http",
         (
-            *(
-                "_address",
-                "_headers",
-                "_errors",
-                "_field_lists",
-                "_limits",
-                "_drain",
-                "_method",
-                "_status",
-                "_origins",
-            ),
-            *("_statistics", "_tls_info", "_path_params", "_request", "_response"),
+            *("_address", "_headers", "_errors", "_field_lists", "_limits", "_drain", "_method", "_status"),
+            *("_origins", "_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges"),
+            *("_negotiation", "_json", "_proxies", "_statistics", "_tls_info", "_path_params", "_request"),
+            "_response",
         ),
     ),
     (
@@ -61,7 +53,14 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
-    ("_app", ("_errors", "_patterns", "_options", "_route_table", "_routing", "_routes", "_service", "_app")),
+    ("_layers", ("_layer", "_response_fields", "_codings", "_cors", "_compression", "_origin_guard")),
+    (
+        "_app",
+        (
+            *("_errors", "_layers", "_patterns", "_options", "_route_table", "_routing", "_routes"),
+            *("_service", "_app"),
+        ),
+    ),
     (
         "_websocket._app",
         (
@@ -70,7 +69,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
-    ("", ("__init__", "http", "websocket", "testing")),
+    ("", ("__init__", "http", "layers", "websocket", "testing")),
 )
 
 
@@ -105,6 +104,8 @@ WITHOUT_TRIO = {
     *rooms_of(*FOLDERS[4]),
     *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
     *("_websocket._stream._phase", "_websocket._stream._deadlines"),
+    *("_layers._layer", "_layers._response_fields", "_layers._codings", "_layers._cors", "_layers._origin_guard"),
+    "_app._layers",
     *("_testing._http_codec", "_testing._websocket_codec"),
 }
 

@@ -1,0 +1,1 @@
+"""Layers: functions around the handlers of an app, and those that are ready to use."""
