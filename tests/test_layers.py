@@ -23,8 +23,17 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_address", "_headers", "_errors", "_field_lists", "_limits", "_drain", "_method", "_status"),
             *("_origins", "_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges"),
-            *("_negotiation", "_json", "_proxies", "_statistics", "_tls_info", "_path_params", "_request"),
-            "_response",
+            *(
+                "_negotiation",
+                "_json",
+                "_proxies",
+                "_statistics",
+                "_tls_info",
+                "_path_params",
+                "_file_body",
+                "_body",
+            ),
+            *("_request", "_response"),
         ),
     ),
     (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from operator import index
 
+from ._body import IterableBody, Producer, ProducerBody, StreamedBody
 from ._headers import Headers, HeadersLike
 from ._status import reason_phrase
 
@@ -30,7 +32,7 @@ class Response:
             Transfer-Encoding.
     """
 
-    __slots__ = ("_content", "_headers", "_is_text", "_status")
+    __slots__ = ("_body", "_content", "_headers", "_is_text", "_status")
 
     def __init__(self, status: int, content: str | bytes = b"", headers: HeadersLike = ()) -> None:
         try:
@@ -43,12 +45,13 @@ class Response:
             ) from None
         if not 200 <= self._status <= 999:
             raise ValueError(f"the status of a response must be from 200 to 999, not {status}")
+        self._body: StreamedBody | None = None
         self._is_text = isinstance(content, str)
         self._headers = headers if type(headers) is Headers else Headers(headers) if headers else _NO_HEADERS
         if self._content and self._status in _WITHOUT_BODY:
             raise ValueError(f"a {self._status} response must not have a body (RFC 9110, section 15)")
-        if headers and _FRAMING in self._headers.names:
-            raise ValueError("omit Transfer-Encoding: the server frames the body itself")
+        if headers:
+            _check_framing(self._headers)
 
     @classmethod
     def empty(cls, status: int) -> Response:
@@ -64,6 +67,44 @@ class Response:
             TypeError, ValueError: as for the constructor.
         """
         return cls(status)
+
+    @classmethod
+    def stream(
+        cls,
+        body: Producer | AsyncIterable[bytes | str],
+        *,
+        status: int = 200,
+        headers: HeadersLike = (),
+        length: int | None = None,
+    ) -> Response:
+        """Create a response whose body is sent while it is produced.
+
+        Args:
+            body: a coroutine function that is awaited with ``write``; ``await write(piece)`` sends bytes or a str,
+                and waits until the client can take more. Or an async iterable of bytes or str, such as an async
+                generator. It is not started for a HEAD request.
+            status: the status code, from 200 to 999.
+            headers: as for the constructor. Without a Content-Type, ``application/octet-stream`` is sent.
+            length: the size of the body in bytes. The server checks it, and sends it as Content-Length. Without
+                it, the body is chunked, or ends with the connection for HTTP/1.0.
+
+        Returns:
+            The response.
+
+        Raises:
+            TypeError: the body is neither.
+            ValueError: the length is negative; or as for the constructor.
+        """
+        if length is not None and length < 0:
+            raise ValueError(f"the length of a body must not be negative: {length}")
+        if isinstance(body, AsyncIterable):
+            return cls(status, headers=headers).with_body(IterableBody(body, length))
+        if not callable(body):
+            raise TypeError(
+                "Response.stream takes a coroutine function that is called with write, or an async iterable,"
+                f" not {type(body).__name__}"
+            )
+        return cls(status, headers=headers).with_body(ProducerBody(body, length))
 
     @classmethod
     def redirect(cls, location: str, status: int = 301) -> Response:
@@ -90,8 +131,19 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """The body as it is sent. A str was encoded as UTF-8."""
+        """The body as it is sent. A str was encoded as UTF-8.
+
+        Raises:
+            RuntimeError: the body is streamed, so it is not known before it is sent.
+        """
+        if self._body is not None:
+            raise RuntimeError("this response is streamed: use humphrey_trio.http.read_body(response)")
         return self._content
+
+    @property
+    def body(self) -> StreamedBody | None:
+        """The body of a streamed response; None if it is ``content``."""
+        return self._body
 
     @property
     def headers(self) -> Headers:
@@ -105,7 +157,7 @@ class Response:
         Raises:
             UnicodeDecodeError: the body is not valid UTF-8.
         """
-        return self._content.decode()
+        return self.content.decode()
 
     @property
     def content_type(self) -> str:
@@ -115,7 +167,7 @@ class Response:
             return given
         if self._is_text:
             return "text/plain; charset=utf-8"
-        return "application/octet-stream" if self._content else ""
+        return "application/octet-stream" if self._content or self._body is not None else ""
 
     def with_header(self, name: str, value: str) -> Response:
         """Return a copy with one more header field at the end.
@@ -126,8 +178,65 @@ class Response:
         Raises:
             ValueError, TypeError: as for the constructor.
         """
-        content = self.text if self._is_text else self._content
-        return Response(self._status, content, self._headers.with_header(name, value))
+        return self._with_headers(self._headers.with_header(name, value))
+
+    def without_header(self, name: str) -> Response:
+        """Return a copy without the header fields of a name. Letter case is ignored.
+
+        Args:
+            name: the name of the fields.
+
+        Returns:
+            The copy. The automatic fields cannot be removed.
+        """
+        return self._with_headers(self._headers.without_header(name))
+
+    def replace_header(self, name: str, value: str) -> Response:
+        """Return a copy with one header field of a name, at the end, in place of all of them.
+
+        Args:
+            name, value: as for ``with_header``.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ValueError, TypeError: as for the constructor.
+        """
+        return self._with_headers(self._headers.without_header(name).with_header(name, value))
+
+    def with_body(self, body: StreamedBody) -> Response:
+        """Return a copy with a streamed body in place of the content.
+
+        Args:
+            body: the body. If this response has a streamed body, the new one usually contains it.
+
+        Returns:
+            The copy. It has the Content-Type of this response.
+
+        Raises:
+            ValueError: a response with this status must not have a body.
+        """
+        if self._status in _WITHOUT_BODY:
+            raise ValueError(f"a {self._status} response must not have a body (RFC 9110, section 15)")
+        return self._from_parts(self._status, b"", body, self._is_text, self._headers)
+
+    def _with_headers(self, headers: Headers) -> Response:
+        _check_framing(headers)
+        return self._from_parts(self._status, self._content, self._body, self._is_text, headers)
+
+    @classmethod
+    def _from_parts(
+        cls, status: int, content: bytes, body: StreamedBody | None, is_text: bool, headers: Headers
+    ) -> Response:
+        """Construct from parts that were checked."""
+        self = cls.__new__(cls)
+        self._status = status
+        self._content = content
+        self._body = body
+        self._is_text = is_text
+        self._headers = headers
+        return self
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Response):
@@ -139,10 +248,16 @@ class Response:
 
     def __repr__(self) -> str:
         phrase = reason_phrase(self._status)
-        return f"<Response {self._status}{' ' if phrase else ''}{phrase}, {len(self._content)} bytes>"
+        size = f"{len(self._content)} bytes" if self._body is None else "streamed"
+        return f"<Response {self._status}{' ' if phrase else ''}{phrase}, {size}>"
 
-    def _key(self) -> tuple[int, bytes, str, Headers]:
-        return self._status, self._content, self.content_type, self._headers
+    def _key(self) -> tuple[int, bytes, StreamedBody | None, str, Headers]:
+        return self._status, self._content, self._body, self.content_type, self._headers
+
+
+def _check_framing(headers: Headers) -> None:
+    if _FRAMING in headers.names:
+        raise ValueError("omit Transfer-Encoding: the server frames the body itself")
 
 
 def _to_bytes(content: bytes) -> bytes:
