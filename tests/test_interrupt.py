@@ -23,8 +23,8 @@ from humphrey_trio import (
     WebsocketStream,
     websocket_handler,
 )
+from humphrey_trio._server._socket import SocketTransport
 from humphrey_trio._server._tls import TlsTransport
-from humphrey_trio._server._transport import SocketTransport
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.testing import http_client, open_websocket, websocket_client
 from tests.support import ANY_PORT

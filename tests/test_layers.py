@@ -39,11 +39,11 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_server",
         (
-            *("_clock", "_control", "_fairness", "_transport", "_direct"),
-            *("_client_hello", "_ssl_errors", "_tls", "_certificate"),
-            *("_head", "_sections", "_body_reader", "_h11_head", "_fast_head", "_request_reader"),
-            *("_response_writer", "_lingering", "_connection"),
-            *("_unix_socket", "_listen", "_server"),
+            *("_clock", "_control", "_fairness", "_transport", "_nonblocking", "_socket", "_direct"),
+            *("_client_hello", "_ssl_errors", "_tls_handshake", "_tls_input", "_tls_output", "_tls"),
+            *("_certificate", "_head", "_sections", "_body_reader", "_h11_head", "_fast_head", "_request_reader"),
+            *("_response_writer", "_lingering", "_connection", "_tls_acceptor", "_unix_socket", "_listen"),
+            "_server",
         ),
     ),
     (
@@ -58,7 +58,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "_websocket._stream",
         (
             *("_drop_index", "_send_queue", "_liveness", "_phase", "_deadlines", "_admission", "_graceful_end"),
-            *("_outbox", "_inbox", "_connection", "_reports", "_connection_task", "_stream"),
+            *("_waiting_senders", "_outbox", "_turns", "_inbox", "_connection", "_calls", "_reports"),
+            *("_connection_task", "_stream"),
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
@@ -74,7 +75,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "_websocket._app",
         (
             *("_topics", "_broadcaster", "_stream_tasks", "_handlers", "_sessions", "_read_ahead", "_session"),
-            *("_async_stream", "_async_app"),
+            *("_async_stream", "_stream_server", "_async_app"),
         ),
     ),
     ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
@@ -107,8 +108,8 @@ WITHOUT_TRIO = {
     *rooms_of(*FOLDERS[1]),
     *("_server._control", "_server._fairness", "_server._response_writer"),
     *("_server._head", "_server._sections", "_server._body_reader", "_server._h11_head", "_server._fast_head"),
-    "_server._request_reader",
-    *("_server._client_hello", "_server._ssl_errors", "_server._certificate"),
+    *("_server._request_reader", "_server._client_hello", "_server._ssl_errors", "_server._tls_input"),
+    "_server._certificate",
     *rooms_of(*FOLDERS[3]),
     *rooms_of(*FOLDERS[4]),
     *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
@@ -202,7 +203,7 @@ FOREIGN_NAMES = {
     ("_http._headers", "_wire"): "headers copy others",
     ("_http._headers", "_folded"): "headers compare themselves with others",
     ("_http._response", "_key"): "a response compares itself with another",
-    ("_websocket._app._async_app", "_address"): "a class method makes an app of its own class",
+    ("_websocket._app._async_app", "_unlink"): "a class method makes an app of its own class",
     (
         "_websocket._app._async_app",
         "_server",

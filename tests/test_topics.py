@@ -675,7 +675,7 @@ async def test_a_cancelled_publication_has_reached_a_prefix(
 @asynccontextmanager
 async def another_under_way(meeting: Meeting) -> AsyncGenerator[None]:
     """For what is to wait its turn in the block."""
-    async with meeting.app._broadcaster.order:
+    async with meeting.app._streams.broadcaster.order:
         yield
 
 

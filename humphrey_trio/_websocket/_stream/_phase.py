@@ -112,6 +112,11 @@ class Lifecycle:
         if self.ending is None:
             self.ending = ending
 
+    def note_answered(self) -> None:
+        """Note that the peer has sent a Close frame, after the first close was noted."""
+        if self.ending is not None:
+            self.ending.note_answered()
+
     def when_over(self, on_over: Callable[[], None]) -> None:
         """Set the function that is called when nothing more is read. It replaces the previous one."""
         self._on_over = on_over

@@ -62,7 +62,8 @@ def websocket_handler(
         deflate: the settings of compression, if the client offers it; None for no compression.
         accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
             accept without further settings, or a ``Response`` to refuse.
-        **options: the limits of each stream, the fields of ``StreamLimits``.
+        **options: the limits of each stream: ``max_message_size``, ``max_fragments``,
+            ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
 
     Returns:
         The route, for ``with_websocket_route``.
