@@ -15,6 +15,7 @@ from ._http._method import Method as Method
 from ._http._request import Request as Request
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
+from ._http._when_left import WhenLeft as WhenLeft
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._app._async_stream import AsyncSender as AsyncSender
 from ._websocket._app._async_stream import AsyncStream as AsyncStream
@@ -26,7 +27,6 @@ from ._websocket._heartbeat import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
-from ._websocket._policies import WhenLeft as WhenLeft
 from ._websocket._stream._admission import Accept as Accept
 from ._websocket._stream._routes import async_websocket_handler as async_websocket_handler
 from ._websocket._stream._routes import websocket_handler as websocket_handler

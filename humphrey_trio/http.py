@@ -8,6 +8,9 @@ from ._app._routes import RequestHandler as RequestHandler
 from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
 from ._app._routes import SubApp as SubApp
 from ._http._address import Address as Address
+from ._http._body import BodyStream as BodyStream
+from ._http._body import EventSender as EventSender
+from ._http._body import Write as Write
 from ._http._drain import Drain as Drain
 from ._http._errors import HttpError as HttpError
 from ._http._headers import Headers as Headers
@@ -19,12 +22,17 @@ from ._http._response import Response as Response
 from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
 from ._http._tls_info import TlsInfo as TlsInfo
+from ._http._when_left import WhenLeft as WhenLeft
+from ._server._bodies import open_body as open_body
+from ._server._bodies import read_body as read_body
 
 __all__ = [
     "Address",
     "App",
+    "BodyStream",
     "Drain",
     "ErrorHandler",
+    "EventSender",
     "Headers",
     "HttpError",
     "HttpStatistics",
@@ -39,5 +47,9 @@ __all__ = [
     "SubApp",
     "Timeouts",
     "TlsInfo",
+    "WhenLeft",
+    "Write",
     "default_error_handler",
+    "open_body",
+    "read_body",
 ]

@@ -2,6 +2,7 @@
 
 from ._http._drain import Drain as Drain
 from ._http._origins import ANY_ORIGIN as ANY_ORIGIN
+from ._http._when_left import WhenLeft as WhenLeft
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._app._async_app import ConnectHandler as ConnectHandler
 from ._websocket._app._async_app import DisconnectHandler as DisconnectHandler
@@ -20,7 +21,6 @@ from ._websocket._message import Message as Message
 from ._websocket._policies import FullPolicy as FullPolicy
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
-from ._websocket._policies import WhenLeft as WhenLeft
 from ._websocket._statistics import AppStatistics as AppStatistics
 from ._websocket._statistics import StreamStatistics as StreamStatistics
 from ._websocket._stream._admission import Accept as Accept

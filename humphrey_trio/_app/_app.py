@@ -16,13 +16,15 @@ from .._http._limits import Limits, Timeouts
 from .._http._request import Request
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
+from .._http._when_left import WhenLeft
 from .._server._certificate import Certificate, CertificateFiles, GivenContext
 from .._server._clock import SweepClock
-from .._server._connection import ServerSettings
+from .._server._departures import Departures
 from .._server._direct import DirectStream, DirectTransport
 from .._server._fairness import Fairness
 from .._server._fast_head import parse_fast
 from .._server._h11_head import parse_h11
+from .._server._interface import ServerSettings
 from .._server._listen import open_listeners
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
@@ -60,10 +62,12 @@ class App(Routes[State]):
         parser: what parses the heads of requests. ``"h11"`` is the library h11. ``"fast"`` is a regular expression
             for the heads that most clients send, and h11 for all others. Both accept and reject the same heads,
             with the same results.
+        when_left: what happens to an async handler, and to the producer of a streamed response, if the client
+            leaves while it runs. A route may replace it.
 
     Raises:
-        ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, or ``parser`` is
-            another one.
+        ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, ``parser`` is
+            another one, or ``when_left`` is not a ``WhenLeft``.
 
     Example:
         >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))
@@ -79,6 +83,7 @@ class App(Routes[State]):
         max_connections: int | None = None,
         server_name: str = "humphrey_trio",
         parser: Parser = "h11",
+        when_left: WhenLeft = WhenLeft.CANCEL,
     ) -> None:
         super().__init__()
         if max_connections is not None and max_connections < 1:
@@ -87,6 +92,7 @@ class App(Routes[State]):
             raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
         self._state = state
         self._parser: Parser = parser
+        self._when_left = WhenLeft(when_left)
         self._limits = limits
         self._timeouts = timeouts
         self._max_connections = max_connections
@@ -348,6 +354,8 @@ class App(Routes[State]):
             self._writer,
             Fairness(),
             SweepClock(),
+            Departures(),
+            self._when_left,
         )
         return HttpServer(
             settings, max_connections=self._max_connections, certificate=certificate, shutdown=self._shutdown

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .._http._headers import TCHAR
 from .._http._method import REGISTERED_METHODS, Method
+from .._http._when_left import WhenLeft
 
 _TOKEN = re.compile(rf"{TCHAR}+")
 
@@ -20,26 +21,36 @@ class RouteOptions:
         methods: the methods that the route takes; None for every method.
         max_body: bytes of the body; None for ``Limits.body``.
         stream: whether the handler reads the body itself.
+        when_left: what happens to the handler of a client that leaves; None for that of the app.
     """
 
     methods: frozenset[str] | None = None
     max_body: int | None = None
     stream: bool = False
+    when_left: WhenLeft | None = None
 
 
 def route_options(
-    methods: Collection[str] | None = None, max_body: int | None = None, *, stream: bool = False
+    methods: Collection[str] | None = None,
+    max_body: int | None = None,
+    *,
+    stream: bool = False,
+    when_left: WhenLeft | None = None,
 ) -> RouteOptions:
     """Check the options of a route. GET implies HEAD (RFC 9110, section 9.3.2).
 
     Raises:
-        ValueError: there is no method, one is not a token or not in upper case, or ``max_body`` is negative.
+        ValueError: there is no method, one is not a token or not in upper case, ``max_body`` is negative, or
+            ``when_left`` is not a ``WhenLeft``.
         TypeError: ``methods`` is a str.
     """
     if max_body is not None and max_body < 0:
         raise ValueError("max_body must be at least 0, or None for Limits.body")
     return RouteOptions(
-        methods=None if methods is None else _checked_methods(methods), max_body=max_body, stream=stream
+        methods=None if methods is None else _checked_methods(methods),
+        max_body=max_body,
+        stream=stream,
+        when_left=None if when_left is None else WhenLeft(when_left),
     )
 
 

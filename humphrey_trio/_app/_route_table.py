@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request
 from .._http._response import Response
+from .._http._when_left import WhenLeft
 from .._websocket._stream._upgrade import WebsocketRoute
 from ._options import RouteOptions
 from ._patterns import LiteralPattern, Pattern
@@ -30,16 +31,18 @@ class Route(Generic[_Handler]):
 
     Attributes:
         methods: the methods that it takes; None for every method.
+        stream: whether the handler reads the bodies itself.
         found: the result of a search that has found it, if the pattern has no parameters.
     """
 
-    __slots__ = ("found", "handler", "methods", "options", "pattern", "upgrades")
+    __slots__ = ("found", "handler", "methods", "options", "pattern", "stream", "upgrades")
 
     def __init__(self, pattern: Pattern, handler: _Handler, options: RouteOptions, *, upgrades: bool) -> None:
         self.pattern = pattern
         self.handler = handler
         self.options = options
         self.methods = options.methods
+        self.stream = options.stream
         self.upgrades = upgrades
         self.found = Found(self, NO_PARAMS)
 
@@ -78,6 +81,14 @@ class Found(Generic[_Handler]):
     @property
     def max_body(self) -> int | None:
         return self.route.options.max_body
+
+    @property
+    def stream(self) -> bool:
+        return self.route.stream
+
+    @property
+    def when_left(self) -> WhenLeft | None:
+        return self.route.options.when_left
 
 
 class RouteTable(Generic[_Handler]):

@@ -7,6 +7,7 @@ from typing import Any, Generic, Self, TypeAlias
 
 from .._http._request import Request
 from .._http._response import Response
+from .._http._when_left import WhenLeft
 from .._state import State
 from .._websocket._stream._upgrade import Upgrade
 from ._options import RouteOptions, route_options
@@ -44,6 +45,8 @@ class Routes(Generic[State]):
         *,
         methods: Collection[str] | None = None,
         max_body: int | None = None,
+        stream: bool = False,
+        when_left: WhenLeft | None = None,
     ) -> Self:
         """Add a route whose handler gets the request and the state of the app.
 
@@ -53,16 +56,23 @@ class Routes(Generic[State]):
             methods: the methods that the route takes, such as ``("GET", "POST")``; None for every method. GET
                 includes HEAD. If a path has only routes that do not take the method, the response is a 405.
             max_body: bytes of the body of a request. Beyond it: 413. None for ``Limits.body``.
+            stream: whether the handler reads the body itself, with ``request.body``. Otherwise it is called when
+                the whole body has been received.
+            when_left: what happens to the handler, if it is async, and to the producer of a streamed response when
+                the client leaves. None for ``App(when_left=...)``.
 
         Returns:
             This object, so that calls can be chained.
 
         Raises:
             ValueError: the pattern could never match a path, or its parameters are malformed; a method is not a
-                token, or a standard method is not in upper case; ``max_body`` is negative.
+                token, or a standard method is not in upper case; ``max_body`` is negative; ``when_left`` is not a
+                ``WhenLeft``.
             TypeError: the handler is not callable, or ``methods`` is a str.
         """
-        return self._with(pattern, handler, handler, route_options(methods, max_body))
+        return self._with(
+            pattern, handler, handler, route_options(methods, max_body, stream=stream, when_left=when_left)
+        )
 
     def with_stateless_route(
         self,
@@ -71,6 +81,8 @@ class Routes(Generic[State]):
         *,
         methods: Collection[str] | None = None,
         max_body: int | None = None,
+        stream: bool = False,
+        when_left: WhenLeft | None = None,
     ) -> Self:
         """Add a route whose handler gets only the request.
 
@@ -79,6 +91,8 @@ class Routes(Generic[State]):
             handler: called with ``(request)``.
             methods: as for ``with_route``.
             max_body: as for ``with_route``.
+            stream: as for ``with_route``.
+            when_left: as for ``with_route``.
 
         Returns:
             This object, so that calls can be chained.
@@ -86,7 +100,12 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        return self._with(pattern, handler, lambda request, _: handler(request), route_options(methods, max_body))
+        return self._with(
+            pattern,
+            handler,
+            lambda request, _: handler(request),
+            route_options(methods, max_body, stream=stream, when_left=when_left),
+        )
 
     def with_path_aware_route(
         self,
@@ -95,6 +114,8 @@ class Routes(Generic[State]):
         *,
         methods: Collection[str] | None = None,
         max_body: int | None = None,
+        stream: bool = False,
+        when_left: WhenLeft | None = None,
     ) -> Self:
         """Add a route whose handler also gets the pattern, so that one handler can serve several routes.
 
@@ -103,6 +124,8 @@ class Routes(Generic[State]):
             handler: called with ``(request, state, pattern)``, where ``pattern`` is the argument above.
             methods: as for ``with_route``.
             max_body: as for ``with_route``.
+            stream: as for ``with_route``.
+            when_left: as for ``with_route``.
 
         Returns:
             This object, so that calls can be chained.
@@ -114,7 +137,7 @@ class Routes(Generic[State]):
             pattern,
             handler,
             lambda request, state: handler(request, state, pattern),
-            route_options(methods, max_body),
+            route_options(methods, max_body, stream=stream, when_left=when_left),
         )
 
     def with_websocket_route(

@@ -52,6 +52,8 @@ class NotServed:
     handler = None
     params = NO_PARAMS
     max_body = None
+    stream = False
+    when_left = None
 
 
 Outcome: TypeAlias = Found[Any] | NotServed

@@ -18,6 +18,7 @@ from .._http._errors import HttpError
 from .._http._request import Request
 from .._http._response import Response
 from .._quoting import printable, quoted
+from .._server._request_body import BodyInterrupted
 from .._state import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
@@ -26,7 +27,7 @@ from ._errors import ErrorHandler, default_error_handler
 from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
-    from .._server._connection import Handover
+    from .._server._interface import Handover
     from ._route_table import Found, HttpCall
     from ._routing import Outcome, Routing
 
@@ -70,10 +71,8 @@ class AppService(Generic[State]):
     async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
-        except HttpError as exc:
-            return await self._refuse_with(request, exc)
         except BaseException as exc:
-            return await self._fail(request, _failure_of(exc, request))
+            return await self.fail(request, _failure_of(exc, request))
 
     async def reject(self, request: Request, match: NotServed) -> Response:
         if match.reason is Reason.NOT_FOUND:
@@ -82,15 +81,19 @@ class AppService(Generic[State]):
             return Response(204, headers={"Allow": ", ".join(match.allow)})
         return await self._refuse_with(request, _refusal(request, match))
 
-    async def _refuse_with(self, request: Request, error: HttpError | HandshakeError) -> Response:
+    async def _refuse_with(self, request: Request | None, error: HttpError | HandshakeError) -> Response:
         response = await self.refuse(error.status, request, error)
         for name, value in error.headers:
             response = response.with_header(name, value)
         return response
 
-    async def _fail(self, request: Request, exception: Exception) -> Response:
-        _log_failed_handler(request, exception)
-        return await self.refuse(500, request, exception)
+    async def fail(self, request: Request | None, failure: Exception) -> Response:
+        if isinstance(failure, HttpError):
+            return await self._refuse_with(request, failure)
+        if isinstance(failure, BodyInterrupted):
+            return await self.refuse(400, request, failure)  # not logged: the client has left
+        _log_failed_handler(request, failure)
+        return await self.refuse(500, request, failure)
 
     @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -108,7 +111,7 @@ class AppService(Generic[State]):
         except (HandshakeError, HttpError) as exc:
             return await self._refuse_with(request, exc)
         except BaseException as exc:
-            return await self._fail(request, _failure_of(exc, request))
+            return await self.fail(request, _failure_of(exc, request))
 
 
 def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
@@ -125,8 +128,8 @@ def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
             return HttpError(400, "a value in the path is not percent-encoded UTF-8")
 
 
-def _log_failed_handler(request: Request, exception: Exception) -> None:
-    method, path = printable(request.method), printable(request.path)
+def _log_failed_handler(request: Request | None, exception: Exception) -> None:
+    method, path = ("", "") if request is None else (printable(request.method), printable(request.path))
     logger.error("the handler of %s %s failed", method, path, exc_info=exception)
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar, cast, overload
 
 from .._quoting import quoted
 from ._address import Address
+from ._body import BodyStream
 from ._errors import HttpError
 from ._headers import Headers
 from ._path_params import NO_PARAMS
@@ -40,10 +41,17 @@ class Request:
     query: str = ""
     version: str = "HTTP/1.1"
     headers: Headers = field(default_factory=Headers)
-    content: bytes = b""
+    content: bytes | BodyStream = b""
     address: Address = UNKNOWN_ADDRESS
     tls: TlsInfo | None = None
     path_params: Mapping[str, str] = field(default=NO_PARAMS, hash=False)
+
+    @property
+    def body(self) -> BodyStream:
+        """The body, on routes with ``stream=True``."""
+        if isinstance(self.content, bytes):
+            raise RuntimeError("the body of this request is whole: use request.content")
+        return self.content
 
     @property
     def uri(self) -> str:
@@ -96,7 +104,7 @@ class _Draft:
     query: str
     version: str
     headers: Headers
-    content: bytes
+    content: bytes | BodyStream
     address: Address
     tls: TlsInfo | None
     path_params: Mapping[str, str]
@@ -108,7 +116,7 @@ def received_request(
     query: str,
     version: str,
     headers: Headers,
-    content: bytes,
+    content: bytes | BodyStream,
     address: Address,
     tls: TlsInfo | None,
     path_params: Mapping[str, str],

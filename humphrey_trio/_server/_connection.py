@@ -7,38 +7,32 @@ WebSockets: for an upgrade it returns the connection as a ``Handover``.
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from io import BytesIO
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._http._field_lists import connection_options
 from .._http._response import Response
+from ._departures import HandlerScope
 from ._head import BadRequest
+from ._interface import Handover, Match, ServerSettings
+from ._outgoing import Outgoing
+from ._request_body import RequestBody, read_whole, too_long
 from ._request_reader import RequestReader
-from ._response_writer import CONTINUE, ResponseWriter
+from ._response_writer import CONTINUE
+from ._responses import Responses
 from ._transport import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
-    from .._http._drain import Drain
-    from .._http._limits import Limits, Timeouts
     from .._http._request import Request
-    from ._clock import SweepClock
     from ._control import ConnectionControl
-    from ._fairness import Fairness
     from ._head import Head
     from ._lingering import Lingering
-    from ._request_reader import HeadParser
     from ._transport import Transport
-
-logger = logging.getLogger("humphrey_trio.http")
 
 #: Seconds that a new connection has for its first request, or for its TLS handshake, after a graceful shutdown has
 #: begun. The request may already be in transit.
@@ -48,122 +42,6 @@ NEW_CONNECTION_GRACE = 1.0
 # task executes a checkpoint. Fewer checkpoints would be slightly cheaper, but a client that floods would delay the
 # others.
 _REQUEST_COST = 16 * 1024
-
-
-class Match(Protocol):
-    """The outcome of ``Service.find``: what answers a request."""
-
-    @property
-    def served(self) -> bool:
-        """Whether a handler gets the request. Otherwise ``Service.reject`` answers, and the body is not read."""
-        ...
-
-    @property
-    def upgrades(self) -> bool:
-        """Whether the handler is a WebSocket route. The request then goes to ``Service.upgrade``."""
-        ...
-
-    @property
-    def handler(self) -> Any:
-        """The handler, for ``Handover.route``."""
-        ...
-
-    @property
-    def params(self) -> Mapping[str, str]:
-        """The ``path_params`` of the request."""
-        ...
-
-    @property
-    def max_body(self) -> int | None:
-        """The limit of the body in bytes; None for ``Limits.body``."""
-        ...
-
-
-class Service(Protocol):
-    """The interface of the application for a connection. No method raises an ``Exception``."""
-
-    def find(self, host: str, method: str, path: str, wants_websocket: bool, /) -> Match:
-        """Find what answers a request.
-
-        Called with the head only: the body is not read if no handler gets the request.
-
-        Args:
-            host: the authority of the request in lower case.
-            method: the method of the request.
-            path: the path of the request.
-            wants_websocket: whether it is a request to open a WebSocket.
-        """
-        ...
-
-    def respond(self, request: Request, match: Any, /) -> Response | Awaitable[Response]:
-        """Call the handler of a match from ``find``.
-
-        Returns:
-            The response, or an awaitable that must be passed to ``settle``.
-        """
-        ...
-
-    async def settle(self, request: Request, answer: Awaitable[Response], /) -> Response:
-        """Await the result of ``respond``."""
-        ...
-
-    async def reject(self, request: Request, match: Any, /) -> Response:
-        """Create the response to a request whose match is not served."""
-        ...
-
-    async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
-        """Create an error response."""
-        ...
-
-    async def upgrade(self, handover: Handover) -> Response | None:
-        """Run a WebSocket route.
-
-        Returns:
-            None if the upgrade was accepted and the WebSocket is closed. Otherwise the response that refuses it:
-            the connection continues with HTTP.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """The objects that all connections of a server share."""
-
-    service: Service
-    limits: Limits
-    timeouts: Timeouts
-    drain: Drain
-    parse_head: HeadParser
-    writer: ResponseWriter
-    fairness: Fairness
-    clock: SweepClock
-
-
-@dataclass(slots=True)
-class Handover:
-    """A connection for which the client has requested an upgrade.
-
-    The receiver uses the transport until it returns. The connection task closes the transport.
-
-    Attributes:
-        request: the request for the upgrade.
-        route: the handler of the match from ``Service.find``.
-        close: whether the connection must be closed after the response if the upgrade is refused.
-        rest: the bytes that were received after the head of the request.
-        transport: the transport.
-        control: the control of the connection. The receiver sets its deadline and callbacks.
-        server: the objects that all connections of the server share.
-        lingering: ends a connection so that the peer receives the last bytes.
-    """
-
-    request: Request
-    route: Any
-    close: bool
-    rest: bytearray
-    transport: Transport
-    control: ConnectionControl
-    server: ServerSettings
-    lingering: Lingering
 
 
 class Phase(enum.Enum):
@@ -176,6 +54,7 @@ class Phase(enum.Enum):
     IDLE     ``idle``                                 the connection ends    the connection ends
     READING  ``header`` or ``body``                   408                    the request is answered
     ANSWERED ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
+    ANSWERED the next sweep, while a handler waits    the client is watched  the same; events are ended
     OVERDUE  passed while READING
     EXPIRED  passed while NEW or IDLE
     ======== ======================================== ====================== =================================
@@ -211,13 +90,15 @@ class HttpConnection:
 
     __slots__ = (
         "_control",
+        "_handlers",
         "_lingering",
-        "_out",
-        "_out_size",
+        "_outgoing",
         "_phase",
         "_reader",
+        "_responses",
         "_settings",
         "_transport",
+        "_unread",
     )
 
     def __init__(
@@ -228,8 +109,10 @@ class HttpConnection:
         self._control = control
         self._lingering = lingering
         self._reader = RequestReader(settings.limits, parse=settings.parse_head)
-        self._out: list[bytes] = []
-        self._out_size = 0
+        self._outgoing = Outgoing(transport, control, settings.timeouts, settings.clock, settings.fairness)
+        self._handlers = HandlerScope(transport, control, settings.departures, settings.when_left)
+        self._responses = Responses(transport, control, settings, self._outgoing, self._handlers)
+        self._unread: tuple[Head, Match] | None = None  # the request whose body is being read
         self._phase = _NEW
 
     @property
@@ -246,26 +129,27 @@ class HttpConnection:
         # Before the first byte, so that a client that sends nothing is cut off.
         self._set_deadline(self._settings.timeouts.header)
         # Not awaited here, because every coroutine between the task and the wait costs time at each wakeup.
-        return self._guard(False)
+        return self._guard()
 
-    async def resume(self, handover: Handover, refusal: Response) -> Handover | None:
+    def resume(self, handover: Handover, refusal: Response) -> Coroutine[Any, Any, Handover | None]:
         """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
         settings = self._settings
         self._reader = RequestReader(settings.limits, handover.rest, parse=settings.parse_head)
         self._phase = _ANSWERED
         self._control.expire_at(inf)
-        head_only = handover.request.method == "HEAD"
-        close = handover.close or self._control.draining
-        return await self._guard(self._put_response(refusal, head_only=head_only, close=close))
+        return self._guard(self._responses.deliver(handover.request, refusal, handover.close))
 
-    async def _guard(self, close: bool) -> Handover | None:
+    async def _guard(self, first: Awaitable[bool] | None = None) -> Handover | None:
         self._control.hand_to(self._expire, self._drain)
         try:
             while True:
-                with self._transport.interruptible():
-                    return await self._serve_requests(close)
+                with self._transport.interruptible(), self._handlers:
+                    begin, first = first, None
+                    return await self._serve_requests(False if begin is None else await begin)
                 # interrupt was called. Over a trio stream, the bytes of a request may have arrived at the same
-                # time. Then that request is served.
+                # time. Then that request is served, unless the client has left.
+                if self._handlers.has_left:
+                    return None
                 if self._phase in _PASSED or not self._reader.buffered:
                     break
         except BadRequest as exc:
@@ -278,6 +162,9 @@ class HttpConnection:
         return None
 
     def _expire(self) -> None:
+        if self._phase is _ANSWERED:
+            self._handlers.watch()
+            return
         self._phase = _EXPIRED if self._phase in _WITHOUT_REQUEST else _OVERDUE
         self._transport.interrupt()
 
@@ -287,11 +174,13 @@ class HttpConnection:
             self._transport.interrupt()
         elif self._phase is _NEW:
             self._set_deadline(NEW_CONNECTION_GRACE)
+        else:
+            self._responses.end_events()
 
     # Requests...
 
     async def _serve_requests(self, close: bool) -> Handover | None:
-        service = self._settings.service
+        service, outgoing = self._settings.service, self._outgoing
         while not close:
             head = await self._next_head()
             if head is None:
@@ -300,9 +189,9 @@ class HttpConnection:
             if head.wants_websocket and match.upgrades:
                 return await self._lend(head, match)
             close = await self._answer(head, match)
-            if self._out_size >= CHUNK:
-                await self._flush()
-        await self._flush()
+            if outgoing.size >= CHUNK:
+                await outgoing.flush()
+        await outgoing.flush()
         return None
 
     async def _next_head(self) -> Head | None:
@@ -313,8 +202,8 @@ class HttpConnection:
             if self._settings.fairness.spent(_REQUEST_COST):
                 await trio.lowlevel.checkpoint()
             return head
-        if self._out:
-            await self._flush()
+        if self._outgoing.size:
+            await self._outgoing.flush()
         if self._phase is _ANSWERED:
             if self._control.draining and not reader.buffered:
                 # The shutdown began after the last response was encoded without Connection: close. Do not change
@@ -349,34 +238,50 @@ class HttpConnection:
         """Answer a request. Returns whether the connection ends after the response."""
         service = self._settings.service
         if not match.served:
-            await self._flush()
-            rejection = await service.reject(self._to_request(head, match), match)
+            await self._outgoing.flush()
+            self._handlers.when_left = None
+            request = self._to_request(head, match)
+            rejection = await service.reject(request, match)
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
-            return self._reply(head, rejection, head.close or head.has_body)
+            return await self._responses.deliver(request, rejection, head.close or head.has_body)
+        if match.stream:
+            return await self._answer_stream(head, match)
         content = await self._read_body(head, match) if head.content_length != 0 else b""
         if content is None:
             return True
         request = self._to_request(head, match, content)
         answer = service.respond(request, match)
         if not isinstance(answer, Response):
-            await self._flush_before(answer)
-            answer = await service.settle(request, answer)
-        return self._reply(head, answer, head.close)
+            answer = await self._settle(request, match, answer)
+        if answer.body is None:
+            return self._responses.put(request, answer, head.close)
+        self._handlers.when_left = match.when_left
+        return await self._responses.stream(request, answer, answer.body, head.close)
 
-    def _to_request(self, head: Head, match: Match, content: bytes = b"") -> Request:
+    async def _settle(self, request: Request, match: Match, answer: Awaitable[Response]) -> Response:
+        """Await the response of an async handler."""
+        await self._flush_before(answer)
+        self._handlers.when_left = match.when_left
+        self._handlers.begin()
+        try:
+            return await self._settings.service.settle(request, answer)
+        finally:
+            self._handlers.end()
+
+    def _to_request(self, head: Head, match: Match, content: bytes | RequestBody = b"") -> Request:
         return head.to_request(content, self._transport.peer, self._transport.tls_info(), match.params)
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
         """Send the previous responses before an async handler is awaited. If that fails, it is not awaited."""
         try:
-            await self._flush()
+            await self._outgoing.flush()
         except BaseException:
             if isinstance(answer, Coroutine):
                 answer.close()  # avoids a RuntimeWarning that it was never awaited
             raise
 
     async def _lend(self, head: Head, match: Match) -> Handover:
-        await self._flush()
+        await self._outgoing.flush()
         return Handover(
             self._to_request(head, match),
             match.handler,
@@ -388,29 +293,30 @@ class HttpConnection:
             self._lingering,
         )
 
-    # Bodies...
+    # Bodies of requests...
 
     async def _read_body(self, head: Head, match: Match) -> bytes | None:
         """Read the body. Returns None if the connection has ended before its end."""
-        limit = self._settings.limits.body if match.max_body is None else match.max_body
-        if head.content_length is not None and head.content_length > limit:
-            raise BadRequest(f"the body is longer than {limit} bytes", 413)
+        limit = self._check_size(head, match)
         if head.expects_continue and not self._reader.buffered:
-            self._put(CONTINUE)
-        await self._flush()
+            self._outgoing.put(CONTINUE)
+        await self._outgoing.flush()
         self._phase = _READING
         self._set_deadline(self._settings.timeouts.body)
-        # BytesIO.getvalue does not copy. A list of pieces would take 40 bytes for each chunk of one byte.
-        body = BytesIO()
-        while (piece := await self._next_piece()) != b"":
-            if piece is None:
-                return None
-            if body.tell() + len(piece) > limit:
-                raise BadRequest(f"the body is longer than {limit} bytes", 413)
-            body.write(piece)
-        self._phase = _ANSWERED
-        self._control.expire_at(inf)
-        return body.getvalue()
+        content = await read_whole(self._reader, self._receive, self._settings.fairness, limit)
+        if content is not None:
+            self._unread = None
+            self._phase = _ANSWERED
+            self._control.expire_at(inf)
+        return content
+
+    def _check_size(self, head: Head, match: Match) -> int:
+        """Return the maximum size of a body. Raises ``BadRequest`` if it is declared to be longer."""
+        self._unread = head, match
+        limit = self._settings.limits.body if match.max_body is None else match.max_body
+        if head.content_length is not None and head.content_length > limit:
+            raise too_long(limit)
+        return limit
 
     async def _receive(self) -> bool:
         """Receive some bytes. Returns False at the end of file."""
@@ -424,58 +330,36 @@ class HttpConnection:
             await trio.lowlevel.checkpoint_if_cancelled()
         return True
 
-    async def _next_piece(self) -> bytes | None:
-        while (piece := self._reader.next_body()) is None:
-            if not await self._receive():
-                return None
-        if self._settings.fairness.spent(_REQUEST_COST):
-            await trio.lowlevel.checkpoint()
-        return piece
+    async def _answer_stream(self, head: Head, match: Match) -> bool:
+        """Answer a request whose handler reads the body itself. Returns whether the connection ends."""
+        settings = self._settings
+        limit = self._check_size(head, match)
+        self._unread = None
+        body = RequestBody(head, self._reader, self._transport, self._outgoing, settings, limit)
+        request = self._to_request(head, match, body)
+        try:
+            answer = settings.service.respond(request, match)
+            if not isinstance(answer, Response):
+                answer = await self._settle(request, match, answer)
+            self._handlers.when_left = match.when_left
+            close = await self._responses.deliver(request, answer, head.close, body)
+        finally:
+            body.end()
+        if close:
+            return True
+        await self._outgoing.flush()
+        return not await body.discard()
 
-    # Responses...
-
-    def _reply(self, head: Head, response: Response, close: bool) -> bool:
-        close = close or self._control.draining
-        return self._put_response(response, head_only=head.method == "HEAD", close=close)
-
-    def _put_response(self, response: Response, *, head_only: bool, close: bool) -> bool:
-        """Queue a response. Returns whether the connection ends after it."""
-        given = response.headers
-        if given and "connection" in given.names and "close" in connection_options(given):
-            close = True
-        self._put(self._settings.writer.encode(response, head_only=head_only, close=close))
-        return close
-
-    def _put(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_size += len(data)
-
-    async def _flush(self) -> None:
-        """Send the queued responses. Those to pipelined requests are sent in one call."""
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            self._out_size = 0
-            sent = self._transport.send_now(data)
-            if sent < len(data):
-                await self._send_rest(memoryview(data)[sent:])
-
-    async def _send_rest(self, rest: memoryview) -> None:
-        # After the write timeout the connection must not linger, because the peer does not read. So abort it.
-        self._control.hand_to(self._transport.abort, self._drain)
-        while rest:
-            self._set_deadline(self._settings.timeouts.write)
-            rest = rest[await self._transport.send_some(rest) :]
-        self._control.expire_at(inf)
-        self._control.hand_to(self._expire, self._drain)
+    # Ending...
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Send an error response to an invalid request. The connection ends after it."""
         self._phase = _ANSWERED
-        response = await self._settings.service.refuse(error.status, None, error)
-        self._put(self._settings.writer.encode(response, head_only=False, close=True))
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._flush()
+        request = None if self._unread is None else self._to_request(*self._unread)
+        response = await self._settings.service.refuse(error.status, request, error)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), self._handlers:
+            await self._responses.deliver(request, response, True)
+            await self._outgoing.flush()
 
     # Deadlines...
 

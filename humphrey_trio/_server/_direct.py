@@ -77,6 +77,13 @@ class DirectStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close the stream immediately, and wake waiting tasks as ``notify_closing`` does. Never raises."""
 
+    def reset(self) -> None:
+        """Close the stream with a reset, so that the peer does not receive an end of file. Never raises.
+
+        For a response without a length that is incomplete. The default closes the stream.
+        """
+        self.close()
+
     @property
     @abstractmethod
     def hung_up(self) -> bool:
@@ -135,6 +142,10 @@ class DirectTransport(NonBlockingTransport):
     def abort(self) -> None:
         self._closed = True
         self._stream.close()
+
+    def reset(self) -> None:
+        self._closed = True
+        self._stream.reset()
 
     def _receive_now(self) -> bytes:
         try:

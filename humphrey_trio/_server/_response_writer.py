@@ -59,6 +59,28 @@ class ResponseWriter:
             b"" if head_only else content,
         )
 
+    def encode_head(self, response: Response, framing: bytes, *, close: bool) -> bytes:
+        """Encode the head of a streamed response.
+
+        Args:
+            response: the response of the handler. Its Content-Length is replaced.
+            framing: the header field that delimits the body.
+            close: as for ``encode``.
+        """
+        given, names = response.headers.without_header("Content-Length"), response.headers.names
+        if "connection" in names:
+            given, close = _with_one_connection(given, close), False
+        self._update_date()
+        return b"%b%b%b%b%b%b%b\r\n" % (
+            self._status_line(response.status),
+            b"" if "date" in names else self._date,
+            b"" if "server" in names else self._server,
+            given.to_wire(),
+            _type_field(response),
+            framing,
+            b"Connection: close\r\n" if close else b"",
+        )
+
     def _encode_special(self, response: Response, given: Headers, head_only: bool, close: bool) -> bytes:
         """Encode a response with fields of the handler that change how the automatic ones are written."""
         status, content, names = response.status, response.content, given.names

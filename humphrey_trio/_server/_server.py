@@ -18,8 +18,9 @@ import trio
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._statistics import HttpStatistics
-from ._connection import HttpConnection, ServerSettings
+from ._connection import HttpConnection
 from ._control import ConnectionControl
+from ._interface import ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
 from ._socket import SocketTransport
@@ -331,6 +332,8 @@ class HttpServer:
     async def _sweep(self) -> None:
         while True:
             now = await self._settings.clock.wait_for_sweep()
+            # Before the deadlines, so that a handler is watched for at least one interval before it is cancelled.
+            self._settings.departures.check()
             for control in tuple(self._controls):  # a copy, because ``expire`` may free slots
                 if control.at <= now:
                     control.expire()

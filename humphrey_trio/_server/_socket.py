@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._nonblocking import NonBlockingTransport
-from ._transport import CHUNK, Incoming
+from ._transport import CHUNK, RESET_ON_CLOSE, Incoming
 
 if TYPE_CHECKING:
     from .._http._address import Address
 
-# Only Linux reports an end of file that comes after unread bytes. Other systems report a reset, which needs no
-# flag.
+# Only Linux reports an end of file that comes after unread bytes. Elsewhere, it is found when the bytes before it
+# were read.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
 
 # A buffer for discarded input. All connections share it, because it is never read.
@@ -90,9 +90,24 @@ class SocketTransport(NonBlockingTransport):
     def hung_up(self) -> bool:
         if self._fileno < 0:
             return True
+        if not _HANGUP:
+            return self._has_ended()
         poll = select.poll()
         poll.register(self._fileno, _HANGUP)
         return bool(poll.poll(0))
+
+    @property
+    def hangup_events(self) -> tuple[int, int]:
+        return (self._fileno, _HANGUP) if self._fileno >= 0 else (-1, 0)
+
+    def _has_ended(self) -> bool:
+        """Whether the next receive would return an end of file or an error."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def interrupt(self) -> None:
         if self._fileno >= 0:
@@ -104,6 +119,12 @@ class SocketTransport(NonBlockingTransport):
             trio.lowlevel.notify_closing(self._fileno)
             self._fileno = -1
             self._socket.close()
+
+    def reset(self) -> None:
+        if self._fileno >= 0:
+            with suppress(OSError):  # the peer may have disconnected already
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.abort()
 
     async def _wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._fileno)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from .._http._address import Address
     from ._certificate import Certificate
-    from ._connection import ServerSettings
     from ._control import ConnectionControl
+    from ._interface import ServerSettings
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")

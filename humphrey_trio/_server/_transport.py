@@ -7,6 +7,8 @@ TLS and over a ``DirectStream`` have modules of their own.
 from __future__ import annotations
 
 import enum
+import socket
+import struct
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
@@ -24,6 +26,9 @@ CHUNK = 64 * 1024
 # The maximum number of bytes of one send_all of a trio stream: one TLS record. The write timeout restarts after
 # each, so a slow peer that reads is not cut off.
 _FOREIGN_CHUNK = 16 * 1024
+
+#: The value of ``SO_LINGER`` with which a close sends a reset, and discards what was not sent yet (socket(7)).
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 # Seconds for each of two steps that a cancelled task still executes over a trio stream: send_last and close.
 _CLEANUP_STEP_SECONDS = CLEANUP_SECONDS / 2
@@ -146,6 +151,11 @@ class Transport(ABC):
         """Whether the peer has disconnected, even if unread bytes come first. False if that is unknown."""
         return False
 
+    @property
+    def hangup_events(self) -> tuple[int, int]:
+        """A file descriptor, and the events of ``select.poll`` that tell the same as ``hung_up``; 0 for none."""
+        return -1, 0
+
     @abstractmethod
     def interruptible(self) -> AbstractContextManager[object]:
         """Return a context manager for the block in which ``interrupt`` has an effect."""
@@ -164,6 +174,13 @@ class Transport(ABC):
 
         Over a socket this closes the socket, and wakes the task that waits to receive as well.
         """
+
+    def reset(self) -> None:
+        """Abort, and end the connection with a reset if the transport can do that.
+
+        For a message that is incomplete although an end of file would complete it.
+        """
+        self.abort()
 
     @abstractmethod
     async def close(self) -> None:
@@ -248,6 +265,16 @@ class StreamTransport(Transport):
     def interrupt(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def reset(self) -> None:
+        # A socket below, without or with TLS. Closed with this option, it sends a reset.
+        stream = self._stream
+        while isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if isinstance(stream, trio.SocketStream):
+            with suppress(OSError, trio.ClosedResourceError):
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.abort()
 
     def abort(self) -> None:
         # Torn, so that ``close`` does not wait for the peer, which does not read.

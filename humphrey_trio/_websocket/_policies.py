@@ -1,4 +1,4 @@
-"""Policies for clients that are too slow, and for the handlers of clients that have left."""
+"""Policies for clients that are too slow."""
 
 from __future__ import annotations
 
@@ -51,19 +51,6 @@ class KeepLatest:
 
 #: The type of ``when_full``.
 FullPolicy: TypeAlias = WhenFull | KeepLatest
-
-
-class WhenLeft(enum.Enum):
-    """What happens to the handlers of a client that leaves while they run.
-
-    Attributes:
-        CANCEL: they are cancelled, and messages that were received but not handled are dropped.
-        FINISH: they finish, and the messages that the client sent before it left are handled. If the connection
-            broke, only the messages that were received before are handled.
-    """
-
-    CANCEL = "cancel"
-    FINISH = "finish"
 
 
 def check_full_policy(policy: FullPolicy) -> None:

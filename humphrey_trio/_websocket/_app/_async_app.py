@@ -15,6 +15,7 @@ from ..._app._app import App
 from ..._http._address import Address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
+from ..._http._when_left import WhenLeft
 from ..._runs import current_run
 from ..._server._listen import open_listeners
 from ..._server._server import check_shutdown
@@ -23,7 +24,6 @@ from .._errors import LinkError
 from .._heartbeat import Heartbeat
 from .._limits import StreamLimits
 from .._message import Message
-from .._policies import WhenLeft
 from .._statistics import AppStatistics
 from .._stream._graceful_end import AppEnd
 from .._stream._routes import async_websocket_handler, forget_hook_run, note_hook_run

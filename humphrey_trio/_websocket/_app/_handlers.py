@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from ..._http._when_left import WhenLeft
 from .._message import Message
-from .._policies import WhenLeft
 
 #: The first argument of handlers, an ``AsyncStream``. It cannot be imported here, because it uses the sessions.
 Stream = TypeVar("Stream")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic
 import trio
 
 from ..._failures import failure_of
+from ..._http._when_left import WhenLeft
 from .._errors import tells_the_end
-from .._policies import WhenLeft
 from .._protocol._close_codes import INTERNAL_ERROR
 from ._handlers import Stream
 from ._read_ahead import BusyReader

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..._http._drain import Drain
     from ..._http._limits import Timeouts
     from ..._http._request import Request
-    from ..._server._connection import Handover
+    from ..._server._interface import Handover
     from .._close_record import Initiator
     from .._heartbeat import Heartbeat
     from .._limits import StreamLimits

@@ -18,7 +18,7 @@ from ._deadlines import Deadline
 from ._reports import close_record_of
 
 if TYPE_CHECKING:
-    from ..._server._connection import Handover
+    from ..._server._interface import Handover
     from ._connection import WebsocketConnection
 
 logger = logging.getLogger("humphrey_trio.websocket")

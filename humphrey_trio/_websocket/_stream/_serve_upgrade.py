@@ -27,7 +27,7 @@ from ._routes import HookRoute
 from ._upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from ..._server._connection import Handover
+    from ..._server._interface import Handover
     from ._connection import WebsocketConnection
     from ._upgrade import WebsocketRoute
 

@@ -1,0 +1,225 @@
+"""Run the bodies of responses: send one piece by piece, or iterate over its pieces.
+
+This module knows no connection: pieces go to a function, or to the user who iterates.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import trio
+
+from .._failures import failure_of
+from .._http._body import (
+    EventBody,
+    EventSender,
+    IterableBody,
+    Producer,
+    ProducerBody,
+    StreamedBody,
+    TransformedBody,
+    Write,
+    discard,
+)
+from .._http._response import Response
+from ._child_task import child_task
+from ._event_stream import send_events
+from ._file_reader import send_file_body
+
+logger = logging.getLogger("humphrey_trio.http")
+
+
+def encode_piece(piece: bytes | str) -> bytes:
+    """Return a piece of a body as bytes. A str is encoded as UTF-8.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the str has a surrogate.
+    """
+    if type(piece) is bytes:
+        return piece
+    if isinstance(piece, str):
+        return piece.encode()
+    if isinstance(piece, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return bytes(piece)  # a copy, because it may change before it is sent
+    raise TypeError(f"a piece of a body is bytes or str, not {type(piece).__name__}")
+
+
+async def send_body(body: StreamedBody, write: Write, *, event_scope: trio.CancelScope | None = None) -> None:
+    """Produce a body and send its pieces.
+
+    Producers run in the calling task. An async iterable is iterated and closed in a task of its own: between two
+    steps of an async generator, its cancel scopes and nurseries are open in the task that iterates, which must not
+    open or close others of its own meanwhile.
+
+    Args:
+        body: the body.
+        write: sends a piece, and waits while the client does not take it.
+        event_scope: the scope in which a producer of events runs. Cancel it to end the stream.
+
+    Raises:
+        Exception: what the body or ``write`` raises.
+    """
+    match body:
+        case ProducerBody():
+            await _call(body.produce, write)
+        case IterableBody():
+            async with _apart(partial(_iterate, body.pieces)) as pieces:
+                async for piece in pieces:
+                    await write(piece)
+        case EventBody():
+            produce: Callable[[EventSender], Awaitable[None]] = partial(_call, body.produce)
+            await send_events(produce, write, event_scope or trio.CancelScope())
+        case TransformedBody():
+            await _send_transformed(body, write, event_scope)
+        case _:
+            await send_file_body(body, write)
+
+
+@asynccontextmanager
+async def open_body(response: Response) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Iterate over the body of a response: ``async with open_body(response) as pieces:``.
+
+    For callers of ``App.handle``, and for tests. The body is produced in a task of its own, which is cancelled at
+    the end of the block. It waits while nothing is read.
+
+    Args:
+        response: any response. A streamed one can be read once.
+
+    Yields:
+        An async iterator of bytes. It raises the exception of the body, if there is one.
+    """
+    body = response.body
+    if body is None:
+        yield _whole(response.content)
+        return
+    try:
+        async with _apart(partial(send_body, body)) as pieces:
+            yield pieces
+    finally:
+        discard(body)
+
+
+async def read_body(response: Response, limit: int = 1024 * 1024) -> bytes:
+    """Read the body of a response.
+
+    Args:
+        response: any response. A streamed one can be read once.
+        limit: the maximum size in bytes.
+
+    Returns:
+        The body.
+
+    Raises:
+        ValueError: the body is longer than the limit.
+        Exception: what the body raises.
+    """
+    content = BytesIO()
+    async with open_body(response) as pieces:
+        async for piece in pieces:
+            content.write(piece)
+            if content.tell() > limit:
+                raise ValueError(f"the body is longer than {limit} bytes: pass a higher limit, or use open_body")
+    return content.getvalue()
+
+
+async def _whole(content: bytes) -> AsyncIterator[bytes]:
+    if content:
+        yield content
+
+
+# Code of the user...
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(produce: Producer | Callable[[EventSender], Awaitable[None]], argument: Any) -> None:
+    produced = produce(argument)
+    if not inspect.isawaitable(produced):
+        raise TypeError("the producer of a body must be an async function: async def produce(write)")
+    await produced
+
+
+@trio.lowlevel.disable_ki_protection
+async def _iterate(iterable: AsyncIterable[bytes | str], write: Write) -> None:
+    if inspect.isasyncgen(iterable) and iterable.ag_frame is None:
+        raise RuntimeError("this body was sent already: create a new Response for each request")
+    pieces = aiter(iterable)
+    try:
+        async for piece in pieces:
+            await write(piece)
+    finally:
+        await _close(pieces)
+        if iterable is not pieces:
+            await _close(iterable)
+
+
+async def _close(iterable: object) -> None:
+    close = getattr(iterable, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _send_transformed(body: TransformedBody, write: Write, event_scope: trio.CancelScope | None) -> None:
+    transform = body.begin()
+
+    async def write_transformed(piece: bytes | str) -> None:
+        if data := transform.transform(encode_piece(piece)):
+            await write(data)
+
+    await send_body(body.inner, write_transformed, event_scope=event_scope)
+    if rest := transform.finish():
+        await write(rest)
+
+
+# A task of its own...
+
+
+class _Pieces:
+    """The pieces of a producer that runs in another task: they pass through a channel without a buffer."""
+
+    __slots__ = ("_failure", "_produce", "_receive", "_send")
+
+    def __init__(self, produce: Callable[[Write], Awaitable[None]]) -> None:
+        self._produce = produce
+        self._send, self._receive = trio.open_memory_channel[bytes | str](0)
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Run the producer. Its failure is raised where the pieces are received."""
+        with self._send:
+            try:
+                await self._produce(self._send.send)
+            except BaseException as exc:
+                self._failure = failure_of(exc, _log_failure)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            try:
+                piece = await self._receive.receive()
+            except trio.EndOfChannel:
+                break
+            if data := encode_piece(piece):
+                return data
+        if self._failure is not None:
+            raise self._failure
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def _apart(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    pieces = _Pieces(produce)
+    async with child_task(pieces.run):
+        yield pieces
+
+
+def _log_failure(failure: Exception) -> None:
+    logger.error("the body of a response failed", exc_info=failure)

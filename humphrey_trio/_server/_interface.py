@@ -1,0 +1,155 @@
+"""What a connection asks of the application, and what it hands to it: the interfaces above the HTTP connection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._http._when_left import WhenLeft
+
+if TYPE_CHECKING:
+    from .._http._drain import Drain
+    from .._http._limits import Limits, Timeouts
+    from .._http._request import Request
+    from .._http._response import Response
+    from ._clock import SweepClock
+    from ._control import ConnectionControl
+    from ._departures import Departures
+    from ._fairness import Fairness
+    from ._lingering import Lingering
+    from ._request_reader import HeadParser
+    from ._response_writer import ResponseWriter
+    from ._transport import Transport
+
+
+class Match(Protocol):
+    """The outcome of ``Service.find``: what answers a request."""
+
+    @property
+    def served(self) -> bool:
+        """Whether a handler gets the request. Otherwise ``Service.reject`` answers, and the body is not read."""
+        ...
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the handler is a WebSocket route. The request then goes to ``Service.upgrade``."""
+        ...
+
+    @property
+    def handler(self) -> Any:
+        """The handler, for ``Handover.route``."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The ``path_params`` of the request."""
+        ...
+
+    @property
+    def max_body(self) -> int | None:
+        """The limit of the body in bytes; None for ``Limits.body``."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether the handler reads the body itself."""
+        ...
+
+    @property
+    def when_left(self) -> WhenLeft | None:
+        """What happens to the handler when its client leaves; None for ``ServerSettings.when_left``."""
+        ...
+
+
+class Service(Protocol):
+    """The interface of the application for a connection. No method raises an ``Exception``."""
+
+    def find(self, host: str, method: str, path: str, wants_websocket: bool, /) -> Match:
+        """Find what answers a request.
+
+        Called with the head only: the body is not read if no handler gets the request.
+
+        Args:
+            host: the authority of the request in lower case.
+            method: the method of the request.
+            path: the path of the request.
+            wants_websocket: whether it is a request to open a WebSocket.
+        """
+        ...
+
+    def respond(self, request: Request, match: Any, /) -> Response | Awaitable[Response]:
+        """Call the handler of a match from ``find``.
+
+        Returns:
+            The response, or an awaitable that must be passed to ``settle``.
+        """
+        ...
+
+    async def settle(self, request: Request, answer: Awaitable[Response], /) -> Response:
+        """Await the result of ``respond``."""
+        ...
+
+    async def fail(self, request: Request | None, failure: Exception, /) -> Response:
+        """Create the response for a failure of a handler, which is logged unless it is an ``HttpError``."""
+        ...
+
+    async def reject(self, request: Request, match: Any, /) -> Response:
+        """Create the response to a request whose match is not served."""
+        ...
+
+    async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
+        """Create an error response."""
+        ...
+
+    async def upgrade(self, handover: Handover) -> Response | None:
+        """Run a WebSocket route.
+
+        Returns:
+            None if the upgrade was accepted and the WebSocket is closed. Otherwise the response that refuses it:
+            the connection continues with HTTP.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The objects that all connections of a server share."""
+
+    service: Service
+    limits: Limits
+    timeouts: Timeouts
+    drain: Drain
+    parse_head: HeadParser
+    writer: ResponseWriter
+    fairness: Fairness
+    clock: SweepClock
+    departures: Departures
+    when_left: WhenLeft
+
+
+@dataclass(slots=True)
+class Handover:
+    """A connection for which the client has requested an upgrade.
+
+    The receiver uses the transport until it returns. The connection task closes the transport.
+
+    Attributes:
+        request: the request for the upgrade.
+        route: the handler of the match from ``Service.find``.
+        close: whether the connection must be closed after the response if the upgrade is refused.
+        rest: the bytes that were received after the head of the request.
+        transport: the transport.
+        control: the control of the connection. The receiver sets its deadline and callbacks.
+        server: the objects that all connections of the server share.
+        lingering: ends a connection so that the peer receives the last bytes.
+    """
+
+    request: Request
+    route: Any
+    close: bool
+    rest: bytearray
+    transport: Transport
+    control: ConnectionControl
+    server: ServerSettings
+    lingering: Lingering

@@ -1,0 +1,281 @@
+"""The bodies of requests: read as a whole before the handler is called, or by the handler itself."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from .._http._errors import HttpError
+from ._head import BadRequest
+from ._response_writer import CONTINUE
+
+if TYPE_CHECKING:
+    from ._fairness import Fairness
+    from ._head import Head
+    from ._interface import ServerSettings
+    from ._outgoing import Outgoing
+    from ._request_reader import RequestReader
+    from ._transport import Transport
+
+# Bytes that a piece of a body counts for ``Fairness``. See ``_connection``.
+_PIECE_COST = 16 * 1024
+
+#: Bytes of a body that are discarded after the handler has left them unread. Beyond, the connection is closed.
+DISCARDED = 256 * 1024
+
+# The least time of a wait, so that one always lets time pass.
+_LEAST_WAIT = 0.01
+
+
+class BodyInterrupted(trio.BrokenResourceError):
+    """The client has disconnected before the end of the body of its request."""
+
+
+def too_long(limit: int) -> BadRequest:
+    """Return the error for a body that exceeds a limit in bytes."""
+    return BadRequest(f"the body is longer than {limit} bytes", 413)
+
+
+async def read_whole(
+    reader: RequestReader, receive: Callable[[], Awaitable[bool]], fairness: Fairness, limit: int
+) -> bytes | None:
+    """Read a whole body.
+
+    Args:
+        reader: the reader, after the head.
+        receive: receives bytes for the reader. Returns False at the end of file.
+        fairness: counts the pieces.
+        limit: the maximum size in bytes.
+
+    Returns:
+        The body; None if the connection has ended before its end.
+
+    Raises:
+        BadRequest: the body is malformed or exceeds the limit.
+    """
+    # BytesIO.getvalue does not copy. A list of pieces would take 40 bytes for each chunk of one byte.
+    body = BytesIO()
+    while (piece := reader.next_body()) != b"":
+        if piece is None:
+            if not await receive():
+                return None
+            continue
+        if body.tell() + len(piece) > limit:
+            raise too_long(limit)
+        body.write(piece)
+        if fairness.spent(_PIECE_COST):
+            await trio.lowlevel.checkpoint()
+    return body.getvalue()
+
+
+class _State(enum.Enum):
+    """The state of a ``RequestBody``.
+
+    Attributes:
+        READY: it can be read.
+        READING: a task is reading it.
+        READ: it was read to its end.
+        FAILED: reading has failed.
+        OVER: the handler has returned.
+    """
+
+    READY = enum.auto()
+    READING = enum.auto()
+    READ = enum.auto()
+    FAILED = enum.auto()
+    OVER = enum.auto()
+
+
+_MISUSE = {
+    _State.READING: "another task is reading the body of this request",
+    _State.READ: "the body of this request was read already: it can be read once",
+    _State.OVER: "the request is over: read its body before the handler, or the producer of its response, returns",
+}
+
+
+class RequestBody:
+    """The body of a request that its handler reads. A ``BodyStream``.
+
+    Nothing is received before the handler reads.
+
+    Args:
+        head: the head of the request.
+        reader: the reader, after the head.
+        transport: the transport.
+        outgoing: sends the 100 that the client may wait for.
+        settings: ``timeouts.body`` limits each wait for bytes.
+        limit: the maximum size in bytes.
+    """
+
+    __slots__ = (
+        "_awaits_continue",
+        "_failure",
+        "_is_uncertain",
+        "_left",
+        "_limit",
+        "_outgoing",
+        "_reader",
+        "_settings",
+        "_size",
+        "_state",
+        "_transport",
+    )
+
+    def __init__(
+        self,
+        head: Head,
+        reader: RequestReader,
+        transport: Transport,
+        outgoing: Outgoing,
+        settings: ServerSettings,
+        limit: int,
+    ) -> None:
+        self._reader = reader
+        self._transport = transport
+        self._outgoing = outgoing
+        self._settings = settings
+        self._limit = limit
+        self._size = 0  # bytes that were read
+        self._left = head.content_length  # bytes that were not read; None if it is chunked
+        self._awaits_continue = head.expects_continue and not reader.buffered
+        self._is_uncertain = False  # whether the client may or may not send the body
+        self._state = _State.READY
+        self._failure: Exception | None = None
+
+    # For the handler...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._check()
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._state is _State.READ:
+            raise StopAsyncIteration
+        piece = await self._read_piece()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def read(self, limit: int) -> bytes:
+        """Read the rest. See ``BodyStream.read``."""
+        self._check()
+        if self._left is not None and self._left > limit:
+            self._fail(HttpError(413, f"the body is longer than {limit} bytes"))
+        body = BytesIO()
+        while piece := await self._read_piece():
+            if body.tell() + len(piece) > limit:
+                self._fail(HttpError(413, f"the body is longer than {limit} bytes"))
+            body.write(piece)
+        return body.getvalue()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._state in _MISUSE:
+            raise RuntimeError(_MISUSE[self._state])
+
+    def _fail(self, failure: Exception) -> NoReturn:
+        self._failure = failure
+        self._state = _State.FAILED
+        raise failure
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read_piece(self) -> bytes:
+        """Read a piece; empty bytes at the end."""
+        self._check()
+        self._state = _State.READING
+        try:
+            piece = await self._next_piece()
+        except BadRequest as exc:
+            self._fail(HttpError(exc.status, str(exc)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._fail(BodyInterrupted("the client has disconnected before the end of the body"))
+        finally:
+            if self._state is _State.READING:
+                self._state = _State.READY
+        if not piece and self._state is _State.READY:
+            self._state = _State.READ
+        return piece
+
+    async def _next_piece(self) -> bytes:
+        if self._awaits_continue:
+            self._awaits_continue = False
+            await self._outgoing.send(lambda: (CONTINUE,))
+        piece = await self._receive_piece()
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise too_long(self._limit)
+        return piece
+
+    async def _receive_piece(self) -> bytes:
+        while (piece := self._reader.next_body()) is None:
+            data = await self._receive()
+            if not data:
+                raise trio.BrokenResourceError
+            self._reader.receive(data)
+        if self._left is not None:
+            self._left -= len(piece)
+        if self._settings.fairness.spent(_PIECE_COST):
+            await trio.lowlevel.checkpoint()
+        return piece
+
+    async def _receive(self) -> bytes:
+        """Receive bytes, within ``Timeouts.body``."""
+        clock = self._settings.clock
+        end = clock.now() + self._settings.timeouts.body
+        while (seconds := end - clock.now()) > 0:
+            # The scope is local, because a handler may be writing a streamed response at the same time, and the
+            # deadline of the connection is that of the write. It does not expire while the process is blocked:
+            # then the clock has not advanced, and this waits again.
+            with trio.move_on_after(max(seconds, _LEAST_WAIT)):
+                return await self._transport.receive_some()
+        raise BadRequest("the request took too long", 408)
+
+    # For the connection...
+
+    def end(self) -> None:
+        """Refuse to be read from now on."""
+        self._state = _State.OVER
+
+    def begin_response(self) -> bool:
+        """Note that the response begins, so no 100 is sent any more.
+
+        Returns:
+            Whether the connection must be closed after the response, because the client still waits for a 100. It
+            may or may not send the body.
+        """
+        self._is_uncertain |= self._awaits_continue
+        self._awaits_continue = False
+        return self._is_uncertain
+
+    @property
+    def may_be_discarded(self) -> bool:
+        """Whether another request may be read after the rest of this body."""
+        if self._failure is not None or self._is_uncertain:
+            return False
+        return self._left is None or self._left <= DISCARDED
+
+    async def discard(self) -> bool:
+        """Read the rest and drop it.
+
+        Returns:
+            Whether the next request can be read. Otherwise the rest is too long, takes longer than
+            ``Timeouts.body``, or is malformed.
+        """
+        if not self.may_be_discarded:
+            return False
+        size = 0
+        with trio.move_on_after(self._settings.timeouts.body):
+            try:
+                while piece := await self._receive_piece():
+                    size += len(piece)
+                    if size > DISCARDED:
+                        return False
+                return True
+            except (BadRequest, trio.BrokenResourceError):
+                pass
+        return False

@@ -1,0 +1,246 @@
+"""One streamed response on a connection: its framing, its head, and how it ends if its body fails.
+
+The producer of the body runs in the task of the connection. It must not notice whether the head was sent already,
+and a client must always notice that a body is incomplete.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._failures import failure_of
+from ._bodies import encode_piece, send_body
+from ._child_task import child_task
+
+if TYPE_CHECKING:
+    from .._http._body import StreamedBody
+    from ._fairness import Fairness
+    from ._outgoing import Outgoing
+    from ._transport import Transport
+
+logger = logging.getLogger("humphrey_trio.http")
+
+#: Seconds after which the head is sent if the body has no piece yet.
+HEAD_DELAY = 0.05
+
+# Larger pieces are not copied into a chunk, but sent between its size line and its end.
+_COPIED = 64 * 1024
+
+
+class Framing(enum.Enum):
+    """How the end of the body is marked (RFC 9112, section 6.3).
+
+    Attributes:
+        CHUNKED: by the last chunk.
+        LENGTH: by Content-Length.
+        CLOSE: by the end of file, for HTTP/1.0.
+    """
+
+    CHUNKED = enum.auto()
+    LENGTH = enum.auto()
+    CLOSE = enum.auto()
+
+
+def framing_of(body: StreamedBody, version: str) -> Framing:
+    """Choose the framing of a body for a client."""
+    if body.length is not None:
+        return Framing.LENGTH
+    return Framing.CHUNKED if version == "HTTP/1.1" else Framing.CLOSE
+
+
+def framing_field(body: StreamedBody, framing: Framing) -> bytes:
+    """Encode the header field of a framing."""
+    if framing is Framing.CHUNKED:
+        return b"Transfer-Encoding: chunked\r\n"
+    return b"" if body.length is None else b"Content-Length: %d\r\n" % body.length
+
+
+class ResponseStream:
+    """A streamed response that is being sent.
+
+    Args:
+        body: the body.
+        framing: how its end is marked.
+        make_head: encodes the head. Called once, when the head is sent.
+        outgoing: the outgoing side of the connection.
+        transport: is reset if nothing else shows that the body is incomplete.
+        fairness: counts the bytes.
+        left: called when a piece cannot be sent.
+
+    Attributes:
+        begun: whether the head was passed to ``outgoing``.
+    """
+
+    __slots__ = (
+        "_body",
+        "_event_scope",
+        "_fairness",
+        "_framing",
+        "_head_delay",
+        "_is_lost",
+        "_is_over",
+        "_left",
+        "_make_head",
+        "_outgoing",
+        "_sent",
+        "_transport",
+        "begun",
+    )
+
+    def __init__(
+        self,
+        body: StreamedBody,
+        framing: Framing,
+        make_head: Callable[[], bytes],
+        outgoing: Outgoing,
+        transport: Transport,
+        fairness: Fairness,
+        left: Callable[[], None],
+    ) -> None:
+        self._body = body
+        self._framing = framing
+        self._make_head = make_head
+        self._outgoing = outgoing
+        self._transport = transport
+        self._fairness = fairness
+        self._left = left
+        self._sent = 0  # bytes of the body
+        self._is_over = False
+        self._is_lost = False  # whether the client could not be sent a piece
+        self._head_delay = trio.CancelScope()
+        self._event_scope = trio.CancelScope()
+        self.begun = False
+
+    def end_events(self) -> None:
+        """End the body if it is a stream of events, because a graceful shutdown has begun."""
+        self._event_scope.cancel()
+
+    async def run(self) -> Exception | None:
+        """Produce the body and send it.
+
+        Returns:
+            The failure of the body; None if it was sent. If ``begun``, the response is incomplete, and the
+            connection must end.
+
+        Raises:
+            trio.BrokenResourceError: the client has left.
+        """
+        if self._framing is Framing.CLOSE:
+            self._outgoing.cut = self._transport.reset
+        complete = False
+        try:
+            failure = await self._run()
+            complete = failure is None
+        finally:
+            self._is_over = True
+            if not complete and self.begun:
+                self._cut()
+        if failure is not None and self._is_lost and _is_loss(failure):
+            raise trio.BrokenResourceError("the client has left") from failure
+        return failure
+
+    async def _run(self) -> Exception | None:
+        try:
+            async with child_task(self._begin_late):
+                await send_body(self._body, self.write, event_scope=self._event_scope)
+                self._check_length()
+                await self._send(self._make_end)
+        except BaseException as exc:
+            return failure_of(exc, _log_failure)
+        return None
+
+    def _cut(self) -> None:
+        """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""
+        self._outgoing.clear()
+        if self._framing is Framing.CLOSE:
+            self._transport.reset()
+
+    # Pieces...
+
+    @trio.lowlevel.enable_ki_protection
+    async def write(self, piece: bytes | str) -> None:
+        """Send a piece, and wait until the transport has accepted it. See ``Write``.
+
+        Raises:
+            trio.BrokenResourceError: the client has left, or has accepted nothing for ``Timeouts.write``.
+            RuntimeError: the response is over.
+            ValueError: the body is longer than its length.
+            TypeError: the piece is neither bytes nor str.
+        """
+        data = encode_piece(piece)
+        if data:
+            await self._send(partial(self._frame, data))
+        if self._fairness.spent(len(data)):
+            await trio.lowlevel.checkpoint()
+
+    async def _send(self, make: Callable[[], list[bytes]]) -> None:
+        try:
+            await self._outgoing.send(make)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            if not self._is_lost:
+                self._is_lost = True
+                self._left()
+            raise trio.BrokenResourceError("the client has left") from exc
+
+    def _frame(self, data: bytes) -> list[bytes]:
+        """Return the bytes to send for a piece, after the head if it is the first."""
+        if self._is_over:
+            raise RuntimeError("the response is over: write before the producer of its body returns")
+        length = self._body.length
+        if length is not None and self._sent + len(data) > length:
+            raise ValueError(f"the body of this response is longer than its length of {length} bytes")
+        self._sent += len(data)
+        head = self._begin()
+        if self._framing is not Framing.CHUNKED:
+            return [*head, data]
+        if len(data) <= _COPIED:
+            return [*head, b"%x\r\n%b\r\n" % (len(data), data)]
+        return [*head, b"%x\r\n" % len(data), data, b"\r\n"]
+
+    def _make_end(self) -> list[bytes]:
+        self._is_over = True
+        end = [b"0\r\n\r\n"] if self._framing is Framing.CHUNKED else []
+        return [*self._begin(), *end]
+
+    def _check_length(self) -> None:
+        length = self._body.length
+        if length is not None and self._sent < length:
+            raise ValueError(
+                f"the body of this response has {self._sent} bytes, less than its length of {length} bytes"
+            )
+
+    # The head...
+
+    def _begin(self) -> list[bytes]:
+        """Return the head, unless it was sent already."""
+        if self.begun:
+            return []
+        self.begun = True
+        self._head_delay.cancel()
+        return [self._make_head()]
+
+    async def _begin_late(self) -> None:
+        with self._head_delay:
+            await trio.sleep(HEAD_DELAY)
+        if not self.begun:
+            with suppress(trio.BrokenResourceError):  # the next piece cannot be sent, either
+                await self._send(self._begin)
+
+
+def _is_loss(failure: Exception) -> bool:
+    """Whether a failure only says that the client has left."""
+    lost = (trio.BrokenResourceError, trio.ClosedResourceError)
+    if isinstance(failure, ExceptionGroup):
+        return failure.split(lost)[1] is None  # pyright: ignore[reportUnknownMemberType]
+    return isinstance(failure, lost)
+
+
+def _log_failure(failure: Exception) -> None:
+    logger.error("the body of a response failed", exc_info=failure)

@@ -1,0 +1,156 @@
+"""The responses of one connection: queued if their body is bytes, and streamed otherwise."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from .._http._body import discard
+from .._http._field_lists import connection_options
+from .._http._response import Response
+from .._quoting import printable
+from ._response_stream import Framing, ResponseStream, framing_field, framing_of
+
+if TYPE_CHECKING:
+    from .._http._body import StreamedBody
+    from .._http._request import Request
+    from ._control import ConnectionControl
+    from ._departures import HandlerScope
+    from ._interface import ServerSettings
+    from ._outgoing import Outgoing
+    from ._request_body import RequestBody
+    from ._transport import Transport
+
+logger = logging.getLogger("humphrey_trio.http")
+
+
+class Responses:
+    """Sends the responses of one connection.
+
+    Every method that sends a response returns whether the connection ends after it. Its argument ``close`` is
+    whether the request is a reason for that.
+
+    Args:
+        transport: the transport.
+        control: the control of the connection.
+        settings: the objects that all connections of the server share.
+        outgoing: the outgoing side.
+        handlers: the scope in which bodies are produced.
+    """
+
+    __slots__ = ("_control", "_handlers", "_outgoing", "_settings", "_stream", "_transport")
+
+    def __init__(
+        self,
+        transport: Transport,
+        control: ConnectionControl,
+        settings: ServerSettings,
+        outgoing: Outgoing,
+        handlers: HandlerScope,
+    ) -> None:
+        self._transport = transport
+        self._control = control
+        self._settings = settings
+        self._outgoing = outgoing
+        self._handlers = handlers
+        self._stream: ResponseStream | None = None  # the response that is being streamed
+
+    def end_events(self) -> None:
+        """End the response if it is a stream of events, because a graceful shutdown has begun."""
+        if self._stream is not None:
+            self._stream.end_events()
+
+    async def deliver(
+        self, request: Request | None, response: Response, close: bool, incoming: RequestBody | None = None
+    ) -> bool:
+        """Queue a response, or stream it.
+
+        Args:
+            request: the request; None if its head could not be read.
+            response: the response.
+            close: see the class.
+            incoming: the body of the request, if the handler reads it itself.
+        """
+        if response.body is not None:
+            return await self.stream(request, response, response.body, close, incoming)
+        if incoming is not None:
+            close = incoming.begin_response() or not incoming.may_be_discarded or close
+        return self.put(request, response, close)
+
+    def put(self, request: Request | None, response: Response, close: bool) -> bool:
+        """Queue a response whose body is bytes."""
+        close = self._ends_after(response, close)
+        head_only = request is not None and request.method == "HEAD"
+        self._outgoing.put(self._settings.writer.encode(response, head_only=head_only, close=close))
+        return close
+
+    def _ends_after(self, response: Response, close: bool) -> bool:
+        if close or self._control.draining or self._handlers.has_left:
+            return True
+        given = response.headers
+        return bool(given) and "connection" in given.names and "close" in connection_options(given)
+
+    # Streams...
+
+    async def stream(
+        self,
+        request: Request | None,
+        response: Response,
+        body: StreamedBody,
+        close: bool,
+        incoming: RequestBody | None = None,
+    ) -> bool:
+        """Stream a response. See ``deliver``."""
+        framing = framing_of(body, "HTTP/1.0" if request is None else request.version)
+
+        def make_head() -> bytes:
+            nonlocal close
+            uncertain = incoming is not None and incoming.begin_response()
+            close = self._ends_after(response, close or uncertain or framing is Framing.CLOSE)
+            return self._settings.writer.encode_head(response, framing_field(body, framing), close=close)
+
+        if request is not None and request.method == "HEAD":
+            discard(body)
+            self._outgoing.put(make_head())
+            return close
+        stream = ResponseStream(
+            body,
+            framing,
+            make_head,
+            self._outgoing,
+            self._transport,
+            self._settings.fairness,
+            self._handlers.leave,
+        )
+        failure = await self._run(stream, body)
+        if failure is None:
+            return close
+        if not stream.begun:
+            return await self._replace(request, failure, close)
+        _log_broken_body(request, failure)
+        return True
+
+    async def _run(self, stream: ResponseStream, body: StreamedBody) -> Exception | None:
+        self._handlers.begin()
+        self._stream = stream
+        if self._control.draining:
+            stream.end_events()
+        try:
+            return await stream.run()
+        finally:
+            self._stream = None
+            self._handlers.end()
+            discard(body)
+
+    async def _replace(self, request: Request | None, failure: Exception, close: bool) -> bool:
+        """Answer a request whose response has failed before its head was sent."""
+        answer = await self._settings.service.fail(request, failure)
+        if answer.body is not None:  # it might fail as well
+            discard(answer.body)
+            answer = Response.empty(answer.status)
+        return self.put(request, answer, close)
+
+
+def _log_broken_body(request: Request | None, failure: Exception) -> None:
+    method, path = ("", "") if request is None else (printable(request.method), printable(request.path))
+    logger.error("the body of the response to %s %s failed after its head", method, path, exc_info=failure)
