@@ -17,7 +17,8 @@ from .._failures import failure_of
 from .._http._errors import HttpError
 from .._http._request import Request
 from .._http._response import Response
-from .._quoting import printable, quoted
+from .._quoting import quoted
+from .._server._head import name_of
 from .._server._request_body import BodyInterrupted
 from .._state import State
 from .._websocket._errors import HandshakeError
@@ -129,8 +130,7 @@ def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
 
 
 def _log_failed_handler(request: Request | None, exception: Exception) -> None:
-    method, path = ("", "") if request is None else (printable(request.method), printable(request.path))
-    logger.error("the handler of %s %s failed", method, path, exc_info=exception)
+    logger.error("the handler of %s failed", name_of(request), exc_info=exception)
 
 
 def _log_failed_error_handler(status: int, exception: Exception) -> None:

@@ -11,6 +11,12 @@ from .._http._headers import Headers
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request, received_request
 from .._http._tls_info import TlsInfo
+from .._quoting import printable
+
+
+def name_of(request: Request | None) -> str:
+    """Name a request in a log line, with its unprintable characters escaped."""
+    return "an invalid request" if request is None else f"{printable(request.method)} {printable(request.path)}"
 
 
 class BadRequest(Exception):

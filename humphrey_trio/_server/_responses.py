@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._http._body import discard
 from .._http._field_lists import connection_options
 from .._http._response import Response
-from .._quoting import printable
+from ._head import name_of
 from ._response_stream import Framing, ResponseStream, framing_field, framing_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Responses:
             return close
         if not stream.begun:
             return await self._replace(request, failure, close)
-        _log_broken_body(request, failure)
+        logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
 
     async def _run(self, stream: ResponseStream, body: StreamedBody) -> Exception | None:
@@ -149,8 +149,3 @@ class Responses:
             discard(answer.body)
             answer = Response.empty(answer.status)
         return self.put(request, answer, close)
-
-
-def _log_broken_body(request: Request | None, failure: Exception) -> None:
-    method, path = ("", "") if request is None else (printable(request.method), printable(request.path))
-    logger.error("the body of the response to %s %s failed after its head", method, path, exc_info=failure)

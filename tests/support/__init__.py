@@ -13,6 +13,7 @@
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
 | `spies` | records of calls inside the library |
 | `steps` | calls and cancellations at the n-th step of tasks |
+| `streamed` | clients that send and receive streamed bodies |
 | `times` | the resolution of deadlines |
 | `tls_peers` | TLS clients that a test drives record by record |
 | `wire` | the bytes of requests and of WebSocket frames |
