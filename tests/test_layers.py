@@ -21,9 +21,20 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_http",
         (
-            *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
+            *(
+                "_address",
+                "_headers",
+                "_errors",
+                "_field_lists",
+                "_limits",
+                "_drain",
+                "_method",
+                "_status",
+                "_origins",
+            ),
             *("_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges", "_negotiation"),
             *("_json", "_statistics", "_tls_info", "_request", "_response"),
+            *("_parameters", "_part_head", "_multipart", "_form"),
         ),
     ),
     (
@@ -31,7 +42,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_clock", "_control", "_fairness", "_transport", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls", "_certificate"),
-            *("_request_reader", "_response_writer", "_lingering", "_connection"),
+            *("_request_reader", "_response_writer", "_lingering", "_parts", "_connection"),
             *("_unix_socket", "_listen", "_server"),
         ),
     ),
@@ -82,6 +93,7 @@ FOREIGN = {
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
     "Crypto": {"_websocket._protocol._mask"},
+    "multipart": {"_http._multipart"},
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {
