@@ -23,6 +23,7 @@ MAX_HEADERS = 8
 #: The head of a part, a piece of its content, or ``b""`` at its end.
 Event: TypeAlias = PartHead | bytes
 
+_CRLF_SIZE = 2
 # Wider than RFC 2046, section 5.1.1, which allows fewer punctuation characters.
 _BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
 
@@ -54,10 +55,10 @@ class MultipartParser:
         self._library, self._failures = _new_parser(boundary)
         self._parts_left = max_parts
         self._max_parts = max_parts
-        self._first = b"\r\n--" + boundary
-        # The bytes that were not passed on yet. A delimiter at the very start needs no CRLF of its own.
-        self._kept = b"\r\n"
-        self._in_preamble = True
+        self._delimiter = b"\r\n--" + boundary
+        self._started = False
+        # The bytes that were not parsed yet.
+        self._kept = b""
         self._error: HttpError | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -102,22 +103,23 @@ class MultipartParser:
         """Return what can be parsed now.
 
         The library refuses some texts only if they are not split. So it gets a CR only together with the byte
-        behind it, and nothing of the preamble, which RFC 2046, section 5.1.1, says to ignore.
+        behind it, and nothing in front of the first delimiter.
         """
         data = self._kept + data if self._kept else data
-        if self._in_preamble:
-            return self._skip_preamble(data)
+        if not self._started:
+            return self._start(data)
         self._kept = b"\r" if data.endswith(b"\r") else b""
         return data[:-1] if self._kept else data
 
-    def _skip_preamble(self, data: bytes) -> bytes:
-        start = data.find(self._first)
-        if start == -1:
-            self._kept = data[1 - len(self._first) :]
-            return b""
-        self._in_preamble = False
-        self._kept = b""
-        return self._take(data[start + 2 :])
+    def _start(self, data: bytes) -> bytes:
+        """Wait for the first delimiter. A text in front of it (RFC 2046, section 5.1.1) is refused: a form has none."""
+        start = 0 if data.startswith(b"-") else _CRLF_SIZE
+        delimiter = self._delimiter[_CRLF_SIZE - start :]
+        self._started = data.startswith(delimiter)
+        if not self._started and not delimiter.startswith(data):
+            raise HttpError(400, "the multipart body does not begin with its boundary")
+        self._kept = b"" if self._started else data
+        return self._take(data[start:]) if self._started else b""
 
     def _parse(self, data: bytes) -> Iterable[Any]:
         return self._library.parse(data) if data else ()
