@@ -23,16 +23,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_address", "_headers", "_errors", "_field_lists", "_limits", "_drain", "_method", "_status"),
             *("_origins", "_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges"),
-            *(
-                "_negotiation",
-                "_json",
-                "_proxies",
-                "_statistics",
-                "_tls_info",
-                "_path_params",
-                "_file_body",
-                "_body",
-            ),
+            *("_negotiation", "_json", "_proxies", "_statistics", "_tls_info", "_path_params", "_parameters"),
+            *("_part_head", "_multipart", "_form", "_file_body", "_body", "_request_key", "_query"),
             *("_request", "_response"),
         ),
     ),
@@ -42,7 +34,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_clock", "_control", "_fairness", "_transport", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls", "_certificate"),
             *("_head", "_sections", "_body_reader", "_h11_head", "_fast_head", "_request_reader"),
-            *("_response_writer", "_lingering", "_connection"),
+            *("_response_writer", "_lingering", "_parts", "_connection"),
             *("_unix_socket", "_listen", "_server"),
         ),
     ),
@@ -100,6 +92,7 @@ FOREIGN = {
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
     "Crypto": {"_websocket._protocol._mask"},
+    "multipart": {"_http._multipart"},
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {
