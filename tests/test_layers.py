@@ -24,8 +24,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_address", "_headers", "_errors", "_field_lists", "_limits", "_drain", "_method", "_status"),
             *("_origins", "_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges"),
             *("_negotiation", "_json", "_proxies", "_statistics", "_tls_info", "_path_params", "_parameters"),
-            *("_part_head", "_multipart", "_form", "_file_body", "_body", "_request_key", "_query"),
-            *("_request", "_response"),
+            *("_charset", "_part_head", "_multipart", "_form", "_file_body", "_body", "_conversion"),
+            *("_request_key", "_request_head", "_request", "_location", "_response_checks", "_response"),
         ),
     ),
     (

@@ -10,20 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from ._charset import decode_content
 from ._errors import HttpError
 from ._headers import Headers
-from ._parameters import media_type, parse_parameters, unquote
+from ._parameters import media_type, parse_parameters
 
 # RFC 7578, section 4.4.
 _DEFAULT_TYPE = "text/plain"
 # With these, the content is sent as it is (RFC 2045, section 6.2).
 _IDENTITIES = frozenset({"7bit", "8bit", "binary"})
 _ONCE = ("Content-Disposition", "Content-Type", "Content-Transfer-Encoding")
-_CHARSETS = {
-    **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
-    **dict.fromkeys(("iso-8859-1", "latin1"), "latin-1"),
-    "windows-1252": "cp1252",
-}
 _ESCAPED = re.compile(r'\\(["\\])')
 _EXTENDED = re.compile(r"(?i:(utf-8)|iso-8859-1)'[^']*'(.*)")
 
@@ -70,16 +66,7 @@ def decode_text(head: PartHead, content: bytes) -> str:
     Raises:
         HttpError: 400 if the content is malformed in its charset, 415 if the charset is not supported.
     """
-    try:
-        charset = unquote(parse_parameters(head.headers.get("Content-Type", "")).get("charset", "utf-8")).lower()
-    except ValueError as error:
-        raise HttpError(400, f"the Content-Type of the field {head.name!r} is malformed: {error}") from None
-    if charset not in _CHARSETS:
-        raise HttpError(415, f"the field {head.name!r} has the charset {charset!r}: send it as UTF-8")
-    try:
-        return content.decode(_CHARSETS[charset])
-    except UnicodeDecodeError:
-        raise HttpError(400, f"the field {head.name!r} is not {charset}: send it as UTF-8 or as a file") from None
+    return decode_content(head.headers.get("Content-Type", ""), content, f"the field {head.name!r}")
 
 
 def _disposition(headers: Headers) -> dict[str, str]:

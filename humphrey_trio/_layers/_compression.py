@@ -6,7 +6,6 @@ Only responses with a whole body in memory are changed. The compressors are in `
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -175,7 +174,7 @@ def _with_own_tags(request: Request) -> Request:
         headers = _with_tags(headers, "If-None-Match", (_coding_for(headers),))
     if "If-Match" in headers:
         headers = _with_tags(headers, "If-Match", CODINGS)
-    return request if headers is request.headers else replace(request, headers=headers)
+    return request if headers is request.headers else request.replace(headers=headers)
 
 
 def _with_tags(headers: Headers, name: str, codings: tuple[str, ...]) -> Headers:

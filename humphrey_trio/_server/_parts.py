@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from .._http._body import Part
 from .._http._errors import HttpError
 from .._http._headers import Headers
 from .._http._multipart import Event, MultipartParser
@@ -57,7 +58,7 @@ class PartReader:
         if not isinstance(event, PartHead):
             return None
         self._inside = True
-        return Part(event, self, self._current)
+        return ReceivedPart(event, self, self._current)
 
     async def next_piece(self, number: int) -> bytes:
         """Return the next piece of a part; empty at its end."""
@@ -91,12 +92,8 @@ class PartReader:
             self._receiving = False
 
 
-class Part:
-    """One part of a multipart body: a text field, or a file if it has a filename.
-
-    Iterate over it to get the pieces of its content, or call ``read``, ``text`` or ``save``. What is not read is
-    skipped when the next part is asked for. After that, this part cannot be read any more.
-    """
+class ReceivedPart(Part):
+    """The part of a body that is being received."""
 
     __slots__ = ("_head", "_number", "_reader")
 
@@ -107,29 +104,18 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of the field."""
         return self._head.name
 
     @property
     def filename(self) -> str | None:
-        """The name of the file, as the client sent it; None if the part is a text field.
-
-        It may contain any character, ``/``, ``..`` and NUL included. Never use it as a path. If no file was chosen
-        in a file input, it is empty, and so is the content.
-        """
         return self._head.filename
 
     @property
     def content_type(self) -> str:
-        """The media type that the client sent, in lower case and without parameters. It need not be true.
-
-        ``text/plain`` if none was sent (RFC 7578, section 4.4).
-        """
         return self._head.content_type
 
     @property
     def headers(self) -> Headers:
-        """All header fields of the part."""
         return self._head.headers
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -142,15 +128,6 @@ class Part:
         return piece
 
     async def read(self, *, limit: int = _DEFAULT_LIMIT) -> bytes:
-        """Read the rest of the content.
-
-        Args:
-            limit: the greatest number of bytes.
-
-        Raises:
-            HttpError: 413 if the rest is larger, 400 if the body is malformed.
-            RuntimeError: the next part was asked for before.
-        """
         pieces: list[bytes] = []
         left = limit
         async for piece in self:
@@ -161,35 +138,9 @@ class Part:
         return b"".join(pieces)
 
     async def text(self, *, limit: int = _DEFAULT_LIMIT) -> str:
-        """Read the rest of the content as text, which is UTF-8 unless the part names another charset.
-
-        Args:
-            limit: the greatest number of bytes.
-
-        Raises:
-            HttpError: as for ``read``; also 400 if the content is malformed in its charset, and 415 if the charset
-                is not supported.
-            RuntimeError: as for ``read``.
-        """
         return decode_text(self._head, await self.read(limit=limit))
 
     async def save(self, path: str | os.PathLike[str]) -> int:
-        """Write the rest of the content to a new file, in worker threads.
-
-        If this fails or is cancelled, the file is removed.
-
-        Args:
-            path: the path of the file, which must not exist.
-
-        Returns:
-            The number of bytes.
-
-        Raises:
-            FileExistsError: the file exists.
-            OSError: the file cannot be written.
-            HttpError: 400 if the body is malformed.
-            RuntimeError: as for ``read``.
-        """
         async with await trio.open_file(path, "xb") as file:
             try:
                 return await self._copy_to(file)
