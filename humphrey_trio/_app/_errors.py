@@ -29,7 +29,7 @@ _OFFERS = (_PLAIN, _HTML, _PROBLEM, _JSON)
 def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
     """Create a short error response: what the status means, and what is wrong with the request.
 
-    It is plain text, or what the client prefers by its Accept field: an HTML page, or a problem in JSON (RFC 9457).
+    It is plain text, unless the client prefers an HTML page or a problem in JSON (RFC 9457) by its Accept field.
     Exceptions of handlers are not shown, because they may contain secrets.
 
     Args:
@@ -60,11 +60,8 @@ def _plain(status: int, detail: str) -> str:
 
 def _page(status: int, detail: str) -> str:
     title = html.escape(_title(status))
-    paragraph = f"<p>{html.escape(detail)}</p>\n" if detail else ""
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<h1>{title}</h1>\n{paragraph}</html>\n"
-    )
+    paragraph = f"<p>{html.escape(detail)}</p>" if detail else ""
+    return f'<!DOCTYPE html><html lang="en"><title>{title}</title><h1>{title}</h1>{paragraph}</html>'
 
 
 def _problem(status: int, detail: str) -> bytes:

@@ -208,7 +208,7 @@ class Request(RequestHead):
         return body
 
     def parts(self) -> AsyncIterator[Part]:
-        """Iterate over the parts of a ``multipart/form-data`` body as it arrives, if the route has ``stream=True``.
+        """Iterate over the parts of a ``multipart/form-data`` body as it arrives, on ``stream=True`` routes.
 
         Returns:
             An async iterator: ``async for part in request.parts()``. It raises ``HttpError``: 400 if the body is
@@ -309,7 +309,7 @@ class Request(RequestHead):
         return changed
 
     def __repr__(self) -> str:
-        target = f"{self.path}?{self.query}" if self.query else self.path
+        target = "?".join([self.path, self.query]) if self.query else self.path
         size = f"{len(self._body)} bytes" if isinstance(self._body, bytes) else "streamed"
         return f"<Request {printable(self.method)} {quoted(target)}, {size}>"
 

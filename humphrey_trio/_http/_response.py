@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
 from operator import index
-from typing import cast
+from typing import Any, cast
 
 from ._body import EventBody, EventSender, IterableBody, Producer, ProducerBody, StreamedBody
 from ._cookies import SetCookie
@@ -105,9 +105,7 @@ class Response:
         if length is not None and index(length) < 0:
             raise ValueError(f"the length of a body must not be negative: {length}")
         if isinstance(body, AsyncIterable):
-            return cls(status, headers=headers).with_body(
-                IterableBody(cast("AsyncIterable[bytes | str]", body), length)
-            )
+            return cls(status, headers=headers).with_body(IterableBody(cast("Any", body), length))
         check_producer(body, "stream", "write")
         return cls(status, headers=headers).with_body(ProducerBody(body, length))
 
@@ -180,8 +178,8 @@ class Response:
 
         Args:
             location: a URI, or a path of this host. Characters that cannot stand in one, such as spaces and
-                letters outside ASCII, are percent-encoded. If a client has chosen it, check that it leads to where you
-                want: ``//host`` is another host.
+                letters outside ASCII, are percent-encoded. If a client has chosen it, check where it leads
+                to: ``//host`` is another host.
             status: 302 (found), 303 (see other: the client continues with GET), 307 (temporary, with the same
                 method), or 301 and 308 (permanent). Browsers store permanent redirects without a limit.
 

@@ -26,32 +26,33 @@ def _advice(content: object) -> str:
     return ""
 
 
-def check_producer(produce: object, method: str, argument: str) -> None:
+def check_producer(produce: object, constructor: str, argument: str) -> None:
     """Check a coroutine function with one parameter, without calling it.
 
     Args:
         produce: what was given.
-        method: the method of ``Response``, ``"stream"`` or ``"events"``.
-        argument: the name of its parameter.
+        constructor: the name of the method of ``Response``, ``"stream"`` or ``"events"``.
+        argument: the name of the parameter of the function.
 
     Raises:
         TypeError: it cannot be called with one argument, or is another kind of function.
     """
-    reason = _reason(produce, method, argument)
-    if reason:
-        raise TypeError(f"Response.{method} takes a coroutine function, async def produce({argument}): {reason}")
+    problem = _problem(produce, argument, may_iterate=constructor == "stream")
+    if problem:
+        raise TypeError(
+            f"Response.{constructor} takes a coroutine function, async def produce({argument}): {problem}"
+        )
 
 
-def _reason(produce: object, method: str, argument: str) -> str:
+def _problem(produce: object, argument: str, *, may_iterate: bool) -> str:
     """Return why this is not a producer; empty if it is one."""
-    streams = method == "stream"
     if inspect.iscoroutine(produce):
         produce.close()  # avoids a RuntimeWarning that it was never awaited
         return "pass the function itself, without calling it"
     if not _is_callable(produce):
-        return f"{type(produce).__name__} is not one" + (", and not an async iterable" if streams else "")
+        return f"{type(produce).__name__} is not one" + (", and not an async iterable" if may_iterate else "")
     if inspect.isasyncgenfunction(produce):
-        return "call this async generator function" if streams else f"await {argument}.send instead of yield"
+        return "call this async generator function" if may_iterate else f"await {argument}.send instead of yield"
     if inspect.isgeneratorfunction(produce):
         return "this is a plain generator function"
     return "" if _takes_one(produce) else f"this one cannot be called with {argument} alone"
