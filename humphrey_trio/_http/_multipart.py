@@ -112,7 +112,7 @@ class MultipartParser:
         return data[:-1] if self._kept else data
 
     def _start(self, data: bytes) -> bytes:
-        """Wait for the first delimiter. A text in front of it (RFC 2046, section 5.1.1) is refused: a form has none."""
+        """Wait for the first delimiter. No form has a preamble (RFC 2046, section 5.1.1), so one is refused."""
         start = 0 if data.startswith(b"-") else _CRLF_SIZE
         delimiter = self._delimiter[_CRLF_SIZE - start :]
         self._started = data.startswith(delimiter)
