@@ -1,7 +1,7 @@
 """An incremental parser for ``multipart/form-data`` (RFC 7578, RFC 2046), around the library ``multipart``.
 
-It does no I/O and stores no content. Its events depend on the body alone, and not on how the body is split into
-pieces; only the limits between pieces of content do.
+It does no I/O and stores no content. The parts that it finds, and whether it refuses a body, depend on the body
+alone, and not on how it is split into reads.
 """
 
 from __future__ import annotations
