@@ -108,6 +108,7 @@ def test_every_page_with_code_is_here() -> None:
         "shutdown.md",
         "slow-clients.md",
         "testing.md",
+        "uploads.md",
         "websocket.md",
     }
     assert sum(page.read_text().count("```python") for page in PAGES) == len(PROGRAMS) + len(FRAGMENTS)

@@ -1,13 +1,14 @@
 """An incremental parser for ``multipart/form-data`` (RFC 7578, RFC 2046), around the library ``multipart``.
 
-It does no I/O and stores no content. Its events depend on the body alone, and not on how the body is split into
-pieces; only the limits between pieces of content do.
+It does no I/O and stores no content. The parts that it finds, and whether it refuses a body, depend on the body
+alone, and not on how it is split into reads.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from enum import Enum, auto
 from typing import Any, Protocol, TypeAlias
 
 from ._errors import HttpError
@@ -26,6 +27,12 @@ Event: TypeAlias = PartHead | bytes
 _CRLF_SIZE = 2
 # Wider than RFC 2046, section 5.1.1, which allows fewer punctuation characters.
 _BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
+
+
+class _State(Enum):
+    START = auto()
+    PARTS = auto()
+    END = auto()
 
 
 class _Library(Protocol):
@@ -56,9 +63,10 @@ class MultipartParser:
         self._parts_left = max_parts
         self._max_parts = max_parts
         self._delimiter = b"\r\n--" + boundary
-        self._started = False
-        # The bytes that were not parsed yet.
+        self._state = _State.START
+        # The bytes that the library has not got yet, and the last ones that it has got.
         self._kept = b""
+        self._tail = b"\r\n"
         self._error: HttpError | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -100,26 +108,42 @@ class MultipartParser:
         raise self._error
 
     def _take(self, data: bytes) -> bytes:
-        """Return what can be parsed now.
+        """Return what the library can parse now.
 
-        The library refuses some texts only if they are not split. So it gets a CR only together with the byte
-        behind it, and nothing in front of the first delimiter.
+        It refuses some texts only if they are not split. So it gets nothing in front of the first delimiter and
+        behind the last one, and a CR only together with the next byte.
         """
         data = self._kept + data if self._kept else data
-        if not self._started:
+        if self._state is _State.START:
             return self._start(data)
+        if self._state is _State.END:
+            return b""
         self._kept = b"\r" if data.endswith(b"\r") else b""
-        return data[:-1] if self._kept else data
+        return self._up_to_the_end(data[:-1] if self._kept else data)
 
     def _start(self, data: bytes) -> bytes:
-        """Wait for the first delimiter. A text in front of it (RFC 2046, section 5.1.1) is refused."""
+        """Wait for the first delimiter. No form has a preamble (RFC 2046, section 5.1.1), so one is refused."""
         start = 0 if data.startswith(b"-") else _CRLF_SIZE
         delimiter = self._delimiter[_CRLF_SIZE - start :]
-        self._started = data.startswith(delimiter)
-        if not self._started and not delimiter.startswith(data):
+        if data.startswith(delimiter):
+            self._state = _State.PARTS
+            self._kept = b""
+            return self._take(data[start:])
+        if not delimiter.startswith(data):
             raise HttpError(400, "the multipart body does not begin with its boundary")
-        self._kept = b"" if self._started else data
-        return self._take(data[start:]) if self._started else b""
+        self._kept = data
+        return b""
+
+    def _up_to_the_end(self, data: bytes) -> bytes:
+        """Return the data up to the last delimiter. An epilogue is ignored (RFC 2046, section 5.1.1)."""
+        last = self._delimiter + b"--"
+        searched = self._tail + data
+        at = searched.find(last)
+        if at != -1:
+            self._state = _State.END
+            return data[: at + len(last) - len(self._tail)]
+        self._tail = searched[1 - len(last) :]
+        return data
 
     def _parse(self, data: bytes) -> Iterable[Any]:
         return self._library.parse(data) if data else ()
@@ -150,8 +174,14 @@ def _new_parser(boundary: bytes) -> tuple[_Library, type[ValueError]]:
     library = _load()
     if not hasattr(library, "PushMultipartParser"):
         raise RuntimeError("multipart forms need the library multipart: pip install 'humphrey_trio[forms]'")
+    # Strict, so that it refuses folded lines (as RFC 9112, section 5.2, for the head of a message): each of them
+    # would cost as much as the whole field.
     parser = library.PushMultipartParser(
-        boundary, max_header_size=MAX_HEADER_SIZE, max_header_count=MAX_HEADERS, header_charset="latin-1"
+        boundary,
+        max_header_size=MAX_HEADER_SIZE,
+        max_header_count=MAX_HEADERS,
+        header_charset="latin-1",
+        strict=True,
     )
     return parser, library.MultipartError
 
