@@ -22,7 +22,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "_http",
         (
             *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
-            *("_statistics", "_tls_info", "_request", "_response"),
+            *("_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges", "_negotiation"),
+            *("_json", "_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
     (
