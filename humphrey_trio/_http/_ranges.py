@@ -17,7 +17,7 @@ MAX_RANGES = 16
 
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 # Longer numbers are not converted: they lie behind the end of every representation, and conversion is quadratic.
-_MOST_DIGITS = 18
+_MOST_DIGITS = 20
 _BEYOND = 10**_MOST_DIGITS
 
 
@@ -89,8 +89,8 @@ class MultipartRanges:
         ranges: the ranges, as from ``parse_ranges``.
         size: the size of the representation in bytes.
         content_type: the media type of the representation; empty if it has none.
-        boundary: the boundary between the parts (RFC 2046, section 5.1.1). If omitted, it is 128 random bits, which
-            the content does not contain except by chance.
+        boundary: the boundary between the parts (RFC 2046, section 5.1.1). If omitted, it is 128 random bits,
+            which the content does not contain except by chance.
 
     Raises:
         ValueError: the media type is not a valid header value.
