@@ -192,11 +192,18 @@ def test_invalid_arguments(arguments: dict[str, Any], advice: str) -> None:
         SetCookie(**({"name": "a", "value": "1"} | arguments))
 
 
-@pytest.mark.parametrize("arguments", [{"max_age": 1.5}, {"same_site": "Lax"}])
+@pytest.mark.parametrize("arguments", [{"max_age": 1.5}, {"same_site": "Lax"}, {"expires": 60}])
 def test_wrong_types(arguments: dict[str, Any]) -> None:
-    """Seconds are whole, and SameSite is an enum."""
-    with pytest.raises(TypeError):
+    """Seconds are whole, dates are datetimes, and SameSite is an enum; the message names the argument."""
+    with pytest.raises(TypeError, match=next(iter(arguments))):
         SetCookie("a", "1", **arguments)
+
+
+def test_the_name_of_a_deleted_cookie_is_checked() -> None:
+    """A name of another type is refused as in the constructor."""
+    name: Any = 1
+    with pytest.raises(TypeError, match="must be str"):
+        SetCookie.deleted(name)
 
 
 def test_cookies_are_values() -> None:

@@ -140,6 +140,7 @@ class SetCookie:
         Raises:
             TypeError, ValueError: as for the constructor.
         """
+        _check_pair(name, "")
         return cls(
             name,
             "",
@@ -157,7 +158,7 @@ class SetCookie:
         expires = None if self.expires is None else format_date(int(self.expires.timestamp()))
         attributes = (
             ("Expires", expires),
-            ("Max-Age", self.max_age),
+            ("Max-Age", None if self.max_age is None else int(self.max_age)),
             ("Domain", self.domain),
             ("Path", self.path),
             ("SameSite", same_site),
@@ -230,7 +231,11 @@ def _check_end(max_age: int | None, expires: datetime | None) -> None:
         raise TypeError(f"max_age must be an int of whole seconds, not {type(max_age).__name__}")
     if max_age is not None and max_age < 0:
         raise ValueError(f"max_age must be at least 0, which deletes the cookie, not {max_age}")
-    if expires is not None and expires.utcoffset() is None:
+    if expires is None:
+        return
+    if not isinstance(expires, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"expires must be a datetime, not {type(expires).__name__}: for seconds use max_age")
+    if expires.utcoffset() is None:
         raise ValueError("expires needs a time zone: datetime.now(UTC) + timedelta(...)")
-    if expires is not None and expires.astimezone(UTC).year < _FIRST_YEAR:
+    if expires.astimezone(UTC).year < _FIRST_YEAR:
         raise ValueError(f"user agents cannot read years before {_FIRST_YEAR}: use SetCookie.deleted")
