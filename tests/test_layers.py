@@ -23,13 +23,14 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
             *("_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges", "_negotiation"),
-            *("_json", "_statistics", "_tls_info", "_request", "_response"),
+            *("_json", "_media_types", "_file_body", "_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
     (
         "_server",
         (
-            *("_clock", "_control", "_fairness", "_transport", "_nonblocking", "_socket", "_direct"),
+            *("_clock", "_control", "_fairness", "_file_threads", "_file_reader"),
+            *("_transport", "_nonblocking", "_socket", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls_handshake", "_tls_input", "_tls_output", "_tls"),
             *("_certificate", "_request_reader", "_response_writer", "_lingering", "_connection"),
             *("_tls_acceptor", "_unix_socket", "_listen", "_server"),
@@ -60,8 +61,15 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_async_stream", "_stream_server", "_async_app"),
         ),
     ),
+    (
+        "_handlers",
+        (
+            *("_respond", "_resolver", "_tree", "_representation", "_precompressed", "_disposition"),
+            *("_failed_open", "_answer", "_directory", "_files", "_redirect"),
+        ),
+    ),
     ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
-    ("", ("__init__", "http", "websocket", "testing")),
+    ("", ("__init__", "handlers", "http", "websocket", "testing")),
 )
 
 
@@ -94,6 +102,8 @@ WITHOUT_TRIO = {
     *rooms_of(*FOLDERS[4]),
     *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
     *("_websocket._stream._phase", "_websocket._stream._deadlines"),
+    *("_handlers._respond", "_handlers._resolver", "_handlers._tree", "_handlers._representation"),
+    *("_handlers._precompressed", "_handlers._disposition", "_handlers._failed_open", "_handlers._redirect"),
     *("_testing._http_codec", "_testing._websocket_codec"),
 }
 
