@@ -53,8 +53,8 @@ def descriptors_in(site: Path) -> list[str]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that worker threads do."""
     with trio.fail_after(PATIENCE):
-        while not condition():
-            await trio.sleep(0.001)  # noqa: ASYNC110 (threads set no trio.Event)
+        while not condition():  # noqa: ASYNC110 (threads set no trio.Event)
+            await trio.sleep(0.001)
 
 
 async def all_closed(site: Path) -> None:
