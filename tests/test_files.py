@@ -133,6 +133,13 @@ async def test_small_files_are_read_at_once(site: Path, size: int) -> None:
     assert await content_of(response) == LARGE[:size]
 
 
+async def test_a_header_is_added(site: Path) -> None:
+    """A layer may add a header field to a response with a file."""
+    response = (await get(site, "/large.bin")).with_header("X-Added", "yes")
+    assert response.headers["X-Added"] == "yes"
+    assert await content_of(response) == LARGE
+
+
 async def test_head(site: Path) -> None:
     """A HEAD gets the fields of the GET, with its length, and no content, whatever its Range (RFC 9110, 14.2)."""
     for path, size in (("/small.txt", len(SMALL)), ("/large.bin", len(LARGE))):

@@ -32,6 +32,17 @@ class FileResponse(Response):
         """
         raise RuntimeError("the body of this response is in a file: read it from response.body")
 
+    def with_header(self, name: str, value: str) -> FileResponse:
+        """Return a copy with one more header field at the end, and the same body.
+
+        Args:
+            name, value: as for ``Headers.with_header``.
+
+        Raises:
+            ValueError, TypeError: as for the constructor.
+        """
+        return FileResponse(self.status, self.headers.with_header(name, value), self.body)
+
 
 def with_file(response: Response, body: FileBody) -> Response:
     """Return a response with a body from a file.
