@@ -21,6 +21,7 @@ from humphrey_trio._http._media_types import media_type
 from humphrey_trio._server._file_reader import send_file_body
 from humphrey_trio.handlers import file_response, redirect, serve_dir, serve_file
 from humphrey_trio.http import Headers, Request, Response
+from tests.support.answers import answered
 
 SMALL = b"0123456789"
 LARGE = bytes(range(256)) * 4096  # 1 MiB
@@ -53,7 +54,7 @@ async def get(site: Path, path: str, headers: Mapping[str, str] | None = None, *
     """The response of a directory; arguments of Request beside those of serve_dir."""
     method = more.pop("method", "GET")
     request = Request(method=method, path=path, headers=Headers(headers or {}))
-    return await serve_dir(site, **more)(request, None, "/*")
+    return await answered(serve_dir(site, **more)(request, None, "/*"))
 
 
 def body_of(response: Response) -> FileBody | None:
@@ -153,7 +154,7 @@ async def test_head(site: Path) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "QUERY"])
 async def test_other_methods(site: Path, method: str) -> None:
     """Any other method is a 405 that names the two (RFC 9110, section 15.5.6), also for what does not exist."""
-    single = await serve_file(site / "small.txt")(Request(method=method), None)
+    single = await answered(serve_file(site / "small.txt")(Request(method=method), None))
     for response in (
         await get(site, "/small.txt", method=method),
         await get(site, "/../x", method=method),
@@ -167,13 +168,13 @@ async def test_one_file(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site)
     handler = serve_file("small.txt", cache="max-age=60")
     monkeypatch.chdir("/")
-    response = await handler(Request(path="/any/path"), None)
+    response = await answered(handler(Request(path="/any/path"), None))
     assert (response.content, response.headers["Cache-Control"]) == (SMALL, "max-age=60")
     assert "Vary" not in response.headers
-    ranged = await handler(Request(headers=Headers({"Range": "bytes=1-2"})), None)
+    ranged = await answered(handler(Request(headers=Headers({"Range": "bytes=1-2"})), None))
     assert (ranged.status, ranged.content) == (206, b"12")
     (site / "small.txt").unlink()
-    assert (await handler(Request(), None)).status == 404
+    assert (await answered(handler(Request(), None))).status == 404
 
 
 @pytest.mark.parametrize("cache", ["", "public, max-age=31536000, immutable"])
@@ -526,7 +527,7 @@ async def test_without_precompressed(site: Path) -> None:
 )
 async def test_downloads(site: Path, filename: str, expected: str) -> None:
     """A download proposes its name, in RFC 8187's form if it is not plain, and has the type of the name."""
-    response = await file_response(Request(), site / "large.bin", filename=filename, cache="private")
+    response = await answered(file_response(Request(), site / "large.bin", filename=filename, cache="private"))
     assert response.headers["Content-Disposition"] == expected
     assert response.headers["Content-Type"] == "application/pdf"
     assert response.headers["Cache-Control"] == "private"
@@ -536,13 +537,13 @@ async def test_downloads(site: Path, filename: str, expected: str) -> None:
 async def test_file_response(site: Path) -> None:
     """It answers like serve_file, but methods other than GET and HEAD get the whole file."""
     path = site / "small.txt"
-    response = await file_response(Request(headers=Headers({"Range": "bytes=0-1"})), path)
+    response = await answered(file_response(Request(headers=Headers({"Range": "bytes=0-1"})), path))
     assert (response.status, response.content, "Content-Disposition" in response.headers) == (206, b"01", False)
     conditions = Headers({"Range": "bytes=0-1", "If-None-Match": "*", "If-Match": '"x"'})
-    posted = await file_response(Request(method="POST", headers=conditions), str(path))
+    posted = await answered(file_response(Request(method="POST", headers=conditions), str(path)))
     assert (posted.status, posted.content) == (200, SMALL)
-    assert (await file_response(Request(), site / "none")).status == 404
-    assert (await file_response(Request(), site)).status == 404
+    assert (await answered(file_response(Request(), site / "none"))).status == 404
+    assert (await answered(file_response(Request(), site))).status == 404
 
 
 def test_redirect() -> None:
@@ -598,7 +599,7 @@ async def test_unreadable_files(site: Path, monkeypatch: pytest.MonkeyPatch, num
     """A file that the process may not read is a 403, so that the log tells; one that cannot be found is a 404."""
     failing(monkeypatch, b"small.txt", number)
     assert (await get(site, "/small.txt")).status == status
-    assert (await file_response(Request(), site / "small.txt")).status == status
+    assert (await answered(file_response(Request(), site / "small.txt"))).status == status
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO])

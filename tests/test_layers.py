@@ -39,7 +39,7 @@ _layers               _layer! _response_fields! _codings! _cors! _compression _o
 _app                  _errors _layers! _patterns! _options! _route_table! _routing! _routes _service _app
 _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
                       _async_stream _stream_server _async_app
-_handlers             _respond! _resolver! _tree! _representation! _precompressed! _disposition!
+_handlers             _resolver! _tree! _representation! _precompressed! _disposition!
                       _failed_open! _answer _directory _files _redirect!
 _testing              _http_codec! _websocket_codec! _memory_stream _clients
 .                     __init__ handlers http layers websocket testing

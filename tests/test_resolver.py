@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from humphrey_trio.handlers import serve_as_file_path, serve_dir
 from humphrey_trio.http import Request, Response
+from tests.support.answers import answered
 
 SECRET = b"secret"
 
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 async def get(root: Path, path: str, pattern: str = "/*", **options: Any) -> Response:
-    return await serve_dir(root, **options)(Request(path=path), None, pattern)
+    return await answered(serve_dir(root, **options)(Request(path=path), None, pattern))
 
 
 class FileSystemCalls:
@@ -160,7 +161,7 @@ async def test_no_file_system_call(root: Path, monkeypatch: pytest.MonkeyPatch, 
     """What cannot be the path of a file is a 404 without a look at the directory."""
     handler = serve_dir(root)
     calls = FileSystemCalls(monkeypatch)
-    assert (await handler(Request(path=NAMES[name]), None, "/*")).status == 404
+    assert (await answered(handler(Request(path=NAMES[name]), None, "/*"))).status == 404
     assert (calls.count > 0) == (name in LEGAL)
 
 
@@ -189,10 +190,10 @@ async def test_humphreys_file_paths(root: Path) -> None:
     """serve_as_file_path takes the whole path, or what follows the prefix; it knows no index, and stays inside."""
     handler = serve_as_file_path(root)
     (root / "sub" / "index.html").write_bytes(b"index")
-    assert (await handler(Request(path="/sub/b.txt"), None)).content == b"b"
-    assert (await handler(Request(path="/static/sub/b.txt"), None, "/static/*")).content == b"b"
+    assert (await answered(handler(Request(path="/sub/b.txt"), None))).content == b"b"
+    assert (await answered(handler(Request(path="/static/sub/b.txt"), None, "/static/*"))).content == b"b"
     for path in ("/sub", "/sub/", "/", "/sub/../../secret.txt", "/%2e%2e/secret.txt"):
-        assert (await handler(Request(path=path), None)).status == 404
+        assert (await answered(handler(Request(path=path), None))).status == 404
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ async def test_directories_get_a_slash(root: Path, path: str, query: str, locati
     """A directory without a slash is redirected to itself with one, relative to the path, with its query."""
     for name in ("a b", "http:", "a#b", "evil.example"):
         (root / name).mkdir()
-    response = await serve_dir(root)(Request(path=path, query=query), None, "/*")
+    response = await answered(serve_dir(root)(Request(path=path, query=query), None, "/*"))
     assert (response.status, response.headers["Location"]) == (302, location)
 
 
@@ -321,8 +322,8 @@ async def test_precompressed_links_outside(root: Path) -> None:
     """A precompressed file is a file like any other: a link out of the directory is not followed."""
     linked(root, "a.txt.gz", "../secret.txt")
     request = Request(path="/a.txt", headers=_accepting_gzip())
-    assert (await serve_dir(root)(request, None, "/*")).content == b"a"
-    allowed = await serve_dir(root, outside_links=True)(request, None, "/*")
+    assert (await answered(serve_dir(root)(request, None, "/*"))).content == b"a"
+    allowed = await answered(serve_dir(root, outside_links=True)(request, None, "/*"))
     assert (allowed.content, allowed.headers["Content-Encoding"]) == (SECRET, "gzip")
 
 
@@ -388,7 +389,7 @@ async def test_a_file_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch, r
     handler = serve_dir(root)
     happened = replaced_after(monkeypatch, "stat", b"a.txt", replace)
     with trio.fail_after(10):
-        assert (await handler(Request(path="/a.txt"), None, "/*")).status == 404
+        assert (await answered(handler(Request(path="/a.txt"), None, "/*"))).status == 404
     assert happened()
 
 
@@ -403,7 +404,7 @@ async def test_a_directory_is_replaced(root: Path, monkeypatch: pytest.MonkeyPat
 
     handler = serve_dir(root)
     happened = replaced_after(monkeypatch, call, b"sub", replace)
-    response = await handler(Request(path="/sub/secret.txt"), None, "/*")
+    response = await answered(handler(Request(path="/sub/secret.txt"), None, "/*"))
     assert happened()
     assert response.status == 404 if call == "stat" else response.content == b"inside"
 
@@ -418,7 +419,7 @@ async def test_a_link_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
     handler = serve_dir(root)
     happened = replaced_after(monkeypatch, "stat", b"link", replace)
-    assert (await handler(Request(path="/link"), None, "/*")).status == 404
+    assert (await answered(handler(Request(path="/link"), None, "/*"))).status == 404
     assert happened()
 
 
@@ -428,11 +429,11 @@ async def test_the_directory_is_replaced(root: Path, tmp_path: Path) -> None:
     (tmp_path / "next" / "a.txt").write_bytes(b"next")
     linked(tmp_path, "current", "root")
     handler = serve_dir(tmp_path / "current")
-    assert (await handler(Request(path="/a.txt"), None, "/*")).content == b"a"
+    assert (await answered(handler(Request(path="/a.txt"), None, "/*"))).content == b"a"
     (tmp_path / "current").unlink()
-    assert (await handler(Request(path="/a.txt"), None, "/*")).status == 404
+    assert (await answered(handler(Request(path="/a.txt"), None, "/*"))).status == 404
     linked(tmp_path, "current", "next")
-    assert (await handler(Request(path="/a.txt"), None, "/*")).content == b"next"
+    assert (await answered(handler(Request(path="/a.txt"), None, "/*"))).content == b"next"
 
 
 # -------------------------------------------------------------------------------------------- properties
@@ -514,7 +515,10 @@ def test_nothing_outside_is_opened(
         handler = serve_dir(base / "www", hidden=hidden, index=("a", "b"))
 
         async def request_all() -> list[Response]:
-            return [await handler(Request(path=path, headers=_accepting_gzip()), None, "/*") for path in paths]
+            return [
+                await answered(handler(Request(path=path, headers=_accepting_gzip()), None, "/*"))
+                for path in paths
+            ]
 
         opened.clear()
         responses = trio.run(request_all)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .._http._conditions import Outcome, Validators, evaluate, may_send_range
+from .._http._errors import HttpError
 from .._http._file_body import FileBody, OpenFile, Segment
 from .._http._ranges import (
     ByteRange,
@@ -25,7 +26,6 @@ from .._http._request import Request
 from .._http._response import Response
 from .._server._file_reader import read_all
 from ._representation import FileFacts, validator_fields, validators_of
-from ._respond import refuse, with_file
 from ._tree import RegularFile
 
 #: The longest content that is read at once, in the thread that opens the file. A longer one is sent in pieces.
@@ -59,6 +59,7 @@ def answer(request: Request, opened: RegularFile, facts: FileFacts, file: OpenFi
         file: belongs to the response if that has a ``FileBody``; otherwise it is closed.
 
     Raises:
+        HttpError: 412 or 416.
         OSError: the file cannot be read.
         FileTruncatedError: it has become shorter since it was opened.
     """
@@ -70,10 +71,10 @@ def carry_out(decided: Plan, file: OpenFile) -> Response:
     """Make the response. This blocks: call it in a worker thread."""
     body = FileBody(file, decided.segments)
     if body.length > SMALL:
-        return with_file(Response(decided.status, headers=decided.fields), body)
+        return Response(decided.status, headers=decided.fields).with_body(body)
     content = read_all(body)
     if decided.status >= 400:
-        return refuse(decided.status, decided.fields)
+        raise HttpError(decided.status, headers=decided.fields)
     return Response(decided.status, content, decided.fields)
 
 

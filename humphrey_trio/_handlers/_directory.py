@@ -14,7 +14,7 @@ from .._http._media_types import media_type
 from .._http._request import Request
 from .._http._response import Response
 from ._answer import answer
-from ._failed_open import refuse_unopened
+from ._failed_open import http_error_of
 from ._precompressed import open_preferred
 from ._representation import FileFacts
 from ._resolver import FilePath, directory_location
@@ -58,6 +58,7 @@ def respond(directory: Directory, path: FilePath, request: Request, file: OpenFi
         file: belongs to the response if that has a ``FileBody``; otherwise it is closed.
 
     Raises:
+        HttpError: the client gets no file.
         OSError: a failure that is not the client's, such as too many open files.
     """
     try:
@@ -65,7 +66,7 @@ def respond(directory: Directory, path: FilePath, request: Request, file: OpenFi
             found = _find(tree, directory, path, request)
     except OSError as error:
         file.close()
-        return refuse_unopened(error)
+        raise http_error_of(error) from error
     if found is None:
         file.close()
         return Response.redirect(directory_location(request.path, request.query), status=302)

@@ -1,11 +1,10 @@
-"""Which response a file gets that cannot be opened."""
+"""Which error response a file gets that cannot be opened."""
 
 from __future__ import annotations
 
 import errno
 
-from .._http._response import Response
-from ._respond import refuse
+from .._http._errors import HttpError
 
 _NOT_FOUND = {
     *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -15,7 +14,7 @@ _NOT_FOUND = {
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
-def refuse_unopened(error: OSError) -> Response:
+def http_error_of(error: OSError) -> HttpError:
     """Return a 404 if there is no such file, and a 403 if the process may not read it.
 
     A 404 would hide that an unreadable file exists, but it would also hide wrong permissions from the
@@ -28,7 +27,7 @@ def refuse_unopened(error: OSError) -> Response:
         OSError: ``error``, if it is a failure of the server, such as too many open files or a broken disk.
     """
     if error.errno in _NOT_FOUND:
-        return refuse(404)
+        return HttpError(404)
     if error.errno in _FORBIDDEN:
-        return refuse(403)
+        return HttpError(403)
     raise error

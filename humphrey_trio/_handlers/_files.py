@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from .._http._errors import HttpError
 from .._http._file_body import OpenFile
 from .._http._headers import Headers
 from .._http._media_types import media_type
@@ -16,11 +17,10 @@ from .._server._file_threads import with_file_in_thread
 from ._answer import SAFE_METHODS, answer
 from ._directory import Directory, respond
 from ._disposition import attachment
-from ._failed_open import refuse_unopened
+from ._failed_open import http_error_of
 from ._precompressed import coded_extensions
 from ._representation import FileFacts
 from ._resolver import parse_path
-from ._respond import refuse
 from ._tree import open_regular
 
 FilePathLike: TypeAlias = str | os.PathLike[str]
@@ -55,7 +55,7 @@ def serve_file(path: FilePathLike, *, cache: str = "no-cache") -> Callable[[Requ
 
     async def handle(request: Request, state: object) -> Response:
         if request.method not in SAFE_METHODS:
-            return _refuse_method()
+            raise _method_not_allowed()
         return await _respond_with(absolute, request, facts)
 
     return handle
@@ -149,6 +149,8 @@ async def file_response(
             everybody.
 
     Raises:
+        HttpError: the client gets no file: 403, 404, 412 or 416. If the handler does not catch it, it is answered
+            by the error handler.
         OSError: a failure that is not the client's, such as too many open files.
         TypeError: the path is not a path.
         ValueError: ``cache`` is not a valid header value.
@@ -163,10 +165,10 @@ async def file_response(
 
 async def _respond_below(directory: Directory, request: Request, pattern: str, hidden: bool) -> Response:
     if request.method not in SAFE_METHODS:
-        return _refuse_method()
+        raise _method_not_allowed()
     path = parse_path(request.path, pattern, hidden=hidden)
     if path is None:
-        return refuse(404)
+        raise HttpError(404)
     return await with_file_in_thread(partial(respond, directory, path, request), OpenFile())
 
 
@@ -179,12 +181,12 @@ def _open_and_answer(path: bytes, request: Request, facts: FileFacts, file: Open
         opened = open_regular(path)
     except OSError as error:
         file.close()
-        return refuse_unopened(error)
+        raise http_error_of(error) from error
     return answer(request, opened, facts, file)
 
 
-def _refuse_method() -> Response:
-    return refuse(405, [("Allow", ", ".join(SAFE_METHODS))])
+def _method_not_allowed() -> HttpError:
+    return HttpError(405, headers=[("Allow", ", ".join(SAFE_METHODS))])
 
 
 def _absolute(path: FilePathLike) -> bytes:

@@ -2,6 +2,7 @@
 
 | module | what is in it |
 | --- | --- |
+| `answers` | the answers of handlers that are called without an app |
 | `apps` | apps that are served in memory, alone or linked |
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
