@@ -16,7 +16,10 @@ import pytest
 
 import humphrey_trio
 
-PUBLIC = ("humphrey_trio", "humphrey_trio.http", "humphrey_trio.testing", "humphrey_trio.websocket")
+PUBLIC = (
+    *("humphrey_trio", "humphrey_trio.http", "humphrey_trio.monitor", "humphrey_trio.testing"),
+    "humphrey_trio.websocket",
+)
 
 any_module = pytest.mark.parametrize("module", [importlib.import_module(name) for name in PUBLIC], ids=PUBLIC)
 

@@ -22,6 +22,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "_http",
         (
             *("_address", "_headers", "_field_lists", "_limits", "_drain", "_method", "_status", "_origins"),
+            *("_events", "_exchange"),
             *("_statistics", "_tls_info", "_request", "_response"),
         ),
     ),
@@ -30,8 +31,8 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("_clock", "_control", "_fairness", "_transport", "_nonblocking", "_socket", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls_handshake", "_tls_input", "_tls_output", "_tls"),
-            *("_certificate", "_request_reader", "_response_writer", "_lingering", "_connection"),
-            *("_tls_acceptor", "_unix_socket", "_listen", "_server"),
+            *("_http_counters", "_observers", "_certificate", "_request_reader", "_response_writer", "_lingering"),
+            *("_connection", "_tls_acceptor", "_unix_socket", "_listen", "_server"),
         ),
     ),
     (
@@ -51,7 +52,13 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
         ),
     ),
-    ("_app", ("_errors", "_routing", "_routes", "_service", "_app")),
+    (
+        "_app",
+        (
+            *("_access", "_listening", "_monitor", "_errors", "_routing", "_routes", "_service", "_app"),
+            "_https_redirect",
+        ),
+    ),
     (
         "_websocket._app",
         (
@@ -59,8 +66,9 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_async_stream", "_stream_server", "_async_app"),
         ),
     ),
+    ("_handlers", ("_metrics",)),
     ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
-    ("", ("__init__", "http", "websocket", "testing")),
+    ("", ("__init__", "http", "monitor", "websocket", "testing")),
 )
 
 
@@ -87,6 +95,8 @@ FOREIGN = {
 WITHOUT_TRIO = {
     *("_krauss", "_quoting", "_state"),
     *rooms_of(*FOLDERS[1]),
+    *("_server._http_counters", "_server._observers"),
+    *("_app._access", "_app._listening", "_handlers._metrics"),
     *("_server._control", "_server._fairness", "_server._request_reader", "_server._response_writer"),
     *("_server._client_hello", "_server._ssl_errors", "_server._tls_input", "_server._certificate"),
     *rooms_of(*FOLDERS[3]),

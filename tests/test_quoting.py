@@ -278,7 +278,10 @@ OURS = {
     "skipped",
     "why",  # printable
     "path",  # printable
-    "method",  # printable
+    "method",  # printable, or escaped
+    "client",  # escaped
+    "agent",  # escaped
+    "url_of(address, tls=tls)",  # of the operator's own listener
     "peer",
     "request.address",
     "transport.peer",  # the operating system's, as are all addresses
@@ -292,7 +295,7 @@ MODULES = sorted((ROOT / "humphrey_trio").rglob("*.py"))
 
 
 def is_quoted(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("quoted", "printable")
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("quoted", "printable", "escaped")
 
 
 def raw_in_log(call: ast.Call) -> Iterator[str]:
