@@ -7,13 +7,16 @@ import re
 from typing import Any
 
 import pytest
+import trio
 
+from humphrey_trio import App
 from humphrey_trio._app._access import AccessLog
-from humphrey_trio._app._listening import log_listening
 from humphrey_trio._http._exchange import Exchange
 from humphrey_trio._server._http_counters import HttpCounters
+from humphrey_trio._server._listening import log_listening
 from humphrey_trio._server._observers import Observers
 from humphrey_trio.http import Address, Headers, Request
+from tests.support import ANY_PORT
 
 LOGGER = "humphrey_trio.access"
 CLIENT = Address("192.0.2.1", 50000)
@@ -155,3 +158,10 @@ def test_listening(log: pytest.LogCaptureFixture, address: Address, tls: bool, u
     log_listening([address, address], tls=tls)
     assert [(record.name, record.levelno) for record in log.records] == [("humphrey_trio.http", logging.INFO)] * 2
     assert log.messages == [f"listening on {url}"] * 2
+
+
+async def test_an_app_tells_where_it_listens(log: pytest.LogCaptureFixture, nursery: trio.Nursery) -> None:
+    """``run`` logs each address with its port, before ``nursery.start`` returns."""
+    addresses = await nursery.start(App().run, ANY_PORT, ANY_PORT)
+    assert log.messages == [f"listening on http://{address}" for address in addresses]
+    nursery.cancel_scope.cancel()

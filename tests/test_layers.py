@@ -32,7 +32,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_clock", "_control", "_fairness", "_transport", "_nonblocking", "_socket", "_direct"),
             *("_client_hello", "_ssl_errors", "_tls_handshake", "_tls_input", "_tls_output", "_tls"),
             *("_http_counters", "_observers", "_certificate", "_request_reader", "_response_writer", "_lingering"),
-            *("_connection", "_tls_acceptor", "_unix_socket", "_listen", "_server"),
+            *("_connection", "_tls_acceptor", "_unix_socket", "_listen", "_listening", "_overload", "_server"),
         ),
     ),
     (
@@ -55,7 +55,7 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "_app",
         (
-            *("_access", "_listening", "_monitor", "_errors", "_routing", "_routes", "_service", "_app"),
+            *("_access", "_monitor", "_errors", "_routing", "_routes", "_service", "_app"),
             "_https_redirect",
         ),
     ),
@@ -96,7 +96,7 @@ WITHOUT_TRIO = {
     *("_krauss", "_quoting", "_state"),
     *rooms_of(*FOLDERS[1]),
     *("_server._http_counters", "_server._observers"),
-    *("_app._access", "_app._listening", "_handlers._metrics"),
+    *("_app._access", "_server._listening", "_handlers._metrics"),
     *("_server._control", "_server._fairness", "_server._request_reader", "_server._response_writer"),
     *("_server._client_hello", "_server._ssl_errors", "_server._tls_input", "_server._certificate"),
     *rooms_of(*FOLDERS[3]),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from humphrey_trio import App
 from humphrey_trio._app._access import AccessLog
 from humphrey_trio._app._monitor import Monitor
 from humphrey_trio._http._exchange import Exchange
@@ -17,6 +21,8 @@ from humphrey_trio._server._http_counters import HttpCounters
 from humphrey_trio._server._observers import Observers
 from humphrey_trio.http import Address, Request
 from humphrey_trio.monitor import Event, EventLevel, EventType, MonitorConfig
+from tests.support import ANY_PORT, PATIENCE
+from tests.support.certificates import server_context
 
 PEER = Address("192.0.2.1", 50000)
 #: The logger and the level of the line about a closed channel.
@@ -201,3 +207,81 @@ def test_wrong_arguments() -> None:
     channel: Any = send_channel
     with pytest.raises(TypeError, match="MonitorConfig"):
         Monitor(channel)
+
+
+# ------------------------------------------------------------------------------------------- in a server
+
+
+@asynccontextmanager
+async def monitored_app(
+    app: App[Any], *events: EventType | EventLevel
+) -> AsyncGenerator[tuple[Address, trio.MemoryReceiveChannel[Event]]]:
+    """Run an app with a monitor on a port; with its address, and the events."""
+    send_channel, receive_channel = trio.open_memory_channel[Event](100)
+    app.with_monitor(MonitorConfig(send_channel).with_subscription_to(*events))
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            run = app.run if app.state is None else app.run_tls
+            (address,) = await nursery.start(run, ANY_PORT)
+            yield address, receive_channel
+            nursery.cancel_scope.cancel()
+
+
+CONNECTION_EVENTS = EventType.CONNECTION_SUCCESS | EventType.CONNECTION_CLOSED | EventType.CONNECTION_ERROR
+
+
+async def test_each_connection_has_two_events() -> None:
+    """A connection that was accepted has one event when it is accepted, and one when it is closed."""
+    async with monitored_app(App(), CONNECTION_EVENTS) as (address, events):
+        for _ in range(2):
+            async with await trio.open_tcp_stream(*address):
+                opened = await events.receive()
+            closed = await events.receive()
+            assert (opened.kind, closed.kind) == (EventType.CONNECTION_SUCCESS, EventType.CONNECTION_CLOSED)
+            assert opened.peer == closed.peer != address
+
+
+async def test_a_failed_tls_handshake() -> None:
+    """A failed TLS handshake is an error of the connection, between its two events."""
+    app = App("TLS").with_cert(server_context())
+    async with monitored_app(app, CONNECTION_EVENTS) as (address, events):
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            opened, error = await events.receive(), await events.receive()
+        assert [opened.kind, error.kind] == [EventType.CONNECTION_SUCCESS, EventType.CONNECTION_ERROR]
+        assert error.info == "plain HTTP on a port for HTTPS"
+        assert (await events.receive()).kind is EventType.CONNECTION_CLOSED
+
+
+async def test_a_full_server() -> None:
+    """A server that has ``max_connections`` reports it."""
+    async with (
+        monitored_app(App(max_connections=1), EventType.OVERLOAD) as (address, events),
+        await trio.open_tcp_stream(*address),
+    ):
+        event = await events.receive()
+    assert (event.peer, event.info) == (None, "1 connections are open")
+
+
+async def test_statistics_have_what_was_dropped(autojump_clock: trio.testing.MockClock) -> None:
+    """``App.statistics()`` has the number of dropped events, and of accepted connections."""
+    send_channel, events = trio.open_memory_channel[Event](1)
+    app = App().with_monitor(MonitorConfig(send_channel).with_subscription_to(EventLevel.DEBUG))
+    for _ in range(2):
+        ours, theirs = trio.testing.memory_stream_pair()
+        await ours.aclose()
+        await app.serve_stream(theirs)
+    assert [event.kind for event in received(events)] == [EventType.CONNECTION_SUCCESS]
+    statistics = app.statistics()
+    assert (statistics.events_dropped, statistics.accepted, statistics.connections) == (3, 2, 0)
+
+
+async def test_a_closed_channel_does_not_harm_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Connections are served as before after the channel was closed."""
+    async with monitored_app(App(), EventLevel.DEBUG) as (address, events):
+        events.close()
+        for _ in range(2):
+            async with await trio.open_tcp_stream(*address) as stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                assert (await stream.receive_some(12)) == b"HTTP/1.1 404"
+    assert [(one.name, one.levelno) for one in caplog.records if one.levelno >= WARNED[1]] == [WARNED]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._control import ConnectionControl
     from ._fairness import Fairness
     from ._lingering import Lingering
+    from ._observers import Observers
     from ._request_reader import Head
     from ._transport import Transport
 
@@ -110,6 +111,7 @@ class ServerSettings:
     writer: ResponseWriter
     fairness: Fairness
     clock: SweepClock
+    observers: Observers
 
 
 @dataclass(slots=True)

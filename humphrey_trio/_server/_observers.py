@@ -56,6 +56,11 @@ class Observers:
     access_log: Recorder
     monitor: Reporter | None = None
 
+    def report(self, kind: EventType, peer: Address | None = None, info: str = "") -> None:
+        """Report an event to the monitor. See ``Reporter.report``."""
+        if self.monitor is not None:
+            self.monitor.report(kind, peer, info)
+
     def recorders(self) -> tuple[Recorder, ...]:
         """Return what records the responses of a new connection. Empty if nothing does: then nothing is timed."""
         log, monitor = self.access_log, self.monitor
