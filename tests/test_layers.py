@@ -20,15 +20,16 @@ PACKAGE = "humphrey_trio"
 # does no I/O and does not import trio.
 LAYOUT = """
 .                     _failures _krauss! _quoting! _runs _state!
-_http                 _address! _headers! _errors! _field_lists! _limits! _drain! _method! _status! _origins!
-                      _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges! _negotiation! _json!
-                      _media_types! _proxies! _statistics! _tls_info! _path_params! _file_body! _body!
+_http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
+                      _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
+                      _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params! _file_body! _body!
                       _request! _response!
 _server               _clock _control! _fairness! _file_threads _file_reader
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _connection _tls_acceptor _unix_socket _listen _server
+                      _lingering _http_counters! _observers! _connection _tls_acceptor _unix_socket _listen
+                      _listening! _overload _server
 _websocket            _limits! _compression! _heartbeat! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _deflate! _decoder! _encoder! _handshake!
@@ -36,13 +37,14 @@ _websocket._stream    _drop_index! _send_queue! _liveness! _phase! _deadlines! _
                       _waiting_senders _outbox _turns _inbox _connection _calls _reports _connection_task _stream
                       _opening _upgrade _routes _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
-_app                  _errors _layers! _patterns! _options! _route_table! _routing! _routes _service _app
+_app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
+                      _service _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
                       _async_stream _stream_server _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
-                      _failed_open! _answer _directory _files _redirect!
+                      _failed_open! _answer _directory _files _redirect! _metrics!
 _testing              _http_codec! _websocket_codec! _memory_stream _clients
-.                     __init__ handlers http layers websocket testing
+.                     __init__ handlers http layers monitor websocket testing
 """
 
 

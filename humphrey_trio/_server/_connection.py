@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._fairness import Fairness
     from ._head import Head
     from ._lingering import Lingering
+    from ._observers import Observers
     from ._request_reader import HeadParser
     from ._transport import Transport
 
@@ -137,6 +138,7 @@ class ServerSettings:
     writer: ResponseWriter
     fairness: Fairness
     clock: SweepClock
+    observers: Observers
 
 
 @dataclass(slots=True)
