@@ -22,8 +22,8 @@ LAYOUT = """
 .                     _failures _krauss! _quoting! _runs _state!
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
-                      _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params! _file_body! _body!
-                      _request! _response!
+                      _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
+                      _file_body! _body! _request! _response!
 _server               _clock _control! _fairness! _file_threads _file_reader
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
