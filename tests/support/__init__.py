@@ -6,6 +6,9 @@
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
+| `drain_clients` | what clients send and receive while a server drains |
+| `drain_handlers` | handlers for apps that drain |
+| `draining` | apps that drain, and the connections of their clients |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |
 | `logs` | what was logged |
 | `programs` | programs in processes of their own |
@@ -14,7 +17,9 @@
 | `steps` | calls and cancellations at the n-th step of tasks |
 | `times` | the resolution of deadlines |
 | `tls_peers` | TLS clients that a test drives record by record |
+| `topics` | an app whose clients have names and subscribe to topics |
 | `wire` | the bytes of requests and of WebSocket frames |
+| `wires` | connections in memory whose clients need no task, and servers for many of them |
 """
 
 #: Seconds after which a test fails because it hangs. In virtual time they cost nothing.
