@@ -45,7 +45,7 @@ TIMEOUTS = Timeouts(write=2.0, close=1.5)
 
 
 class Log:
-    """What the package has logged of ended connections."""
+    """The log entries of ended connections."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "humphrey_trio.websocket")
@@ -63,13 +63,13 @@ class Log:
 
     @property
     def record(self) -> CloseRecord:
-        """The one that there is."""
+        """The only close record."""
         (record,) = self.records
         return record
 
 
 def settled(records: list[CloseRecord | None]) -> list[CloseRecord | None]:
-    """Records as disconnect handlers find them and as they are logged: our last bytes may be on their way yet."""
+    """The record without what may still be unsent: the bytes of the Close frame."""
     return [record and replace(record, bytes_received=0, bytes_sent=0, clean=None) for record in records]
 
 
@@ -79,7 +79,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
 
 
 class CountingClient(RawClient):
-    """A raw client that counts what it sends, and what it has read."""
+    """A raw client that counts what it sends and receives."""
 
     messages = sent = received = messages_back = 0
 
@@ -99,8 +99,8 @@ class CountingClient(RawClient):
         self.messages_back += opcode == TEXT
         return opcode, payload
 
-    async def part(self) -> None:
-        """Read up to the server's Close, answer it, read to the end, and close."""
+    async def answer_and_close(self) -> None:
+        """Read up to the server's Close frame, answer it, read to the end of file, and close."""
         while (await self.frame())[0] != CLOSE:
             pass
         await self.send_frame(client_frame(CLOSE))
@@ -110,7 +110,7 @@ class CountingClient(RawClient):
 
 @dataclass
 class Scene:
-    """A client of an app on a stage, whose handlers obey it, and what its disconnect handler finds."""
+    """A client of an app, whose handlers do what it says, and the record that its disconnect handler finds."""
 
     shutdown: trio.Event = field(default_factory=trio.Event)
     stream: AsyncStream[Any] | None = None
@@ -149,12 +149,12 @@ Act = Callable[[Scene], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to end a stream, and what its record says."""
+    """A way to end a stream, and the expected record."""
 
     act: Act
     initiator: str
     code: int
-    reason: str | None = ""  # None for what the Close frame says
+    reason: str | None = ""  # None for the code of the Close frame
     cause: str = ""
     error: str = ""
     query: str = ""
@@ -218,37 +218,37 @@ async def both_close(scene: Scene) -> None:
 
 
 async def connect_handler_raises(scene: Scene) -> None:
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def message_handler_raises(scene: Scene) -> None:
     await scene.client.tell("raise")
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def stream_state_raises(scene: Scene) -> None:
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def handler_closes(scene: Scene) -> None:
     await scene.client.tell("close")
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def deadline_passes(scene: Scene) -> None:
     assert scene.stream is not None
     scene.stream.set_deadline(0.0001, 4003, "expired")
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def app_drains(scene: Scene) -> None:
     scene.shutdown.set()
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def app_is_cancelled(scene: Scene) -> None:
     scene.stage.websocket.cancel()
-    await scene.client.part()
+    await scene.client.answer_and_close()
 
 
 async def http_app_is_cancelled(scene: Scene) -> None:
@@ -300,7 +300,7 @@ def new_scene(**options: Any) -> Scene:
 
 
 async def greet(scene: Scene, connection: trio.abc.Stream, query: str = "") -> None:
-    """Do the handshake, and talk to the handlers if they are ready for that."""
+    """Execute the handshake, and send the first message to the handlers if they expect one."""
     scene.client = CountingClient(connection)
     await scene.client.open(f"/?{query}")
     if not query:
@@ -310,12 +310,12 @@ async def greet(scene: Scene, connection: trio.abc.Stream, query: str = "") -> N
         await trio.sleep(AGE)
 
 
-# ------------------------------------------------------------------------------------- who, why, and when
+# --------------------------------------------------------------------------------- initiator, cause and age
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_how_a_stream_ended(way: Way, autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """The record says who began, with what, why, when, and what came and went, as its client has counted it."""
+async def test_close_record_of_every_way_to_end(way: Way, autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record has the initiator, code, reason, cause, age, and the counts of the client."""
     scene = new_scene(**way.options)
     async with staged(scene.app) as scene.stage:
         await greet(scene, scene.stage.connect(), way.query)
@@ -343,12 +343,12 @@ async def test_how_a_stream_ended(way: Way, autojump_clock: trio.testing.MockClo
         assert (scene.stream.close_code, scene.stream.close_reason) == (record.code, record.reason)
 
 
-async def test_a_stream_state_that_raises(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """A stream that no handler ever got is told of in the log alone."""
+async def test_close_record_of_a_failed_stream_state(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record of a stream whose ``stream_state`` raises is only in the log."""
     scene = new_scene()
     async with staged(scene.app) as scene.stage:
         await greet(scene, scene.stage.connect(), "state")
-        await scene.client.part()
+        await scene.client.answer_and_close()
     assert scene.records == []
     assert (log.record.initiator, log.record.code) == ("server", 1011)
     assert log.record.cause == "its stream_state failed"
@@ -356,8 +356,8 @@ async def test_a_stream_state_that_raises(autojump_clock: trio.testing.MockClock
     assert log.record.bytes_sent == scene.client.received
 
 
-async def test_a_silent_client(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """The record of a client that the heartbeat has cut off says after how long a silence."""
+async def test_close_record_of_a_silent_client(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record of a client that the heartbeat has cut off has the seconds of its silence."""
     scene = new_scene()
     scene.app.with_heartbeat(Heartbeat(interval=AGE + 1, timeout=2))
     async with staged(scene.app) as scene.stage:
@@ -372,8 +372,8 @@ async def test_a_silent_client(autojump_clock: trio.testing.MockClock, log: Log)
     assert record.bytes_sent == scene.client.received
 
 
-async def test_a_client_that_takes_nothing(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """The record of a client that was cut off because it takes nothing says so, and what it did not get."""
+async def test_close_record_of_a_write_timeout(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record of a client that was cut off by the write timeout counts what it did not get."""
     scene = new_scene()
     async with staged(scene.app, stream_pair=trio.testing.lockstep_stream_pair) as scene.stage:
         await greet(scene, scene.stage.connect())
@@ -390,11 +390,11 @@ async def test_a_client_that_takes_nothing(autojump_clock: trio.testing.MockCloc
     assert record.reason == record.cause == "too slow"
     assert (record.queued_messages, record.queued_bytes) == (5, 5 * 6)
     assert record.bytes_sent == scene.client.received
-    # What has begun may have arrived.
+    # A message that was being written may have arrived.
     assert (record.messages_sent, record.dropped) == (scene.client.messages_back + 1, 4)
 
 
-async def test_a_client_that_is_too_slow_for_a_broadcast(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+async def test_close_record_of_a_full_outbox(autojump_clock: trio.testing.MockClock, log: Log) -> None:
     """The record of a client whose outbox was full counts what it did not get."""
     scene = new_scene(max_outbox_messages=3)
     async with staged(scene.app, stream_pair=trio.testing.lockstep_stream_pair) as scene.stage:
@@ -405,7 +405,7 @@ async def test_a_client_that_is_too_slow_for_a_broadcast(autojump_clock: trio.te
         for _ in range(4):
             await sender.broadcast("more")
         await trio.sleep(1)
-        await scene.client.part()
+        await scene.client.answer_and_close()
         await trio.sleep(1)
         assert settled(scene.records) == settled(log.records)
     record = log.record
@@ -418,8 +418,8 @@ async def test_a_client_that_is_too_slow_for_a_broadcast(autojump_clock: trio.te
     assert record.bytes_sent == scene.client.received
 
 
-async def test_what_waits_at_a_close(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """What waited when the stream was closed is counted; it is sent none the less, if the client reads on."""
+async def test_close_record_counts_queued_messages(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record counts the messages that waited at the close; they are sent if the client reads."""
     scene = new_scene()
     async with staged(scene.app, stream_pair=trio.testing.lockstep_stream_pair) as scene.stage:
         await greet(scene, scene.stage.connect())
@@ -427,7 +427,7 @@ async def test_what_waits_at_a_close(autojump_clock: trio.testing.MockClock, log
         for number in range(5):
             await scene.stream.send(f"{number}")
         await scene.stream.close()
-        await scene.client.part()
+        await scene.client.answer_and_close()
         await trio.sleep(1)
         assert settled(scene.records) == settled(log.records)
     record = log.record
@@ -439,10 +439,10 @@ async def test_what_waits_at_a_close(autojump_clock: trio.testing.MockClock, log
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("thorough", [False, True])
-async def test_what_was_read_ahead(
+async def test_close_record_counts_unhandled_messages(
     thorough: bool, concurrency: int, autojump_clock: trio.testing.MockClock, log: Log
 ) -> None:
-    """Messages that no handler got are counted, in the log too, however long a handler takes to clean up."""
+    """Messages that no handler received are counted, in the log too, even if a handler is slow to clean up."""
     records: list[CloseRecord | None] = []
 
     async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
@@ -471,14 +471,14 @@ async def test_what_was_read_ahead(
 
 
 class AwkwardError(Exception):
-    """One that cannot be copied."""
+    """An exception that cannot be copied."""
 
     def __init__(self, one: object, two: object) -> None:
         super().__init__(one)
 
 
-async def test_a_record_for_structured_logs(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """A record can be written as JSON, whatever exception it has; the log says whose it is."""
+async def test_close_record_as_json(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """A record with any exception can be written as JSON."""
 
     async def fail(stream: AsyncStream, message: Message, state: None) -> None:
         raise AwkwardError("a", "b")
@@ -496,8 +496,8 @@ async def test_a_record_for_structured_logs(autojump_clock: trio.testing.MockClo
     }
 
 
-async def test_what_a_coroutine_has_not_received(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """The same holds for a route's coroutine that returns without having received all that had come."""
+async def test_close_record_of_a_coroutine_counts_unreceived_messages(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """Messages that a coroutine did not receive before it returned count as unhandled."""
 
     async def own(stream: WebsocketStream, state: None) -> None:
         await stream.receive()
@@ -514,14 +514,13 @@ async def test_what_a_coroutine_has_not_received(autojump_clock: trio.testing.Mo
 
 
 @pytest.mark.parametrize("end", ["client", "server"])
-async def test_what_a_cancelled_coroutine_has_not_received(
+async def test_close_record_of_a_cancelled_coroutine(
     end: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The same holds for a coroutine that is cancelled, because its client has left or with its server.
-
-    A message that arrives with the cancellation is no exception.
-    """
-    for _ in range(20):  # the order of the tasks that it wakes is random
+    """Messages that a cancelled coroutine did not receive count as unhandled.
+    
+    That includes a message that arrives together with the cancellation."""
+    for _ in range(20):  # the order of the tasks that become runnable is random
         streams: list[WebsocketStream] = []
 
         async def own(stream: WebsocketStream, state: None, streams: list[WebsocketStream] = streams) -> None:
@@ -550,10 +549,10 @@ async def test_what_a_cancelled_coroutine_has_not_received(
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("failing", ["connect", "message"])
-async def test_what_was_read_ahead_of_a_failure(
+async def test_close_record_of_a_failed_handler_counts_read_ahead(
     failing: str, concurrency: int, autojump_clock: trio.testing.MockClock, log: Log
 ) -> None:
-    """The same holds for what was read ahead when a handler failed."""
+    """Messages that were read ahead when a handler failed count as unhandled."""
     records: list[CloseRecord | None] = []
     begun: list[str | None] = []
 
@@ -585,8 +584,8 @@ async def test_what_was_read_ahead_of_a_failure(
     assert len(begun) == (concurrency if failing == "message" else 0)
 
 
-async def test_what_came_with_the_handshake(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """Frames that came in one packet with the handshake are counted, its own bytes are not."""
+async def test_close_record_counts_frames_sent_with_the_handshake(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """Frames in one packet with the handshake are counted, the handshake is not."""
     scene = new_scene()
     frames = client_frame(TEXT, b"early") + close_frame(4001)
     async with staged(scene.app) as scene.stage:
@@ -599,8 +598,8 @@ async def test_what_came_with_the_handshake(autojump_clock: trio.testing.MockClo
     assert (log.record.messages_sent, log.record.bytes_sent) == (1, client.received)
 
 
-async def test_a_client_that_never_saw_its_101(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """Of a client that was gone before its 101 could be sent, no byte was sent, and not less than none."""
+async def test_close_record_without_a_101(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record of a client that disconnected before its 101 counts no sent bytes, and no negative number."""
     counts: list[int] = []
     scene = new_scene()
 
@@ -621,8 +620,8 @@ async def test_a_client_that_never_saw_its_101(autojump_clock: trio.testing.Mock
     assert (log.record.initiator, log.record.code, log.record.bytes_sent) == ("client", 1006, 0)
 
 
-async def test_a_group_of_failures(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """What a handler's own nursery raises is in the record as it is."""
+async def test_close_record_of_an_exception_group(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record has the exception group of a handler's nursery unchanged."""
     raised: list[BaseException] = []
 
     async def fail(error: Exception) -> None:
@@ -644,8 +643,8 @@ async def test_a_group_of_failures(autojump_clock: trio.testing.MockClock, log: 
     assert [log.record.exception] == raised
 
 
-async def test_the_record_stays(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """The record of a stream that has ended does not change any more; its age is that at the close."""
+async def test_close_record_does_not_change(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """The record of an ended stream does not change; its age is that at the close."""
     scene = new_scene()
     async with staged(scene.app) as scene.stage:
         await greet(scene, scene.stage.connect())
@@ -654,7 +653,7 @@ async def test_the_record_stays(autojump_clock: trio.testing.MockClock, log: Log
         await scene.stream.close(4000)
         await trio.sleep(1)
         at_once = scene.stream.close_record
-        await scene.client.part()
+        await scene.client.answer_and_close()
         await trio.sleep(10)
         assert at_once is not None
         assert (
@@ -668,13 +667,13 @@ async def test_the_record_stays(autojump_clock: trio.testing.MockClock, log: Log
         assert scene.stream.close_record == log.record
 
 
-# -------------------------------------------------------------------------------------- on a real socket
+# ----------------------------------------------------------------------------------------------- sockets
 
 
 @each_link
 @pytest.mark.parametrize("by_reset", [True, False])
-async def test_a_socket_without_a_close(by_reset: bool, link: Link, nursery: trio.Nursery, log: Log) -> None:
-    """A client that vanishes has left with 1006; the cause tells a reset from an end of file."""
+async def test_close_record_of_a_reset_or_an_end_of_file(by_reset: bool, link: Link, nursery: trio.Nursery, log: Log) -> None:
+    """A client that disconnects without a Close has code 1006; the cause tells a reset from an end of file."""
     ended = trio.Event()
 
     async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
@@ -709,8 +708,8 @@ async def test_a_socket_without_a_close(by_reset: bool, link: Link, nursery: tri
 
 
 @each_link
-async def test_a_socket_of_a_cancelled_server(link: Link, nursery: trio.Nursery, log: Log) -> None:
-    """What a cancelled server still could say is counted."""
+async def test_close_record_of_a_cancelled_server(link: Link, nursery: trio.Nursery, log: Log) -> None:
+    """The frames that a cancelled server still sends are counted."""
     scope = trio.CancelScope()
 
     async def greet_with_more(stream: WebsocketStream, state: None) -> None:
@@ -735,7 +734,7 @@ async def test_a_socket_of_a_cancelled_server(link: Link, nursery: trio.Nursery,
     assert log.record.cause == "the server has ended"
 
 
-# ------------------------------------------------------------------------------------- streams of no app
+# ------------------------------------------------------------------------------ streams without a WebSocket app
 
 
 async def client_leaves(stream: WebsocketStream) -> None:
@@ -783,7 +782,7 @@ async def has_a_deadline(stream: WebsocketStream) -> None:
         (has_a_deadline, "server", 4003, "its deadline has passed", ""),
     ],
 )
-async def test_how_a_stream_of_a_route_ended(
+async def test_close_record_of_a_route(
     converse: Callable[[WebsocketStream], Awaitable[None]],
     initiator: str,
     code: int,
@@ -793,7 +792,7 @@ async def test_how_a_stream_of_a_route_ended(
     autojump_clock: trio.testing.MockClock,
     log: Log,
 ) -> None:
-    """A stream that a coroutine or a route owns has the same record, on itself and in the log."""
+    """A stream of a coroutine or a route has the same record, as an attribute and in the log."""
     streams: list[WebsocketStream] = []
 
     async def own(stream: WebsocketStream, state: None) -> None:
@@ -815,7 +814,7 @@ async def test_how_a_stream_of_a_route_ended(
             await client.send_frame(close_frame(4001))
             await client.rest()
         else:
-            await client.part()
+            await client.answer_and_close()
         await trio.sleep(1)
     record = log.record
     assert streams[0].close_record == record
@@ -826,8 +825,8 @@ async def test_how_a_stream_of_a_route_ended(
     assert (record.messages_sent, record.bytes_sent) == (0, client.received)
 
 
-async def test_a_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """A stream that nobody took out of its channel is told of as well."""
+async def test_close_record_of_a_stream_that_is_not_taken(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """A stream that was never received from its channel has a record in the log."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     app = App().with_websocket_route("/", async_websocket_handler(hook, take_timeout=AGE))
     async with served_in_memory(app) as connect:
@@ -839,14 +838,14 @@ async def test_a_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock
     assert (log.record.initiator, log.record.code) == ("server", 1013)
     assert log.record.reason == "no application took this connection"
     assert log.record.age == pytest.approx(AGE, abs=SWEEP)
-    assert log.record.messages_received == 0  # it was not read
+    assert log.record.messages_received == 0  # the message was not read
     assert streams.receive_nowait().close_record == log.record
 
 
-async def test_a_stream_whose_app_ended_before_it_was_taken(
+async def test_close_record_of_a_stream_in_the_hook(
     autojump_clock: trio.testing.MockClock, log: Log
 ) -> None:
-    """A stream that waited in the hook when its app was cancelled ended with that."""
+    """A stream that waits in the hook when its app is cancelled ends with the cause of that."""
     app = AsyncWebsocketApp.new_unlinked(max_connections=1)
     async with staged(app) as stage:
         await open_websocket(stage.connect())
@@ -863,8 +862,8 @@ async def test_a_stream_whose_app_ended_before_it_was_taken(
 # ---------------------------------------------------------------------------------------------- the log
 
 
-async def test_one_line_for_each_connection(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """Each connection has one line at INFO, with its id, its peer, the record as text, and the record as extra."""
+async def test_close_record_log_line(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """Each connection has one line at INFO: its id, its peer and the record, which is also the extra."""
     scene = new_scene()
     async with staged(scene.app) as scene.stage:
         ids: list[int] = []
@@ -924,10 +923,10 @@ def closed_hook() -> Any:
         (closed_hook, 503),
     ],
 )
-async def test_who_was_refused_has_no_record(
+async def test_refused_upgrade_has_no_close_record(
     route: Any, status: int, autojump_clock: trio.testing.MockClock, log: Log
 ) -> None:
-    """An upgrade that was refused was no WebSocket, and the log tells of no end of one."""
+    """A refused upgrade has no line in the log, because it was no WebSocket."""
     if route in (full_hook, closed_hook):
         route = route()
     async with served_in_memory(App().with_websocket_route("/", route)) as connect:
@@ -940,8 +939,8 @@ async def test_who_was_refused_has_no_record(
     assert [line for line in log.lines if hasattr(line, "close_record")] == []
 
 
-async def test_who_was_closed_before_the_101_has_no_line(autojump_clock: trio.testing.MockClock, log: Log) -> None:
-    """A stream that was closed before its 101 has a record, for whoever took it, but no line: it was refused."""
+async def test_stream_closed_before_the_101_has_no_log_line(autojump_clock: trio.testing.MockClock, log: Log) -> None:
+    """A stream that was closed before its 101 has a record, but no line in the log."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     async with served_in_memory(App().with_websocket_route("/", async_websocket_handler(hook))) as connect:
         client = CountingClient(connect())
@@ -956,10 +955,10 @@ async def test_who_was_closed_before_the_101_has_no_line(autojump_clock: trio.te
     assert log.lines == []
 
 
-async def test_nothing_is_made_that_nobody_reads(
+async def test_close_record_is_made_only_for_the_log(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where INFO is not logged, no record is made for it."""
+    """Where INFO is not logged, no record is made for the log."""
     caplog.set_level(logging.WARNING, "humphrey_trio.websocket")
     made: list[dict[str, Any]] = []
 
@@ -976,8 +975,8 @@ async def test_nothing_is_made_that_nobody_reads(
     assert caplog.records == []
 
 
-def test_a_record_reads_as_a_line() -> None:
-    """As text a record is one line for people; without a reason or a cause it mentions none."""
+def test_close_record_as_text() -> None:
+    """As text, a record is one line, without the reason or the cause if there is none."""
     record = CloseRecord(
         initiator="server",
         code=1011,
@@ -1002,5 +1001,5 @@ def test_a_record_reads_as_a_line() -> None:
     )
     short = str(replace(record, initiator="client", code=1000, reason="", cause=""))
     assert short.startswith("closed by the client with 1000 after 12.346 s; received")
-    # A client chooses the reason, and cannot forge another line with it.
+    # The client chooses the reason. It must not be able to forge another line with it.
     assert "\n" not in str(replace(record, reason="x\nstream 7"))

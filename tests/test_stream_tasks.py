@@ -52,7 +52,7 @@ def new_app(
     on_disconnect: Callable[[AsyncStream[Any]], object] | None = None,
     **options: Any,
 ) -> AsyncWebsocketApp[Any, Any]:
-    """An app that echoes, with handlers that need no state; the one for disconnects is a plain function."""
+    """An app that echoes, with stateless handlers. Its disconnect handler is a plain function."""
 
     async def connect(stream: AsyncStream[Any], state: None) -> None:
         if on_connect is not None:
@@ -83,11 +83,11 @@ def starting(*tasks: Callable[[AsyncStream[Any]], Awaitable[object]]) -> Callabl
     return on_connect
 
 
-# ------------------------------------------------------------------------------------- a task's life
+# --------------------------------------------------------------------------------------- start and end
 
 
-async def test_a_task_runs_beside_handlers(autojump_clock: trio.testing.MockClock) -> None:
-    """A task begins while its connect handler runs, and goes on beside message handlers and between them."""
+async def test_task_runs_beside_handlers(autojump_clock: trio.testing.MockClock) -> None:
+    """A task starts while its connect handler runs, and runs concurrently with message handlers."""
 
     async def tick(stream: AsyncStream) -> None:
         for number in range(6):
@@ -186,7 +186,7 @@ ENDS: list[End] = [
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_tasks_end_before_the_disconnect_handler(end: End, autojump_clock: trio.testing.MockClock) -> None:
-    """However a stream ends, its tasks are cancelled, and have cleaned up when the disconnect handler begins."""
+    """However a stream ends, its tasks are cancelled, and have ended when the disconnect handler begins."""
     entries: list[str] = []
     streams: list[AsyncStream] = []
 
@@ -221,7 +221,7 @@ async def test_tasks_end_before_the_disconnect_handler(end: End, autojump_clock:
 
 
 async def test_tasks_do_not_wait_for_handlers(autojump_clock: trio.testing.MockClock) -> None:
-    """Tasks end with their stream, even if a handler of it may finish."""
+    """Tasks are cancelled when their stream ends, even if a handler of it may finish."""
     entries: list[tuple[str, float]] = []
 
     async def work(stream: AsyncStream) -> None:
@@ -244,8 +244,8 @@ async def test_tasks_do_not_wait_for_handlers(autojump_clock: trio.testing.MockC
     assert entries == [("task", pytest.approx(2)), ("handler", pytest.approx(5))]
 
 
-async def test_a_task_that_returns_ends_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    """A task may end before its client leaves; the stream stays open."""
+async def test_task_that_returns(autojump_clock: trio.testing.MockClock) -> None:
+    """A task may return before its client disconnects; the stream stays open."""
 
     async def short(stream: AsyncStream) -> None:
         await stream.send("done")
@@ -255,12 +255,12 @@ async def test_a_task_that_returns_ends_nothing(autojump_clock: trio.testing.Moc
         assert (await client.receive()).text == "done"
         await trio.testing.wait_all_tasks_blocked()
         assert app.statistics().tasks_running == 0
-        await client.send("still there?")
-        assert (await client.receive()).text == "still there?"
+        await client.send("are you there?")
+        assert (await client.receive()).text == "are you there?"
 
 
-async def test_tasks_of_others_go_on(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that leaves takes only its own tasks along."""
+async def test_tasks_of_other_streams_go_on(autojump_clock: trio.testing.MockClock) -> None:
+    """A disconnect cancels only the tasks of its own stream."""
     running: set[int] = set()
 
     async def work(stream: AsyncStream) -> None:
@@ -280,8 +280,8 @@ async def test_tasks_of_others_go_on(autojump_clock: trio.testing.MockClock) -> 
     assert running == set()
 
 
-async def test_a_task_starts_others(autojump_clock: trio.testing.MockClock) -> None:
-    """A task may start more; all of them have ended before the disconnect handler runs."""
+async def test_task_starts_tasks(autojump_clock: trio.testing.MockClock) -> None:
+    """A task may start tasks; all of them end before the disconnect handler runs."""
     entries: list[str] = []
 
     async def work(generation: int, stream: AsyncStream) -> None:
@@ -304,9 +304,9 @@ async def test_a_task_starts_others(autojump_clock: trio.testing.MockClock) -> N
     assert entries == ["ended 0"] + 2 * ["ended 1"] + 4 * ["ended 2"] + 8 * ["ended 3"] + ["disconnect"]
 
 
-@pytest.mark.parametrize("starter", ["message handler", "another client's handler", "a task of nobody"])
-async def test_who_may_start_tasks(starter: str, autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever starts a task, it belongs to the stream on which it was started, and ends with that alone."""
+@pytest.mark.parametrize("starter", ["message handler", "another client's handler", "a task without a stream"])
+async def test_start_soon_from_any_task(starter: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A task belongs to the stream on which it was started, whichever task starts it."""
     streams: list[AsyncStream] = []
     entries: list[str] = []
 
@@ -340,8 +340,8 @@ async def test_who_may_start_tasks(starter: str, autojump_clock: trio.testing.Mo
         assert entries == ["begun", "ended"]
 
 
-async def test_no_task_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """Once a stream is closed, starting a task on it is a ConnectionClosed, even while the others end."""
+async def test_start_soon_on_a_closed_stream(autojump_clock: trio.testing.MockClock) -> None:
+    """``start_soon`` on a closed stream raises ConnectionClosed, even while other tasks are ending."""
     refused: list[tuple[str, int]] = []
 
     def try_to_start(where: str, stream: AsyncStream) -> None:
@@ -364,8 +364,8 @@ async def test_no_task_after_the_end(autojump_clock: trio.testing.MockClock) -> 
         assert app.statistics().tasks_running == 0
 
 
-async def test_no_task_while_the_close_is_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
-    """A stream that has said its Close takes no more tasks; those that run go on until its client has answered."""
+async def test_start_soon_after_our_close(autojump_clock: trio.testing.MockClock) -> None:
+    """A stream whose Close was sent takes no task; its tasks run until the client has answered."""
     entries: list[str] = []
 
     async def work(stream: AsyncStream) -> None:
@@ -391,10 +391,10 @@ async def test_no_task_while_the_close_is_on_its_way(autojump_clock: trio.testin
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-async def test_a_task_that_fails(
+async def test_task_that_fails(
     depth: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A task that raises closes its stream with 1011, is logged once with its traceback, and harms nobody else."""
+    """A task that raises closes its stream with 1011, is logged once with its traceback, and affects no other."""
     ended: list[tuple[int | None, str, object]] = []
     siblings: list[str] = []
 
@@ -434,14 +434,14 @@ async def test_a_task_that_fails(
         assert ended == [(1011, "one of its tasks failed", logged.exc_info[1])]
         assert siblings == ["cancelled"]
 
-        await other.send("still there?")
-        assert (await other.receive()).text == "still there?"
+        await other.send("are you there?")
+        assert (await other.receive()).text == "are you there?"
 
 
-async def test_a_task_that_fails_several_times(
+async def test_task_that_raises_a_group(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A group of failures is reported whole, once, whatever else of a parted client is in it."""
+    """An exception group of a task is logged whole and once."""
 
     async def fail(error: Exception) -> None:
         raise error
@@ -462,7 +462,7 @@ async def test_a_task_that_fails_several_times(
 async def test_tasks_that_fail_one_after_the_other(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each failure of a client's tasks is logged; the first is the cause of the end."""
+    """Each failure of a stream's tasks is logged; the first one is the cause of the close."""
     ended: list[object] = []
 
     async def fail_at(seconds: float, stream: AsyncStream) -> None:
@@ -485,10 +485,10 @@ async def test_tasks_that_fail_one_after_the_other(
 
 @pytest.mark.parametrize("in_nursery", [False, True])
 @pytest.mark.parametrize("end", [client_closes, client_resets, websocket_app_is_cancelled])
-async def test_a_task_that_fails_while_it_is_cancelled(
+async def test_task_that_fails_while_it_is_cancelled(
     end: End, in_nursery: bool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a task raises while it is cancelled is logged once, and ends neither the app nor the other clients."""
+    """What a task raises while it is cancelled is logged once, and ends neither the app nor other streams."""
     streams: list[AsyncStream] = []
     ended: list[int] = []
 
@@ -518,15 +518,15 @@ async def test_a_task_that_fails_while_it_is_cancelled(
 
         if not stage.websocket.cancel_called:
             other = await open_websocket(stage.connect())
-            await other.send("anybody there?")
-            assert (await other.receive()).text == "anybody there?"
+            await other.send("are you there?")
+            assert (await other.receive()).text == "are you there?"
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-async def test_a_task_that_meets_the_end(
+async def test_task_that_raises_connection_closed(
     depth: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ConnectionClosed out of a task is no failure, if it is the end of the stream itself."""
+    """ConnectionClosed of a task's own stream is no failure."""
     ended: list[tuple[int | None, str]] = []
 
     async def send_in(depth: int, stream: AsyncStream) -> None:
@@ -551,10 +551,10 @@ async def test_a_task_that_meets_the_end(
     assert errors(caplog) == []
 
 
-async def test_the_end_of_another_stream_is_a_failure(
+async def test_task_that_raises_connection_closed_of_another_stream(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ConnectionClosed out of a task whose own stream is open is a failure like any other."""
+    """ConnectionClosed out of a task is a failure while its own stream is open."""
 
     async def work(stream: AsyncStream) -> None:
         raise ConnectionClosed(1006)
@@ -565,8 +565,8 @@ async def test_the_end_of_another_stream_is_a_failure(
     assert len(errors(caplog)) == 1
 
 
-async def test_what_is_not_async(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
-    """A plain function instead of an async one is a failure of that client."""
+async def test_task_that_is_not_async(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A plain function instead of an async function is a failure of its stream."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.start_soon(lambda: None)  # type: ignore[arg-type,return-value]
@@ -577,13 +577,13 @@ async def test_what_is_not_async(autojump_clock: trio.testing.MockClock, caplog:
     assert "TypeError" in caplog.text
 
 
-# ------------------------------------------------------------------------------------ as trio's own tasks
+# ------------------------------------------------------------------------------------------- trio's features
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
-async def test_context_variables(autojump_clock: trio.testing.MockClock) -> None:
-    """A task has the context variables of whoever started it, as in a nursery; what it changes stays there."""
+async def test_context_variables_of_a_task(autojump_clock: trio.testing.MockClock) -> None:
+    """A task copies the context of the task that starts it, as in a nursery."""
 
     async def work(stream: AsyncStream) -> None:
         seen = colour.get()
@@ -606,8 +606,8 @@ async def test_context_variables(autojump_clock: trio.testing.MockClock) -> None
         assert [(await client.receive()).text for _ in range(2)] == ["task: green", "handler: red to green"]
 
 
-async def test_a_task_has_the_name_of_its_function(autojump_clock: trio.testing.MockClock) -> None:
-    """In trio's debugging tools a task has the name of what it runs."""
+async def test_task_has_the_name_of_its_function(autojump_clock: trio.testing.MockClock) -> None:
+    """trio's debugging tools show a task with the name of its function."""
     names: list[str] = []
 
     async def feed(stream: AsyncStream) -> None:
@@ -618,8 +618,8 @@ async def test_a_task_has_the_name_of_its_function(autojump_clock: trio.testing.
     assert names == 2 * [f"{__name__}.{feed.__qualname__}"]
 
 
-async def test_a_task_can_be_interrupted(autojump_clock: trio.testing.MockClock) -> None:
-    """Ctrl-C is raised in a task, so that a busy one can be ended."""
+async def test_task_can_be_interrupted(autojump_clock: trio.testing.MockClock) -> None:
+    """Ctrl-C is raised in a task, so that it can end a busy one."""
     protected: list[bool] = []
 
     async def work(stream: AsyncStream) -> None:
@@ -632,10 +632,10 @@ async def test_a_task_can_be_interrupted(autojump_clock: trio.testing.MockClock)
     assert protected == [False, False]
 
 
-async def test_an_interrupt_passes(
+async def test_keyboard_interrupt_in_a_task_ends_the_app(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A KeyboardInterrupt in a task is no failure of a client: it ends the app, after the disconnect handlers."""
+    """KeyboardInterrupt in a task ends the app, after the disconnect handlers."""
     ended: list[int] = []
 
     async def work(stream: AsyncStream) -> None:
@@ -653,8 +653,8 @@ async def test_an_interrupt_passes(
     assert errors(caplog) == []
 
 
-async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
-    """A call in the place of a function and its arguments is refused where it stands."""
+async def test_start_soon_refuses_invalid_arguments(autojump_clock: trio.testing.MockClock) -> None:
+    """``start_soon`` refuses a coroutine object, and arguments that do not fit the function."""
     refused: list[str] = []
 
     async def work() -> None:
@@ -677,9 +677,9 @@ async def test_what_is_no_task(autojump_clock: trio.testing.MockClock) -> None:
     assert refused[0].startswith("pass the async function and its arguments, start_soon(f, x), not <coroutine")
 
 
-# ---------------------------------------------------------------------------------------- nothing is left
+# --------------------------------------------------------------------------------------------------- leaks
 
-#: What belongs to one connection.
+#: The classes of the objects of one connection.
 PARTS = (AsyncStream, Session, WebsocketStream, WebsocketConnection, Inbox, StreamTasks, Outbox, HttpConnection)
 
 
@@ -689,10 +689,10 @@ def find_parts() -> list[object]:
 
 @contextmanager
 def without_collector() -> Generator[Callable[[], list[str]]]:
-    """What is freed here is not freed by the garbage collector; gives what tells which parts came and stay."""
+    """Disable the garbage collector. Yields a function that returns which parts were made and which remain."""
     gc.collect()
     gc.disable()
-    older = find_parts()  # other tests may have left them, in exceptions that pytest keeps
+    older = find_parts()  # pytest keeps exceptions of other tests, which may refer to parts
     known = set(map(id, older))
     try:
         yield lambda: sorted(type(found).__name__ for found in find_parts() if id(found) not in known)
@@ -700,16 +700,16 @@ def without_collector() -> Generator[Callable[[], list[str]]]:
         gc.enable()
 
 
-#: What goes with a whole app may wait for the collector, as the exceptions do that end it.
+#: The objects of a whole app may wait for the collector, like the exceptions that end it.
 ENDS_OF_APPS = (app_drains, http_app_is_cancelled, websocket_app_is_cancelled)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("end", [end for end in ENDS if end not in ENDS_OF_APPS])
-async def test_an_ended_stream_leaves_nothing(
+async def test_closed_stream_leaves_nothing(
     end: End, concurrency: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A stream that has ended leaves no task, and no object that would wait for the garbage collector."""
+    """A stream that has ended leaves no task, and no object that waits for the garbage collector."""
     streams: list[AsyncStream] = []
 
     async def work(stream: AsyncStream) -> None:
@@ -741,8 +741,8 @@ async def test_an_ended_stream_leaves_nothing(
 
 
 @pytest.mark.parametrize("path", ["/", "/own", "/plain"])
-async def test_what_has_no_tasks_leaves_nothing(path: str, autojump_clock: trio.testing.MockClock) -> None:
-    """The same holds without tasks, for a route with a coroutine of its own, and for plain HTTP."""
+async def test_connection_without_tasks_leaves_nothing(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A stream without tasks, a ``websocket_handler`` and a plain HTTP connection leave nothing either."""
 
     async def own(stream: WebsocketStream, state: None) -> None:
         async for message in stream:
@@ -771,7 +771,7 @@ async def test_what_has_no_tasks_leaves_nothing(path: str, autojump_clock: trio.
 async def test_tasks_cancelled_at_every_step(
     cancelled: set[str], concurrency: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Cancelled anywhere, apps leave no task of a client, and disconnect once, behind all of them."""
+    """Apps that are cancelled at any step leave no task of a stream, and disconnect once, after all tasks."""
 
     def in_memory(handlers: Handlers) -> Any:
         working: set[trio.lowlevel.Task] = set()
@@ -821,7 +821,7 @@ async def test_tasks_cancelled_at_every_step(
 
 
 class Ends:
-    """An app that notes when its streams end, and why, in seconds since it was made."""
+    """An app that records when its streams end, and why, in seconds since its construction."""
 
     def __init__(
         self, on_connect: Callable[[AsyncStream[Any]], Awaitable[object]] | None = None, **options: Any
@@ -838,8 +838,8 @@ class Ends:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.3, 1, 90.1])
-async def test_a_deadline_closes(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
-    """A stream is closed when its deadline has passed, to a quarter of a second, with its code and its reason."""
+async def test_deadline_closes_the_stream(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline closes its stream with its code and reason, up to a quarter of a second late."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(seconds, 4003, "the token has expired")
@@ -855,8 +855,8 @@ async def test_a_deadline_closes(seconds: float, autojump_clock: trio.testing.Mo
 
 
 @pytest.mark.parametrize("path", ["/", "/own"])
-async def test_a_deadline_says_policy_violation(path: str, autojump_clock: trio.testing.MockClock) -> None:
-    """Without a code a deadline closes with 1008."""
+async def test_deadline_without_a_code(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    """Without a code, a deadline closes with 1008."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(1)
@@ -881,8 +881,8 @@ async def test_a_deadline_says_policy_violation(path: str, autojump_clock: trio.
         (inf, (soon_after(20), 4000, "")),
     ],
 )
-async def test_a_deadline_set_anew(again: float, end: object, autojump_clock: trio.testing.MockClock) -> None:
-    """A deadline replaces the one before, be it later or sooner; ``inf`` lifts it."""
+async def test_deadline_is_replaced(again: float, end: object, autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline replaces the one before, whether it is later or earlier; ``inf`` removes it."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(3, 4001, "first")
@@ -898,9 +898,9 @@ async def test_a_deadline_set_anew(again: float, end: object, autojump_clock: tr
     assert ends.entries == [end]
 
 
-async def test_what_was_sent_goes_out_before_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
-    """At the deadline of a slow client everything that waits goes out first, then the Close."""
-    count, size = 50, 20_000  # more than what is written at once
+async def test_queued_messages_precede_the_close_of_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    """At the deadline of a slow client, all queued messages precede the Close frame."""
+    count, size = 50, 20_000  # more than is written at once
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(1, 4003)
@@ -918,8 +918,8 @@ async def test_what_was_sent_goes_out_before_a_deadline(autojump_clock: trio.tes
 
 
 @pytest.mark.parametrize("where", ["connect", "message", "task", "outside"])
-async def test_a_deadline_beside_handlers(where: str, autojump_clock: trio.testing.MockClock) -> None:
-    """A deadline holds whoever sets it, and also while a handler is busy, which is then cancelled."""
+async def test_deadline_cancels_busy_handlers(where: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline holds whichever task sets it, and while a handler is busy, which is then cancelled."""
     streams: list[AsyncStream] = []
     cancelled: list[float] = []
 
@@ -959,8 +959,8 @@ async def test_a_deadline_beside_handlers(where: str, autojump_clock: trio.testi
     assert cancelled == [soon_after(2)]
 
 
-async def test_a_deadline_before_handlers(autojump_clock: trio.testing.MockClock) -> None:
-    """A ``stream_state`` factory may set a deadline, by what the route's ``accept`` has found out."""
+async def test_deadline_set_by_stream_state(autojump_clock: trio.testing.MockClock) -> None:
+    """A ``stream_state`` factory may set a deadline from the value of the route's ``accept``."""
 
     def new_state(stream: WebsocketStream) -> None:
         stream.set_deadline(float(stream.request.query), 4003)
@@ -973,8 +973,8 @@ async def test_a_deadline_before_handlers(autojump_clock: trio.testing.MockClock
 
 
 @pytest.mark.parametrize("kind", ["websocket_handler", "Upgrade.accept", "channel"])
-async def test_deadlines_of_other_streams(kind: str, autojump_clock: trio.testing.MockClock) -> None:
-    """Streams without an app have deadlines as well; whoever receives is told of the end."""
+async def test_deadlines_without_an_app(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """Streams without a WebSocket app have deadlines; the task that receives gets ConnectionClosed."""
     codes: list[int] = []
     received: list[str | None] = []
 
@@ -1020,8 +1020,8 @@ async def test_deadlines_of_other_streams(kind: str, autojump_clock: trio.testin
 
 
 @pytest.mark.parametrize("seconds", [0, -1, nan, -inf])
-async def test_deadlines_that_are_none(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
-    """A deadline that is not in the future is a ValueError, and leaves the one that was set."""
+async def test_deadline_refuses_invalid_times(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline that is not in the future is a ValueError, and keeps the one before."""
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(2, 4003)
@@ -1038,10 +1038,10 @@ async def test_deadlines_that_are_none(seconds: float, autojump_clock: trio.test
 @pytest.mark.parametrize(
     ("code", "reason"), [(1005, ""), (1006, ""), (999, ""), (2000, ""), (5000, ""), (1008, 124 * "x")]
 )
-async def test_deadlines_that_cannot_be_said(
+async def test_deadline_refuses_invalid_codes_and_reasons(
     code: int, reason: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A code that may not be sent or a reason that is too long is a ValueError at once, not at the deadline."""
+    """An invalid code or reason is a ValueError of ``set_deadline``, not of the deadline."""
 
     async def on_connect(stream: AsyncStream) -> None:
         with pytest.raises(ValueError, match=r"may not be sent|at most 123 bytes"):
@@ -1055,8 +1055,8 @@ async def test_deadlines_that_cannot_be_said(
         assert waited.cancelled_caught
 
 
-async def test_a_deadline_of_a_closed_stream(autojump_clock: trio.testing.MockClock) -> None:
-    """On a closed stream a deadline changes nothing, neither its end nor what is said of it."""
+async def test_deadline_of_a_closed_stream(autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline on a closed stream changes neither its close nor its record."""
     streams: list[AsyncStream] = []
 
     async def on_connect(stream: AsyncStream) -> None:
@@ -1078,8 +1078,8 @@ async def test_a_deadline_of_a_closed_stream(autojump_clock: trio.testing.MockCl
 
 
 @pytest.mark.parametrize("waiting", [True, False])
-async def test_a_deadline_of_a_refused_stream(waiting: bool, autojump_clock: trio.testing.MockClock) -> None:
-    """A stream that was closed before its 101 has ended; a deadline cuts off nothing that comes after it."""
+async def test_deadline_of_a_refused_stream(waiting: bool, autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline on a stream that was closed before its 101 does not affect the next requests."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     app = App().with_websocket_route("/", async_websocket_handler(hook))
     async with served_in_memory(app) as connect:
@@ -1087,7 +1087,7 @@ async def test_a_deadline_of_a_refused_stream(waiting: bool, autojump_clock: tri
         await client.send(request_bytes("GET / HTTP/1.1"))
         await trio.testing.wait_all_tasks_blocked()
         stream = streams.receive_nowait()
-        connection_of(stream).close(1000, "")  # before the route has had its turn
+        connection_of(stream).close(1000, "")  # before the route runs again
         if waiting:
             with pytest.raises(ConnectionClosed), trio.fail_after(1):
                 await stream.receive()
@@ -1101,8 +1101,8 @@ async def test_a_deadline_of_a_refused_stream(waiting: bool, autojump_clock: tri
         assert (await client.reply()).status == 404
 
 
-async def test_a_deadline_that_is_renewed_during_a_drain(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that renews its token does not put off the end of the server."""
+async def test_deadline_renewed_in_a_drain(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that renews its deadline does not delay a drain."""
     shutdown = trio.Event()
 
     async def renew(stream: AsyncStream) -> None:
@@ -1124,8 +1124,8 @@ async def test_a_deadline_that_is_renewed_during_a_drain(autojump_clock: trio.te
     assert ends.causes == ["the server ends"]
 
 
-async def test_a_deadline_that_passes_during_a_drain(autojump_clock: trio.testing.MockClock) -> None:
-    """A token that expires while the server still has patience with a handler closes the stream in time."""
+async def test_deadline_that_passes_in_a_drain(autojump_clock: trio.testing.MockClock) -> None:
+    """A deadline that passes during the patience of a drain closes the stream."""
     shutdown = trio.Event()
 
     async def on_connect(stream: AsyncStream) -> None:
