@@ -6,6 +6,7 @@
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
+| `close_records` | the close records in the log, and an app and a client that make them |
 | `drain_clients` | what clients send and receive while a server drains |
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
@@ -15,6 +16,7 @@
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
 | `spies` | records of calls inside the library |
 | `steps` | calls and cancellations at the n-th step of tasks |
+| `stream_ends` | the ways in which a stream ends |
 | `times` | the resolution of deadlines |
 | `tls_peers` | TLS clients that a test drives record by record |
 | `topics` | an app whose clients have names and subscribe to topics |
