@@ -37,8 +37,8 @@ class Handlers:
 
     def __init__(self) -> None:
         self.connected: list[int] = []
-        self.parting: list[int] = []
-        self.parted: list[int] = []
+        self.disconnecting: list[int] = []
+        self.disconnected: list[int] = []
 
     async def connect(self, stream: AsyncStream[None], state: None) -> None:
         self.connected.append(stream.id)
@@ -49,9 +49,9 @@ class Handlers:
         await stream.broadcast(message)
 
     async def disconnect(self, stream: AsyncStream[None], state: None) -> None:
-        self.parting.append(stream.id)
+        self.disconnecting.append(stream.id)
         await trio.lowlevel.checkpoint()
-        self.parted.append(stream.id)
+        self.disconnected.append(stream.id)
 
     def attach(self, websocket_app: AsyncWebsocketApp) -> AsyncWebsocketApp:
         return (
@@ -166,7 +166,7 @@ async def cancel_at_every_step(
             handlers = Handlers()
             apps, connect = make(handlers)
             fired = await exchange(apps, connect, talk, cancelled, step)
-            assert handlers.parting == handlers.parted == handlers.connected
+            assert handlers.disconnecting == handlers.disconnected == handlers.connected
             assert len(handlers.connected) <= 1
             if not fired:
                 break
