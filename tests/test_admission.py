@@ -41,18 +41,18 @@ NO_FIELDS: Fields = ()
 #: A coroutine for each connection, a hook's route, and an app that is linked internally.
 KINDS = ("coroutine", "hook", "internal")
 every_kind = pytest.mark.parametrize("kind", KINDS)
-#: The kinds with HTTP routes beside the WebSocket.
+#: The kinds with HTTP routes and a WebSocket.
 ROUTES = KINDS[:2]
 every_route = pytest.mark.parametrize("kind", ROUTES)
 
 
-async def tell(stream: WebsocketStream | AsyncStream[Any], state: str) -> None:
+async def report(stream: WebsocketStream | AsyncStream[Any], state: str) -> None:
     """Send the result of the handshake."""
     await stream.send(f"{stream.subprotocol} {stream.value!r}")
 
 
-async def tell_and_wait(stream: WebsocketStream, state: str) -> None:
-    await tell(stream, state)
+async def report_and_wait(stream: WebsocketStream, state: str) -> None:
+    await report(stream, state)
     async for _ in stream:
         pass
 
@@ -63,7 +63,7 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
     with trio.fail_after(PATIENCE):
         async with AsyncExitStack() as sockets, trio.open_nursery() as nursery:
             if kind == "internal":
-                own = AsyncWebsocketApp(STATE, **options).with_address(ANY_PORT).with_connect_handler(tell)
+                own = AsyncWebsocketApp(STATE, **options).with_address(ANY_PORT).with_connect_handler(report)
                 (address,) = await nursery.start(own.run)
 
                 async def connect() -> RawClient:
@@ -72,7 +72,7 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
 
                 yield connect
             else:
-                websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(tell)
+                websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(report)
                 await nursery.start(websocket_app.run)
                 app = App(STATE).with_stateless_route("/hello", lambda _: Response(200, "hello"))
                 app.with_websocket_route("/*", route_of(kind, websocket_app, **options))
@@ -87,7 +87,7 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
 
 def route_of(kind: str, websocket_app: AsyncWebsocketApp[str, None], **options: Any) -> Any:
     if kind == "coroutine":
-        return websocket_handler(tell_and_wait, **options)
+        return websocket_handler(report_and_wait, **options)
     return async_websocket_handler(websocket_app.connect_hook(), **options)
 
 
@@ -204,14 +204,14 @@ async def test_accept_refuses(kind: str, status: int) -> None:
 
 async def test_accept_of_an_internally_linked_app_refuses() -> None:
     """An internally linked app refuses as routes do, and the client may try again."""
-    answers = iter([Response(401, "who?"), None])
+    answers = iter([Response(401, "not authorized"), None])
 
     async def accept(request: Request, state: str) -> Response | None:
         return next(answers)
 
     async with serving("internal", accept=accept) as connect:
         client = await connect()
-        assert (await ask(client)).content == b"who?"
+        assert (await ask(client)).content == b"not authorized"
         assert await agreed(client) == "None None"
 
 
@@ -227,7 +227,7 @@ async def test_handshake_error_of_accept_goes_to_the_error_handler(kind: str) ->
     error = HandshakeError("too many of you", 429, headers=[("Retry-After", "7")])
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     route: Any = (
-        websocket_handler(tell_and_wait, accept=raising(error))
+        websocket_handler(report_and_wait, accept=raising(error))
         if kind == "coroutine"
         else async_websocket_handler(hook, accept=raising(error))
     )
@@ -327,7 +327,7 @@ def test_invalid_subprotocols(bad: str) -> None:
     """An invalid subprotocol is a ValueError when the route or the app is made."""
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     for make in (
-        lambda: websocket_handler(tell, subprotocols=[bad]),
+        lambda: websocket_handler(report, subprotocols=[bad]),
         lambda: async_websocket_handler(hook, subprotocols=[bad]),
         lambda: AsyncWebsocketApp(subprotocols=["fine", bad]),
     ):
@@ -415,7 +415,7 @@ async def test_cancelled_server_while_accept_runs(kind: str, caplog: pytest.LogC
 
     hook, incoming = trio.open_memory_channel[WebsocketStream](1)
     route: Any = (
-        websocket_handler(tell_and_wait, accept=accept)
+        websocket_handler(report_and_wait, accept=accept)
         if kind == "coroutine"
         else async_websocket_handler(hook, accept=accept)
     )
@@ -450,7 +450,7 @@ async def test_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pytest
 
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     route: Any = (
-        websocket_handler(tell_and_wait, accept=accept)
+        websocket_handler(report_and_wait, accept=accept)
         if kind == "coroutine"
         else async_websocket_handler(hook, accept=accept)
     )

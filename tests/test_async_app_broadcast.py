@@ -43,11 +43,11 @@ async def test_broadcast_reaches_connected_clients(autojump_clock: trio.testing.
         websocket_client(app, "/?guest") as guest,
     ):
         assert (await joining.receive()).text == "hello from a new client"
-        await member.send("I say hello")
+        await member.send("hello from a member")
         await trio.testing.wait_all_tasks_blocked()
         await guest.close()
         await disconnecting.wait()
-        hellos = ["hello from a new client", "I say hello", "the guest has left"]
+        hellos = ["hello from a new client", "hello from a member", "the guest has left"]
         assert [(await member.receive()).text for _ in range(3)] == hellos
         assert [(await joining.receive()).text for _ in range(2)] == hellos[1:]
 

@@ -112,17 +112,17 @@ async def test_disconnect_before_the_app_takes_the_stream(autojump_clock: trio.t
 
 async def test_stream_attributes_in_handlers(autojump_clock: trio.testing.MockClock) -> None:
     """A handler finds the client's address, request and, at the end, close code on its stream."""
-    told: list[AsyncStream[None]] = []
+    streams: list[AsyncStream[None]] = []
 
     async def on_connect(stream: AsyncStream[None], state: None) -> None:
         assert not stream.closed
         assert (stream.close_code, stream.close_reason) == (None, None)
-        told.append(stream)
+        streams.append(stream)
 
     async def on_disconnect(stream: AsyncStream[None], state: None) -> None:
         assert stream.closed
         assert (stream.close_code, stream.close_reason) == (GENERAL_CLOSE, "done")
-        told.append(stream)
+        streams.append(stream)
 
     websocket_app = (
         AsyncWebsocketApp.new_unlinked().with_connect_handler(on_connect).with_disconnect_handler(on_disconnect)
@@ -133,7 +133,7 @@ async def test_stream_attributes_in_handlers(autojump_clock: trio.testing.MockCl
                 await client.close(GENERAL_CLOSE, "done")
         await trio.testing.wait_all_tasks_blocked()
 
-    first, first_again, second, second_again = told
+    first, first_again, second, second_again = streams
     assert first is first_again
     assert second is second_again
     assert first.id != second.id

@@ -91,13 +91,13 @@ async def client_sends_too_much(scene: Scene) -> None:
 
 
 async def client_does_not_answer(scene: Scene) -> None:
-    await scene.client.tell("close")
+    await scene.client.send_text("close")
     assert await scene.client.close_code() == 4000
     assert await scene.client.rest() == []
 
 
 async def both_close(scene: Scene) -> None:
-    await scene.client.tell("close")
+    await scene.client.send_text("close")
     await scene.client.send_frame(close_frame(4001, "from the client"))
     assert await scene.client.close_code() == 4000
     await scene.client.rest()
@@ -108,12 +108,12 @@ async def connect_handler_raises(scene: Scene) -> None:
 
 
 async def message_handler_raises(scene: Scene) -> None:
-    await scene.client.tell("raise")
+    await scene.client.send_text("raise")
     await scene.client.answer_and_close()
 
 
 async def handler_closes(scene: Scene) -> None:
-    await scene.client.tell("close")
+    await scene.client.send_text("close")
     await scene.client.answer_and_close()
 
 
@@ -347,7 +347,7 @@ async def test_close_record_of_a_reset_or_an_end_of_file(
     with trio.fail_after(10):
         client = CountingClient(await link.connect(address))
         await client.open()
-        await client.tell("hello")
+        await client.send_text("hello")
         await client.frame()
         if by_reset:
             reset(client.stream)

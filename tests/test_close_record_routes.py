@@ -96,8 +96,8 @@ async def test_close_record_of_a_route(
         client = CountingClient(connect())
         await client.open()
         if initiator == "client":
-            await client.tell("one")
-            await client.tell("two")
+            await client.send_text("one")
+            await client.send_text("two")
             await trio.sleep(AGE)
             await client.send_frame(close_frame(4001))
             await client.rest()
@@ -122,7 +122,7 @@ async def test_close_record_of_a_stream_that_is_not_taken(
     async with served_in_memory(app) as connect:
         client = CountingClient(connect())
         await client.open()
-        await client.tell("hello?")
+        await client.send_text("hello?")
         assert await client.close_code() == 1013
         await client.rest()
     assert (log.record.initiator, log.record.code) == ("server", 1013)

@@ -22,7 +22,7 @@ from tests.support.spies import spied_frames
 from tests.support.wire import HANDSHAKE_FIELDS, PING, TEXT, client_frame, request_bytes
 
 MESSAGES_PER_TURN = 64
-#: The turns that an echo may take beside a busy connection. It needs about ten.
+#: The turns that an echo may take during a busy connection. It needs about ten.
 TURNS_PER_ECHO = 50
 ECHOES = 20
 
@@ -117,7 +117,7 @@ async def test_many_small_messages_let_other_clients_run(
         await ended.wait()
 
 
-@pytest.mark.parametrize("to", ["nobody", "unknown", "closing"])
+@pytest.mark.parametrize("to", ["no client", "unknown", "closing"])
 async def test_sender_in_a_tight_loop_lets_other_tasks_run(
     to: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -144,7 +144,7 @@ async def test_sender_in_a_tight_loop_lets_other_tasks_run(
             await stream.close()
         nursery.start_soon(count_turns)
         for _ in range(1000):
-            if to == "nobody":
+            if to == "no client":
                 await lonely_sender.broadcast("is the server there?")
             else:
                 assert not await sender.send(stream.id + (to == "unknown"), "are you there?")

@@ -47,7 +47,7 @@ STEP = 0.25
 async def serving(
     app: App[Any], *websocket_apps: AsyncWebsocketApp[Any, Any], link: Link = Link.PLAIN
 ) -> AsyncGenerator[Callable[[], Awaitable[RawClient]]]:
-    """Serve an app on a socket, beside WebSocket apps. Yields a function that connects a client."""
+    """Serve an app on a socket and its WebSocket apps. Yields a function that connects a client."""
     with trio.move_on_after(PATIENCE * 100):
         async with trio.open_nursery() as nursery:
             for websocket_app in websocket_apps:

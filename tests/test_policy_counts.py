@@ -46,11 +46,15 @@ async def test_drops_are_counted(policy: Policy) -> None:
             await quick.frame()
             await trio.testing.wait_all_tasks_blocked()
         for stream in (reading, leaving, staying):
-            told = stream.statistics()
-            assert (told.messages_sent, told.queued_messages, told.dropped) == (waiting, waiting, dropped)
-            assert (told.queued_bytes, told.bytes_sent) == (waiting * SIZE, 0)
-        told = quick_stream.statistics()
-        assert (told.messages_sent, told.bytes_sent, told.dropped) == (count, count * SIZE, 0)
+            statistics = stream.statistics()
+            assert (statistics.messages_sent, statistics.queued_messages, statistics.dropped) == (
+                waiting,
+                waiting,
+                dropped,
+            )
+            assert (statistics.queued_bytes, statistics.bytes_sent) == (waiting * SIZE, 0)
+        statistics = quick_stream.statistics()
+        assert (statistics.messages_sent, statistics.bytes_sent, statistics.dropped) == (count, count * SIZE, 0)
         app = policy_app.app.statistics()
         assert (app.queued_messages, app.queued_bytes) == (3 * waiting, 3 * waiting * SIZE)
         assert (app.dropped, app.slow_closes, app.send_waits) == (3 * dropped, 0, 0)
@@ -237,12 +241,12 @@ async def test_counts_add_up(plan: list[tuple[str, Any]], bound: int) -> None:
                 with suppress(trio.ClosedResourceError):
                     await clients[what].stream.receive_some(20)
             await trio.testing.wait_all_tasks_blocked()
-        told = [stream.statistics() for stream in policy_app.streams]
+        statistics = [stream.statistics() for stream in policy_app.streams]
         app = policy_app.app.statistics()
-        assert [one.messages_sent + one.dropped for one in told] == put
-        assert app.dropped == sum(one.dropped for one in told)
-        assert app.send_waits == sum(one.send_waits for one in told)
-        assert app.queued_messages == sum(one.queued_messages for one in told)
+        assert [one.messages_sent + one.dropped for one in statistics] == put
+        assert app.dropped == sum(one.dropped for one in statistics)
+        assert app.send_waits == sum(one.send_waits for one in statistics)
+        assert app.queued_messages == sum(one.queued_messages for one in statistics)
         for client in clients:
             await trio.aclose_forcefully(client.stream)
         await trio.testing.wait_all_tasks_blocked()

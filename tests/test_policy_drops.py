@@ -92,7 +92,7 @@ async def test_messages_of_a_slow_client(policy: Policy, kept: list[str], way: s
 
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("options", [{}, {"when_full": CLOSING}], ids=["by default", "said"])
+@pytest.mark.parametrize("options", [{}, {"when_full": CLOSING}], ids=["by default", "explicit"])
 async def test_slow_client_is_closed_with_1013(options: dict[str, Policy], way: str, bounds: str) -> None:
     """By default a slow client gets the message that was being written and 1013; a reader gets all messages."""
     policy_app = PolicyApp(**BOUNDS[bounds])

@@ -123,14 +123,14 @@ async def test_drops_between_compressed_messages(
             await client.read(10_000)
             await trio.testing.wait_all_tasks_blocked()
 
-        told = set(client.texts)
-        assert len(told) == len(client.texts)
-        assert [text for text in offered if text in told] == [text for text in client.texts if text in offered]
-        assert [text for text in sent if text in told] == [text for text in client.texts if text in sent]
+        received = set(client.texts)
+        assert len(received) == len(client.texts)
+        assert [text for text in offered if text in received] == [text for text in client.texts if text in offered]
+        assert [text for text in sent if text in received] == [text for text in client.texts if text in sent]
         assert (client.code == 1013) == stream.closed
         if not stream.closed:
-            assert told >= set(sent)
-            assert len(told) == len(sent) + len(offered) - dropped
+            assert received >= set(sent)
+            assert len(received) == len(sent) + len(offered) - dropped
         nursery.cancel_scope.cancel()
 
 
@@ -186,15 +186,15 @@ async def test_broadcasts_to_clients_that_do_not_read(policy: Policy, tmp_path: 
         assert rounds * (turn - 1) * size > 50 * 10**6
         assert most_allocated < 5 * 10**6
         assert received == [rounds * frame] * readers
-        told = [stream.statistics() for stream in policy_app.streams]
-        assert all(one.queued_bytes <= bound for one in told)
-        assert [one.messages_sent + one.dropped for one in told] == [count] * slow + [rounds] * readers
-        assert [one.dropped > count * 0.9 for one in told] == [True] * slow + [False] * readers
-        assert policy_app.app.statistics().dropped == sum(one.dropped for one in told[:slow])
+        statistics = [stream.statistics() for stream in policy_app.streams]
+        assert all(one.queued_bytes <= bound for one in statistics)
+        assert [one.messages_sent + one.dropped for one in statistics] == [count] * slow + [rounds] * readers
+        assert [one.dropped > count * 0.9 for one in statistics] == [True] * slow + [False] * readers
+        assert policy_app.app.statistics().dropped == sum(one.dropped for one in statistics[:slow])
         assert not any(stream.closed for stream in policy_app.streams)
 
         sleepers = [RawClient(client) for client in clients[:slow]]
-        for sleeper, one in zip(sleepers, told[:slow], strict=True):
+        for sleeper, one in zip(sleepers, statistics[:slow], strict=True):
             kept = []
             for _ in range(one.messages_sent):
                 opcode, payload = await sleeper.frame()

@@ -52,27 +52,27 @@ async def test_disconnect_ends_the_subscriptions(end: str, autojump_clock: trio.
     topic_app = TopicApp(max_outbox_messages=4)
     topic_app.app.with_message_handler(fail)
     async with topic_app.served(trio.testing.lockstep_stream_pair):
-        leaver = await topic_app.join("leaver", "shared", "own")
+        member = await topic_app.join("member", "shared", "own")
         stayer = await topic_app.join("stayer", "shared", "other")
-        stream, sender = topic_app.streams["leaver"], topic_app.app.sender()
+        stream, sender = topic_app.streams["member"], topic_app.app.sender()
         match end:
             case "Close":
-                await leaver.close()
+                await member.close()
             case "reset":
-                await leaver.disconnect()
+                await member.disconnect()
             case "server":
                 await stream.close()
-                await leaver.close()
+                await member.close()
             case "1011":
-                await leaver.send("fail!")
-                await leaver.close()
+                await member.send("fail!")
+                await member.close()
             case "too slow":
                 for _ in range(6):  # one is being written, four may wait
                     await sender.publish("own", "hello")
-                await leaver.close()
+                await member.close()
         await trio.testing.wait_all_tasks_blocked()
         assert stream.close_code == {"reset": 1006, "1011": 1011, "too slow": 1013}.get(end, 1000)
-        assert topic_app.last_topics == {"leaver": {"shared", "own"}}
+        assert topic_app.last_topics == {"member": {"shared", "own"}}
         assert topic_app.subscribers == {"shared": 1, "other": 1}
         assert stream.topics == {"shared", "own"}
         for topic in ("shared", "own", "other"):

@@ -64,10 +64,10 @@ async def test_stream_attributes_and_repr() -> None:
 async def test_handler_gets_the_state() -> None:
     """The second argument of the handler is the app's state."""
 
-    async def tell(stream: WebsocketStream, state: str) -> None:
+    async def handler(stream: WebsocketStream, state: str) -> None:
         await stream.send(state)
 
-    app = App("the state").with_websocket_route("/", websocket_handler(tell))
+    app = App("the state").with_websocket_route("/", websocket_handler(handler))
     async with websocket_client(app) as client:
         assert await client.receive() == Message("the state")
 

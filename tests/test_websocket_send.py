@@ -17,11 +17,11 @@ from tests.support.wire import BINARY, CLOSE, PING, PONG, TEXT, client_frame, cl
 async def test_send_text_bytes_and_messages() -> None:
     """``send`` sends str as text, bytes as binary, and a ``Message`` as what it is."""
 
-    async def tell(stream: WebsocketStream, state: None) -> None:
+    async def handler(stream: WebsocketStream, state: None) -> None:
         for sendable in ("a", b"b", Message("c"), Message(b"d")):
             await stream.send(sendable)
 
-    async with raw_client(app_with(tell)) as client:
+    async with raw_client(app_with(handler)) as client:
         frames = [await client.frame() for _ in range(4)]
 
     assert frames == [(TEXT, b"a"), (BINARY, b"b"), (TEXT, b"c"), (BINARY, b"d")]
@@ -110,11 +110,11 @@ async def test_send_waits_while_the_outbox_is_full() -> None:
 async def test_send_one_message_of_any_size() -> None:
     """An empty outbox takes one message of any size."""
 
-    async def tell(stream: WebsocketStream, state: None) -> None:
+    async def handler(stream: WebsocketStream, state: None) -> None:
         await stream.send(bytes(300_000))
         await stream.send(b"done")
 
-    async with raw_client(app_with(tell, max_outbox_bytes=10)) as client:
+    async with raw_client(app_with(handler, max_outbox_bytes=10)) as client:
         assert await client.frame() == (BINARY, bytes(300_000))
         assert await client.frame() == (BINARY, b"done")
 
@@ -141,7 +141,7 @@ async def test_send_in_a_tight_loop_lets_other_tasks_run() -> None:
     """A tight loop of ``send`` yields at least every 64 messages; a cancelled ``send`` sends nothing."""
     turns = 0
 
-    async def tell(stream: WebsocketStream, state: None) -> None:
+    async def handler(stream: WebsocketStream, state: None) -> None:
         async def count() -> None:
             nonlocal turns
             while True:
@@ -155,7 +155,7 @@ async def test_send_in_a_tight_loop_lets_other_tasks_run() -> None:
             nursery.cancel_scope.cancel()
             await stream.send("never")
 
-    async with raw_client(app_with(tell)) as client:
+    async with raw_client(app_with(handler)) as client:
         frames = [await client.frame() for _ in range(641)]
 
     assert turns >= 640 // 64 - 2  # the first and the last turn may be outside of the loop

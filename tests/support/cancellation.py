@@ -28,12 +28,12 @@ Run = Callable[..., Awaitable[None]]
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 Talk = Callable[[WebsocketClient], Awaitable[None]]
 
-#: What a client may meet whose server is cancelled, apart from a Close: no listener, a reset, a 503.
+#: The exceptions of a client whose server is cancelled: no listener, a reset, a 503, or no Close frame.
 INTERRUPTED = (OSError, trio.BrokenResourceError, HandshakeError, ConnectionClosed)
 
 
 class Handlers:
-    """Handlers that note for which streams they began and ended, each with a checkpoint in between."""
+    """Handlers that record for which streams they began and ended, each with a checkpoint in between."""
 
     def __init__(self) -> None:
         self.connected: list[int] = []

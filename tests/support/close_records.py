@@ -56,7 +56,7 @@ class CountingClient(RawClient):
 
     messages = sent = received = messages_back = 0
 
-    async def tell(self, text: str) -> None:
+    async def send_text(self, text: str) -> None:
         """Send a message."""
         self.messages += 1
         await self.send_frame(client_frame(TEXT, text.encode()))
@@ -83,7 +83,7 @@ class CountingClient(RawClient):
 
 @dataclass
 class Scene:
-    """A client of an app, whose handlers do what it says, and the record that its disconnect handler finds."""
+    """A client of an app, whose handlers follow its commands, and the record that its disconnect handler finds."""
 
     shutdown: trio.Event = field(default_factory=trio.Event)
     stream: AsyncStream[Any] | None = None
@@ -148,6 +148,6 @@ async def greet(scene: Scene, connection: trio.abc.Stream, query: str = "") -> N
     await scene.client.open(f"/?{query}")
     if not query:
         for text in ("one", "two"):
-            await scene.client.tell(text)
+            await scene.client.send_text(text)
             assert await scene.client.frame() == (TEXT, text.encode())
         await trio.sleep(AGE)

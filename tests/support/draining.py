@@ -43,7 +43,7 @@ class Run:
 
 
 class Stage:
-    """An App and the WebSocket apps beside it while they run, and the connections of their clients."""
+    """An App and its WebSocket apps while they run, and the connections of their clients."""
 
     def __init__(self, shutdown: trio.Event, connect: Callable[..., Awaitable[trio.abc.Stream]]) -> None:
         self._shutdown = shutdown
@@ -133,7 +133,7 @@ async def in_memory(
     stream_pair: StreamPair = trio.testing.memory_stream_pair,
     cancelled: Collection[object] = (),
 ) -> AsyncGenerator[Stage]:
-    """Run an App on pairs of streams, and WebSocket apps beside it."""
+    """Run an App on pairs of streams, and its WebSocket apps."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
 
@@ -156,7 +156,7 @@ async def on_sockets(
     link: Link = Link.PLAIN,
     buffer: int | None = None,
 ) -> AsyncGenerator[Stage]:
-    """Run an App on sockets, with a buffer size if one is given, and WebSocket apps beside it."""
+    """Run an App on sockets, with a buffer size if one is given, and its WebSocket apps."""
 
     async def connect(number: int = 0) -> trio.abc.Stream:
         return await link.connect(stage.addresses[number], buffer=buffer)
