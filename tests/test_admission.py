@@ -75,7 +75,7 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
                 websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(report)
                 await nursery.start(websocket_app.run)
                 app = App(STATE).with_stateless_route("/hello", lambda _: Response(200, "hello"))
-                app.with_websocket_route("/*", route_of(kind, websocket_app, **options))
+                app.with_websocket_route("/*", route_of(kind, websocket_app.connect_hook(), **options))
                 async with served_in_memory(app) as connect_stream:
 
                     async def connect() -> RawClient:
@@ -85,10 +85,16 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
             nursery.cancel_scope.cancel()
 
 
-def route_of(kind: str, websocket_app: AsyncWebsocketApp[str, None], **options: Any) -> Any:
+def route_of(
+    kind: str,
+    hook: trio.MemorySendChannel[WebsocketStream],
+    coroutine: Callable[[WebsocketStream, Any], Awaitable[None]] = report_and_wait,
+    **options: Any,
+) -> Any:
+    """A route of a kind: to a coroutine, or to a hook."""
     if kind == "coroutine":
-        return websocket_handler(report_and_wait, **options)
-    return async_websocket_handler(websocket_app.connect_hook(), **options)
+        return websocket_handler(coroutine, **options)
+    return async_websocket_handler(hook, **options)
 
 
 async def ask(client: RawClient, fields: Fields = NO_FIELDS) -> Reply:
@@ -379,11 +385,7 @@ async def test_disconnect_while_accept_runs(
             pass
 
     hook, incoming = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(handler, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, handler, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             await trio.testing.wait_all_tasks_blocked()
@@ -414,11 +416,7 @@ async def test_cancelled_server_while_accept_runs(kind: str, caplog: pytest.LogC
             cancelled.set()
 
     hook, incoming = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(report_and_wait, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             client = connect()
@@ -449,11 +447,7 @@ async def test_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pytest
             await trio.sleep_forever()
 
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(report_and_wait, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             await connect().send_all(request_bytes("GET / HTTP/1.1"))

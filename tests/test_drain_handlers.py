@@ -115,9 +115,7 @@ async def test_when_left_finish_in_a_drain(autojump_clock: Clock) -> None:
 
     websocket_app.with_connect_handler(start)
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open()
-        await client.send("a")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy()
         stage.drain()
         assert stage.since((await receive_until_closed(client)).at) <= 1 + SWEEP
         await stage.websockets[0].returned.wait()
@@ -209,9 +207,7 @@ async def test_stream_deadlines_and_drain(
     app.with_websocket_route("/own", websocket_handler(own))
     websocket_app.with_message_handler(message)
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open(path)
-        await client.send("hold")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy("hold", path=path)
         stage.drain()
         closing = await receive_until_closed(client)
         assert closing.code == code
@@ -233,9 +229,7 @@ async def test_handler_that_closes_or_fails_in_a_drain(call: str, concurrency: i
     app, websocket_app = linked_pair(shutdown, concurrency=concurrency)
     websocket_app.with_message_handler(close_later)
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open()
-        await client.send("text")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy("text")
         stage.drain()
         closing = await receive_until_closed(client)
         assert (closing.code, stage.since(closing.at)) == (4000 if call == "close" else 1011, pytest.approx(1))

@@ -23,9 +23,7 @@ async def test_hard_stop_sends_the_code_of_the_drain(autojump_clock: Clock) -> N
     app, websocket_app = linked_pair(shutdown, drain, timeouts=Timeouts(drain=10))
     websocket_app.with_message_handler(Slow(inf))
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open()
-        await client.send("a")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy()
         stage.drain()
         await trio.sleep(1)
         assert (await receive_until_closed(client)).code == 1012

@@ -19,6 +19,7 @@ from tests.support import ANY_PORT, PATIENCE
 from tests.support.apps import linked, served_in_memory
 from tests.support.links import Link, each_link
 from tests.support.spies import spied_frames
+from tests.support.steps import TurnCounter
 from tests.support.wire import HANDSHAKE_FIELDS, PING, TEXT, client_frame, request_bytes
 
 MESSAGES_PER_TURN = 64
@@ -124,14 +125,7 @@ async def test_sender_in_a_tight_loop_lets_other_tasks_run(
     """A tight loop of a sender without clients, or to a disconnected client, lets other tasks run."""
     echo = Echo()
     sender, lonely_sender = echo.app.sender(), Echo().app.sender()
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    counter = TurnCounter()
     async with (
         linked(echo.app) as app,
         served_in_memory(app) as connect,
@@ -142,14 +136,14 @@ async def test_sender_in_a_tight_loop_lets_other_tasks_run(
         (stream,) = echo.streams
         if to == "closing":
             await stream.close()
-        nursery.start_soon(count_turns)
+        nursery.start_soon(counter.run)
         for _ in range(1000):
             if to == "no client":
                 await lonely_sender.broadcast("is the server there?")
             else:
                 assert not await sender.send(stream.id + (to == "unknown"), "are you there?")
         nursery.cancel_scope.cancel()
-    assert turns >= 5
+    assert counter.turns >= 5
 
 
 # ------------------------------------------------------------------------------------------- broadcasts
@@ -289,14 +283,7 @@ async def test_broadcast_waits_once_for_a_client_that_does_not_read(
 ) -> None:
     """Broadcasts yield a few times to find out that a client does not read, and not again."""
     echo = Echo(max_outbox_messages=1)
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    counter = TurnCounter()
     async with (
         linked(echo.app) as app,
         served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
@@ -308,13 +295,13 @@ async def test_broadcast_waits_once_for_a_client_that_does_not_read(
         for text in ("is being written", "waits"):
             await sender.broadcast(text)
             await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(count_turns)
+        nursery.start_soon(counter.run)
         await trio.lowlevel.checkpoint()
         taken: list[int] = []
         for _ in range(3):
-            before = turns
+            before = counter.turns
             await sender.broadcast("too much", when_full=WhenFull.DROP_NEWEST)
-            taken.append(turns - before)
+            taken.append(counter.turns - before)
         nursery.cancel_scope.cancel()
         assert 0 < taken[0] < 20
         assert taken[1:] == [0, 0]

@@ -144,11 +144,11 @@ async def test_shutdown_deadline_of_an_internally_linked_app(autojump_clock: Clo
     """An internally linked app whose client does not read its Close frame returns within ``Timeouts.drain``."""
     shutdown, handler = trio.Event(), Slow(inf)
 
-    async def part(stream: AsyncStream, state: None) -> None:
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
         await trio.sleep_forever()
 
     websocket_app = AsyncWebsocketApp(timeouts=ENDLESS).with_address(ANY_PORT).with_message_handler(handler)
-    websocket_app.with_disconnect_handler(part).with_shutdown(shutdown)
+    websocket_app.with_disconnect_handler(on_disconnect).with_shutdown(shutdown)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(websocket_app.run)
@@ -227,17 +227,15 @@ async def test_shutdown_deadline_and_disconnect_timeout(
     """Handlers get their time however long ``Timeouts.disconnect`` is, and the run returns by the deadline."""
     shutdown, handler, steps = trio.Event(), Slow(2), []
 
-    async def part(stream: AsyncStream, state: None) -> None:
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
         steps.append("began")
         await trio.sleep(20)
         steps.append("ended")
 
     app, websocket_app = linked_pair(shutdown, timeouts=Timeouts(drain=drain, disconnect=disconnect))
-    websocket_app.with_message_handler(handler).with_disconnect_handler(part)
+    websocket_app.with_message_handler(handler).with_disconnect_handler(on_disconnect)
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open()
-        await client.send("a")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy()
         stage.drain()
         closing = await receive_until_closed(client)
         assert (closing.messages, closing.code) == (["a is answered"], 1001)
@@ -253,17 +251,15 @@ async def test_disconnect_handlers_at_the_hard_stop(
     """Disconnect handlers of streams that the hard stop cancels have time to run before the deadline."""
     shutdown, handler, disconnected = trio.Event(), Slow(inf), []
 
-    async def part(stream: AsyncStream, state: None) -> None:
+    async def on_disconnect(stream: AsyncStream, state: None) -> None:
         await trio.sleep(seconds)
         disconnected.append(stream.id)
 
     timeouts = Timeouts(drain=10, disconnect=disconnect)
     app, websocket_app = linked_pair(shutdown, timeouts=timeouts, when_left=WhenLeft.FINISH)
-    websocket_app.with_message_handler(handler).with_disconnect_handler(part)
+    websocket_app.with_message_handler(handler).with_disconnect_handler(on_disconnect)
     async with in_memory(shutdown, app, websocket_app) as stage:
-        client = await stage.open()
-        await client.send("a")
-        await trio.testing.wait_all_tasks_blocked()
+        client = await stage.open_busy()
         stage.drain()
         assert (await receive_until_closed(client)).code == 1001
         await stage.websockets[0].returned.wait()

@@ -339,11 +339,11 @@ async def test_statistics_equal_the_close_record(autojump_clock: trio.testing.Mo
     """In the disconnect handler, a stream's statistics and its close record have the same values."""
     seen: list[tuple[StreamStatistics, Any]] = []
 
-    async def part(stream: AsyncStream[None], state: None) -> None:
+    async def on_disconnect(stream: AsyncStream[None], state: None) -> None:
         seen.append((stream.statistics(), stream.close_record))
 
     held_app = HeldApp(max_outbox_messages=2)
-    held_app.app.with_disconnect_handler(part)
+    held_app.app.with_disconnect_handler(on_disconnect)
     async with held_app.open(LOCKSTEP) as held_app:
         client = await held_app.join()
         await client.send(client_frame(TEXT, b"work") * 3)

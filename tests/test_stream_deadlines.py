@@ -312,44 +312,40 @@ async def test_deadline_of_a_refused_stream(waiting: bool, autojump_clock: trio.
         assert (await client.reply()).status == 404
 
 
+async def drain_after_a_second(ends: Ends, patience: float) -> None:
+    """Drain the app a second after a client has connected, and wait until its stream has ended."""
+    shutdown = trio.Event()
+    ends.app.with_shutdown(shutdown, Drain(patience=patience))
+    async with linked(ends.app) as http_app, websocket_client(http_app) as client:
+        await trio.sleep(1)
+        shutdown.set()
+        await read_away(client)
+        await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_deadline_renewed_in_a_drain(autojump_clock: trio.testing.MockClock) -> None:
     """A client that renews its deadline does not delay a drain."""
-    shutdown = trio.Event()
 
     async def renew(stream: AsyncStream) -> None:
         while True:
             stream.set_deadline(60, 4003)
             await trio.sleep(0.1)
 
-    async def on_connect(stream: AsyncStream) -> None:
-        await renew(stream)
-
-    ends = Ends(on_connect)
-    ends.app.with_shutdown(shutdown, Drain(patience=2))
-    async with linked(ends.app) as http_app, websocket_client(http_app) as client:
-        await trio.sleep(1)
-        shutdown.set()
-        await read_away(client)
-        await trio.testing.wait_all_tasks_blocked()
+    ends = Ends(renew)
+    await drain_after_a_second(ends, patience=2)
     assert ends.entries == [(soon_after(3), 1001, "")]
     assert ends.causes == ["the server ends"]
 
 
 async def test_deadline_that_passes_in_a_drain(autojump_clock: trio.testing.MockClock) -> None:
     """A deadline that passes during the patience of a drain closes the stream."""
-    shutdown = trio.Event()
 
     async def on_connect(stream: AsyncStream) -> None:
         stream.set_deadline(2, 4003)
         await trio.sleep(100)
 
     ends = Ends(on_connect)
-    ends.app.with_shutdown(shutdown, Drain(patience=10))
-    async with linked(ends.app) as http_app, websocket_client(http_app) as client:
-        await trio.sleep(1)
-        shutdown.set()
-        await read_away(client)
-        await trio.testing.wait_all_tasks_blocked()
+    await drain_after_a_second(ends, patience=10)
     assert ends.entries == [(soon_after(2), 4003, "")]
 
 

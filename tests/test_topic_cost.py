@@ -18,6 +18,7 @@ from humphrey_trio.testing import open_websocket
 from humphrey_trio.websocket import Deflate
 from tests.support.apps import linked, served_in_memory
 from tests.support.spies import spied_frames, spied_offers
+from tests.support.steps import TurnCounter
 from tests.support.topics import TopicApp
 from tests.support.wires import topic_app_on_wires
 
@@ -123,18 +124,11 @@ async def test_publish_in_a_tight_loop_lets_other_tasks_run(
     subscribers: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A tight loop of ``publish``, with or without subscribers, lets other tasks run."""
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    counter = TurnCounter()
     async with TopicApp().served() as topic_app, trio.open_nursery() as nursery:
         await topic_app.join("client", *["news"] * subscribers)
-        nursery.start_soon(count_turns)
+        nursery.start_soon(counter.run)
         for _ in range(1000):
             await topic_app.app.sender().publish("news", "is the server there?")
         nursery.cancel_scope.cancel()
-    assert turns >= 5
+    assert counter.turns >= 5

@@ -68,6 +68,13 @@ class Stage:
         """A client with an open WebSocket."""
         return await open_websocket(await self.connect(), path)
 
+    async def open_busy(self, text: str = "a", path: str = "/ws") -> WebsocketClient:
+        """A client with an open WebSocket, whose message ``text`` has reached its handler."""
+        client = await self.open(path)
+        await client.send(text)
+        await trio.testing.wait_all_tasks_blocked()
+        return client
+
     def drain(self) -> None:
         """Begin to drain."""
         self._begun = trio.current_time()
