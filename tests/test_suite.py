@@ -25,7 +25,7 @@ FOREIGN_NAMES = {
     ("test_tls_handshake.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_transport.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_transport.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
-    ("test_topics.py", "_streams"): "no public call holds the turn of a broadcast for as long as a test needs",
+    ("test_topic_concurrency.py", "_streams"): "no public call holds the turn of a broadcast",
     ("test_wire_properties.py", "_Decompress"): "zlib has no public name for this type",
 }
 #: Public methods of named tuples and functions of ``os``, in spite of their names.
