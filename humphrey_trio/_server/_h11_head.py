@@ -4,9 +4,8 @@ Each head is checked here first, because the events of h11 do not show what a st
 bare LF, folded lines, a repeated Content-Length, Content-Length together with Transfer-Encoding, and heads above
 their limits that arrive in one read.
 
-After these checks, h11 gets the request line and the control fields. The other fields have no meaning for it: they
-satisfy its grammar, and would only cost 1 us each. If any line does not satisfy it, h11 gets the whole head and
-finds the error.
+After these checks, h11 gets the request line and the fields whose values it checks. The other fields satisfy its
+grammar, and would only cost 1 us each. If any line does not satisfy it, h11 gets the whole head and finds the error.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ _CLEAN = re.compile(
 #: The control fields, which determine the framing of the message and the use of the connection. In a head in lower
 #: case.
 CONTROL_FIELD = re.compile(rb"\n(host|connection|content-length|transfer-encoding|expect|upgrade):([^\r]*)")
+
+_CHECKED_BY_H11 = (b"host", b"content-length", b"transfer-encoding")
 
 #: The value of a Host field, in lower case.
 HOST = re.compile(rb"(?:\[[0-9a-f:.]+\]|[-a-z0-9._~%!$&'()*+,;=]*)(?::[0-9]*)?")
@@ -86,7 +87,8 @@ def _check_head(raw: bytes, controls: list[_Control], limits: Limits) -> bytes:
     request_line = clean[1]
     check_size(len(raw), len(request_line), limits)
     check_number(raw.count(CRLF) - 2, limits)
-    return b"\r\n".join([request_line, *map(b":".join, controls), b"", b""])
+    checked = [b":".join(control) for control in controls if control[0] in _CHECKED_BY_H11]
+    return b"\r\n".join([request_line, *checked, b"", b""])
 
 
 def _check_parts(raw: bytes, limits: Limits) -> None:
