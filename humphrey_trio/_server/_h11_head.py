@@ -5,7 +5,8 @@ bare LF, folded lines, a repeated Content-Length, Content-Length together with T
 their limits that arrive in one read.
 
 After these checks, h11 gets the request line and the fields whose values it checks. The other fields satisfy its
-grammar, and would only cost 1 us each. If any line does not satisfy it, h11 gets the whole head and finds the error.
+grammar, and would only cost 1 us each. If any line does not satisfy it, h11 gets the whole head, and finds the
+error.
 """
 
 from __future__ import annotations
