@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._nonblocking import NonBlockingTransport
-from ._transport import CHUNK, Incoming
+from ._transport import CHUNK, RECEIVE_SIZE, Incoming
 
 if TYPE_CHECKING:
     from .._http._address import Address
@@ -37,7 +37,7 @@ class SocketTransport(NonBlockingTransport):
         sock.setblocking(False)
         self._fileno = sock.fileno()
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
             if self._is_new:
@@ -45,7 +45,7 @@ class SocketTransport(NonBlockingTransport):
             else:
                 await trio.lowlevel.wait_readable(self._fileno)
             try:
-                data = self._socket.recv(CHUNK)
+                data = self._socket.recv(size)
             except BlockingIOError:
                 continue
             except OSError as exc:

@@ -28,7 +28,7 @@ from ._ssl_errors import reason_of
 from ._tls_handshake import TlsHandshake, TlsHandshakeError
 from ._tls_input import CIPHERTEXT, TlsInput
 from ._tls_output import TlsOutput
-from ._transport import Incoming
+from ._transport import RECEIVE_SIZE, Incoming
 
 if TYPE_CHECKING:
     import socket
@@ -177,7 +177,7 @@ class TlsTransport(SocketTransport):
 
     # Receiving...
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
             if self._is_new:  # the first request usually arrives with the end of the handshake

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._tls_info import TlsInfo
 
-#: The maximum number of bytes of one receive.
+#: The maximum number of bytes that are discarded, or taken from a queue to be sent, in one call.
 CHUNK = 64 * 1024
+#: The maximum number of bytes of one receive, by default. A frame of 64 KiB fits, together with its header.
+RECEIVE_SIZE = 66 * 1024
 # The maximum number of bytes of one send_all of a trio stream: one TLS record. The write timeout restarts after
 # each, so a slow peer that reads is not cut off.
 _FOREIGN_CHUNK = 16 * 1024
@@ -71,13 +73,16 @@ class Transport(ABC):
         return None
 
     @abstractmethod
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         """Receive some bytes.
 
         A checkpoint, except for the first bytes of a socket if they have already arrived.
 
+        Args:
+            size: the maximum number of bytes. Over TLS, the maximum is fixed and lower.
+
         Returns:
-            At least one and at most ``CHUNK`` bytes; empty at the peer's end of file.
+            At least one byte; empty at the peer's end of file.
         """
 
     @abstractmethod
@@ -183,9 +188,9 @@ class StreamTransport(Transport):
         self._sending: trio.CancelScope | None = None
         self._waiting: trio.CancelScope | None = None
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         try:
-            data = bytes(await self._stream.receive_some(CHUNK))
+            data = bytes(await self._stream.receive_some(size))
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise

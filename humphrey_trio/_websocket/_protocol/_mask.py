@@ -6,6 +6,7 @@ it, the result is the same, but slower.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ def compiled_unmask() -> Unmask | None:
 
     def unmask_compiled(key: bytes, payload: bytes | memoryview) -> bytes:
         size = len(payload)
-        mask = key * -(-size // _KEY_BYTES)
-        return (bitarray(buffer=payload) ^ bitarray(buffer=mask[:size])).tobytes()
+        # The mask becomes the content, in place: BytesIO copies neither the bytes that it gets nor those that it returns,
+        # because nothing else refers to them.
+        content = BytesIO((key * -(-size // _KEY_BYTES))[:size])
+        bits = bitarray(buffer=content.getbuffer())
+        bits ^= bitarray(buffer=payload)
+        del bits  # releases the buffer
+        return content.getvalue()
 
     return unmask_compiled
 
