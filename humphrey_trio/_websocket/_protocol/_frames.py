@@ -1,7 +1,7 @@
 """The headers of incoming frames (RFC 6455, section 5.2), and their payloads, which may arrive in parts.
 
-wsproto parses and checks headers. The ordinary ones, of uncompressed data frames of a client, are also parsed here,
-in a fifth of the time. No state is kept between two frames.
+wsproto parses and checks headers. The ordinary headers that a client sends are also parsed here, in a fifth of the
+time. All others, compressed or invalid, are left to wsproto. No state is kept between two frames.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _MASKED = 0x80
 _KEY_BYTES = 4
 #: The longest header: two bytes, a length of eight bytes, and the masking key.
 _MAX_HEADER = 14
-# The first bytes of ordinary frames: an opcode of data, no reserved bits, with and without FIN.
-_ORDINARY = frozenset((CONTINUATION, TEXT, BINARY, _FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY))
-# By the second byte: where the extended length ends, and the smallest length that needs it.
+# The first bytes of ordinary frames: no reserved bits, and FIN if it is a control frame (section 5.5).
+_DATA = frozenset((CONTINUATION, TEXT, BINARY, _FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY))
+_CONTROL = frozenset((_FIN | CLOSE, _FIN | PING, _FIN | PONG))
+# By the second byte: the end of the extended length, and the smallest length that needs it.
 _EXTENDED = {_MASKED | 126: (4, 126), _MASKED | 127: (10, 65536)}
 
 
@@ -90,10 +91,8 @@ def read_header(
     Raises:
         ParseFailed: the header is invalid. As early as possible, also if it is incomplete.
     """
-    if not client and data[start] in _ORDINARY:
-        ordinary = _read_ordinary(data, start)
-        if ordinary is not None:
-            return ordinary
+    if not client and (ordinary := _read_ordinary(data, start)) is not None:
+        return ordinary
     head = data[start : start + _MAX_HEADER]
     decoder = FrameDecoder(client, list(extensions))
     decoder.receive_bytes(head)
@@ -107,13 +106,19 @@ def read_header(
 
 
 def _read_ordinary(data: bytes, start: int) -> tuple[Frame, int] | None:
-    """Read a complete and valid header; ``data[start]`` is ordinary. None for all others."""
-    second = data[start + 1] if len(data) > start + 1 else 0
-    end, least = _EXTENDED.get(second, (2, 0))
-    end += start
-    size = second - _MASKED if not least else int.from_bytes(data[start + 2 : end], "big")
+    """Read a header of the kinds that nearly all frames have. None if it is another, invalid or incomplete."""
+    if len(data) < start + 2 + _KEY_BYTES:
+        return None
+    first, second = data[start], data[start + 1]
+    if first in _DATA:
+        length, least = _EXTENDED.get(second, (2, 0))
+    elif first in _CONTROL and second < _MASKED | 126:
+        length, least = 2, 0
+    else:
+        return None
+    end = start + length
+    size = int.from_bytes(data[start + 2 : end], "big") if least else second - _MASKED
     payload = end + _KEY_BYTES
     if size < least or size >> 63 or len(data) < payload:
         return None
-    first = data[start]
     return Frame(first & ~_FIN, first >= _FIN, False, size, data[end:payload]), payload
