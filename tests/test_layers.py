@@ -41,7 +41,10 @@ FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("_counters", "_close_record", "_statistics"),
         ),
     ),
-    ("_websocket._protocol", ("_close_codes", "_mask", "_deflate", "_decoder", "_encoder", "_handshake")),
+    (
+        "_websocket._protocol",
+        ("_close_codes", "_mask", "_frames", "_assembly", "_deflate", "_decoder", "_encoder", "_handshake"),
+    ),
     (
         "_websocket._stream",
         (
@@ -78,10 +81,10 @@ HALLS = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder)
 FOREIGN = {
     "h11": {"_server._request_reader", "_testing._http_codec"},
     "wsproto": {
-        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._mask"),
+        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._frames"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
-    "Crypto": {"_websocket._protocol._mask"},
+    "bitarray": {"_websocket._protocol._mask"},
     "typing_extensions": {"_state"},
 }
 WITHOUT_TRIO = {

@@ -43,8 +43,8 @@ def compiled_unmask() -> Unmask | None:
 
     def unmask_compiled(key: bytes, payload: bytes | memoryview) -> bytes:
         size = len(payload)
-        # The mask becomes the content, in place: BytesIO copies neither the bytes that it gets nor those that it returns,
-        # because nothing else refers to them.
+        # The mask becomes the content, in place: BytesIO copies neither the bytes that it gets nor those that it
+        # returns, because nothing else refers to them.
         content = BytesIO((key * -(-size // _KEY_BYTES))[:size])
         bits = bitarray(buffer=content.getbuffer())
         bits ^= bitarray(buffer=payload)
@@ -54,10 +54,10 @@ def compiled_unmask() -> Unmask | None:
     return unmask_compiled
 
 
-_compiled = compiled_unmask()
-_unmask_long = _compiled or unmask_long
-# Up to this size in bytes, one large integer is faster.
-_SHORT = 800 if _compiled is None else 200
+compiled: Unmask | None = compiled_unmask()
+# Up to this size in bytes, one large integer is the fastest, with and without the compiled code.
+_SHORT = 200
+_SHORT_PURE = 800
 
 
 def unmask(key: bytes, payload: bytes | memoryview) -> bytes:
@@ -67,7 +67,10 @@ def unmask(key: bytes, payload: bytes | memoryview) -> bytes:
         key: the masking key, rotated to the position of the part in the payload; see ``rotated``.
         payload: the masked bytes.
     """
-    return unmask_short(key, payload) if len(payload) <= _SHORT else _unmask_long(key, payload)
+    size = len(payload)
+    if size <= _SHORT or (compiled is None and size <= _SHORT_PURE):
+        return unmask_short(key, payload)
+    return unmask_long(key, payload) if compiled is None else compiled(key, payload)
 
 
 def rotated(key: bytes, size: int) -> bytes:

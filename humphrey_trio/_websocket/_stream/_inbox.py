@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # messages in a turn is reached before that of the bytes.
 _SHORT = 1024
 # The maximum number of bytes of one receive while more than that of a frame is missing.
-_LONG_RECEIVE = int(__import__("os").environ.get("WF_LONG", 256)) * 1024
+_LONG_RECEIVE = 256 * 1024
 
 
 class Reader(enum.Enum):
