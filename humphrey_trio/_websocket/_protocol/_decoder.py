@@ -1,8 +1,8 @@
 """The receiving side of WebSocket frames: bytes in, messages and control frames out (RFC 6455, section 5).
 
-wsproto checks the headers of frames. Payloads are decoded here, because wsproto copies them five times, and messages
-are assembled here, because their limits must hold before their bytes have arrived. The decoder does no I/O, and raises
-no exception for what a peer sends.
+wsproto checks the headers of frames. Payloads are decoded here, because wsproto copies them five times. Messages
+are assembled here, because their limits must hold before their bytes have arrived. The decoder does no I/O, and
+raises no exception for what a peer sends.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Decoder:
     def receive(self, data: bytes) -> None:
         """Add received bytes. Bytes after a Close or a failure are ignored.
 
-        If the caller calls ``next`` before until it returns None, at most a short frame is copied here.
+        Call ``next`` before, until it returns None. Then at most a short frame is copied here.
         """
         # A peer must not send anything after a Close (RFC 6455, section 5.5.1), and the bytes after a failure
         # cannot be decoded.
@@ -274,9 +274,9 @@ class Decoder:
         too_long = parts.size + len(payload) > self._limits.max_message_size
         parts.add(payload, last=last and not too_long)
         if too_long:
-            # The text is checked before, because an invalid byte before the limit must fail with 1007. So the close
-            # code does not depend on how the bytes were split into reads. One case is left: if the compressed data
-            # is corrupt at the limit, zlib does not return what it inflated before the error.
+            # The text is checked before, because an invalid byte before the limit must fail with 1007. So the
+            # close code does not depend on how the bytes were split into reads. One case is left: if the
+            # compressed data is corrupt at the limit, zlib does not return what it inflated before the error.
             raise _Failed(TOO_BIG, f"the message inflates to more than {self._limits.max_message_size} bytes")
         if not last:
             return _PART

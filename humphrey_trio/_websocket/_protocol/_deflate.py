@@ -165,8 +165,8 @@ def _accept(settings: Deflate, requested: dict[str, int | None]) -> tuple[str, P
 class PerMessageDeflate(Extension):
     """The negotiated compression of one connection, with the windows of both directions.
 
-    wsproto calls ``frame_inbound_header``. The decoder inflates incoming messages by ``inflate`` and ``end_message``.
-    ``compress`` is for outgoing messages. The memory of a direction is allocated at its first use.
+    wsproto calls ``frame_inbound_header``. ``inflate`` and ``end_message`` are for incoming messages, ``compress``
+    is for outgoing ones. The memory of a direction is allocated at its first use.
 
     Attributes:
         min_size: the size in bytes of the smallest payload that is compressed.

@@ -1,7 +1,7 @@
 """Unmasking of payloads (RFC 6455, section 5.3), with the fastest available algorithm for each size.
 
-With the extra ``humphrey_trio[fast]``, all but short payloads are unmasked by ``bitarray``, in compiled code. Without
-it, the result is the same, but slower.
+With the extra ``humphrey_trio[fast]``, all but short payloads are unmasked by ``bitarray``, which is compiled.
+Without it, the result is the same, but slower.
 """
 
 from __future__ import annotations

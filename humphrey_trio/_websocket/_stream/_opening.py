@@ -61,8 +61,8 @@ class OpeningHandshake:
     def begin_attempt(self, admitted: Admitted, limits: StreamLimits) -> WebsocketConnection:
         """Create the stream before the handshake is answered. The caller must call ``end_attempt`` in any case.
 
-        If ``complete`` is not called in between, the attempt has failed, and another one may be made. These are two
-        calls and no context manager, because a generator would make each handshake 2 us slower.
+        If ``complete`` is not called in between, the attempt has failed, and another one may be made. These are
+        two calls and no context manager, because a generator would make each handshake 2 us slower.
 
         Raises:
             HandshakeError: the server is shutting down.
