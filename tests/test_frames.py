@@ -13,11 +13,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humphrey_trio import App, WebsocketStream, websocket_handler
+from humphrey_trio import App, Message, WebsocketStream, websocket_handler
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol import _mask
 from humphrey_trio._websocket._protocol._decoder import Close, Decoder, Event, Failure, Part, Ping, Pong
 from humphrey_trio.testing import memory_connection
-from humphrey_trio.websocket import Message, StreamLimits
 from tests.support import PATIENCE
 from tests.support.reads import cut, events_of, failure_code
 from tests.support.wire import (

@@ -81,7 +81,7 @@ HALLS = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder)
 FOREIGN = {
     "h11": {"_server._request_reader", "_testing._http_codec"},
     "wsproto": {
-        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._frames"),
+        *("_websocket._protocol._decoder", "_websocket._protocol._frames"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
     "bitarray": {"_websocket._protocol._mask"},

@@ -31,6 +31,8 @@ class SocketTransport(NonBlockingTransport):
 
     __slots__ = ("_fileno", "_socket")
 
+    gathers = True
+
     def __init__(self, sock: socket.socket, peer: Address) -> None:
         super().__init__(peer)
         self._socket = sock
@@ -57,6 +59,14 @@ class SocketTransport(NonBlockingTransport):
     def send_now(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._failure() from exc
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        try:
+            return self._socket.sendmsg((first, second))
         except BlockingIOError:
             return 0
         except OSError as exc:

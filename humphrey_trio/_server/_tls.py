@@ -63,6 +63,8 @@ class TlsTransport(SocketTransport):
 
     __slots__ = ("_context", "_info", "_input", "_output")
 
+    gathers = False
+
     _input: TlsInput  # exists from the end of the handshake on
 
     def __init__(self, sock: socket.socket, peer: Address, context: ssl.SSLContext) -> None:
@@ -236,6 +238,9 @@ class TlsTransport(SocketTransport):
             self._input.refuse_more("the peer does not read the replies to its TLS messages")
 
     # Sending...
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        return self.send_now(first + second)
 
     def send_now(self, data: bytes | memoryview) -> int:
         try:

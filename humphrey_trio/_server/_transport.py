@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
@@ -57,9 +57,12 @@ class Transport(ABC):
     Attributes:
         peer: the address of the peer.
         incoming: the state of the incoming side, as known from the calls to receive so far.
+        gathers: whether ``send_parts_now`` sends its parts without copying them.
     """
 
     __slots__ = ("incoming", "peer")
+
+    gathers: ClassVar[bool] = False
 
     peer: Address
     incoming: Incoming
@@ -92,6 +95,14 @@ class Transport(ABC):
         Returns:
             The number of bytes sent, from the start of ``data``. Always 0 over a trio stream.
         """
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        """As ``send_now``, for two parts that are sent together, without copying them if ``gathers`` is true.
+
+        Returns:
+            The number of bytes sent, from the start of ``first``.
+        """
+        return self.send_now(first + second)
 
     @abstractmethod
     async def send_some(self, data: bytes | memoryview) -> int:
