@@ -32,7 +32,7 @@ _server               _clock _control! _fairness! _file_threads _file_reader
                       _listening! _overload _server
 _websocket            _limits! _compression! _heartbeat! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
-_websocket._protocol  _close_codes! _mask! _deflate! _decoder! _encoder! _handshake!
+_websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_index! _send_queue! _liveness! _phase! _deadlines! _admission _graceful_end
                       _waiting_senders _outbox _turns _inbox _connection _calls _reports _connection_task _stream
                       _opening _upgrade _routes _serve_upgrade
@@ -68,10 +68,10 @@ PACKAGES = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder != ".")
 LIBRARIES = {
     "h11": {"_server._h11_head", "_testing._http_codec"},
     "wsproto": {
-        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._mask"),
+        *("_websocket._protocol._decoder", "_websocket._protocol._frames"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
-    "Crypto": {"_websocket._protocol._mask"},
+    "bitarray": {"_websocket._protocol._mask"},
     "typing_extensions": {"_state"},
 }
 
