@@ -35,7 +35,7 @@ _websocket            _limits! _compression! _heartbeat! _message! _errors! _pol
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_index! _send_queue! _liveness! _phase! _deadlines! _admission _graceful_end
                       _waiting_senders _outbox _turns _inbox _connection _calls _reports _connection_task _stream
-                      _opening _upgrade _routes _serve_upgrade
+                      _opening _upgrade _routes _gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
                       _service _app _https_redirect!

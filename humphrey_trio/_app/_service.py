@@ -21,6 +21,7 @@ from .._quoting import printable, quoted
 from .._state import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
+from .._websocket._stream._gate import LayerGate
 from .._websocket._stream._serve_upgrade import serve_upgrade
 from ._errors import ErrorHandler, default_error_handler
 from ._layers import LayerChain
@@ -139,6 +140,18 @@ class AppService(Generic[State]):
             return default_error_handler(status, request, exception)
 
     async def upgrade(self, handover: Handover) -> Response | None:
+        layers = self._routing.layers_for(handover.request)
+        if not layers:
+            return await self._upgrade(handover)
+        return await LayerGate(partial(self._run_layers, layers, handover.request)).serve(handover, self._upgrade)
+
+    @trio.lowlevel.disable_ki_protection
+    async def _run_layers(
+        self, layers: Sequence[LayerEntry[Any]], request: Request, endpoint: CallNext
+    ) -> Response:
+        return await self._through(layers, request, endpoint)
+
+    async def _upgrade(self, handover: Handover) -> Response | None:
         request = handover.request
         try:
             return await serve_upgrade(handover, self._state)

@@ -48,6 +48,8 @@ class OpeningHandshake:
     async def accept(self, admitted: Admitted, limits: StreamLimits) -> WebsocketConnection:
         """Answer the handshake for a stream with a task that reads ahead; see ``Upgrade.accept``."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self.handover.gate is not None:
+            admitted = await self.pass_layers(admitted)
         connection = self.begin_attempt(admitted, limits)
         try:
             connection.inbox.give_to(Reader.TASK)
@@ -57,6 +59,15 @@ class OpeningHandshake:
         # Shielded: the 101 is sent, so the caller must receive its stream.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return connection
+
+    async def pass_layers(self, admitted: Admitted) -> Admitted:
+        """Let the layers of the app see that the upgrade will be accepted, and add their header fields.
+
+        Raises:
+            HandshakeError: a layer has refused the upgrade.
+        """
+        gate = self.handover.gate
+        return admitted if gate is None else admitted.with_fields(await gate.pass_admitted())
 
     def begin_attempt(self, admitted: Admitted, limits: StreamLimits) -> WebsocketConnection:
         """Create the stream before the handshake is answered. The caller must call ``end_attempt`` in any case.
