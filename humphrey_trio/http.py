@@ -3,6 +3,7 @@
 from ._app._app import App as App
 from ._app._errors import ErrorHandler as ErrorHandler
 from ._app._errors import default_error_handler as default_error_handler
+from ._app._https_redirect import https_redirect as https_redirect
 from ._app._routes import PathAwareRequestHandler as PathAwareRequestHandler
 from ._app._routes import RequestHandler as RequestHandler
 from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
@@ -68,4 +69,5 @@ __all__ = [
     "UploadedFile",
     "Write",
     "default_error_handler",
+    "https_redirect",
 ]

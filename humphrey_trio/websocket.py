@@ -16,7 +16,6 @@ from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
 from ._websocket._errors import WebsocketError as WebsocketError
 from ._websocket._heartbeat import Heartbeat as Heartbeat
-from ._websocket._limits import StreamLimits as StreamLimits
 from ._websocket._message import Message as Message
 from ._websocket._policies import FullPolicy as FullPolicy
 from ._websocket._policies import KeepLatest as KeepLatest
@@ -54,7 +53,6 @@ __all__ = [
     "LinkError",
     "Message",
     "MessageHandler",
-    "StreamLimits",
     "StreamStatistics",
     "Upgrade",
     "WebsocketError",

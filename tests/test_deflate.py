@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from humphrey_trio._websocket._compression import Deflate
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Ping, Pong
 from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
 from humphrey_trio._websocket._protocol._encoder import compress_frame, encode_message
-from humphrey_trio.websocket import HandshakeError, Message, StreamLimits
+from humphrey_trio.websocket import HandshakeError, Message
 from tests.support.reads import bomb, cut, events_of, failure_code, one_by_one
 from tests.support.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
 

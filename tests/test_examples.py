@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -156,6 +157,26 @@ def test_graceful() -> None:
         assert caught.value.rcvd is not None
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1012, "retry-after=5")
         assert (ending.status, ending.stderr) == (0, "")
+
+
+def test_files(tmp_path: Path) -> None:
+    """files.py serves a directory: whole files, ranges, and 304 for what the client has."""
+    (tmp_path / "index.html").write_text("<h1>Hello</h1>")
+    (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 1024)
+    for path in tmp_path.iterdir():
+        os.utime(path, (10**9, 10**9))
+    with (
+        example("files.py", str(tmp_path)) as (program, (url,)),
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        page = client.get("/")
+        assert (page.status_code, page.text) == (200, "<h1>Hello</h1>")
+        assert client.get("/index.html", headers={"If-None-Match": page.headers["ETag"]}).status_code == 304
+        assert client.get("/large.bin").content == bytes(range(256)) * 1024
+        part = client.get("/large.bin", headers={"Range": "bytes=100-99999"})
+        assert (part.status_code, part.content) == (206, (bytes(range(256)) * 1024)[100:100000])
+        assert client.get("/none").status_code == 404
+        assert_ended_by_ctrl_c(program.interrupt())
 
 
 def test_tls(tmp_path: Path) -> None:

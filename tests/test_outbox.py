@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from humphrey_trio._server._transport import CHUNK, Transport
 from humphrey_trio._websocket._counters import Counters
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
-from humphrey_trio._websocket._stream._outbox import Outbox, give_turns
+from humphrey_trio._websocket._stream._outbox import Outbox
+from humphrey_trio._websocket._stream._turns import give_turns
 from humphrey_trio.http import Address
-from humphrey_trio.websocket import KeepLatest, StreamLimits, WhenFull
+from humphrey_trio.websocket import KeepLatest, WhenFull
 from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
 
 MIB = 2**20
@@ -619,7 +621,7 @@ async def test_dropping(
     assert (outbox.queued_bytes, outbox.queued_messages, outbox.pending) == (0, 0, False)
     assert outbox.messages_put == model.put - model.dropped == len(model.sent)
     assert pair.counters.dropped == model.dropped
-    assert not outbox.queue.droppable
+    assert not outbox.queue.drop_for(WhenFull.DROP_OLDEST, lambda size, count: True)
 
 
 async def test_a_long_message_takes_the_place_of_all() -> None:

@@ -17,6 +17,7 @@ from humphrey_trio._server._transport import StreamTransport
 from humphrey_trio._websocket._app._sessions import Sessions
 from humphrey_trio._websocket._close_record import Ending
 from humphrey_trio._websocket._counters import Counters
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Close, Event, Ping
 from humphrey_trio._websocket._stream._deadlines import Deadline, Deadlines
 from humphrey_trio._websocket._stream._graceful_end import CLOSE_IN_SPREAD, AppEnd
@@ -25,7 +26,7 @@ from humphrey_trio._websocket._stream._liveness import Liveness, Need
 from humphrey_trio._websocket._stream._phase import TRANSITIONS, Lifecycle, Phase, Step
 from humphrey_trio._websocket._stream._send_queue import SendQueue
 from humphrey_trio.http import Address, Drain, Timeouts
-from humphrey_trio.websocket import Heartbeat, KeepLatest, StreamLimits, WhenFull
+from humphrey_trio.websocket import Heartbeat, KeepLatest, WhenFull
 from tests.support.steps import cancelled_at
 from tests.support.wire import CLOSE, PING, TEXT, client_frame, close_frame
 
@@ -176,7 +177,7 @@ def test_what_was_sent_of_the_last_words_is_removed(sizes: list[int], sent: int)
     left = [size for number, size in enumerate([*sizes, 4]) if sum([*sizes, 4][: number + 1]) > sent]
     assert [len(frame) for frame in queue.messages.values()] == left
     assert queue.message_bytes == sum(left)
-    assert len(queue.droppable) == (4 in left[-1:] and bool(left))
+    assert queue.drop_for(WhenFull.DROP_OLDEST, lambda size, count: True) == bool(left)  # the last one
 
 
 # ------------------------------------------------------------------------------------------------- inbox

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from humphrey_trio import App
 from humphrey_trio._server._client_hello import server_name_of
-from humphrey_trio._server._tls import PlainHttpError, TlsHandshakeError
+from humphrey_trio._server._tls_handshake import PlainHttpError, TlsHandshakeError
 from humphrey_trio._server._transport import Incoming
 from humphrey_trio.http import TlsInfo
 from tests.support import ANY_PORT, PATIENCE

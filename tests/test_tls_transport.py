@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from humphrey_trio._server._tls import TlsTransport
 from humphrey_trio._server._transport import CHUNK, Incoming
 from humphrey_trio._websocket._counters import Counters
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio.websocket import StreamLimits
 from tests.support.steps import cancelled_at
 from tests.support.tls_peers import (
     HOST,

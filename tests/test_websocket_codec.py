@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humphrey_trio._testing._websocket_codec import ClientEncoder
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._message import Sendable
 from humphrey_trio._websocket._protocol._decoder import Close, Decoder, Event, Failure, Ping, Pong
 from humphrey_trio._websocket._protocol._encoder import (
@@ -19,7 +20,7 @@ from humphrey_trio._websocket._protocol._encoder import (
     encode_pong,
     payload_of,
 )
-from humphrey_trio.websocket import Message, StreamLimits
+from humphrey_trio.websocket import Message
 from tests.support.reads import cut, events_of, failure_code, one_by_one
 from tests.support.wire import (
     BINARY,

@@ -8,12 +8,12 @@ import dataclasses
 import pytest
 
 from humphrey_trio import Response
+from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio.websocket import (
     ConnectionClosed,
     HandshakeError,
     LinkError,
     Message,
-    StreamLimits,
     WebsocketError,
 )
 

@@ -110,6 +110,18 @@ class Response:
         return cls(status, headers=headers).with_body(ProducerBody(body, length))
 
     @classmethod
+    def switching_protocols(cls) -> Response:
+        """Create the response to an upgrade that layers get from ``call_next``.
+
+        A layer may add header fields to it, which the client receives, or return another response, which refuses
+        the upgrade. A handler cannot return it.
+
+        Returns:
+            A response with status 101.
+        """
+        return cls._from_parts(101, b"", None, False, _NO_HEADERS)
+
+    @classmethod
     def events(cls, produce: Callable[[EventSender], Awaitable[None]], *, headers: HeadersLike = ()) -> Response:
         """Create a stream of server-sent events (HTML standard, section 9.2), for ``EventSource`` in scripts.
 
@@ -301,7 +313,7 @@ class Response:
         Raises:
             ValueError: a response with this status must not have a body.
         """
-        if self._status in _WITHOUT_BODY:
+        if self._status in _WITHOUT_BODY or self._status < 200:
             raise ValueError(f"a {self._status} response must not have a body (RFC 9110, section 15)")
         return self._from_parts(self._status, b"", body, self._is_text, self._headers)
 

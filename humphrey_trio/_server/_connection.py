@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from .._http._drain import Drain
+    from .._http._headers import Headers
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
     from ._clock import SweepClock
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ._fairness import Fairness
     from ._head import Head
     from ._lingering import Lingering
+    from ._observers import Observers
     from ._request_reader import HeadParser
     from ._transport import Transport
 
@@ -137,6 +139,19 @@ class ServerSettings:
     writer: ResponseWriter
     fairness: Fairness
     clock: SweepClock
+    observers: Observers
+
+
+class UpgradeGate(Protocol):
+    """What an upgrade passes before it is accepted."""
+
+    async def pass_admitted(self) -> Headers:
+        """Wait until the upgrade may be accepted. Returns further header fields of the 101.
+
+        Raises:
+            Exception: the upgrade is refused.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -154,6 +169,7 @@ class Handover:
         control: the control of the connection. The receiver sets its deadline and callbacks.
         server: the objects that all connections of the server share.
         lingering: ends a connection so that the peer receives the last bytes.
+        gate: what the upgrade passes before it is accepted; None for nothing.
     """
 
     request: Request
@@ -164,6 +180,7 @@ class Handover:
     control: ConnectionControl
     server: ServerSettings
     lingering: Lingering
+    gate: UpgradeGate | None = None
 
 
 class Phase(enum.Enum):

@@ -7,19 +7,16 @@ A WebSocket over such a stream sends a frame in the task that sends the message,
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from ._transport import CHUNK, Incoming, Transport
+from ._nonblocking import NonBlockingTransport
+from ._transport import CHUNK, RECEIVE_SIZE, Incoming
 
 if TYPE_CHECKING:
     from .._http._address import Address
-
-_NOTHING = nullcontext()
-# As for sockets: a cancelled connection discards a bounded amount of input.
-_MAX_DISCARDS = 16
 
 
 class DirectStream(trio.abc.HalfCloseableStream):
@@ -89,27 +86,25 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """
 
 
-class DirectTransport(Transport):
+class DirectTransport(NonBlockingTransport):
     """A transport over a ``DirectStream``, which it owns. It behaves like ``SocketTransport``."""
 
-    __slots__ = ("_closed", "_is_new", "_stream")
+    __slots__ = ("_closed", "_stream")
 
     def __init__(self, stream: DirectStream, peer: Address) -> None:
         super().__init__(peer)
         self._stream = stream
         self._closed = False
-        self._is_new = True
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
-            # The first request has usually arrived already, so try to receive before waiting.
             if self._is_new:
                 self._is_new = False
             else:
                 await self._stream.wait_readable()
             with suppress(trio.WouldBlock):
-                return self._receive()
+                return self._receive_now(size)
 
     def send_now(self, data: bytes | memoryview) -> int:
         self._check_open()
@@ -118,28 +113,6 @@ class DirectTransport(Transport):
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        while not (sent := self.send_now(data)):
-            await self._stream.wait_send_all_might_not_block()
-        return sent
-
-    async def send_last(self, data: bytes) -> int:
-        sent = self.send_now(data)
-        # A close with unread input resets the connection, which destroys the last bytes (RFC 9112, section 9.6).
-        with suppress(trio.WouldBlock, trio.BrokenResourceError):
-            for _ in range(_MAX_DISCARDS):
-                if not self._receive():
-                    break
-        return sent
-
-    @property
-    def torn(self) -> bool:
-        return False
-
-    @property
-    def half_closes(self) -> bool:
-        return True
 
     async def send_eof(self) -> None:
         self._check_open()
@@ -151,13 +124,10 @@ class DirectTransport(Transport):
             self._check_open()
             await self._stream.wait_readable()
             with suppress(trio.WouldBlock):
-                return bool(self._receive())
+                return bool(self._receive_now(CHUNK))
 
     def hung_up(self) -> bool:
         return self._closed or self._stream.hung_up
-
-    def interruptible(self) -> AbstractContextManager[object]:
-        return _NOTHING
 
     def interrupt(self) -> None:
         self._stream.notify_closing()
@@ -166,18 +136,24 @@ class DirectTransport(Transport):
         self._closed = True
         self._stream.close()
 
-    async def close(self) -> None:
-        self.abort()
-
-    def _receive(self) -> bytes:
+    def _receive_now(self, size: int) -> bytes:
         try:
-            data = self._stream.receive_nowait(CHUNK)
+            data = self._stream.receive_nowait(size)
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise
         if not data:
             self.incoming = Incoming.ENDED
         return data
+
+    async def _wait_writable(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    def _discard_now(self) -> bool:
+        # As for sockets, ``incoming`` does not change.
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            return bool(self._stream.receive_nowait(CHUNK))
+        return False
 
     def _check_open(self) -> None:
         if self._closed:

@@ -86,7 +86,7 @@ class Lingering:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer has disconnected, or a deadline has passed
         finally:
-            self._transports.pop(control, None)
+            self._transports.pop(control, None)  # removed already if it was cut
             control.expire_at(inf)
 
     def cut_oldest(self) -> ConnectionControl | None:
@@ -107,6 +107,8 @@ class Lingering:
         return control
 
     def _add(self, control: ConnectionControl, transport: Transport) -> None:
+        # The oldest: its peer has had the most time to read. To refuse the new one would reset a connection whose
+        # last bytes were sent just now.
         if len(self._transports) >= self._limit:
             self.cut_oldest()
         self._transports[control] = transport

@@ -158,13 +158,13 @@ async def _resolve(address: Address) -> list[_Target]:
 
 def _open_name(name: Address, targets: Sequence[_Target]) -> list[Listener]:
     """Listen on the addresses of a name. For port 0, try to use the same port for all of them."""
-    if name.port == 0 and len(targets) > 1:
-        for _ in range(_PORTS_TRIED):
-            try:
-                return _open_targets(name, targets, same_port=True)
-            except OSError as exc:
-                if exc.errno != errno.EADDRINUSE:
-                    raise
+    tries = _PORTS_TRIED if name.port == 0 and len(targets) > 1 else 0
+    for _ in range(tries):
+        try:
+            return _open_targets(name, targets, same_port=True)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
     return _open_targets(name, targets)
 
 
@@ -180,12 +180,11 @@ def _open_targets(name: Address, targets: Sequence[_Target], *, same_port: bool 
         for target in targets:
             if same_port and listeners:
                 target = _with_port(target, listeners[0].address.port)
-            try:
-                listeners.append(_open_tcp(target))
-            except OSError as exc:
-                if exc.errno not in _NOT_LOCAL:
-                    raise
-                missing.append((target, exc))
+            opened = _open_if_local(target)
+            if isinstance(opened, OSError):
+                missing.append((target, opened))
+            else:
+                listeners.append(opened)
         if not listeners:
             raise missing[0][1]
     except BaseException:
@@ -195,6 +194,16 @@ def _open_targets(name: Address, targets: Sequence[_Target], *, same_port: bool 
         skipped = Address(str(sockaddr[0]), name.port)
         logger.warning("%s: skipped %s, which this machine does not have: %s", name, skipped, reason.strerror)
     return listeners
+
+
+def _open_if_local(target: _Target) -> Listener | OSError:
+    """Listen on a target. Returns the error if this machine does not have the address."""
+    try:
+        return _open_tcp(target)
+    except OSError as exc:
+        if exc.errno not in _NOT_LOCAL:
+            raise
+        return exc
 
 
 def _with_port(target: _Target, port: int) -> _Target:

@@ -10,23 +10,21 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
-from .._http._response import Response
-from .._http._statistics import HttpStatistics
-from .._quoting import printable
-from ._certificate import RELOAD_INTERVAL
-from ._connection import NEW_CONNECTION_GRACE, HttpConnection, ServerSettings
+from .._http._events import EventType
+from ._connection import HttpConnection, ServerSettings
 from ._control import ConnectionControl
 from ._lingering import Lingering
 from ._listen import BACKLOG
-from ._tls import PlainHttpError, TlsTransport
-from ._transport import SocketTransport, Transport
+from ._listening import log_listening
+from ._overload import Overload
+from ._socket import SocketTransport
+from ._tls_acceptor import TlsAcceptor
 
 if TYPE_CHECKING:
     import socket
@@ -35,11 +33,10 @@ if TYPE_CHECKING:
     from .._http._limits import Timeouts
     from ._certificate import Certificate
     from ._listen import Listener
+    from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# TLS handshakes that compute in one scheduler pass. Each takes 100 us, and with an RSA certificate 1 ms.
-_HANDSHAKES_AT_ONCE = 16
 # The maximum number of connections that are accepted in one scheduler pass. One per pass would be too slow while
 # other connections are busy.
 _ACCEPT_BURST = 64
@@ -49,9 +46,7 @@ _FINAL_BURSTS = BACKLOG // _ACCEPT_BURST
 # Temporary errors of accept: the process or the system has no resources for another connection.
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _ACCEPT_PAUSE = 0.1
-_PAUSE_LOG_INTERVAL = 1.0
 
-_PLAIN_HTTP = Response(400, "This port accepts only HTTPS: use https:// instead of http://.\n")
 # Errors of accept that concern the new connection and not the listener (accept(2)).
 _CONNECTION_ERRORS = {
     errno.EPERM,
@@ -104,22 +99,25 @@ class HttpServer:
     ) -> None:
         self._settings = settings
         self._max_connections = max_connections
-        self._certificate = certificate
+        self._tls = None if certificate is None else TlsAcceptor(certificate, settings)
         self._shutdown = shutdown
         self._draining = False
         self._controls: set[ConnectionControl] = set()  # one for each connection that uses a slot
         self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
-        self._pauses = _PauseLog()
-        self._handshakes = trio.Semaphore(_HANDSHAKES_AT_ONCE)
+        self._overload = Overload(settings.observers)
         self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._wake_accept_loops)
 
-    def statistics(self) -> HttpStatistics:
-        """Return the current numbers of connections."""
-        return HttpStatistics(
-            connections=len(self._controls), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
-        )
+    @property
+    def connections(self) -> int:
+        """The number of open connections, as in ``HttpStatistics``."""
+        return len(self._controls)
+
+    @property
+    def lingering(self) -> Lingering:
+        """The lingering connections."""
+        return self._lingering
 
     async def run(
         self,
@@ -136,14 +134,17 @@ class HttpServer:
         try:
             async with trio.open_nursery() as connections:
                 connections.start_soon(self._sweep)
-                if self._certificate is not None and self._certificate.reloads:
-                    connections.start_soon(self._reload, self._certificate)
+                if self._tls is not None and self._tls.reloads:
+                    connections.start_soon(self._tls.reload)
                 if self._shutdown is not None:
                     connections.start_soon(self._end_gracefully, self._shutdown, listeners, connections)
                 for listener in listeners:
                     connections.start_soon(self._accept, listener, connections)
-                task_status.started(tuple(listener.address for listener in listeners))
+                addresses = tuple(listener.address for listener in listeners)
+                log_listening(addresses, tls=self._tls is not None)
+                task_status.started(addresses)
         finally:
+            # Their tasks belong to other nurseries, which do not end with this one.
             for scope in tuple(self._external_scopes):
                 scope.cancel()
             for listener in listeners:
@@ -170,7 +171,7 @@ class HttpServer:
             await transport.close()
             raise
         self._make_room()
-        await self._serve(transport, self._new_control())
+        await self._serve(transport, self._new_control(transport.peer))
 
     def _make_room(self) -> None:
         """If no slot is free, close the oldest lingering connection."""
@@ -184,9 +185,13 @@ class HttpServer:
             self._free_slot(cut)
         return cut is not None
 
-    def _new_control(self) -> ConnectionControl:
+    def _new_control(self, peer: Address) -> ConnectionControl:
+        """Count a new connection, which uses a slot from now on."""
         control = ConnectionControl(self._draining)
         self._controls.add(control)
+        observers = self._settings.observers
+        observers.counters.accepted += 1
+        observers.report(EventType.CONNECTION_SUCCESS, peer)
         return control
 
     async def _serve(self, transport: Transport, control: ConnectionControl) -> None:
@@ -211,9 +216,7 @@ class HttpServer:
             # A bug in this library. It must not end the other connections.
             logger.exception("connection from %s failed", transport.peer)
         finally:
-            control.detach()
-            self._free_slot(control)
-            await transport.close()
+            await self._close(transport, control)
 
     def _free_slot(self, control: ConnectionControl) -> None:
         """Free the slot of a connection. Does nothing if it is free already."""
@@ -236,6 +239,8 @@ class HttpServer:
         now = trio.current_time()
         connections.cancel_scope.deadline = now + hard_stop_after(self._settings.timeouts, CLEANUP_SECONDS)
         self._draining = True
+        # For the clients in the backlog the connection is open already, and they may have sent a request. To close
+        # the listener now would reset them.
         for listener in listeners:
             with suppress(OSError):  # the backlog is empty, or accept fails
                 for _ in range(_FINAL_BURSTS):
@@ -254,7 +259,8 @@ class HttpServer:
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         while True:
             await self._wait_for_slot()
-            await self._wait_for_handshakes()
+            if self._tls is not None:
+                await self._tls.wait_for_turn()
             if self._draining:
                 return
             try:
@@ -268,13 +274,19 @@ class HttpServer:
                 if not self._draining:
                     raise
             except OSError as exc:
-                if exc.errno in _OUT_OF_RESOURCES:
-                    self._pauses.count(exc)
-                    if self._cut_lingering():
-                        continue  # its file descriptor can be reused
-                    await trio.sleep(_ACCEPT_PAUSE)
-                elif exc.errno not in _CONNECTION_ERRORS:
-                    raise
+                await self._recover(exc)
+
+    async def _recover(self, exc: OSError) -> None:
+        """Continue after an error of accept that leaves the listener usable. Raises any other error."""
+        if exc.errno in _OUT_OF_RESOURCES:
+            self._overload.note_shortage(exc)
+            # A connection that lingers holds a file descriptor, which can be reused at once.
+            if not self._cut_lingering():
+                await trio.sleep(_ACCEPT_PAUSE)
+        elif exc.errno in _CONNECTION_ERRORS:
+            self._settings.observers.report(EventType.CONNECTION_ERROR, None, str(exc.strerror))
+        else:
+            raise exc
 
     def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
         for _ in range(_ACCEPT_BURST):
@@ -283,119 +295,56 @@ class HttpServer:
             sock, name = listener.socket.accept()
             self._make_room()
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
-            connections.start_soon(self._serve_socket, sock, peer, self._new_control())
+            connections.start_soon(self._serve_socket, sock, peer, self._new_control(peer))
 
     @trio.lowlevel.enable_ki_protection
     async def _serve_socket(self, sock: socket.socket, peer: Address, control: ConnectionControl) -> None:
-        if self._certificate is None:
+        if self._tls is None:
             await self._serve(SocketTransport(sock, peer), control)
             return
-        transport = TlsTransport(sock, peer, self._certificate.context)
-        if await self._handshake(transport, control):
-            await self._serve(transport, control)
-
-    async def _handshake(self, transport: TlsTransport, control: ConnectionControl) -> bool:
-        """Execute the TLS handshake.
-
-        Returns:
-            Whether it succeeded. If not, the connection is closed.
-        """
-        self._limit_handshake(transport, control)
+        transport = self._tls.new_transport(sock, peer)
         try:
-            await transport.handshake(self._handshakes)
-            return True
-        except PlainHttpError as exc:
-            logger.info("plain HTTP from %s on a TLS port: %s", transport.peer, printable(str(exc)))
-            await self._refuse_plain_http(transport.without_tls(), control)
-        except trio.ClosedResourceError:
-            logger.debug("the TLS handshake with %s took too long", transport.peer)
-            await self._end(transport, control)
-        except trio.BrokenResourceError as exc:
-            logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
-            await self._end(transport, control)
+            refused = await self._tls.handshake(transport, control)
         except BaseException:
-            control.detach()
-            self._free_slot(control)
-            await transport.close()
+            await self._close(transport, control)
             raise
-        return False
-
-    async def _refuse_plain_http(self, transport: Transport, control: ConnectionControl) -> None:
-        with suppress(trio.BrokenResourceError):
-            transport.send_now(self._settings.writer.encode(_PLAIN_HTTP, head_only=False, close=True))
-        await self._end(transport, control)
-
-    def _limit_handshake(self, transport: TlsTransport, control: ConnectionControl) -> None:
-        clock, seconds = self._settings.clock, self._settings.timeouts.handshake
-
-        def shorten() -> None:
-            control.expire_at(min(control.at, clock.now() + NEW_CONNECTION_GRACE))
-
-        control.hand_to(transport.interrupt, shorten)
-        control.expire_at(clock.now() + seconds)
-        if control.draining:
-            shorten()
+        if refused is None:
+            await self._serve(transport, control)
+        else:
+            await self._end(refused, control)
 
     async def _end(self, transport: Transport, control: ConnectionControl) -> None:
         """Linger and close a connection without TLS, so that the peer receives the alert or the response."""
         try:
             await self._lingering.linger(transport, control, idle=True)
         finally:
-            control.detach()
-            self._free_slot(control)
-            await transport.close()
+            await self._close(transport, control)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _reload(self, certificate: Certificate) -> None:
-        """Reload the certificate files when they change. In a thread, because file access may block."""
-        failed = False
-        while True:
-            await trio.sleep(RELOAD_INTERVAL)
-            try:
-                await trio.to_thread.run_sync(certificate.reload_if_changed, abandon_on_cancel=True)
-                failed = False
-            except (OSError, RuntimeError) as exc:  # no thread can be started, because of a limit of the system
-                if not failed:
-                    logger.warning("the certificate files cannot be checked: %s", printable(str(exc)))
-                failed = True
+    async def _close(self, transport: Transport, control: ConnectionControl) -> None:
+        """Free the slot of a connection, and close it."""
+        # The slot first: over a trio stream the close may take half a second.
+        control.detach()
+        self._free_slot(control)
+        self._settings.observers.report(EventType.CONNECTION_CLOSED, transport.peer)
+        await transport.close()
+
+    # Slots and deadlines...
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and len(self._controls) >= self._max_connections
 
     async def _wait_for_slot(self) -> None:
         while self._is_full() and not self._lingering:
+            self._overload.note_full(len(self._controls))
             # All accept loops wait for the same event. A new one for each would wake only the last of them.
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
-    async def _wait_for_handshakes(self) -> None:
-        """Wait until no handshake waits for a turn. A connection in the backlog costs no memory."""
-        if not self._handshakes.value:
-            async with self._handshakes:
-                pass
-
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
         while True:
             now = await self._settings.clock.wait_for_sweep()
-            for control in tuple(self._controls):
+            for control in tuple(self._controls):  # a copy, because ``expire`` may free slots
                 if control.at <= now:
                     control.expire()
-
-
-class _PauseLog:
-    """Log at most once a second that accepting pauses, with the number of pauses since the last log line."""
-
-    __slots__ = ("_count", "_next")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._next = -inf
-
-    def count(self, exc: OSError) -> None:
-        self._count += 1
-        now = trio.current_time()
-        if now >= self._next:
-            logger.warning("accepting pauses: %s (pauses since the last warning: %d)", exc.strerror, self._count)
-            self._count, self._next = 0, now + _PAUSE_LOG_INTERVAL

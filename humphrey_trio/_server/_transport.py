@@ -1,19 +1,15 @@
-"""Transports: send and receive the bytes of a connection, over a socket or over any trio stream.
+"""Transports: send and receive the bytes of a connection. The interface, and its form for any trio stream.
 
-A transport does not depend on the protocol. Only the connection task closes it.
+A transport does not depend on the protocol. Only the connection task closes it. The transports over a socket, over
+TLS and over a ``DirectStream`` have modules of their own.
 """
 
 from __future__ import annotations
 
 import enum
-import fcntl
-import select
-import socket
-import sys
-import termios
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
@@ -23,26 +19,16 @@ if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._tls_info import TlsInfo
 
-#: The maximum number of bytes of one receive.
+#: The maximum number of bytes that are discarded, or taken from a queue to be sent, in one call.
 CHUNK = 64 * 1024
+#: The maximum number of bytes of one receive, by default. A frame of 64 KiB fits, together with its header.
+RECEIVE_SIZE = 66 * 1024
 # The maximum number of bytes of one send_all of a trio stream: one TLS record. The write timeout restarts after
 # each, so a slow peer that reads is not cut off.
 _FOREIGN_CHUNK = 16 * 1024
 
 # Seconds for each of two steps that a cancelled task still executes over a trio stream: send_last and close.
 _CLEANUP_STEP_SECONDS = CLEANUP_SECONDS / 2
-
-# Only Linux reports an end of file that comes after unread bytes. Other systems report a reset, which needs no
-# flag.
-_HANGUP: int = getattr(select, "POLLRDHUP", 0)
-
-# interrupt wakes the tasks that wait on a socket by notify_closing, so no cancel scope is needed. One costs 15 us.
-_NOTHING = nullcontext()
-
-# A buffer for discarded input. All connections share it, because it is never read.
-_DISCARDED = bytearray(CHUNK)
-# The maximum number of chunks of input that send_last discards. A fast sender must not delay a cancelled task.
-_MAX_DISCARDS = 16
 
 
 class Incoming(enum.Enum):
@@ -71,9 +57,12 @@ class Transport(ABC):
     Attributes:
         peer: the address of the peer.
         incoming: the state of the incoming side, as known from the calls to receive so far.
+        gathers: whether ``send_parts_now`` sends its parts without copying them.
     """
 
     __slots__ = ("incoming", "peer")
+
+    gathers: ClassVar[bool] = False
 
     peer: Address
     incoming: Incoming
@@ -87,13 +76,16 @@ class Transport(ABC):
         return None
 
     @abstractmethod
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         """Receive some bytes.
 
         A checkpoint, except for the first bytes of a socket if they have already arrived.
 
+        Args:
+            size: the maximum number of bytes. Over TLS, the maximum is fixed and lower.
+
         Returns:
-            At least one and at most ``CHUNK`` bytes; empty at the peer's end of file.
+            At least one byte; empty at the peer's end of file.
         """
 
     @abstractmethod
@@ -103,6 +95,14 @@ class Transport(ABC):
         Returns:
             The number of bytes sent, from the start of ``data``. Always 0 over a trio stream.
         """
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        """As ``send_now``, for two parts that are sent together, without copying them if ``gathers`` is true.
+
+        Returns:
+            The number of bytes sent, from the start of ``first``.
+        """
+        return self.send_now(first + second)
 
     @abstractmethod
     async def send_some(self, data: bytes | memoryview) -> int:
@@ -186,126 +186,6 @@ class Transport(ABC):
         """Close the transport, and wake the tasks that wait on it. Does nothing if it is closed already."""
 
 
-class SocketTransport(Transport):
-    """A transport over a connected socket, which it owns."""
-
-    __slots__ = ("_fileno", "_is_new", "_socket")
-
-    def __init__(self, sock: socket.socket, peer: Address) -> None:
-        super().__init__(peer)
-        self._socket = sock
-        sock.setblocking(False)
-        self._fileno = sock.fileno()
-        self._is_new = True
-
-    async def receive_some(self) -> bytes:
-        while True:
-            self._check_open()
-            # The first request has usually arrived before the connection is accepted, so try before waiting.
-            if self._is_new:
-                self._is_new = False
-            else:
-                await trio.lowlevel.wait_readable(self._fileno)
-            try:
-                data = self._socket.recv(CHUNK)
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                raise self._failure() from exc
-            if not data:
-                self.incoming = Incoming.ENDED
-            return data
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            raise self._failure() from exc
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        while not (sent := self.send_now(data)):
-            await trio.lowlevel.wait_writable(self._fileno)
-            self._check_open()
-        return sent
-
-    async def send_last(self, data: bytes) -> int:
-        sent = self.send_now(data)
-        # A close with unread input resets the connection, which destroys the last bytes (RFC 9112, section 9.6).
-        with suppress(OSError):
-            for _ in range(_MAX_DISCARDS):
-                if not self._socket.recv_into(_DISCARDED):
-                    break
-        return sent
-
-    @property
-    def torn(self) -> bool:
-        return False
-
-    @property
-    def half_closes(self) -> bool:
-        return True
-
-    async def send_eof(self) -> None:
-        self._check_open()
-        with suppress(OSError):  # the peer may have disconnected already
-            self._socket.shutdown(socket.SHUT_WR)
-
-    async def discard_some(self) -> bool:
-        while True:
-            self._check_open()
-            await trio.lowlevel.wait_readable(self._fileno)
-            try:
-                size = self._socket.recv_into(_DISCARDED)
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                raise self._failure() from exc
-            if not size:
-                self.incoming = Incoming.ENDED
-            return size > 0
-
-    def unacknowledged(self) -> int:
-        # This is SIOCOUTQ of tcp(7). Other systems do not have it.
-        if self._fileno < 0 or sys.platform != "linux":
-            return 0
-        return int.from_bytes(fcntl.ioctl(self._fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-    def hung_up(self) -> bool:
-        if self._fileno < 0:
-            return True
-        poll = select.poll()
-        poll.register(self._fileno, _HANGUP)
-        return bool(poll.poll(0))
-
-    def interruptible(self) -> AbstractContextManager[object]:
-        return _NOTHING
-
-    def interrupt(self) -> None:
-        if self._fileno >= 0:
-            trio.lowlevel.notify_closing(self._fileno)
-
-    def abort(self) -> None:
-        if self._fileno >= 0:
-            trio.lowlevel.notify_closing(self._fileno)
-            self._fileno = -1
-            self._socket.close()
-
-    async def close(self) -> None:
-        self.abort()
-
-    def _check_open(self) -> None:
-        if self._fileno < 0:
-            raise trio.ClosedResourceError("the connection was closed")
-
-    def _failure(self) -> Exception:
-        if self._fileno < 0:
-            return trio.ClosedResourceError("the connection was closed")
-        self.incoming = Incoming.BROKEN
-        return trio.BrokenResourceError("the connection has broken")
-
-
 class StreamTransport(Transport):
     """A transport over any trio stream, which it owns. ``send_now`` never sends anything."""
 
@@ -319,9 +199,9 @@ class StreamTransport(Transport):
         self._sending: trio.CancelScope | None = None
         self._waiting: trio.CancelScope | None = None
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         try:
-            data = bytes(await self._stream.receive_some(CHUNK))
+            data = bytes(await self._stream.receive_some(size))
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise
@@ -377,6 +257,7 @@ class StreamTransport(Transport):
         return bool(await self.receive_some())
 
     def interruptible(self) -> AbstractContextManager[object]:
+        # trio streams have nothing like notify_closing, so a wait can only be ended by cancelling it.
         self._waiting = trio.CancelScope()
         return self._waiting
 
@@ -385,6 +266,7 @@ class StreamTransport(Transport):
             self._waiting.cancel()
 
     def abort(self) -> None:
+        # Torn, so that ``close`` does not wait for the peer, which does not read.
         self._torn = True
         if self._sending is not None:
             self._sending.cancel()

@@ -43,21 +43,24 @@ class ClientCodec:
             ConnectionError: the server has closed the connection, or has sent invalid HTTP.
         """
         try:
-            while (event := self._h11.next_event()) is not h11.NEED_DATA:
-                if isinstance(event, h11.Data):
-                    self._content.append(bytes(event.data))
-                elif isinstance(event, (h11.Response, h11.InformationalResponse)):
-                    self._head = event
-                    if event.status_code == _SWITCHING:
-                        return self._whole()
-                elif isinstance(event, h11.EndOfMessage):
-                    return self._whole()
-                else:
-                    raise ConnectionError("the server has closed the connection")
+            return self._parse()
         except h11.RemoteProtocolError as exc:
             if self._ended and self._head is None:
                 raise ConnectionError("the server has closed the connection") from None
             raise ConnectionError(f"the server has sent an incomplete or invalid response: {exc}") from exc
+
+    def _parse(self) -> tuple[int, Headers, bytes] | None:
+        while (event := self._h11.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                self._content.append(bytes(event.data))
+            elif isinstance(event, (h11.Response, h11.InformationalResponse)):
+                self._head = event
+                if event.status_code == _SWITCHING:
+                    return self._whole()
+            elif isinstance(event, h11.EndOfMessage):
+                return self._whole()
+            else:
+                raise ConnectionError("the server has closed the connection")
         return None
 
     @property

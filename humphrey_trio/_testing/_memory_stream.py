@@ -68,6 +68,21 @@ class _Direction:
         self.receivers = trio.lowlevel.ParkingLot()
         self.senders = trio.lowlevel.ParkingLot()
 
+    def put(self, data: bytes) -> None:
+        """Send bytes."""
+        self.data += data
+        self.receivers.unpark_all()
+
+    def end(self) -> None:
+        """Send an end of file."""
+        self.ended = True
+        self.receivers.unpark_all()
+
+    def refuse(self) -> None:
+        """Refuse further bytes, because the receiver has closed."""
+        self.refused = True
+        self.wake()
+
     def wake(self) -> None:
         self.receivers.unpark_all()
         self.senders.unpark_all()
@@ -192,8 +207,7 @@ class MemoryStream(DirectStream):
             raise trio.BrokenResourceError("the peer has closed the connection")
         taken = bytes(data[: self._send_room])
         if taken:
-            out.data += taken
-            out.receivers.unpark_all()
+            out.put(taken)
         return len(taken)
 
     def receive_nowait(self, max_bytes: int) -> bytes:
@@ -235,8 +249,7 @@ class MemoryStream(DirectStream):
         self._check_open()
         if self._link.broken:
             raise trio.BrokenResourceError("the connection was reset")
-        self._outgoing.ended = True
-        self._outgoing.receivers.unpark_all()
+        self._outgoing.end()
 
     def notify_closing(self) -> None:
         """Raise ``trio.ClosedResourceError`` in the tasks that wait on this end. Does not close it."""
@@ -251,11 +264,10 @@ class MemoryStream(DirectStream):
         self._closed = True
         if self._incoming.data:
             self._link.reset()  # like TCP, because the peer must learn that its bytes were lost
-        self._outgoing.ended = True
-        self._incoming.refused = True
+        self._outgoing.end()
+        self._incoming.refuse()
         self.notify_closing()
         self._outgoing.wake()
-        self._incoming.wake()
 
     # Waiting...
 

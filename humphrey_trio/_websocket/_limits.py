@@ -1,4 +1,7 @@
-"""The limits of one WebSocket, as a frozen value and as the keyword arguments for it."""
+"""The limits of one WebSocket, as the keyword arguments of public functions and as a frozen value of them.
+
+Only the keyword arguments are public. No public function takes the value.
+"""
 
 from __future__ import annotations
 

@@ -1,55 +1,45 @@
-"""The event-driven WebSocket application: it takes streams out of its hook, and runs a session for each.
+"""The public object for an event-driven WebSocket application: its settings, handlers and links.
 
-One sweep checks for handlers that run long and for silent clients. The sockets belong to the HTTP side. The
-application closes streams, never sockets.
+``AsyncWebsocketApp`` is a face: a ``StreamServer`` serves the streams.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import trio
 
 from ..._app._app import App
-from ..._failures import failure_of
 from ..._http._address import Address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
 from ..._runs import current_run
-from ..._server._clock import SweepClock
 from ..._server._listen import open_listeners
 from ..._server._server import check_shutdown
 from ..._state import NewState, NewStreamState, State, StreamState
-from .._counters import Counters
 from .._errors import LinkError
 from .._heartbeat import Heartbeat
 from .._limits import StreamLimits
 from .._message import Message
 from .._policies import WhenLeft
-from .._protocol._close_codes import INTERNAL_ERROR
 from .._statistics import AppStatistics
 from .._stream._graceful_end import AppEnd
 from .._stream._routes import async_websocket_handler, forget_hook_run, note_hook_run
-from .._stream._stream import WebsocketStream, connection_of
+from .._stream._stream import WebsocketStream
 from ._async_stream import AsyncSender, AsyncStream
-from ._broadcaster import Broadcaster
 from ._handlers import Handlers
-from ._session import Session
-from ._sessions import Sessions
+from ._stream_server import StreamServer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Unpack
 
+    from ..._server._listen import Listener
     from .._compression import Deflate
     from .._limits import StreamOptions
     from .._stream._admission import AcceptHandler
-    from .._stream._connection import WebsocketConnection
-
-logger = logging.getLogger("humphrey_trio.websocket")
 
 #: The handler of ``with_connect_handler``: ``async (stream, state)``.
 ConnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Awaitable[object]]
@@ -62,8 +52,6 @@ _HOOK_SIZE = 64
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # the default of Humphrey
 # Options that are applied before a stream is put into a hook, so they belong to the route.
 _OF_ROUTES = ("origins", "subprotocols", "deflate", "accept")
-# The number of heartbeat pings between two checkpoints.
-_PING_TURN = 100
 
 
 class AsyncWebsocketApp(Generic[State, StreamState]):
@@ -95,7 +83,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         timeouts: the timeouts of clients and of disconnect handlers.
         origins, subprotocols, deflate, accept: the conditions of connecting, as for
             ``async_websocket_handler``. Only for an internally linked app; else the routes have them.
-        **options: the limits of each stream, the fields of ``StreamLimits``.
+        **options: the limits of each stream: ``max_message_size``, ``max_fragments``,
+            ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
 
     Raises:
         ValueError: an option is out of its range, or an origin or subprotocol is malformed.
@@ -122,19 +111,20 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1, which handles one message at a time")
         self._handlers: Handlers[AsyncStream[StreamState]] = Handlers(state, concurrency, WhenLeft(when_left))
-        self._stream_state = stream_state
         self._timeouts = timeouts
-        self._limits = StreamLimits(**options)
-        self._hook, self._incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
+        self._hook, incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
         self._address: str | None = _DEFAULT_ADDRESS
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
         )
-        self._sessions: Sessions[Session[AsyncStream[StreamState]]] = Sessions(max_connections)
-        self._broadcaster = Broadcaster(self._sessions.by_id)
-        self._counters = Counters()
-        self._heartbeat: Heartbeat | None = None
-        self._end = AppEnd()
+        self._streams = StreamServer(
+            incoming,
+            self._handlers,
+            new_state=stream_state,
+            limits=StreamLimits(**options),
+            timeouts=timeouts,
+            max_connections=max_connections,
+        )
         self._ran = False
 
     @classmethod
@@ -174,8 +164,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             timeouts=timeouts,
             **options,
         )
-        app._address = None
+        app._unlink()
         return app
+
+    def _unlink(self) -> None:
+        self._address = None
 
     @property
     def state(self) -> State:
@@ -245,7 +238,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         """
         if not isinstance(heartbeat, Heartbeat):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"with_heartbeat takes a Heartbeat(interval, timeout), not {type(heartbeat).__name__}")
-        self._heartbeat = heartbeat
+        self._streams.set_heartbeat(heartbeat)
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
@@ -269,7 +262,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             TypeError: ``event`` is not a ``trio.Event``, or ``drain`` is not a ``Drain``.
         """
         check_shutdown(event, drain, self._timeouts)
-        self._end = AppEnd(event, drain)
+        self._streams.set_end(AppEnd(event, drain))
         return self
 
     def with_address(self, address: str) -> Self:
@@ -309,29 +302,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
     def sender(self) -> AsyncSender:
         """Return an ``AsyncSender``, which sends to the clients of this app from any task."""
-        return AsyncSender(self._broadcaster)
+        return AsyncSender(self._streams.broadcaster)
 
     def statistics(self) -> AppStatistics:
         """Return the current statistics. The call takes time proportional to the number of streams."""
-        hook, counters, sessions = self._incoming.statistics(), self._counters, self._sessions.all()
-        outboxes = [session.connection.outbox for session in sessions]
-        return AppStatistics(
-            connections=len(sessions),
-            waiting_in_hook=hook.current_buffer_used,
-            waiting_for_hook=hook.tasks_waiting_send,
-            handlers_running=sum(session.handlers_running for session in sessions)
-            + len(self._sessions.disconnects),
-            tasks_running=sum(session.tasks_running for session in sessions),
-            queued_messages=sum(outbox.queued_messages for outbox in outboxes),
-            queued_bytes=sum(outbox.queued_bytes for outbox in outboxes),
-            read_ahead=sum(session.connection.inbox.read_ahead_count for session in sessions),
-            subscribers=self._broadcaster.topics.counts(),
-            dropped=counters.dropped,
-            unhandled=counters.unhandled,
-            slow_closes=counters.slow_closes,
-            send_waits=counters.waits,
-            read_pauses=counters.pauses,
-        )
+        return self._streams.statistics()
 
     # Running...
 
@@ -352,119 +327,24 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         if self._ran:
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
         self._ran = True
-        self._broadcaster.bind(current_run())
+        self._streams.broadcaster.bind(current_run())
         note_hook_run(self._hook)
         try:
-            # Outside the nursery, which would wrap an OSError in an exception group.
+            # Outside the nursery of the streams, which would wrap an OSError in an exception group.
             listeners = [] if self._address is None else await open_listeners([self._address])
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sweep)
-                async with trio.open_nursery() as serving:
-                    serving.start_soon(self._take_streams, serving)
-                    if self._end.shutdown is not None:
-                        serving.start_soon(self._end_gracefully, self._end.shutdown, nursery.cancel_scope)
-                    if self._address is None:
-                        task_status.started(())
-                    else:
-                        task_status.started(await serving.start(self._own_http_app()._server().run, listeners))
-                nursery.cancel_scope.cancel()  # only a graceful end leads here
+            await self._streams.run(partial(self._start_http, listeners), task_status)
         finally:
-            self._close_hook()
+            self._streams.close_hook()
             forget_hook_run(self._hook)
+
+    async def _start_http(self, listeners: Sequence[Listener], nursery: trio.Nursery) -> tuple[Address, ...]:
+        """Start the HTTP app of an internally linked app. Returns its addresses; none for an unlinked app."""
+        if self._address is None:
+            return ()
+        addresses: tuple[Address, ...] = await nursery.start(self._own_http_app()._server().run, listeners)
+        return addresses
 
     def _own_http_app(self) -> App[State]:
         app = App(self.state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
-        end = self._end
+        end = self._streams.end
         return app if end.shutdown is None else app.with_shutdown(end.shutdown, end.drain)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _take_streams(self, nursery: trio.Nursery) -> None:
-        # Raised after _close_hook, or after the user has closed the hook. Neither ends an open stream.
-        with suppress(trio.ClosedResourceError, trio.EndOfChannel):
-            while True:
-                await self._sessions.wait_for_slot()
-                self._take(await self._next_incoming(), nursery)
-
-    async def _next_incoming(self) -> WebsocketStream:
-        try:
-            return self._incoming.receive_nowait()
-        except trio.WouldBlock:
-            return await self._incoming.receive()
-
-    @trio.lowlevel.enable_ki_protection
-    async def _end_gracefully(self, shutdown: trio.Event, scope: trio.CancelScope) -> None:
-        """Wait for the shutdown event. Then refuse new streams, and close the open ones."""
-        await shutdown.wait()
-        scope.deadline = self._end.begin(self._timeouts)
-        self._close_hook()
-        await self._end.close_all(self._sessions.all())
-
-    def _close_hook(self) -> None:
-        """Close the streams that wait in the hook. From now on, the routes answer 503."""
-        try:
-            while True:
-                self._turn_away(connection_of(self._incoming.receive_nowait()))
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-            self._incoming.close()
-
-    def _turn_away(self, connection: WebsocketConnection) -> None:
-        if self._end.begun:
-            connection.drain(self._end.drain, 0)
-        connection.leave()
-
-    # One stream...
-
-    def _take(self, stream: WebsocketStream, nursery: trio.Nursery) -> None:
-        """Start the session of a stream, unless the stream is closed or the app ends."""
-        connection = connection_of(stream)
-        if self._end.begun:
-            self._turn_away(connection)
-        elif not connection.closed:
-            connection.take(self._limits, self._timeouts, self._counters, self._end)
-            try:
-                state = None if self._stream_state is None else self._stream_state(stream)
-            except BaseException as exc:
-                self._refuse(connection, failure_of(exc, partial(_log_failed_state, connection)))
-            else:
-                self._begin_session(connection, state, nursery)
-
-    def _refuse(self, connection: WebsocketConnection, failure: Exception) -> None:
-        """Close a stream whose ``stream_state`` function raised."""
-        _log_failed_state(connection, failure)
-        connection.close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
-        connection.leave()
-
-    def _begin_session(self, connection: WebsocketConnection, state: Any, nursery: trio.Nursery) -> None:
-        session: Session[AsyncStream[StreamState]] = Session(
-            connection, self._handlers, self._broadcaster, self._sessions, nursery
-        )
-        connection.lifecycle.when_over(session.peer_gone)
-        self._sessions.add(session)  # not in its task: the next wait_for_slot must count it
-        nursery.start_soon(session.run, AsyncStream(session, state))
-
-    # All streams...
-
-    @trio.lowlevel.enable_ki_protection
-    async def _sweep(self) -> None:
-        """Check readers and clients until the app is cancelled. Then limit the time of the disconnect handlers."""
-        clock = SweepClock()
-        try:
-            while True:
-                await clock.wait_for_sweep()
-                await self._check_all()
-        finally:
-            left = self._end.deadline - trio.current_time()
-            self._sessions.disconnects.limit(min(self._timeouts.disconnect, left))
-
-    async def _check_all(self) -> None:
-        pings = 0
-        for session in self._sessions.all():
-            if self._heartbeat is not None and session.connection.check_liveness(self._heartbeat):
-                pings += 1
-                if pings % _PING_TURN == 0:
-                    await trio.lowlevel.checkpoint()
-            session.check_reader()
-
-
-def _log_failed_state(connection: WebsocketConnection, failure: Exception) -> None:
-    logger.error("stream_state failed for %r", connection, exc_info=failure)

@@ -15,6 +15,7 @@ from ..._state import StreamState
 from .._errors import ConnectionClosed
 from .._policies import WhenFull
 from .._protocol._close_codes import NORMAL, POLICY_VIOLATION
+from .._stream._calls import before_close, ping, send, set_deadline
 from .._stream._reports import close_record_of, statistics_of
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class AsyncStream(Generic[StreamState]):
             TypeError: ``message`` has another type.
             RuntimeError: called in another run of trio than that of the app.
         """
-        await self._session.connection.send(message, compress)
+        await send(self._session.connection, message, compress)
 
     async def broadcast(
         self, message: Sendable, *, compress: bool = True, when_full: FullPolicy = WhenFull.CLOSE
@@ -220,7 +221,7 @@ class AsyncStream(Generic[StreamState]):
             ValueError: ``seconds`` is not above zero, the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the app.
         """
-        self._session.connection.set_user_deadline(seconds, code, reason)
+        set_deadline(self._session.connection, seconds, code, reason)
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping; as ``WebsocketStream.ping``.
@@ -233,7 +234,7 @@ class AsyncStream(Generic[StreamState]):
             ValueError: the payload is longer than 125 bytes.
             RuntimeError: called in another run of trio than that of the app.
         """
-        await self._session.connection.ping(payload)
+        await ping(self._session.connection, payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -250,7 +251,7 @@ class AsyncStream(Generic[StreamState]):
             ValueError: the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the app.
         """
-        await self._session.connection.before_close(code, reason)
+        await before_close(self._session.connection, code, reason)
         self._session.close(code, reason)
 
     def __repr__(self) -> str:
@@ -289,7 +290,7 @@ class AsyncSender:
         client = self._broadcaster.clients.get(stream_id)
         if client is not None:
             with suppress(ConnectionClosed):
-                await client.connection.send(message, compress)
+                await send(client.connection, message, compress)
                 return True
         await trio.lowlevel.checkpoint()
         return False

@@ -13,8 +13,9 @@ import trio
 
 from ..._runs import check_run
 from .._policies import WhenFull, check_full_policy
+from .._protocol._close_codes import TRY_AGAIN_LATER
 from .._protocol._encoder import Frames
-from .._stream._outbox import give_turns
+from .._stream._turns import give_turns
 from ._topics import Receiver, Topics
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, f
         if not final and not outbox.is_stuck:
             return False
         if not outbox.make_room(len(frame), policy):
-            connection.refuse_message(close=policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST))
+            _drop(connection, policy)
             return True
     if deflate is not None and frame is not frames.plain:
         # The shared compressed frame does not depend on earlier messages, and the compressor of this client has
@@ -158,8 +159,16 @@ def offer(connection: WebsocketConnection, frames: Frames, policy: FullPolicy, f
         else:
             outbox.put_droppable(frame, policy)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        connection.lose("the connection broke")
+        connection.note_broken()
     return True
+
+
+def _drop(connection: WebsocketConnection, policy: FullPolicy) -> None:
+    """Drop the message for which the outbox has no room, and close the stream unless the policy forbids it."""
+    connection.counters.count_dropped(1)
+    if policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST):
+        connection.count_slow_close()
+        connection.close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
 
 
 def _outbox_for(frames: Frames, connection: WebsocketConnection) -> tuple[Outbox, int]:

@@ -18,7 +18,7 @@ from .._errors import tells_the_end
 from .._policies import WhenLeft
 from .._protocol._close_codes import INTERNAL_ERROR
 from ._handlers import Stream
-from ._read_ahead import ReadAheadTask
+from ._read_ahead import BusyReader
 from ._stream_tasks import StreamTasks
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from ._sessions import Sessions
 
 logger = logging.getLogger("humphrey_trio.websocket")
-
-# The number of consecutive checks that find the reader busy before a task reads ahead. A shorter handler needs no
-# such task.
-_BUSY_CHECKS = 2
 
 # Causes for the close record.
 _HANDLER_FAILED = "its handler failed"
@@ -60,11 +56,10 @@ class Session(Generic[Stream]):
 
     __slots__ = (
         "_busy",
-        "_busy_checks",
+        "_busy_reader",
         "_drain",
         "_handlers",
         "_nursery",
-        "_read_ahead",
         "_running",
         "_scopes",
         "_sessions",
@@ -89,13 +84,12 @@ class Session(Generic[Stream]):
         self._sessions = sessions
         self._nursery = nursery
         self._busy = False  # whether the reader task runs a handler, or waits to start one
-        self._busy_checks = 0  # consecutive checks at which the reader was busy and no task read
         self._running = 0  # handlers that run in tasks of their own
         # The tasks that run handlers, with the scopes that cancel them when the client leaves. A task whose
         # handler closed the stream is removed, because that handler may finish.
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] | None = None
         self._drain: Drain | None = None  # set by a graceful shutdown: how to close after running handlers
-        self._read_ahead: ReadAheadTask | None = None
+        self._busy_reader: BusyReader | None = None  # while checks find the reader busy
         self._tasks: StreamTasks | None = None
 
     @property
@@ -254,7 +248,8 @@ class Session(Generic[Stream]):
         try:
             self._busy = False
             self._scopes = None
-            await self._stop_read_ahead()
+            if self._busy_reader is not None:
+                await self._busy_reader.stop()
             self._drop_ahead()
             self._leave()
             if self._tasks is not None:
@@ -279,12 +274,13 @@ class Session(Generic[Stream]):
     @trio.lowlevel.enable_ki_protection
     async def _next(self) -> Message | None:
         """Return the next message for a handler; None after the last."""
-        if self._read_ahead is not None:
-            await self._stop_read_ahead()
+        if self._busy_reader is not None and self._busy_reader.reads_ahead:
+            await self._busy_reader.stop()
         if self._drain is not None:
             self._end_drained()
         connection = self.connection
         message = await connection.inbox.next(connection)
+        # The client has left, and ``WhenLeft.FINISH`` applies: what was received before is decoded and handled.
         if message is None and self.is_wanted:
             message = await connection.inbox.next(connection, left=True)
         return message
@@ -312,31 +308,22 @@ class Session(Generic[Stream]):
         The reader counts as busy if it runs one long handler, or many short ones in a row. If reading ahead has
         paused, check whether the client has left. With ``WhenLeft.FINISH`` this check is not needed.
         """
-        connection = self.connection
-        if not self._busy or connection.inbox.waiting:
-            self._busy_checks = 0
-            return
-        self._busy_checks += 1
-        if self._busy_checks >= _BUSY_CHECKS and self._read_ahead is None:
-            self._read_ahead = ReadAheadTask(connection)
-            self._nursery.start_soon(self._read_ahead.run)
-        if self._busy_checks > _BUSY_CHECKS and self._handlers.when_left is WhenLeft.CANCEL:
-            connection.look_for_peer()
-
-    async def _stop_read_ahead(self) -> None:
-        """Stop the task that reads ahead, if there is one.
-
-        Shielded from cancellation: afterwards no other task uses the inbox, so its messages can be counted.
-        """
-        if self._read_ahead is not None:
-            with trio.CancelScope(shield=True):
-                await self._read_ahead.stop()
-            self._read_ahead = None
+        reader = self._busy_reader
+        if self._busy and not self.connection.inbox.waiting:
+            if reader is None:
+                reader = self._busy_reader = BusyReader(self.connection, self._nursery)
+            reader.count(look_for_peer=self._handlers.when_left is WhenLeft.CANCEL)
+        elif reader is not None and reader.reads_ahead:
+            reader.reset()
+        else:
+            self._busy_reader = None
 
     # The end of the client...
 
     def peer_gone(self) -> None:
         """Cancel handlers and tasks because nothing more is received, and count unhandled messages at once."""
+        # Called in whatever task ends the stream, so it only cancels and waits for nothing. What is cancelled
+        # ends in its own tasks, and the reader task waits for that before the disconnect handler.
         if not self.is_wanted:
             self._drop_ahead()
         if self._tasks is not None:
@@ -357,6 +344,8 @@ class Session(Generic[Stream]):
     def drain(self, drain: Drain) -> None:
         """Start no further handler, and close the stream after the running ones, or after the patience."""
         self._drain = drain
+        # With running handlers, the last of them closes the stream (``_end_drained``), or at the latest a
+        # deadline.
         if not self.connection.closed:
             self.connection.drain(drain, drain.patience if self.handlers_running else 0)
 

@@ -1,8 +1,8 @@
 """One open WebSocket: it connects the parts of a stream, and handles control frames and the end.
 
 The parts are the phase, the inbox, the outbox and the deadlines. They do not depend on each other. The connection
-starts no task: readers call ``Inbox.next``, and the connection task writes (``_connection_task``). The connection
-does not depend on applications.
+starts no task. Users call the functions of ``_calls``, readers ``Inbox.next``, and the connection task writes
+(``_connection_task``). The connection does not depend on applications.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..._runs import check_run, current_run
 from .._close_record import Ending
 from .._counters import Counters
 from .._errors import ConnectionClosed
-from .._protocol._close_codes import ABNORMAL, GOING_AWAY, NO_CODE, POLICY_VIOLATION, TRY_AGAIN_LATER
+from .._protocol._close_codes import ABNORMAL, GOING_AWAY, NO_CODE, TRY_AGAIN_LATER
 from .._protocol._decoder import Close, Failure, Ping, Pong
-from .._protocol._encoder import EMPTY_CLOSE, compress_for, encode_close, encode_message, encode_ping, encode_pong
+from .._protocol._encoder import EMPTY_CLOSE, encode_close, encode_ping, encode_pong
 from ._deadlines import Deadline, Deadlines
 from ._graceful_end import CLOSE_IN_SPREAD, SERVER_ENDS
 from ._inbox import Inbox, Reader
@@ -39,16 +39,11 @@ if TYPE_CHECKING:
     from .._close_record import Initiator
     from .._heartbeat import Heartbeat
     from .._limits import StreamLimits
-    from .._message import Sendable
     from .._protocol._decoder import Event
     from ._admission import Admitted
     from ._graceful_end import ServerEnd
 
 _ids = itertools.count(1)
-
-_NO_CLOSE_CODE = (POLICY_VIOLATION, "")
-
-_NONE = Reader.NONE  # saves the attribute lookup of the enum for each message
 
 _BROKE = "the connection broke"
 _ENDED = "the connection ended without a Close"
@@ -66,15 +61,13 @@ class WebsocketConnection:
         counters: the counters of dropped messages and of waits.
         liveness: the state of the heartbeat; None before its first check.
         deflate: the negotiated compression, or None.
+        thread: the thread of the run of trio that the stream belongs to.
     """
 
     __slots__ = (
         "_drain",
-        "_fairness",
         "_run",
         "_server_end",
-        "_thread",
-        "_user_close",
         "counters",
         "deadlines",
         "deflate",
@@ -85,6 +78,7 @@ class WebsocketConnection:
         "outbox",
         "request",
         "subprotocol",
+        "thread",
         "transport",
         "value",
     )
@@ -103,10 +97,8 @@ class WebsocketConnection:
         self.outbox = Outbox(handover.transport, limits, self.counters)
         self.deadlines = Deadlines(control, server.clock, server.timeouts)
         self.liveness: Liveness | None = None
-        self._fairness = server.fairness
         self._run = current_run()
-        self._thread = get_ident()
-        self._user_close = _NO_CLOSE_CODE  # the code and the reason for ``Deadline.USER``
+        self.thread = get_ident()
         self._drain = server.drain
         self._server_end: ServerEnd = CLOSE_IN_SPREAD
         control.hand_to(self.expire, self._server_ends)
@@ -151,119 +143,37 @@ class WebsocketConnection:
 
     # Sending...
 
-    @trio.lowlevel.enable_ki_protection
-    async def send(self, message: Sendable, compress: bool) -> None:
-        """Send a message; see ``WebsocketStream.send``."""
-        # Another run of trio is in another thread. To compare the runs for each message would cost 0.1 us.
-        if get_ident() != self._thread:
-            self.check_run()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        inbox, outbox, lifecycle = self.inbox, self.outbox, self.lifecycle
-        if inbox.reader is _NONE:
-            inbox.take()
-        frame = encode_message(message)
-        size = len(frame)
-        if lifecycle.phase.is_open and (outbox.contended or not outbox.has_room(size)):
-            await outbox.wait_for_room(size)
-        if not lifecycle.phase.is_open:
-            raise self.closed_error()
-        if compress and self.deflate is not None:
-            # Only now, when it is certain to be sent: the window of the peer must equal that of the compressor.
-            frame = compress_for(frame, self.deflate)
-        # If the peer sent several messages at once, the replies are sent together. A system call for each would
-        # cost more than everything else, and fill the buffers of the peer with small segments.
-        try:
-            if inbox.decoder.buffered:
-                outbox.put_later(frame)
-            else:
-                outbox.put(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.lose(_BROKE)
-        if not lifecycle.phase.is_open:
-            raise self.closed_error()
-        if self._fairness.spent(size):
-            await trio.lowlevel.checkpoint()
-
-    @trio.lowlevel.enable_ki_protection
-    async def ping(self, payload: bytes) -> None:
-        """Send a Ping; see ``WebsocketStream.ping``."""
-        frame = encode_ping(payload)
-        self.check_run()
-        await trio.lowlevel.checkpoint()
-        self.inbox.take()
-        self.check_open()
-        self.put(self.outbox.put_control, frame)
-        self.check_open()
-
     def put(self, put: Callable[[bytes], None], frame: bytes) -> None:
         """Call a ``put`` method of the outbox. If the connection is broken, the stream is closed."""
         try:
             put(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.lose(_BROKE)
+            self.note_broken()
 
-    def refuse_message(self, *, close: bool) -> None:
-        """Count a message for which the outbox has no room as dropped.
-
-        Args:
-            close: whether to close the stream with 1013.
-        """
-        self.counters.count_dropped(1)
-        if close:
-            self.count_slow_close()
-            self.close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
+    def note_broken(self) -> None:
+        """End, because the transport has raised an error."""
+        self.lose(_BROKE)
 
     # Receiving...
-
-    def begin_receive(self) -> None:
-        """Begin to receive one message. The caller must call ``end_receive`` afterwards.
-
-        Raises:
-            ConnectionClosed: the stream is closed, and another task receives the last messages.
-            trio.BusyResourceError: another task or an application receives.
-            RuntimeError: called in another run of trio.
-        """
-        if get_ident() != self._thread:
-            self.check_run()
-        inbox = self.inbox
-        if inbox.is_busy:
-            self.check_open()
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        inbox.begin_receive()
-
-    def end_receive(self) -> None:
-        """End to receive a message."""
-        self.inbox.end_receive()
-        if not self.lifecycle.phase.is_open:
-            self.outbox.wake()  # the connection task may have to read until the Close of the peer
 
     def handle_control(self, event: Event) -> None:
         """Handle an event that is not a message."""
         if isinstance(event, Ping):
+            # Does nothing after our Close: no frame may follow it (RFC 6455, section 5.5.1).
             self.put(self.outbox.put_control, encode_pong(event.payload))
         elif isinstance(event, Pong):
+            # Any other Pong was not asked for by the heartbeat, and is ignored (section 5.5.3).
             if event.payload == HEARTBEAT_PAYLOAD and self.liveness is not None:
                 self.liveness.note_pong(self.deadlines.now())
         elif isinstance(event, Close):
             # If we have not sent a Close, we reply with the same code (RFC 6455, section 5.5.1). Queued messages
             # are sent before it, because the peer may still read.
             self._end("client", event.code, event.reason)
-            self._note_answered()
+            self.lifecycle.note_answered()
             self._move(Step.PEER_CLOSE)
         elif isinstance(event, Failure):
             self._end("server", event.code, event.reason, cause="what the client sent was refused")
             self._move(Step.FAILURE)
-
-    async def before_close(self, code: int, reason: str) -> None:
-        """Check the arguments of a close, and execute a checkpoint.
-
-        Raises:
-            ValueError: the code may not be sent, or the reason is too long.
-            RuntimeError: called in another run of trio.
-        """
-        encode_close(code, reason)
-        self.check_run()
-        await trio.lowlevel.checkpoint()
 
     # The end. These methods may be called in any order. The first call determines the close code; the table of
     # transitions in _phase determines the effect of the others.
@@ -292,12 +202,15 @@ class WebsocketConnection:
 
     def lose(self, cause: str) -> None:
         """End without a Close of the peer: the input has ended, or a deadline for it has passed."""
+        # 1006 is for the record only and is never sent (RFC 6455, section 7.4.1).
         self._note_ending("client", ABNORMAL, "", cause)
+        # The outbox before the step: it wakes the writer, which must find that the outbox has ended.
         self.outbox.abandon()
         self._move(Step.END)
 
     def cut(self, cause: str) -> None:
         """Abort the connection without a Close, because the peer does not read or does not answer."""
+        # Before ``lose``, which would note the client as the side that has ended the stream.
         self._note_ending("server", ABNORMAL, cause, cause)
         self.transport.abort()
         self.lose(cause)
@@ -338,6 +251,8 @@ class WebsocketConnection:
         """Note the first close and put our Close frame. Does nothing after the first call."""
         if self.lifecycle.ending is not None:
             return
+        # Before the frame is put, so that the record has what waited at this moment, without the Close and before
+        # messages are dropped.
         self._note_ending(initiator, code, reason, cause, exception)
         # The reply to a Close without a code has none either: 1005 must not be sent (RFC 6455, section 7.4.1).
         close = EMPTY_CLOSE if code == NO_CODE else encode_close(code, reason)
@@ -352,10 +267,6 @@ class WebsocketConnection:
             waits = queue.queued_messages, queue.queued_bytes
             lifecycle.note_ending(Ending(initiator, code, reason, cause, exception, age, *waits))
 
-    def _note_answered(self) -> None:
-        if self.lifecycle.ending is not None:
-            self.lifecycle.ending.note_answered()
-
     def _move(self, step: Step) -> None:
         """Take a step, and execute the effects of the new phase."""
         lifecycle = self.lifecycle
@@ -364,7 +275,10 @@ class WebsocketConnection:
             return
         if lifecycle.phase.awaits_close and not awaited:
             self.expect_close()  # not from CLOSING to FAILED: then the deadline is set already
+        # A reader that waits for the handshake, for a message or for room checks the new phase.
         self.inbox.tell_change()
+        # Only the step that ends reading. Afterwards the writer need not wait for the Close of the peer, and the
+        # function of ``when_over`` cancels what works for the client.
         if read and not lifecycle.phase.reads:
             self.outbox.wake()
             lifecycle.tell_over()
@@ -388,6 +302,8 @@ class WebsocketConnection:
         """
         if self.lifecycle.phase is not Phase.OPENING:
             return False
+        # A client may send frames together with its handshake, although it does not know yet whether it is
+        # accepted.
         self.inbox.receive_bytes(rest)
         self._move(Step.ANSWER)
         self.put(self.outbox.uncork, head)
@@ -400,6 +316,7 @@ class WebsocketConnection:
 
     def take(self, limits: StreamLimits, timeouts: Timeouts, counters: Counters, server_end: ServerEnd) -> None:
         """Make an application the owner of the stream, with its limits, timeouts, counters and graceful end."""
+        # No frame is decoded before a stream has a reader, so the new limits hold from the first frame on.
         self.inbox.give_to(Reader.SESSION)
         self.inbox.limit(limits)
         self.outbox.limit(limits)
@@ -411,21 +328,13 @@ class WebsocketConnection:
     def leave(self) -> None:
         """End the ownership of the application. If the stream is open, it is closed with 1001."""
         self.close(GOING_AWAY, "", cause="the application has ended")
+        # The session reads no further. Without this, the connection task would leave it to the session to read
+        # until the Close of the peer.
         if self.inbox.reader is Reader.SESSION:
             self.inbox.give_to(Reader.CALLERS)
         self.outbox.wake()
 
     # Time...
-
-    def set_user_deadline(self, seconds: float, code: int, reason: str) -> None:
-        """Close the stream after some seconds; see ``WebsocketStream.set_deadline``."""
-        if not seconds > 0:
-            raise ValueError("the deadline must be a number of seconds above zero; to close at once, call close()")
-        encode_close(code, reason)
-        self.check_run()
-        if self.lifecycle.phase.is_open:
-            self._user_close = (code, reason)
-            self.deadlines.set(Deadline.USER, seconds)
 
     def expect_close(self) -> None:
         """Set the close deadline to ``Timeouts.close`` seconds from now."""
@@ -433,11 +342,12 @@ class WebsocketConnection:
 
     def expire(self) -> None:
         """Handle the deadlines that have passed. Called by the sweep of the server."""
+        # The order matters only for the close code: of several deadlines in one sweep, the first one closes.
         deadlines = self.deadlines
         if deadlines.take_passed(Deadline.TAKE) and not self.inbox.is_taken:
             self.close(TRY_AGAIN_LATER, "no application took this connection")
         if deadlines.take_passed(Deadline.USER):
-            code, reason = self._user_close
+            code, reason = self.deadlines.user_close
             self.close(code, reason, cause="its deadline has passed")
         if deadlines.take_passed(Deadline.DRAIN):
             self.drain(self._drain, 0)

@@ -46,7 +46,7 @@ async def keep(connection: WebsocketConnection, handover: Handover) -> None:
         raise
     finally:
         # In every case, wake the readers, and count the messages that were not sent as dropped.
-        connection.lose("the connection broke")
+        connection.note_broken()
         _note_clean(connection)
         try:
             await transport.close()
@@ -63,6 +63,7 @@ async def _write_until_over(connection: WebsocketConnection) -> None:
     )
     while True:
         if outbox.pending:
+            # For each piece, so a slow peer that reads is not cut off however long its queue is.
             deadlines.set(Deadline.WRITE, deadlines.timeouts.write)
             await outbox.flush_some()
             # The close deadline restarts while the peer reads the frames before our Close.

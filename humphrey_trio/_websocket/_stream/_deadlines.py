@@ -30,6 +30,10 @@ class Deadline(enum.IntEnum):
     """The stream is closed because of ``set_deadline``."""
 
 
+# One object for all streams without ``Deadline.USER``.
+_NO_CLOSE = (0, "")
+
+
 class Deadlines:
     """The deadlines of one stream.
 
@@ -43,15 +47,17 @@ class Deadlines:
 
     Attributes:
         timeouts: the current timeouts.
+        user_close: the code and the reason with which to close when ``Deadline.USER`` has passed.
     """
 
-    __slots__ = ("_clock", "_control", "_times", "timeouts")
+    __slots__ = ("_clock", "_control", "_times", "timeouts", "user_close")
 
     def __init__(self, control: ConnectionControl, clock: SweepClock, timeouts: Timeouts) -> None:
         self._control = control
         self._clock = clock
         self._times: list[float] | None = None
         self.timeouts = timeouts
+        self.user_close = _NO_CLOSE
 
     def now(self) -> float:
         """Return the time of the clock in seconds."""
@@ -66,8 +72,14 @@ class Deadlines:
 
     def set_earlier(self, deadline: Deadline, seconds: float) -> None:
         """Set a deadline to some seconds from now, unless its value is earlier."""
+        # For a graceful end that both the server and the application begin: neither delays the other.
         if self._times is None or self._clock.now() + seconds < self._times[deadline]:
             self.set(deadline, seconds)
+
+    def set_user(self, seconds: float, code: int, reason: str) -> None:
+        """Set ``Deadline.USER``, and the code and the reason with which to close then."""
+        self.user_close = (code, reason)
+        self.set(Deadline.USER, seconds)
 
     def clear(self, deadline: Deadline) -> None:
         """Remove a deadline. Does nothing if it is not set."""
@@ -90,7 +102,7 @@ class Deadlines:
         """Set the deadline of the connection, which the sweep checks, to the earliest."""
         earliest = inf if self._times is None else min(self._times)
         if earliest == inf:
-            self._times = None
+            self._times = None  # an idle stream keeps no table
         self._control.expire_at(earliest)
 
     def use(self, timeouts: Timeouts) -> None:

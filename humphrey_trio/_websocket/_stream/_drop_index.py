@@ -39,10 +39,6 @@ class DropIndex:
             if not tickets:
                 del self._by_key[key]
 
-    def tickets(self) -> set[int]:
-        """All tickets."""
-        return {*self._oldest, *self._keys}
-
     def candidates(self, policy: FullPolicy) -> Iterator[list[int]]:
         """Yield the messages that may be dropped for a new message, in the order in which to drop them.
 

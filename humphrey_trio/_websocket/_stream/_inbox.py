@@ -1,8 +1,8 @@
 """The incoming side of one WebSocket: decoding, reading ahead, and which task reads.
 
 At most one task reads from the transport at any time. ``next`` is the only way to get a message. The inbox does
-not
-change the state of the stream: it calls its owner, the connection, for control frames and at the end of the input.
+not change the state of the stream: it calls its owner, the connection, for control frames and at the end of the
+input.
 
 The owner is an argument of each call and not an attribute. References in both directions would be a cycle, which
 delays the release of memory until a garbage collection.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..._server._clock import SWEEP_INTERVAL
+from ..._server._transport import RECEIVE_SIZE
 from .._message import Message
 from .._protocol._decoder import Decoder
 from ._phase import Phase
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 # The fairness counts the bytes only of messages that are longer than this. Of shorter ones, the limit of 64
 # messages in a turn is reached before that of the bytes.
 _SHORT = 1024
+# The maximum number of bytes of one receive while more than that of a frame is missing.
+_LONG_RECEIVE = 256 * 1024
 
 
 class Reader(enum.Enum):
@@ -85,6 +88,7 @@ class Inbox:
 
     Attributes:
         decoder: decodes the frames.
+        fairness: as the argument. Messages that are sent count as well.
         reader: the kind of task that reads.
         receiving: whether a task is in ``receive``.
         waiting: whether the reader waits for bytes at this moment.
@@ -95,11 +99,11 @@ class Inbox:
         "_ahead",
         "_change",
         "_counters",
-        "_fairness",
         "_max_ahead",
         "_transport",
         "bytes_received",
         "decoder",
+        "fairness",
         "messages_received",
         "reader",
         "receiving",
@@ -115,7 +119,7 @@ class Inbox:
         counters: Counters,
     ) -> None:
         self._transport = transport
-        self._fairness = fairness
+        self.fairness = fairness
         self._counters = counters
         self._max_ahead = limits.max_read_ahead
         self.decoder = Decoder(limits, deflate=deflate)
@@ -200,32 +204,38 @@ class Inbox:
 
     async def _wait_for_reader(self, owner: Owner) -> Message | None:
         ahead = self._queue_ahead()
+        # Before the message is taken: a checkpoint after that could be cancelled, and the message would be lost.
         await trio.lowlevel.checkpoint()
         while not ahead and owner.lifecycle.phase.reads:
             await self._wait_for_change()
         if not ahead:
             return None
         message = ahead.popleft()
-        self.tell_change()
+        self.tell_change()  # there is room for another message
         return message
 
     async def _read(self, owner: Owner, left: bool) -> Message | None:
         lifecycle, decoder = owner.lifecycle, self.decoder
+        # A stream may be used before its 101 is sent, for example by an app that takes it out of a hook at once.
         while lifecycle.phase is _OPENING:
             await self._wait_for_change()
         while left or lifecycle.phase.reads:
-            if self._fairness.spent(0):
+            if self.fairness.spent(0):
                 await trio.lowlevel.checkpoint()
                 if not (left or lifecycle.phase.reads):
                     break  # the connection broke during the checkpoint; the rest is only decoded with ``left``
             event = decoder.next()
             if event is None:
                 if left:
-                    break
+                    break  # nothing more can be received
                 # Not a coroutine of its own, for the reason in ``next``.
                 self.waiting = True
                 try:
-                    data = await self._transport.receive_some()
+                    missing = decoder.missing
+                    if missing > RECEIVE_SIZE:
+                        data = await self._transport.receive_some(min(missing, _LONG_RECEIVE))
+                    else:
+                        data = await self._transport.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     owner.lose("the connection broke")
                     break
@@ -237,7 +247,7 @@ class Inbox:
                     owner.lose("the connection ended without a Close")
             elif isinstance(event, Message):
                 if len(event.data) > _SHORT:
-                    self._fairness.count(len(event.data))  # the size after decompression
+                    self.fairness.count(len(event.data))  # the size after decompression
                 if left or lifecycle.phase.is_open:
                     self.messages_received += 1
                     return event
@@ -270,6 +280,7 @@ class Inbox:
             message = await self._read(owner, False)
             if message is None:
                 return self.tell_change()
+            # No checkpoint since ``_read`` took the message from the decoder, so a cancellation loses none.
             ahead.append(message)
             self.tell_change()
 

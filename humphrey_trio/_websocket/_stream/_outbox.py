@@ -7,27 +7,19 @@ The outbox does not decode its frames.
 
 from __future__ import annotations
 
-from math import ceil
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..._server._transport import CHUNK
 from ._send_queue import SendQueue
+from ._waiting_senders import WaitingSenders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..._server._transport import Transport
     from .._counters import Counters
     from .._limits import StreamLimits
     from .._policies import FullPolicy
-
-
-# In one turn, a writer sends at least this many bytes if its peer reads: one chunk of a trio stream. Over TLS this
-# takes two scheduler passes, and up to five if a stream passes each chunk between tasks.
-_TURN_BYTES = 16 * 1024
-_TURN_PASSES = 8
 
 
 class Outbox:
@@ -57,9 +49,8 @@ class Outbox:
         "_counters",
         "_handshake",
         "_limits",
-        "_progress",
         "_queue",
-        "_room",
+        "_senders",
         "_stuck_at",
         "_transport",
         "_writer",
@@ -87,8 +78,7 @@ class Outbox:
         self._queue: SendQueue | None = None  # most streams never need it
         self._stuck_at = -1  # ``bytes_sent`` when the writer had a turn and the peer accepted nothing
         self._writer: trio.lowlevel.Task | None = None  # set while it waits for work
-        self._progress: trio.Event | None = None  # set when there may be room, or when the outbox has ended
-        self._room: trio.StrictFIFOLock | None = None  # held by the first sender that waits for room
+        self._senders: WaitingSenders | None = None  # created when the first sender waits for room
 
     # What waits...
 
@@ -185,36 +175,40 @@ class Outbox:
         Senders get room in the order of their calls. A checkpoint.
         """
         self._counters.count_wait()
-        if self._room is None:
-            self._room = trio.StrictFIFOLock()
-        async with self._room:
-            while not self.ended and not self.has_room(size):
-                if self._progress is None:
-                    self._progress = trio.Event()
-                await self._progress.wait()
+        if self._senders is None:
+            self._senders = WaitingSenders()
+        await self._senders.wait(lambda: self.ended or self.has_room(size))
 
     @property
     def contended(self) -> bool:
         """Whether a sender waits for room. Others must wait after it, even if their frames are smaller."""
-        return self._room is not None and self._room.locked()
+        return self._senders is not None and self._senders.waiting
 
     # Putting frames...
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: bytes, payload: bytes = b"") -> None:
         """Put the frame of a message. The caller must check ``has_room`` and ``ended`` before.
+
+        Args:
+            frame: the frame; only its header if there is a ``payload``.
+            payload: the payload of a long frame. If nothing waits, it is sent without being copied.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the transport is closed.
         """
+        transport = self._transport
+        if payload and not (self.direct and transport.gathers):
+            frame, payload = frame + payload, b""
         if not self.direct:
             self.put_later(frame)
             return
-        sent = self._transport.send_now(frame)
+        # No checkpoint from here on: a frame that is sent in part must be kept before any other task runs.
+        sent = transport.send_parts_now(frame, payload) if payload else transport.send_now(frame)
         self.messages_put += 1
         self.bytes_sent += sent
-        if sent < len(frame):
-            self._begin(frame, sent)
+        if sent < len(frame) + len(payload):
+            self._begin(frame, sent, payload)
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
@@ -226,6 +220,7 @@ class Outbox:
         if self._queue is None:
             self._queue = SendQueue()
         self._queue.put(frame)
+        # Written out instead of ``_call_writer``: this runs for each reply to messages that arrived together.
         self.direct = False
         if self._writer is not None:
             self.wake()
@@ -248,6 +243,8 @@ class Outbox:
         if self.direct:
             self._put_directly(frame)
         elif not self.ended:
+            # Without a limit, because at most one Ping and one Pong wait. So a peer that sends Pings and does not
+            # read uses no memory.
             self.queue.put_control(frame)
             self._call_writer()
 
@@ -258,9 +255,12 @@ class Outbox:
         if sent < len(frame):
             self._begin(frame, sent)
 
-    def _begin(self, frame: bytes, sent: int) -> None:
+    def _begin(self, frame: bytes, sent: int, payload: bytes = b"") -> None:
         """Keep the rest of a frame for the writer."""
-        self._begun = memoryview(frame)[sent:]
+        if payload and sent >= len(frame):
+            self._begun = memoryview(payload)[sent - len(frame) :]
+        else:
+            self._begun = memoryview(frame + payload)[sent:]
         self._call_writer()
 
     # The handshake and the end...
@@ -291,6 +291,7 @@ class Outbox:
         if self.ended:
             return
         self.ended = True
+        # A begun frame is not dropped: the peer has a part of it, and could not decode a Close in its middle.
         if drop_queue:
             self._drop_messages()
         if self.direct:
@@ -302,6 +303,8 @@ class Outbox:
 
     def abandon(self) -> None:
         """Drop everything, because the connection has ended."""
+        # The messages of the begun batch count as sent, although it is unknown whether they were received. Those
+        # in the queue count as dropped.
         self.ended = True
         self.direct = False
         self._handshake = self._begun = None
@@ -357,6 +360,7 @@ class Outbox:
             await self._flush_handshake(self._handshake)
         else:
             await self._flush_frames()
+        # Checked after the send, not before: frames may have been put while it waited.
         self.direct = not self.ended and not self._has_frames()
 
     async def _flush_handshake(self, rest: memoryview) -> None:
@@ -387,9 +391,9 @@ class Outbox:
             self._begun = memoryview(data)
 
     def _tell_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.set()
-            self._progress = None
+        """Wake the first sender that waits: there may be room, or the outbox has ended."""
+        if self._senders is not None:
+            self._senders.tell_progress()
 
     # The final frames, when the connection task is cancelled...
 
@@ -405,6 +409,7 @@ class Outbox:
             The bytes. Empty if the handshake was not answered, or if a cancelled send has sent an unknown part of
             a frame (``Transport.torn``), so that no frame can follow.
         """
+        # A Close that was put is in the queue or in the begun batch, so there is no second one.
         last = b"" if self.ended else close
         self.ended, self.direct = True, False
         if self._transport.torn or self.corked:
@@ -421,26 +426,3 @@ class Outbox:
             size = max(0, size - len(self._handshake))
         self.bytes_sent += size
         self.queue.remove_sent(size - self._begun_bytes)
-
-
-async def give_turns(waiting: Iterable[tuple[Outbox, int]]) -> None:
-    """Let the writers of full outboxes run, until there is room or their peers accept no bytes.
-
-    An outbox whose peer accepts nothing in a turn is noted as stuck. The number of turns depends only on the
-    missing bytes, so a peer that accepts a few bytes in each turn does not delay the caller further.
-
-    Args:
-        waiting: pairs of an outbox and the size in bytes of the frame that is to be put.
-    """
-    full = [(outbox, size) for outbox, size in waiting if outbox.missing(size) and not outbox.is_stuck]
-    turns = max((ceil(outbox.missing(size) / _TURN_BYTES) for outbox, size in full), default=0)
-    for _ in range(turns + 1):
-        full = [(outbox, size) for outbox, size in full if outbox.missing(size) and not outbox.is_stuck]
-        if not full:
-            return
-        sent = [outbox.bytes_sent for outbox, _ in full]
-        for _ in range(_TURN_PASSES):
-            await trio.lowlevel.checkpoint()
-        for (outbox, _), before in zip(full, sent, strict=True):
-            if outbox.bytes_sent == before:
-                outbox.note_stuck()

@@ -38,6 +38,8 @@ class Phase(enum.Enum):
     """Nothing is read: the Close or the end of file of the peer was received, the connection broke, or the
     handshake was refused. Queued frames may still be written."""
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python, which each step would call
+
     def __init__(self, label: str, is_open: bool, reads: bool, awaits_close: bool) -> None:
         self.is_open = is_open
         self.reads = reads
@@ -57,6 +59,8 @@ class Step(enum.Enum):
     """The peer violated the protocol or a limit."""
     END = enum.auto()
     """The end of file was received, the connection broke or was cut off, or a deadline for the peer has passed."""
+
+    __hash__ = object.__hash__
 
 
 # A step that is not listed does not change the phase.
@@ -111,6 +115,11 @@ class Lifecycle:
         """Note the first close. Does nothing after the first call."""
         if self.ending is None:
             self.ending = ending
+
+    def note_answered(self) -> None:
+        """Note that the peer has sent a Close frame, after the first close was noted."""
+        if self.ending is not None:
+            self.ending.note_answered()
 
     def when_over(self, on_over: Callable[[], None]) -> None:
         """Set the function that is called when nothing more is read. It replaces the previous one."""

@@ -62,7 +62,8 @@ def websocket_handler(
         deflate: the settings of compression, if the client offers it; None for no compression.
         accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
             accept without further settings, or a ``Response`` to refuse.
-        **options: the limits of each stream, the fields of ``StreamLimits``.
+        **options: the limits of each stream: ``max_message_size``, ``max_fragments``,
+            ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
 
     Returns:
         The route, for ``with_websocket_route``.
@@ -159,10 +160,15 @@ class HookRoute:
             return admitted
         check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
         opening = opening_of(upgrade)
-        with opening.attempt(admitted, _DEFAULT_LIMITS) as connection:
+        if opening.handover.gate is not None:
+            admitted = await opening.pass_layers(admitted)
+        connection = opening.begin_attempt(admitted, _DEFAULT_LIMITS)
+        try:
             # There is no checkpoint between the hook and the 101, so the app always receives an open stream.
             if not await self._place(connection) or not opening.complete(admitted):
                 raise opening.unavailable("no WebSocket app takes this connection now")
+        finally:
+            opening.end_attempt()
         connection.set_take_deadline(self._take_timeout)
         return None
 

@@ -61,11 +61,6 @@ class SendQueue:
         """The number of messages that wait."""
         return len(self.messages)
 
-    @property
-    def droppable(self) -> set[int]:
-        """The tickets of the messages that may be dropped."""
-        return set() if self._drop_index is None else self._drop_index.tickets()
-
     # Putting frames...
 
     def put(self, frame: bytes) -> None:

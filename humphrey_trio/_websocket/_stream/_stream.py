@@ -11,6 +11,7 @@ import trio
 
 from .._errors import ConnectionClosed
 from .._protocol._close_codes import NORMAL, POLICY_VIOLATION
+from ._calls import before_close, begin_receive, end_receive, ping, send, set_deadline
 from ._reports import close_record_of, statistics_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class WebsocketStream:
             TypeError: ``message`` has another type.
             RuntimeError: called in another run of trio than that of the server.
         """
-        await self._connection.send(message, compress)
+        await send(self._connection, message, compress)
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a Ping (RFC 6455, section 5.5.2).
@@ -130,7 +131,7 @@ class WebsocketStream:
             ValueError: the payload is longer than 125 bytes.
             RuntimeError: called in another run of trio than that of the server.
         """
-        await self._connection.ping(payload)
+        await ping(self._connection, payload)
 
     @trio.lowlevel.enable_ki_protection
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -147,7 +148,7 @@ class WebsocketStream:
             ValueError: the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the server.
         """
-        await self._connection.before_close(code, reason)
+        await before_close(self._connection, code, reason)
         self._connection.close(code, reason)
 
     def set_deadline(self, seconds: float, code: int = POLICY_VIOLATION, reason: str = "") -> None:
@@ -166,7 +167,7 @@ class WebsocketStream:
             ValueError: ``seconds`` is not above zero, the code may not be sent, or the reason is too long.
             RuntimeError: called in another run of trio than that of the server.
         """
-        self._connection.set_user_deadline(seconds, code, reason)
+        set_deadline(self._connection, seconds, code, reason)
 
     # Receiving...
 
@@ -183,11 +184,11 @@ class WebsocketStream:
             RuntimeError: called in another run of trio than that of the server.
         """
         connection = self._connection
-        connection.begin_receive()
+        begin_receive(connection)
         try:
             message = await connection.inbox.next(connection)
         finally:
-            connection.end_receive()
+            end_receive(connection)
         if message is None:
             raise connection.closed_error()
         return message

@@ -71,7 +71,8 @@ class Upgrade:
                 offers is used; none if it offers none of them.
             deflate: the settings of compression, if the client offers it; None for no compression.
             headers: further header fields of the 101 response.
-            **options: the limits of the stream, the fields of ``StreamLimits``.
+            **options: the limits of the stream: ``max_message_size``, ``max_fragments``,
+                ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
 
         Returns:
             The open stream.

@@ -1,0 +1,136 @@
+"""The transport over a connected socket."""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import socket
+import sys
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._nonblocking import NonBlockingTransport
+from ._transport import CHUNK, RECEIVE_SIZE, Incoming
+
+if TYPE_CHECKING:
+    from .._http._address import Address
+
+# Only Linux reports an end of file that comes after unread bytes. Other systems report a reset, which needs no
+# flag.
+_HANGUP: int = getattr(select, "POLLRDHUP", 0)
+
+# A buffer for discarded input. All connections share it, because it is never read.
+_DISCARDED = bytearray(CHUNK)
+
+
+class SocketTransport(NonBlockingTransport):
+    """A transport over a connected socket, which it owns."""
+
+    __slots__ = ("_fileno", "_socket")
+
+    gathers = True
+
+    def __init__(self, sock: socket.socket, peer: Address) -> None:
+        super().__init__(peer)
+        self._socket = sock
+        sock.setblocking(False)
+        self._fileno = sock.fileno()
+
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
+        while True:
+            self._check_open()
+            if self._is_new:
+                self._is_new = False
+            else:
+                await trio.lowlevel.wait_readable(self._fileno)
+            try:
+                data = self._socket.recv(size)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise self._failure() from exc
+            if not data:
+                self.incoming = Incoming.ENDED
+            return data
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._failure() from exc
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        try:
+            return self._socket.sendmsg((first, second))
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._failure() from exc
+
+    async def send_eof(self) -> None:
+        self._check_open()
+        with suppress(OSError):  # the peer may have disconnected already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def discard_some(self) -> bool:
+        while True:
+            self._check_open()
+            await trio.lowlevel.wait_readable(self._fileno)
+            try:
+                size = self._socket.recv_into(_DISCARDED)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise self._failure() from exc
+            if not size:
+                self.incoming = Incoming.ENDED
+            return size > 0
+
+    def unacknowledged(self) -> int:
+        # This is SIOCOUTQ of tcp(7). Other systems do not have it.
+        if self._fileno < 0 or sys.platform != "linux":
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def hung_up(self) -> bool:
+        if self._fileno < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._fileno, _HANGUP)
+        return bool(poll.poll(0))
+
+    def interrupt(self) -> None:
+        if self._fileno >= 0:
+            trio.lowlevel.notify_closing(self._fileno)
+
+    def abort(self) -> None:
+        if self._fileno >= 0:
+            # Before the close: trio must not wait on a number that the next socket may get.
+            trio.lowlevel.notify_closing(self._fileno)
+            self._fileno = -1
+            self._socket.close()
+
+    async def _wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._fileno)
+
+    def _discard_now(self) -> bool:
+        # The end of file is not noted in ``incoming``. A peer that has closed before it could read the last bytes
+        # must not count as one that has received them.
+        with suppress(OSError):
+            return self._socket.recv_into(_DISCARDED) > 0
+        return False
+
+    def _check_open(self) -> None:
+        if self._fileno < 0:
+            raise trio.ClosedResourceError("the connection was closed")
+
+    def _failure(self) -> Exception:
+        if self._fileno < 0:
+            return trio.ClosedResourceError("the connection was closed")
+        self.incoming = Incoming.BROKEN
+        return trio.BrokenResourceError("the connection has broken")
