@@ -62,7 +62,7 @@ DISTRIBUTIONS = (
     "trio",
     "h11",
     "wsproto",
-    "pycryptodome",
+    "bitarray",
     "hypercorn",
     "quart-trio",
     "trio-websocket",

@@ -20,3 +20,16 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([char if char.isprintable() else repr(char)[1:-1] for char in text])
+
+
+def escaped(text: str) -> str:
+    """Return the text for the inside of double quotation marks in a line of fields.
+
+    It is cut after 500 characters. Unprintable characters are escaped as in ``repr``, and ``"`` and ``\\`` with a
+    backslash.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    if '"' in text or "\\" in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return printable(text)

@@ -1,4 +1,4 @@
-"""Admission: an application is asked before the 101, and picks a subprotocol among those that are offered."""
+"""Admission: ``accept`` decides an upgrade before the 101, and selects a subprotocol that the client offers."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ NO_FIELDS: Fields = ()
 #: A coroutine for each connection, a hook's route, and an app that is linked internally.
 KINDS = ("coroutine", "hook", "internal")
 every_kind = pytest.mark.parametrize("kind", KINDS)
-#: Those that have HTTP routes beside the WebSocket.
+#: The kinds with HTTP routes and a WebSocket.
 ROUTES = KINDS[:2]
 every_route = pytest.mark.parametrize("kind", ROUTES)
 
 
-async def tell(stream: WebsocketStream | AsyncStream[Any], state: str) -> None:
-    """Say what was agreed on."""
+async def report(stream: WebsocketStream | AsyncStream[Any], state: str) -> None:
+    """Send the result of the handshake."""
     await stream.send(f"{stream.subprotocol} {stream.value!r}")
 
 
-async def tell_and_wait(stream: WebsocketStream, state: str) -> None:
-    await tell(stream, state)
+async def report_and_wait(stream: WebsocketStream, state: str) -> None:
+    await report(stream, state)
     async for _ in stream:
         pass
 
 
 @asynccontextmanager
 async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
-    """Serve a WebSocket at every path but ``/hello``; what it gives makes a client."""
+    """Serve a WebSocket at every path except ``/hello``. Yields a function that connects a client."""
     with trio.fail_after(PATIENCE):
         async with AsyncExitStack() as sockets, trio.open_nursery() as nursery:
             if kind == "internal":
-                own = AsyncWebsocketApp(STATE, **options).with_address(ANY_PORT).with_connect_handler(tell)
+                own = AsyncWebsocketApp(STATE, **options).with_address(ANY_PORT).with_connect_handler(report)
                 (address,) = await nursery.start(own.run)
 
                 async def connect() -> RawClient:
@@ -72,10 +72,10 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
 
                 yield connect
             else:
-                websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(tell)
+                websocket_app = AsyncWebsocketApp.new_unlinked(STATE).with_connect_handler(report)
                 await nursery.start(websocket_app.run)
                 app = App(STATE).with_stateless_route("/hello", lambda _: Response(200, "hello"))
-                app.with_websocket_route("/*", route_of(kind, websocket_app, **options))
+                app.with_websocket_route("/*", route_of(kind, websocket_app.connect_hook(), **options))
                 async with served_in_memory(app) as connect_stream:
 
                     async def connect() -> RawClient:
@@ -85,14 +85,20 @@ async def serving(kind: str, **options: Any) -> AsyncGenerator[Connect]:
             nursery.cancel_scope.cancel()
 
 
-def route_of(kind: str, websocket_app: AsyncWebsocketApp[str, None], **options: Any) -> Any:
+def route_of(
+    kind: str,
+    hook: trio.MemorySendChannel[WebsocketStream],
+    coroutine: Callable[[WebsocketStream, Any], Awaitable[None]] = report_and_wait,
+    **options: Any,
+) -> Any:
+    """A route of a kind: to a coroutine, or to a hook."""
     if kind == "coroutine":
-        return websocket_handler(tell_and_wait, **options)
-    return async_websocket_handler(websocket_app.connect_hook(), **options)
+        return websocket_handler(coroutine, **options)
+    return async_websocket_handler(hook, **options)
 
 
 async def ask(client: RawClient, fields: Fields = NO_FIELDS) -> Reply:
-    """The answer to a handshake with further fields."""
+    """The response to a handshake with further fields."""
     await client.send(request_bytes("GET /ws HTTP/1.1", [*HANDSHAKE_FIELDS, *fields]))
     return await client.reply()
 
@@ -103,7 +109,7 @@ async def assert_still_http(client: RawClient) -> None:
 
 
 async def agreed(client: RawClient, fields: Fields = NO_FIELDS) -> str:
-    """What the stream of an accepted handshake says of itself."""
+    """The values of the stream of an accepted handshake."""
     assert (await ask(client, fields)).status == 101
     opcode, payload = await client.frame()
     assert opcode == TEXT
@@ -126,12 +132,12 @@ def raising(error: Exception) -> AcceptFunction:
     return accept
 
 
-# ------------------------------------------------------------------------------------------ letting in
+# -------------------------------------------------------------------------------------------------- accepting
 
 
 @every_kind
 async def test_accept_gets_the_request_and_the_state(kind: str) -> None:
-    """``accept`` is asked with the handshake's request and with the app's state."""
+    """``accept`` is called with the handshake's request and the app's state."""
     asked: list[tuple[str, str | None, object]] = []
 
     async def accept(request: Request, state: object) -> None:
@@ -143,8 +149,8 @@ async def test_accept_gets_the_request_and_the_state(kind: str) -> None:
 
 
 @every_kind
-async def test_accept_lets_in_with_what_it_likes(kind: str) -> None:
-    """An ``Accept`` gives the 101 its subprotocol and its further fields, and the stream its value."""
+async def test_accept_sets_subprotocol_fields_and_value(kind: str) -> None:
+    """An ``Accept`` sets the subprotocol and further fields of the 101, and the value of the stream."""
     accept = returning(Accept(subprotocol="b", headers=[("Set-Cookie", "seen=1")], value={"user": 7}))
     async with serving(kind, accept=accept) as connect:
         client = await connect()
@@ -156,20 +162,20 @@ async def test_accept_lets_in_with_what_it_likes(kind: str) -> None:
 
 
 @every_kind
-async def test_an_accept_without_a_subprotocol_leaves_it_to_the_route(kind: str) -> None:
-    """Where ``accept`` names no subprotocol, that of the route's ``subprotocols`` is taken."""
+async def test_accept_without_a_subprotocol(kind: str) -> None:
+    """If ``accept`` names no subprotocol, the route's ``subprotocols`` decide."""
     async with serving(kind, accept=returning(Accept(value=1)), subprotocols=["a"]) as connect:
         assert await agreed(await connect(), [("Sec-WebSocket-Protocol", "b, a")]) == "a 1"
 
 
-async def test_accept_overrules_the_order_of_the_route() -> None:
-    """The subprotocol of an ``Accept`` counts, whatever the route would have taken."""
+async def test_accept_overrides_the_subprotocols_of_the_route() -> None:
+    """The subprotocol of an ``Accept`` is used, whatever the route would select."""
     async with serving("coroutine", accept=returning(Accept(subprotocol="b")), subprotocols=["a"]) as connect:
         assert await agreed(await connect(), [("Sec-WebSocket-Protocol", "a, b")]) == "b None"
 
 
-async def test_the_value_reaches_the_state_of_the_stream(nursery: trio.Nursery) -> None:
-    """``stream_state`` is called with a stream that has its value and subprotocol already."""
+async def test_stream_state_gets_the_accepted_value(nursery: trio.Nursery) -> None:
+    """``stream_state`` is called with a stream that has its value and subprotocol."""
 
     async def tell_state(stream: AsyncStream[str], state: None) -> None:
         await stream.send(stream.state)
@@ -191,7 +197,7 @@ async def test_the_value_reaches_the_state_of_the_stream(nursery: trio.Nursery) 
 @every_route
 @pytest.mark.parametrize("status", [401, 403, 429])
 async def test_accept_refuses(kind: str, status: int) -> None:
-    """A ``Response`` of ``accept`` goes to the client as it is, and its connection goes on with HTTP."""
+    """The client gets the ``Response`` of ``accept`` unchanged, and its connection continues with HTTP."""
     refusal = Response(status, "no", [("Retry-After", "7")])
     async with serving(kind, accept=returning(refusal)) as connect:
         client = await connect()
@@ -203,21 +209,21 @@ async def test_accept_refuses(kind: str, status: int) -> None:
 
 
 async def test_accept_of_an_internally_linked_app_refuses() -> None:
-    """An app that is linked internally refuses as routes do, and a client may try again at once."""
-    answers = iter([Response(401, "who?"), None])
+    """An internally linked app refuses as routes do, and the client may try again."""
+    answers = iter([Response(401, "not authorized"), None])
 
     async def accept(request: Request, state: str) -> Response | None:
         return next(answers)
 
     async with serving("internal", accept=accept) as connect:
         client = await connect()
-        assert (await ask(client)).content == b"who?"
+        assert (await ask(client)).content == b"not authorized"
         assert await agreed(client) == "None None"
 
 
 @every_route
-async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> None:
-    """A ``HandshakeError`` of ``accept`` becomes the error handler's answer, with its status and fields."""
+async def test_handshake_error_of_accept_goes_to_the_error_handler(kind: str) -> None:
+    """A ``HandshakeError`` of ``accept`` becomes the error handler's response, with its status and fields."""
     asked: list[int] = []
 
     def page(status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -227,7 +233,7 @@ async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> No
     error = HandshakeError("too many of you", 429, headers=[("Retry-After", "7")])
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     route: Any = (
-        websocket_handler(tell_and_wait, accept=raising(error))
+        websocket_handler(report_and_wait, accept=raising(error))
         if kind == "coroutine"
         else async_websocket_handler(hook, accept=raising(error))
     )
@@ -254,10 +260,10 @@ async def test_a_handshake_error_goes_through_the_error_handler(kind: str) -> No
         ),
     ],
 )
-async def test_an_accept_that_fails(
+async def test_accept_that_fails(
     kind: str, accept: AcceptFunction, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What ``accept`` raises or returns in error lets nobody in: it is logged, and a 500."""
+    """An exception or an invalid result of ``accept`` is logged, and the client gets a 500."""
     async with serving(kind, accept=accept) as connect:
         client = await connect()
         reply = await ask(client, [("Sec-WebSocket-Protocol", "a,")])
@@ -270,8 +276,8 @@ async def test_an_accept_that_fails(
 
 
 @every_route
-async def test_the_origin_is_checked_first(kind: str) -> None:
-    """``accept`` is not asked about a page that may not connect."""
+async def test_origin_is_checked_before_accept(kind: str) -> None:
+    """``accept`` is not called for a page that may not connect."""
     asked: list[str] = []
 
     async def accept(request: Request, state: str) -> None:
@@ -302,7 +308,7 @@ async def test_the_origin_is_checked_first(kind: str) -> None:
     ],
 )
 async def test_subprotocols(kind: str, ours: str | list[str], offered: list[str], chosen: str | None) -> None:
-    """The first of the server's subprotocols that is offered is taken; without one the 101 has no such field."""
+    """The server selects the first of its subprotocols that is offered, or sends no such field."""
     async with serving(kind, subprotocols=ours) as connect:
         client = await connect()
         reply = await ask(client, [("Sec-WebSocket-Protocol", line) for line in offered])
@@ -311,7 +317,7 @@ async def test_subprotocols(kind: str, ours: str | list[str], offered: list[str]
         assert await client.frame() == (TEXT, f"{chosen} None".encode())
 
 
-async def test_subprotocols_of_a_route_of_ones_own() -> None:
+async def test_subprotocols_of_an_own_route() -> None:
     """``Upgrade.accept`` takes ``subprotocols``, too."""
 
     async def route(upgrade: Upgrade, state: None) -> None:
@@ -323,11 +329,11 @@ async def test_subprotocols_of_a_route_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "a,b", "ä", "a\r\n", "a/b"])
-def test_what_is_no_subprotocol(bad: str) -> None:
-    """A subprotocol that cannot stand in the header is refused when the route or the app is made."""
+def test_invalid_subprotocols(bad: str) -> None:
+    """An invalid subprotocol is a ValueError when the route or the app is made."""
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     for make in (
-        lambda: websocket_handler(tell, subprotocols=[bad]),
+        lambda: websocket_handler(report, subprotocols=[bad]),
         lambda: async_websocket_handler(hook, subprotocols=[bad]),
         lambda: AsyncWebsocketApp(subprotocols=["fine", bad]),
     ):
@@ -335,11 +341,11 @@ def test_what_is_no_subprotocol(bad: str) -> None:
             make()
 
 
-# ----------------------------------------------------------------------------------- while it is asked
+# --------------------------------------------------------------------------------------- while accept runs
 
 
-async def test_there_is_no_stream_before_accept_has_agreed() -> None:
-    """Nothing is in the hook, and nothing goes to the client, until ``accept`` has let it in."""
+async def test_no_stream_before_accept_returns() -> None:
+    """Nothing is in the hook, and nothing goes to the client, until ``accept`` returns."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     asked, agree = trio.Event(), trio.Event()
 
@@ -362,10 +368,10 @@ async def test_there_is_no_stream_before_accept_has_agreed() -> None:
 
 
 @every_route
-async def test_a_client_that_leaves_while_accept_runs(
+async def test_disconnect_while_accept_runs(
     kind: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A client that is gone when ``accept`` agrees leaves no task, no stream and no log entry behind."""
+    """A client that disconnects while ``accept`` runs leaves no task, no stream and no log entry."""
     asked, agree = trio.Event(), trio.Event()
     streams: list[WebsocketStream] = []
 
@@ -379,11 +385,7 @@ async def test_a_client_that_leaves_while_accept_runs(
             pass
 
     hook, incoming = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(handler, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, handler, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             await trio.testing.wait_all_tasks_blocked()
@@ -402,7 +404,7 @@ async def test_a_client_that_leaves_while_accept_runs(
 
 
 @every_route
-async def test_the_server_is_cancelled_while_accept_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_server_while_accept_runs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """Cancelling the server cancels ``accept``; there is no stream, and nothing is logged."""
     asked, cancelled = trio.Event(), trio.Event()
 
@@ -414,11 +416,7 @@ async def test_the_server_is_cancelled_while_accept_runs(kind: str, caplog: pyte
             cancelled.set()
 
     hook, incoming = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(tell_and_wait, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             client = connect()
@@ -432,8 +430,8 @@ async def test_the_server_is_cancelled_while_accept_runs(kind: str, caplog: pyte
 
 
 @every_route
-async def test_an_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What ``accept`` raises beside its cancellation is logged, and cancelling the server is no failure."""
+async def test_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What ``accept`` raises while it is cancelled is logged, and cancelling the server is no failure."""
     asked = trio.Event()
 
     async def clean_up() -> None:
@@ -449,11 +447,7 @@ async def test_an_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pyt
             await trio.sleep_forever()
 
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
-    route: Any = (
-        websocket_handler(tell_and_wait, accept=accept)
-        if kind == "coroutine"
-        else async_websocket_handler(hook, accept=accept)
-    )
+    route = route_of(kind, hook, accept=accept)
     with trio.fail_after(PATIENCE):
         async with served_in_memory(App().with_websocket_route("/*", route)) as connect:
             await connect().send_all(request_bytes("GET / HTTP/1.1"))
@@ -465,7 +459,7 @@ async def test_an_accept_that_fails_while_it_is_cancelled(kind: str, caplog: pyt
 
 @every_kind
 async def test_accept_can_be_interrupted(kind: str) -> None:
-    """Ctrl-C is raised in ``accept``, as it is in handlers."""
+    """Ctrl-C is raised in ``accept``, as in handlers."""
     protected: list[bool] = []
 
     async def accept(request: Request, state: str) -> None:
@@ -477,10 +471,10 @@ async def test_accept_can_be_interrupted(kind: str) -> None:
     assert protected == [False]
 
 
-async def test_malformed_offers_are_refused_before_anybody_is_asked(
+async def test_malformed_extensions_are_refused_before_accept(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Malformed extensions are a 400 before ``accept`` runs, so that it has no effects for nothing."""
+    """Malformed extensions are a 400 before ``accept`` runs."""
     asked: list[Request] = []
 
     async def accept(request: Request, state: None) -> None:

@@ -1,4 +1,4 @@
-"""Cancelling either app, or both, at every step of an exchange: whatever it interrupts, nothing is left behind."""
+"""Cancelling one or both apps at every step of an exchange leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import ANY_PORT
 from tests.support.cancellation import BOTH, Connect, Handlers, cancel_at_every_step, echo, name_all, serve_stream
 from tests.support.links import Link
 
-# -------------------------------------------------------------------------------------- what is cancelled
+# -------------------------------------------------------------------------------------------------- apps
 
 
 def linked_pair(handlers: Handlers) -> tuple[App, AsyncWebsocketApp]:
@@ -42,7 +42,7 @@ def in_memory(handlers: Handlers) -> Any:
 
 
 def connect_to(name: str, link: Link = Link.PLAIN) -> Callable[[dict[str, Any]], Connect]:
-    """Connections to where the app of that name listens."""
+    """A function that connects to the address of the app with that name."""
 
     def connect_to_started(started: dict[str, Any]) -> Connect:
         async def connect() -> trio.abc.Stream:
@@ -93,8 +93,8 @@ def own_coroutine(handlers: Handlers, link: Link = Link.PLAIN) -> Any:
             async for message in stream:
                 await stream.send(message)
         finally:
-            handlers.parting.append(stream.id)
-            handlers.parted.append(stream.id)
+            handlers.disconnecting.append(stream.id)
+            handlers.disconnected.append(stream.id)
 
     app = App().with_websocket_route("/", websocket_handler(converse))
     return {"http": (link.run(app), (ANY_PORT,))}, connect_to("http", link)
@@ -117,7 +117,7 @@ async def echo_slowly(client: WebsocketClient) -> None:
 @pytest.mark.parametrize("cancelled", BOTH, ids=name_all)
 @pytest.mark.parametrize("make", [in_memory, over_sockets, over_tls, by_own_route, by_own_route_over_tls])
 async def test_cancelled_at_every_step(make: Any, cancelled: set[str]) -> None:
-    """Cancelled anywhere in connect, echo and close, a pair leaves no task or file, and disconnects once."""
+    """A pair that is cancelled at any step of an exchange leaves no task or file, and disconnects once."""
     await cancel_at_every_step(make, echo, cancelled)
 
 
@@ -126,7 +126,7 @@ async def test_cancelled_at_every_step(make: Any, cancelled: set[str]) -> None:
     [(internally_linked, "websocket"), (own_coroutine, "http"), (own_coroutine_over_tls, "http")],
 )
 async def test_single_app_cancelled_at_every_step(make: Any, name: str) -> None:
-    """The same holds for an app that has its peer inside, and for one whose route runs a coroutine."""
+    """The same, for an internally linked app, and for a route with a coroutine."""
     await cancel_at_every_step(make, echo, {name})
 
 
@@ -134,5 +134,5 @@ async def test_single_app_cancelled_at_every_step(make: Any, name: str) -> None:
 async def test_cancelled_at_every_step_of_a_slow_handler(
     cancelled: set[str], autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The same holds while a handler is slow and its client's messages are read ahead."""
+    """The same, while a handler is slow and messages are read ahead."""
     await cancel_at_every_step(in_memory, echo_slowly, cancelled)

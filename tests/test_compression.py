@@ -597,7 +597,7 @@ async def test_a_text_is_encoded_once(size: int, compress: bool, way: str, kind:
 
 
 async def test_a_broadcast_can_be_sent_uncompressed() -> None:
-    """``broadcast(..., compress=False)`` sends everybody the same plain frame."""
+    """``broadcast(..., compress=False)`` sends the same uncompressed frame to all clients."""
     room = Room()
     async with room.served(Deflate()) as connect:
         client = await WireClient(connect()).open(OFFER)
@@ -636,7 +636,7 @@ async def test_closed_clients_cost_a_broadcast_nothing(monkeypatch: pytest.Monke
     """For a client that is closed already, nothing is compressed."""
 
     def fail(*_: object) -> bytes:
-        raise AssertionError("there is nobody to compress for")
+        raise AssertionError("there is no client to compress for")
 
     room = Room()
     async with room.served(Deflate()) as connect:

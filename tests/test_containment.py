@@ -62,7 +62,7 @@ async def careless_app() -> AsyncGenerator[tuple[App, trio.CancelScope]]:
 async def test_a_cancelled_handler_fails(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A handler that fails while it is cancelled, because its client left, is logged, and nobody else notices."""
+    """A handler that fails while it is cancelled by a disconnect is logged, and affects no other stream."""
     async with careless_app() as (app, _), websocket_client(app) as other:
         async with websocket_client(app) as client:
             await client.send("fail")
@@ -183,8 +183,8 @@ async def test_ready_replies_do_not_wait(autojump_clock: trio.testing.MockClock)
         assert b"slow" in await stream.receive_some()
 
 
-async def test_whoever_closes_without_reading_is_heard_out() -> None:
-    """A stream that is only sent to and closed ends with its client's Close, not with a deadline."""
+async def test_close_without_receive() -> None:
+    """A stream that only sends and closes ends with its client's Close, not with a deadline."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     app = App().with_websocket_route("/", async_websocket_handler(hook))
     async with trio.open_nursery() as nursery, served_in_memory(app) as connect:
@@ -236,7 +236,7 @@ async def test_a_socket_file_that_cannot_be_removed(
         probe.connect(str(tmp_path / "moved" / "socket"))  # type: ignore[operator]
 
 
-async def test_whoever_stops_receiving_after_the_close_is_replaced(
+async def test_close_with_a_cancelled_receive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A stream whose receiver is cancelled after the close ends with its client's Close, not with a deadline."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -157,6 +159,26 @@ def test_graceful() -> None:
         assert (ending.status, ending.stderr) == (0, "")
 
 
+def test_files(tmp_path: Path) -> None:
+    """files.py serves a directory: whole files, ranges, and 304 for what the client has."""
+    (tmp_path / "index.html").write_text("<h1>Hello</h1>")
+    (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 1024)
+    for path in tmp_path.iterdir():
+        os.utime(path, (10**9, 10**9))
+    with (
+        example("files.py", str(tmp_path)) as (program, (url,)),
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        page = client.get("/")
+        assert (page.status_code, page.text) == (200, "<h1>Hello</h1>")
+        assert client.get("/index.html", headers={"If-None-Match": page.headers["ETag"]}).status_code == 304
+        assert client.get("/large.bin").content == bytes(range(256)) * 1024
+        part = client.get("/large.bin", headers={"Range": "bytes=100-99999"})
+        assert (part.status_code, part.content) == (206, (bytes(range(256)) * 1024)[100:100000])
+        assert client.get("/none").status_code == 404
+        assert_ended_by_ctrl_c(program.interrupt())
+
+
 def test_tls(tmp_path: Path) -> None:
     """tls.py serves both apps over TLS, with the certificate of its command line."""
     authority = trustme.CA()
@@ -174,6 +196,21 @@ def test_tls(tmp_path: Path) -> None:
             assert client.recv(timeout=10) == "text"
             assert_ended_by_ctrl_c(program.interrupt())
             assert_going_away(client)
+
+
+def test_upload() -> None:
+    """upload.py shows its page, hashes the files of a form while they arrive, and prints its progress."""
+    contents = {"one.bin": bytes(range(256)) * 10_000, "z\u00f6.txt": b""}
+    with example("upload.py") as (program, (page,)):
+        assert 'type="file"' in get(page).text
+        files = [("file", (name, content)) for name, content in contents.items()]
+        with httpx.Client(trust_env=False) as client:
+            response = client.post(f"{page}upload", files=files, data={"ignored": "x"})
+        assert response.text == "".join(
+            f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()
+        )
+        assert re.fullmatch(r"'one.bin': \d+ %\n", program.read_line())
+        assert_ended_by_ctrl_c(program.interrupt())
 
 
 def test_tls_without_files() -> None:

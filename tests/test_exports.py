@@ -17,7 +17,9 @@ import pytest
 import humphrey_trio
 
 PUBLIC = (
-    *("humphrey_trio", "humphrey_trio.http", "humphrey_trio.layers", "humphrey_trio.testing"),
+    "humphrey_trio",
+    *("humphrey_trio.handlers", "humphrey_trio.http", "humphrey_trio.layers", "humphrey_trio.monitor"),
+    "humphrey_trio.testing",
     "humphrey_trio.websocket",
 )
 

@@ -1,4 +1,4 @@
-"""No connection at the cost of another: turns for all, one order of broadcasts, bounds for who does not read."""
+"""Fairness: every connection gets its turn, broadcasts have one order, and slow clients have bounds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tests.support import ANY_PORT, PATIENCE
 from tests.support.apps import linked, served_in_memory
 from tests.support.links import Link, each_link
 from tests.support.spies import spied_frames
+from tests.support.steps import TurnCounter
 from tests.support.wire import HANDSHAKE_FIELDS, PING, TEXT, client_frame, request_bytes
 
 MESSAGES_PER_TURN = 64
-#: Turns that an echo may take beside a busy connection: it needs about ten.
+#: The turns that an echo may take during a busy connection. It needs about ten.
 TURNS_PER_ECHO = 50
 ECHOES = 20
 
@@ -30,11 +31,11 @@ MIB = 2**20
 
 
 class Echo:
-    """An app that echoes, and remembers its streams and how they closed."""
+    """An app that echoes, and records its streams and their close codes."""
 
     def __init__(self, **options: Any) -> None:
         self.streams: list[AsyncStream[None]] = []
-        self.parted: list[int | None] = []
+        self.close_codes: list[int | None] = []
         self.app: AsyncWebsocketApp = (
             AsyncWebsocketApp.new_unlinked(**options)
             .with_connect_handler(self.connect)
@@ -49,15 +50,15 @@ class Echo:
         await stream.send(message)
 
     async def disconnect(self, stream: AsyncStream[None], state: None) -> None:
-        self.parted.append(stream.close_code)
+        self.close_codes.append(stream.close_code)
 
 
 # ------------------------------------------------------------------------------------------------- turns
 
 
 @each_link
-async def test_a_tight_loop_of_send_lets_the_others_run(link: Link) -> None:
-    """Beside a tight loop of ``send`` to a quick reader, another client can connect and is served."""
+async def test_send_in_a_tight_loop_lets_other_clients_run(link: Link) -> None:
+    """During a tight loop of ``send`` to a fast reader, another client can connect and is served."""
     sent = most_sent = 0
     over = False
 
@@ -66,7 +67,7 @@ async def test_a_tight_loop_of_send_lets_the_others_run(link: Link) -> None:
         if message.text != "flood":
             await stream.send(message)
             return
-        # Without turns it would go on until the kernel is full: a hundred thousand messages.
+        # Without turns the loop would go on until the kernel's buffers are full: a hundred thousand messages.
         while not over:
             await stream.send("drop")
             sent += 1
@@ -94,10 +95,10 @@ async def test_a_tight_loop_of_send_lets_the_others_run(link: Link) -> None:
 
 
 @pytest.mark.parametrize("kind", ["messages", "pings"])
-async def test_a_read_full_of_small_messages_lets_the_others_run(
+async def test_many_small_messages_let_other_clients_run(
     kind: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """While small messages or pings that came in a few reads are handled, another client is served."""
+    """While many small messages or pings of a few reads are handled, another client is served."""
     ended = trio.Event()
 
     async def on_message(stream: AsyncStream[None], message: Message, state: None) -> None:
@@ -117,21 +118,14 @@ async def test_a_read_full_of_small_messages_lets_the_others_run(
         await ended.wait()
 
 
-@pytest.mark.parametrize("to", ["nobody", "unknown", "closing"])
-async def test_a_tight_loop_of_the_sender_lets_the_others_run(
+@pytest.mark.parametrize("to", ["no client", "unknown", "closing"])
+async def test_sender_in_a_tight_loop_lets_other_tasks_run(
     to: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A tight loop that sends to nobody, or to a client that is not or no longer there, gives the others turns."""
+    """A tight loop of a sender without clients, or to a disconnected client, lets other tasks run."""
     echo = Echo()
     sender, lonely_sender = echo.app.sender(), Echo().app.sender()
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    counter = TurnCounter()
     async with (
         linked(echo.app) as app,
         served_in_memory(app) as connect,
@@ -142,21 +136,21 @@ async def test_a_tight_loop_of_the_sender_lets_the_others_run(
         (stream,) = echo.streams
         if to == "closing":
             await stream.close()
-        nursery.start_soon(count_turns)
+        nursery.start_soon(counter.run)
         for _ in range(1000):
-            if to == "nobody":
-                await lonely_sender.broadcast("is anybody there?")
+            if to == "no client":
+                await lonely_sender.broadcast("is the server there?")
             else:
                 assert not await sender.send(stream.id + (to == "unknown"), "are you there?")
         nursery.cancel_scope.cancel()
-    assert turns >= 5
+    assert counter.turns >= 5
 
 
 # ------------------------------------------------------------------------------------------- broadcasts
 
 
-async def test_broadcasts_reach_all_in_one_order(autojump_clock: trio.testing.MockClock) -> None:
-    """Two tasks that broadcast at once to 500 clients: every client gets everything, and all in the same order."""
+async def test_broadcasts_have_one_order(autojump_clock: trio.testing.MockClock) -> None:
+    """Two concurrent tasks broadcast to 500 clients: every client gets all messages in the same order."""
     echo = Echo()
     sender = echo.app.sender()
 
@@ -175,12 +169,12 @@ async def test_broadcasts_reach_all_in_one_order(autojump_clock: trio.testing.Mo
     assert all(texts == received[0] for texts in received)
     for name in ("one", "two"):
         assert [text for text in received[0] if text.startswith(name)] == [f"{name} {n}" for n in range(20)]
-    # They did go out at once, not one task's behind the other's.
+    # The tasks did send concurrently, and not one after the other.
     assert len({text.split()[0] for text in received[0][:20]}) == 2
 
 
-async def test_broadcast_lets_the_others_run(autojump_clock: trio.testing.MockClock) -> None:
-    """A broadcast to 500 clients is no single step: other tasks run at every hundredth of them."""
+async def test_broadcast_lets_other_tasks_run(autojump_clock: trio.testing.MockClock) -> None:
+    """A broadcast to 500 clients lets other tasks run after every hundred of them."""
     echo = Echo()
     steps = 0
     async with linked(echo.app) as app, served_in_memory(app) as connect, trio.open_nursery() as nursery:
@@ -205,7 +199,7 @@ async def test_broadcast_lets_the_others_run(autojump_clock: trio.testing.MockCl
 async def test_broadcast_is_encoded_once(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """However many clients get a broadcast, its frame is made once, and those for whom it waits share it."""
+    """The frame of a broadcast is made once, and shared by the outboxes of all clients."""
     encoded: list[bytes] = []
 
     def encode(message: Any) -> bytes:
@@ -222,7 +216,7 @@ async def test_broadcast_is_encoded_once(
         for _ in range(20):
             await open_websocket(connect())
         await trio.testing.wait_all_tasks_blocked()
-        # The first occupies the writers, so that the second waits.
+        # The first message is being written, so the second waits.
         await echo.app.sender().broadcast("first")
         await trio.testing.wait_all_tasks_blocked()
         await echo.app.sender().broadcast("second")
@@ -232,8 +226,8 @@ async def test_broadcast_is_encoded_once(
     assert all(frame is encoded[1] for frame in put[20:])
 
 
-async def test_broadcast_waits_for_nobody(autojump_clock: trio.testing.MockClock) -> None:
-    """A broadcast takes no time though one of its clients reads nothing; when it reads, it finds everything."""
+async def test_broadcast_waits_for_no_client(autojump_clock: trio.testing.MockClock) -> None:
+    """A broadcast takes no time if a client reads nothing; that client gets everything when it reads."""
     echo = Echo()
     texts = [str(number) for number in range(100)]
     async with (
@@ -253,12 +247,12 @@ async def test_broadcast_waits_for_nobody(autojump_clock: trio.testing.MockClock
 @pytest.mark.parametrize(
     "policy", [WhenFull.CLOSE, WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST, KeepLatest("key")], ids=str
 )
-async def test_a_client_that_reads_is_not_slow(
+async def test_broadcast_to_fast_readers(
     policy: WhenFull | KeepLatest, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Of 40 broadcasts of 65 kB in a tight loop, 100 clients whose streams take all at any time get every one.
+    """Of 40 broadcasts of 65 kB in a tight loop, 100 clients that accept all bytes get every one.
 
-    Nothing can be sent at once on such a stream, and its writer sends a piece of 16 KiB at a time.
+    Such a stream has no direct path, and its writer sends pieces of 16 KiB.
     """
     count, clients = 40, 100
     echo = Echo()
@@ -284,17 +278,12 @@ async def test_a_client_that_reads_is_not_slow(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_does_not_read_gets_its_turn_once(autojump_clock: trio.testing.MockClock) -> None:
-    """Broadcasts take a few turns of the scheduler to find out who does not read, and none for that any more."""
+async def test_broadcast_waits_once_for_a_client_that_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Broadcasts yield a few times to find out that a client does not read, and not again."""
     echo = Echo(max_outbox_messages=1)
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    counter = TurnCounter()
     async with (
         linked(echo.app) as app,
         served_in_memory(app, trio.testing.lockstep_stream_pair) as connect,
@@ -306,13 +295,13 @@ async def test_a_client_that_does_not_read_gets_its_turn_once(autojump_clock: tr
         for text in ("is being written", "waits"):
             await sender.broadcast(text)
             await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(count_turns)
+        nursery.start_soon(counter.run)
         await trio.lowlevel.checkpoint()
         taken: list[int] = []
         for _ in range(3):
-            before = turns
+            before = counter.turns
             await sender.broadcast("too much", when_full=WhenFull.DROP_NEWEST)
-            taken.append(turns - before)
+            taken.append(counter.turns - before)
         nursery.cancel_scope.cancel()
         assert 0 < taken[0] < 20
         assert taken[1:] == [0, 0]
@@ -322,7 +311,7 @@ async def test_a_client_that_does_not_read_gets_its_turn_once(autojump_clock: tr
         ]
 
 
-async def test_a_client_that_reads_again_is_not_slow(autojump_clock: trio.testing.MockClock) -> None:
+async def test_broadcast_yields_for_a_client_that_reads_again(autojump_clock: trio.testing.MockClock) -> None:
     """A client that did not read, and reads now, gets its turns again."""
     echo = Echo(max_outbox_messages=1)
     async with linked(echo.app) as app, served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
@@ -351,7 +340,7 @@ async def test_a_client_that_reads_again_is_not_slow(autojump_clock: trio.testin
 
 @each_link
 async def test_client_that_never_reads_costs_an_outbox(link: Link) -> None:
-    """Of 100 MB that are broadcast, a client that never reads keeps an outbox full; the others get all of it."""
+    """Of 100 MB of broadcasts, a client that never reads keeps a full outbox; the others get everything."""
     size, count, readers = 64 * 1024, 1600, 2
     echo = Echo(max_outbox_bytes=MIB, timeouts=Timeouts(close=0.5))
     received = [0] * readers
@@ -381,7 +370,7 @@ async def test_client_that_never_reads_costs_an_outbox(link: Link) -> None:
             for number in range(count):
                 message = number.to_bytes(4, "big") * (size // 4)
                 await echo.app.sender().broadcast(message)
-                sent += 10 + len(message)  # a frame of that size has ten bytes before its payload
+                sent += 10 + len(message)  # the header of such a frame has ten bytes
                 most_queued = max(most_queued, slow.statistics().queued_bytes)
                 while min(received) < sent:
                     await progress.wait()
@@ -393,14 +382,14 @@ async def test_client_that_never_reads_costs_an_outbox(link: Link) -> None:
         assert received == [sent] * readers
         assert MIB - 2 * size <= most_queued <= MIB
         assert most_allocated <= 3 * MIB
-        while not echo.parted:
+        while not echo.close_codes:
             await trio.testing.wait_all_tasks_blocked(0.01)
-        assert echo.parted == [1013]
+        assert echo.close_codes == [1013]
         nursery.cancel_scope.cancel()
 
 
-async def test_slow_client_is_told(autojump_clock: trio.testing.MockClock) -> None:
-    """A client whose outbox is full gets what had begun and a Close with 1013, if it reads at last."""
+async def test_slow_client_gets_a_close_with_1013(autojump_clock: trio.testing.MockClock) -> None:
+    """A client whose outbox is full gets the message that was being written and a Close with 1013."""
     echo = Echo(max_outbox_bytes=1000)
     async with (
         linked(echo.app) as app,
@@ -414,14 +403,14 @@ async def test_slow_client_is_told(autojump_clock: trio.testing.MockClock) -> No
         assert [(message.text or "").strip() async for message in client] == ["0"]
         assert client.close_code == 1013
         await trio.sleep(1)
-        assert echo.parted == [1013]
+        assert echo.close_codes == [1013]
 
 
 @pytest.mark.parametrize(("broadcasts", "code", "seconds"), [(1, 1006, 30), (20, 1013, 5)])
 async def test_client_that_never_reads_is_cut_off(
     broadcasts: int, code: int, seconds: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A client that takes nothing is cut off: after the write timeout, or after the close timeout of its 1013."""
+    """A client that accepts no byte is cut off after the write timeout, or after the close timeout of its 1013."""
     echo = Echo(max_outbox_bytes=1000)
     async with (
         linked(echo.app) as app,
@@ -432,17 +421,17 @@ async def test_client_that_never_reads_is_cut_off(
         begun = trio.current_time()
         for _ in range(broadcasts):
             await echo.app.sender().broadcast("x" * 100)
-        while not echo.parted:
+        while not echo.close_codes:
             await trio.testing.wait_all_tasks_blocked()
             await trio.sleep(0.1)
         assert trio.current_time() - begun == pytest.approx(seconds, abs=1)
-        assert echo.parted == [code]
+        assert echo.close_codes == [code]
         with pytest.raises(trio.BrokenResourceError):
             await client.stream.send_all(b"x")
 
 
 async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that sends pings and reads nothing has two pongs waiting at most, and is served when it reads."""
+    """A client that sends pings and reads nothing has at most two waiting pongs, and is served when it reads."""
     echo = Echo()
     async with (
         linked(echo.app) as app,
@@ -464,8 +453,8 @@ async def test_ping_flood_stays_bounded(autojump_clock: trio.testing.MockClock) 
 
 @each_link
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_newcomers_are_accepted_beside_a_flood(kind: str, link: Link) -> None:
-    """However fast one client pipelines requests or messages, others can connect and are answered."""
+async def test_new_clients_are_accepted_during_a_flood(kind: str, link: Link) -> None:
+    """However fast one client sends requests or messages, others can connect and are answered."""
     echo = Echo()
     async with linked(echo.app) as app, trio.open_nursery() as nursery:
         app.with_stateless_route("/hello", lambda _: Response(200, "hello"))

@@ -1,4 +1,4 @@
-"""The README's first program, as it stands there but for the port, with the clients that people have."""
+"""The README's first program, unchanged except for the port, with common clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Echo: TypeAlias = Callable[[str | bytes], Any]
 
 @contextmanager
 def first_program_running(tmp_path: Path, program: str) -> Iterator[tuple[Program, int]]:
-    """Run it on a free port."""
+    """Run the program on a free port."""
     port = free_port()
     file = tmp_path / "first_program.py"
     assert program.count('"0.0.0.0:80"') == 1
@@ -54,12 +54,12 @@ def port(started: tuple[Program, int]) -> int:
     return started[1]
 
 
-# ------------------------------------------------------------------- the two clients, with one face
+# ------------------------------------------------------------------------------------------- clients
 
 
 @asynccontextmanager
 async def websockets_client(port: int) -> AsyncGenerator[Echo]:
-    """An echo by the client of websockets, which has threads of its own."""
+    """An echo by the client of websockets, which has its own threads."""
     with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, max_size=2**21) as client:
 
         def echo(message: str | bytes) -> str | bytes:
@@ -88,7 +88,7 @@ either_client = pytest.mark.parametrize(
 
 
 async def echo_all_sizes(port: int, open_client: Callable[[int], Any], seed: int = 0) -> None:
-    """Text and bytes of every size come back as they were sent, on one connection."""
+    """Text and bytes of every size are echoed unchanged on one connection."""
     async with open_client(port) as echo:
         for size in SIZES:
             text = (chr(0xE0 + seed) * (size // 2) + "x" * (size % 2)) if size else ""
@@ -97,11 +97,11 @@ async def echo_all_sizes(port: int, open_client: Callable[[int], Any], seed: int
                 assert await echo(message) == message
 
 
-# ----------------------------------------------------------------------------------------- promises
+# ------------------------------------------------------------------------------------------- tests
 
 
 def test_hello_world(port: int) -> None:
-    """``GET /`` gives the text of the program, at once and on a connection that is kept."""
+    """``GET /`` returns the text of the program, on a connection that is kept alive."""
     with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
         for _ in range(2):
             answer = client.get("/")
@@ -111,21 +111,21 @@ def test_hello_world(port: int) -> None:
 
 @either_client
 async def test_echo(port: int, open_client: Callable[[int], Any]) -> None:
-    """Text and binary from nothing to 1 MiB come back as they were sent."""
+    """Text and binary messages from 0 bytes to 1 MiB are echoed unchanged."""
     with trio.fail_after(PATIENCE):
         await echo_all_sizes(port, open_client)
 
 
 @either_client
-async def test_many_at_once(port: int, open_client: Callable[[int], Any]) -> None:
-    """Each of many clients at once gets its own messages back, of every size."""
+async def test_many_clients_at_once(port: int, open_client: Callable[[int], Any]) -> None:
+    """Each of many concurrent clients gets its own messages back, of every size."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             for seed in range(CLIENTS_AT_ONCE):
                 nursery.start_soon(echo_all_sizes, port, open_client, seed)
 
 
-async def test_the_order_of_start_does_not_matter(tmp_path: Path) -> None:
+async def test_order_of_start_does_not_matter(tmp_path: Path) -> None:
     """With its two ``start_soon`` lines exchanged, the program does the same."""
     program = first_program()
     lines = re.findall(r"^ +nursery\.start_soon\(.*\n", program, re.MULTILINE)
@@ -137,7 +137,7 @@ async def test_the_order_of_start_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_closes_the_clients_of_websockets(program: Program, port: int) -> None:
-    """Ctrl-C ends the program soon, with KeyboardInterrupt alone in trio's group; its clients see 1001."""
+    """Ctrl-C ends the program with KeyboardInterrupt alone in trio's group; its clients get 1001."""
     with ExitStack() as stack:
         clients = [
             stack.enter_context(connect(f"ws://127.0.0.1:{port}/ws", proxy=None)) for _ in range(CLIENTS_AT_ONCE)
@@ -156,9 +156,9 @@ def test_ctrl_c_closes_the_clients_of_websockets(program: Program, port: int) ->
 
 
 async def test_ctrl_c_closes_the_clients_of_trio_websocket(program: Program, port: int) -> None:
-    """At Ctrl-C a trio-websocket client sees 1001, too."""
+    """At Ctrl-C a trio-websocket client gets 1001, too."""
     with trio.fail_after(PATIENCE):
-        # Where the server closes first, this client leaves its stream open; so it gets one that we close.
+        # If the server closes first, this client leaves its stream open, so the test closes it.
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
             client = await wrap_client_stream(nursery, stream, f"127.0.0.1:{port}", "/ws")
             await client.send_message("text")

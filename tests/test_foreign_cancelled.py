@@ -1,8 +1,7 @@
-"""A ``trio.Cancelled`` that no scope around a handler has asked for is a failure of any kind of handler.
+"""A ``trio.Cancelled`` of a scope that is not around the handler is a failure of the handler.
 
-Such a one comes out of a future or a cache that several tasks share: one of them was cancelled, and what it
-raised is raised again in the others.
-"""
+It comes from a future or a cache that several tasks share: one task was cancelled, and its exception is raised
+again in the others."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ ANYWHERE = [("Host", "testserver")]
 
 
 async def foreign_cancelled() -> trio.Cancelled:
-    """A ``Cancelled`` whose scope has ended."""
+    """A ``Cancelled`` of a scope that has ended."""
     with trio.CancelScope() as scope:
         scope.cancel()
         try:
@@ -68,7 +67,7 @@ class Handlers:
 
     Args:
         place: the handler that raises.
-        error: what it raises; later it may be set to None, for none.
+        error: the exception that it raises, or None. A test may change it.
     """
 
     def __init__(self, place: str, error: BaseException | None) -> None:
@@ -148,7 +147,7 @@ class Handlers:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of handler: on which path it runs, and what its client gets if it fails."""
+    """A kind of handler: its path, and what its client gets if it fails."""
 
     path: str
     status: int
@@ -175,7 +174,7 @@ KINDS = {
 
 
 async def ask(stage: Stage, path: str) -> tuple[Reply, RawClient]:
-    """Ask for a path, by a handshake where it is a WebSocket's; the reply, and the client."""
+    """Request a path, with a handshake for WebSockets. Returns the reply and the client."""
     client = RawClient(stage.connect())
     is_websocket = path in ("/route", "/own", "/hook")
     await client.send(request_bytes(f"GET {path} HTTP/1.1", *(() if is_websocket else (ANYWHERE,))))
@@ -183,7 +182,7 @@ async def ask(stage: Stage, path: str) -> tuple[Reply, RawClient]:
 
 
 async def talk(stage: Stage, place: str) -> tuple[int, int | None]:
-    """Be a client of the handler that raises: the reply's status, and the close code if a WebSocket was opened."""
+    """Run a client of the failing handler. Returns the status, and the close code if a WebSocket was opened."""
     reply, client = await ask(stage, KINDS[place].path)
     if reply.status != 101:
         return reply.status, None
@@ -207,13 +206,13 @@ async def served(handlers: Handlers) -> AsyncGenerator[Stage]:
 
 @pytest.mark.parametrize("make_error", ERRORS)
 @pytest.mark.parametrize("place", KINDS)
-async def test_a_foreign_cancelled_is_a_failure(
+async def test_foreign_cancelled_is_a_failure(
     place: str,
     make_error: Callable[[trio.Cancelled], BaseException],
     autojump_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its client gets what a failure gives, it is logged with its traceback, and both apps serve on."""
+    """A foreign ``Cancelled`` is logged with its traceback, the client gets an error, and both apps go on."""
     handlers = Handlers(place, make_error(await foreign_cancelled()))
     async with served(handlers) as stage:
         assert await talk(stage, place) == (KINDS[place].status, KINDS[place].code)
@@ -234,11 +233,11 @@ async def test_a_foreign_cancelled_is_a_failure(
 
 @pytest.mark.parametrize(
     "place", [place for place in KINDS if place != "stream state"]
-)  # a protected task runs it
-async def test_an_interrupt_beside_a_foreign_cancelled_passes(
+)  # a task that is protected from KeyboardInterrupt runs it
+async def test_keyboard_interrupt_with_a_foreign_cancelled(
     place: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A KeyboardInterrupt ends the app, whatever stands beside it in a group, and the rest is no part of it."""
+    """A KeyboardInterrupt ends the app, whatever else is in its group, which is not raised."""
     both = BaseExceptionGroup("both", [await foreign_cancelled(), KeyboardInterrupt()])
     with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012  (the whole app is what raises)
         async with served(Handlers(place, both)) as stage:
@@ -250,11 +249,11 @@ async def test_an_interrupt_beside_a_foreign_cancelled_passes(
     assert rest is None
 
 
-# ------------------------------------------------------------------------------------- what passes, in itself
+# ------------------------------------------------------------------------------------------ the function itself
 
 
 async def raised_by(function: Callable[[], Any]) -> BaseException:
-    """What an async function raises, as its task's except clause gets it."""
+    """The exception of an async function, as the except clause of its task gets it."""
     try:
         await function()
     except BaseException as exc:
@@ -262,8 +261,8 @@ async def raised_by(function: Callable[[], Any]) -> BaseException:
     raise AssertionError
 
 
-async def test_a_cancellation_passes() -> None:
-    """In a task that is cancelled a ``Cancelled`` passes as it is, whichever scope around it is cancelled."""
+async def test_cancellation_passes() -> None:
+    """In a cancelled task, a ``Cancelled`` passes unchanged, whichever scope around it is cancelled."""
     with trio.CancelScope() as outer, trio.CancelScope():
         outer.cancel()
         cancelled = await raised_by(trio.lowlevel.checkpoint)
@@ -272,8 +271,8 @@ async def test_a_cancellation_passes() -> None:
         assert caught.value is cancelled
 
 
-async def test_a_failure_beside_a_cancellation_is_reported() -> None:
-    """Of a group in a task that is cancelled the failures are reported, and only the rest passes."""
+async def test_failure_with_a_cancellation_is_reported() -> None:
+    """Of a group in a cancelled task, the failures are reported, and only the rest passes."""
     reported: list[Exception] = []
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -284,8 +283,8 @@ async def test_a_failure_beside_a_cancellation_is_reported() -> None:
     assert [str(error) for group in reported for error in group.exceptions] == ["on purpose"]  # type: ignore[attr-defined]
 
 
-async def test_a_shield_hides_the_cancellation_of_others() -> None:
-    """Inside a shield that is not cancelled itself, every ``Cancelled`` is foreign."""
+async def test_shield_hides_outer_cancellations() -> None:
+    """Inside a shield that is not cancelled, every ``Cancelled`` is foreign."""
     with trio.CancelScope() as outer:
         outer.cancel()
         with trio.CancelScope(shield=True):
@@ -295,14 +294,14 @@ async def test_a_shield_hides_the_cancellation_of_others() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
-def test_what_is_no_failure_passes(error: BaseException) -> None:
-    """What ends a program passes, also where trio does not run."""
+def test_exceptions_that_end_the_program_pass(error: BaseException) -> None:
+    """KeyboardInterrupt and the like pass, also where trio does not run."""
     with pytest.raises(type(error)) as caught:
         failure_of(error, pytest.fail)
     assert caught.value is error
 
 
-def test_a_failure_is_itself() -> None:
-    """An ``Exception`` is given back as it is, a group of them too."""
+def test_exception_is_a_failure() -> None:
+    """An ``Exception`` is returned unchanged, and so is a group of them."""
     for failure in (ValueError(), ExceptionGroup("", [ValueError()])):
         assert failure_of(failure, pytest.fail) is failure

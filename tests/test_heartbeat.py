@@ -1,4 +1,4 @@
-"""The heartbeat of an app: silent clients are pinged, and cut off when they stay silent."""
+"""The heartbeat of an app: silent clients are pinged, and cut off if they stay silent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PONG_OPCODE = 0xA
 
 
 class Ends:
-    """Notes when and how streams end."""
+    """Records when and how streams end."""
 
     def __init__(self, heartbeat: Heartbeat, max_read_ahead: int = 16) -> None:
         self.entries: list[tuple[float, int | None, str | None]] = []
@@ -48,19 +48,19 @@ async def send_frame(client: WebsocketClient, opcode: int, payload: bytes = b"")
 
 
 @pytest.mark.parametrize("kwargs", [{"interval": 0}, {"timeout": -1}, {"interval": inf}, {"timeout": nan}])
-def test_invalid_heartbeats(kwargs: dict[str, float]) -> None:
-    """A time that is no finite number above zero is refused, by its name."""
+def test_heartbeat_refuses_invalid_times(kwargs: dict[str, float]) -> None:
+    """A time that is not a finite number above zero is a ValueError that names the field."""
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         Heartbeat(**kwargs)
 
 
 def test_default_heartbeat() -> None:
-    """The default is Humphrey's: a ping after five seconds, ten to answer it."""
+    """The default is Humphrey's: a ping after five seconds, and ten seconds to answer it."""
     assert Heartbeat() == Heartbeat(interval=5, timeout=10)
 
 
-async def test_a_silent_client_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that answers no ping is cut off after both times; the disconnect handler finds 1006 and why."""
+async def test_heartbeat_cuts_off_a_silent_client(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers no ping is cut off after both times, with 1006 and the cause in its record."""
     ends = Ends(Heartbeat(interval=2, timeout=3))
     async with linked(ends.app) as app, websocket_client(app):
         began = trio.current_time()
@@ -70,8 +70,8 @@ async def test_a_silent_client_is_cut_off(autojump_clock: trio.testing.MockClock
     assert (code, reason) == (1006, "no answer to a ping in 3 s")
 
 
-async def test_a_client_that_answers_stays(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that answers its pings stays, and the stream knows how long the last answer took."""
+async def test_heartbeat_of_a_client_that_answers(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers its pings stays, and the stream has the latency of the last pong."""
     ends = Ends(Heartbeat(interval=1, timeout=1))
     async with linked(ends.app) as app, websocket_client(app) as client:
         with trio.move_on_after(30):
@@ -83,8 +83,8 @@ async def test_a_client_that_answers_stays(autojump_clock: trio.testing.MockCloc
 
 
 @pytest.mark.parametrize("opcode", [0x1, PING, PONG_OPCODE])
-async def test_any_byte_is_life(opcode: int, autojump_clock: trio.testing.MockClock) -> None:
-    """A client that answers no ping but says anything else in time stays."""
+async def test_heartbeat_accepts_any_bytes(opcode: int, autojump_clock: trio.testing.MockClock) -> None:
+    """A client that answers no ping but sends other bytes in time stays."""
     ends = Ends(Heartbeat(interval=2, timeout=2))
     async with linked(ends.app) as app, websocket_client(app) as client:
         for _ in range(10):
@@ -94,8 +94,8 @@ async def test_any_byte_is_life(opcode: int, autojump_clock: trio.testing.MockCl
         assert ends.streams[0].latency is None
 
 
-async def test_half_a_frame_is_life(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that sends a message byte by byte is alive."""
+async def test_heartbeat_accepts_part_of_a_frame(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that sends a message byte by byte stays."""
     ends = Ends(Heartbeat(interval=1, timeout=1))
     async with linked(ends.app) as app, websocket_client(app) as client:
         for byte in client_frame(0x1, b"x" * 10):
@@ -104,8 +104,8 @@ async def test_half_a_frame_is_life(autojump_clock: trio.testing.MockClock) -> N
         assert ends.entries == []
 
 
-async def test_a_busy_handler_does_not_hide_life(autojump_clock: trio.testing.MockClock) -> None:
-    """While a handler takes long, answers to pings are read for it, and a silent client is found out."""
+async def test_heartbeat_during_a_busy_handler(autojump_clock: trio.testing.MockClock) -> None:
+    """While a handler is busy, pongs are read, and a silent client is cut off."""
     ends = Ends(Heartbeat(interval=1, timeout=2))
     async with linked(ends.app) as app, websocket_client(app) as lively, websocket_client(app) as silent:
         await lively.send("sleep")
@@ -116,8 +116,8 @@ async def test_a_busy_handler_does_not_hide_life(autojump_clock: trio.testing.Mo
         assert not ends.streams[0].closed
 
 
-async def test_where_nobody_reads_silence_means_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    """While so much was read ahead that reading pauses, the heartbeat's clock stands still."""
+async def test_heartbeat_stops_while_reading_pauses(autojump_clock: trio.testing.MockClock) -> None:
+    """While reading pauses because of ``max_read_ahead``, the heartbeat's clock stands still."""
     ends = Ends(Heartbeat(interval=1, timeout=1), max_read_ahead=2)
     async with linked(ends.app) as app, websocket_client(app) as client:
         for text in ("sleep", "a", "b", "c"):
@@ -126,7 +126,7 @@ async def test_where_nobody_reads_silence_means_nothing(autojump_clock: trio.tes
         assert ends.entries == []
 
 
-async def test_without_a_heartbeat_nobody_is_pinged(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_heartbeat_by_default(autojump_clock: trio.testing.MockClock) -> None:
     """The heartbeat is off until it is set."""
     websocket_app = AsyncWebsocketApp.new_unlinked()
     async with linked(websocket_app) as app, websocket_client(app) as client:
@@ -135,8 +135,8 @@ async def test_without_a_heartbeat_nobody_is_pinged(autojump_clock: trio.testing
         assert client.close_code == 1000
 
 
-async def test_hundreds_are_pinged(autojump_clock: trio.testing.MockClock) -> None:
-    """However many are silent, all of them are pinged."""
+async def test_heartbeat_of_hundreds_of_clients(autojump_clock: trio.testing.MockClock) -> None:
+    """All silent clients are pinged, whatever their number."""
     ends = Ends(Heartbeat(interval=1, timeout=50))
     async with linked(ends.app) as app, trio.open_nursery() as nursery:
         for _ in range(250):
@@ -153,8 +153,8 @@ async def stay(app: object) -> None:
         await trio.sleep_forever()
 
 
-async def test_many_short_handlers_are_no_silence(autojump_clock: trio.testing.MockClock) -> None:
-    """A client whose messages take their time, one short handler after the other, is not silent meanwhile."""
+async def test_heartbeat_during_many_short_handlers(autojump_clock: trio.testing.MockClock) -> None:
+    """A client whose messages wait for short handlers does not count as silent."""
     app = AsyncWebsocketApp.new_unlinked().with_heartbeat(Heartbeat(interval=1, timeout=1))
 
     async def answer(stream: AsyncStream, message: Message, state: None) -> None:
@@ -167,8 +167,8 @@ async def test_many_short_handlers_are_no_silence(autojump_clock: trio.testing.M
     assert answers == [str(number) for number in range(200)]
 
 
-async def test_pings_beside_many_short_handlers(autojump_clock: trio.testing.MockClock) -> None:
-    """A ping behind a few messages is answered soon, though their handlers are not through."""
+async def test_ping_after_many_messages(autojump_clock: trio.testing.MockClock) -> None:
+    """A ping after a few messages is answered soon, though their handlers still run."""
     app = AsyncWebsocketApp.new_unlinked()
 
     async def handle(stream: AsyncStream, message: Message, state: None) -> None:
@@ -183,8 +183,8 @@ async def test_pings_beside_many_short_handlers(autojump_clock: trio.testing.Moc
         assert trio.current_time() - began <= 4 * SWEEP
 
 
-async def test_latency_beside_other_bytes(autojump_clock: trio.testing.MockClock) -> None:
-    """What comes between a ping and its pong does not hide how long the answer took."""
+async def test_latency_with_other_bytes(autojump_clock: trio.testing.MockClock) -> None:
+    """Other bytes between a ping and its pong do not change the latency."""
     ends = Ends(Heartbeat(interval=1, timeout=5))
     async with linked(ends.app) as app, served_in_memory(app) as connect:
         stream = connect()
@@ -198,8 +198,8 @@ async def test_latency_beside_other_bytes(autojump_clock: trio.testing.MockClock
         assert ends.streams[0].latency == pytest.approx(trio.current_time() - pinged)
 
 
-def test_what_is_no_heartbeat() -> None:
-    """A number in the place of a Heartbeat is refused at once, not by the running app."""
+def test_heartbeat_refuses_a_number() -> None:
+    """A number instead of a ``Heartbeat`` is a TypeError at construction."""
     seconds: Any = 5
     with pytest.raises(TypeError, match=r"Heartbeat\(interval, timeout\), not int"):
         AsyncWebsocketApp().with_heartbeat(seconds)

@@ -1,4 +1,4 @@
-"""The connect hook: how streams get from an HTTP app to a WebSocket app, whoever starts, waits or ends."""
+"""The connect hook: the channel through which an HTTP app passes streams to a WebSocket app."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def http_app(*hooks: trio.MemorySendChannel[WebsocketStream], **options: Any) ->
 
 @contextlib.asynccontextmanager
 async def connected(app: App[Any], path: str, **options: Any) -> AsyncGenerator[WebsocketClient]:
-    """A client of an app, for as long as the block, which ends."""
+    """A client of an app until the end of the block."""
     with trio.fail_after(PATIENCE):
         async with websocket_client(app, path, **options) as client:
             yield client
@@ -63,7 +63,7 @@ async def echoed(client: WebsocketClient, text: str = "hello") -> bool:
 
 
 async def refusal(app: App, path: str = "/0") -> Response:
-    """What a client gets whose upgrade is refused."""
+    """The response to an upgrade that is refused."""
     with pytest.raises(HandshakeError) as refused:
         async with connected(app, path):
             pass
@@ -72,7 +72,7 @@ async def refusal(app: App, path: str = "/0") -> Response:
 
 
 async def close_code(client: WebsocketClient) -> int:
-    """How the server closes."""
+    """Receive until the server closes. Returns the close code."""
     with pytest.raises(ConnectionClosed) as closed:
         await client.receive()
     return closed.value.code
@@ -86,8 +86,8 @@ def assert_unavailable(response: Response) -> None:
 # ------------------------------------------------------------------------------------- a place in the hook
 
 
-def test_the_hook_is_a_plain_channel() -> None:
-    """The hook is the send end of a bounded memory channel itself, the same at every call."""
+def test_hook_is_a_memory_channel() -> None:
+    """The hook is the send end of a bounded memory channel, the same at every call."""
     websocket_app = AsyncWebsocketApp.new_unlinked()
     hook = websocket_app.connect_hook()
     assert type(hook) is trio.MemorySendChannel
@@ -95,8 +95,8 @@ def test_the_hook_is_a_plain_channel() -> None:
     assert hook.statistics().max_buffer_size == HOOK_SIZE
 
 
-async def test_own_channel_gets_the_streams(autojump_clock: trio.testing.MockClock) -> None:
-    """The receive end of any channel delivers open streams, with which its owner does what it likes."""
+async def test_hook_of_any_channel(autojump_clock: trio.testing.MockClock) -> None:
+    """The receive end of any channel delivers open streams."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     async with connected(http_app(hook), "/0?mine") as client:
         async for stream in streams:
@@ -111,8 +111,8 @@ async def test_own_channel_gets_the_streams(autojump_clock: trio.testing.MockClo
         assert await close_code(client) == 4001
 
 
-async def test_queue_before_the_app_runs(autojump_clock: trio.testing.MockClock) -> None:
-    """Before the WebSocket app runs, clients queue up to the hook's size; one more gets a 503 after a second."""
+async def test_hook_queues_before_the_app_runs(autojump_clock: trio.testing.MockClock) -> None:
+    """Before the app runs, clients wait up to the hook's size; one more gets a 503 after a second."""
     websocket_app = echo_app()
     app = http_app(websocket_app.connect_hook())
     async with served_in_memory(app) as connect, trio.open_nursery() as nursery:
@@ -129,8 +129,8 @@ async def test_queue_before_the_app_runs(autojump_clock: trio.testing.MockClock)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_place_may_become_free_in_time(autojump_clock: trio.testing.MockClock) -> None:
-    """A client for whom the hook has no place waits; if one becomes free in time, it is let in."""
+async def test_hook_place_becomes_free_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that waits for a place in the hook is accepted if one becomes free in time."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     async with served_in_memory(http_app(hook)) as connect, trio.open_nursery() as nursery:
         await open_websocket(connect(), "/0?first")
@@ -144,7 +144,7 @@ async def test_a_place_may_become_free_in_time(autojump_clock: trio.testing.Mock
 
 @pytest.mark.parametrize("timeout", [0.1, 3.0])
 async def test_place_timeout(timeout: float, autojump_clock: trio.testing.MockClock) -> None:
-    """How long a client waits for a place is the route's ``place_timeout``."""
+    """``place_timeout`` of the route is the time that a client waits for a place."""
     hook, _ = trio.open_memory_channel[WebsocketStream](0)
     app = http_app(hook, place_timeout=timeout)
     asked = trio.current_time()
@@ -163,7 +163,7 @@ def test_invalid_timeouts(option: str, seconds: float) -> None:
 
 
 async def test_refused_client_keeps_its_connection(autojump_clock: trio.testing.MockClock) -> None:
-    """A 503 is an HTTP answer as any other: the connection serves the next request, even an upgrade."""
+    """After a 503 the connection serves further requests, including an upgrade."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     app = http_app(hook).with_stateless_route("/page", lambda _: Response(200, "a page"))
     async with served_in_memory(app) as connect, trio.open_nursery() as nursery:
@@ -172,15 +172,15 @@ async def test_refused_client_keeps_its_connection(autojump_clock: trio.testing.
             await open_websocket(stream, "/0")
         await stream.send_all(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await stream.receive_some()).endswith(b"a page")
-        # Far longer than any timeout of the upgrade that failed.
+        # Longer than any timeout of the upgrade that failed.
         await trio.sleep(30)
         nursery.start_soon(streams.receive)
         client = await open_websocket(stream, "/0")
         assert client.close_code is None
 
 
-async def test_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock) -> None:
-    """A stream that nobody takes within ten seconds is closed with 1013; a late app passes over it."""
+async def test_stream_that_is_not_taken_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    """A stream that is not taken within ten seconds is closed with 1013, and an app skips it later."""
     websocket_app = echo_app()
     app = http_app(websocket_app.connect_hook())
     served: list[str] = []
@@ -204,7 +204,7 @@ async def test_stream_that_nobody_takes(autojump_clock: trio.testing.MockClock) 
 
 
 async def test_take_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    """How long a stream waits to be taken is the route's ``take_timeout``; using it counts as taking it."""
+    """``take_timeout`` of the route is the time until a stream has to be taken; any use of it takes it."""
     hook, streams = trio.open_memory_channel[WebsocketStream](2)
     app = http_app(hook, take_timeout=3.0)
     async with connected(app, "/0") as left, websocket_client(app, "/0") as used:
@@ -216,14 +216,14 @@ async def test_take_timeout(autojump_clock: trio.testing.MockClock) -> None:
         await trio.sleep(30)
         assert (await used.receive()).text == "hello"
         assert used.close_code is None
-        await used.disconnect()  # its taker would not read its Close
+        await used.disconnect()  # the test does not read its Close
 
 
-# ------------------------------------------------------------------------------- before the 101 is sent
+# ---------------------------------------------------------------------------------------------- before the 101
 
 
 async def test_stream_is_used_before_its_101(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever takes a stream may use it at once: what is sent before the 101 comes behind it, in order."""
+    """A stream may be used as soon as it is received: messages sent before the 101 follow it in order."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     async with served_in_memory(http_app(hook)) as connect, trio.open_nursery() as nursery:
 
@@ -232,7 +232,7 @@ async def test_stream_is_used_before_its_101(autojump_clock: trio.testing.MockCl
             await trio.sleep(0.5)
             stream = streams.receive_nowait()
             await stream.send("0")
-            # The route, which waited for the place, has had no turn since.
+            # The route, which waited for the place, has not run since.
             assert connection_of(stream).lifecycle.phase is Phase.OPENING
             await stream.ping(b"1")
             await stream.send("2")
@@ -244,8 +244,8 @@ async def test_stream_is_used_before_its_101(autojump_clock: trio.testing.MockCl
         assert [(await client.receive()).text for _ in range(3)] == ["0", "2", "3"]
 
 
-async def test_stream_that_is_closed_before_its_101(autojump_clock: trio.testing.MockClock) -> None:
-    """When the app ends, clients that still wait for a place get a 503, those that have one a Close with 1001."""
+async def test_shutdown_before_the_101(autojump_clock: trio.testing.MockClock) -> None:
+    """When the app ends, clients that wait for a place get a 503, those that have one a Close with 1001."""
     websocket_app = echo_app(max_connections=1)
     app = http_app(websocket_app.connect_hook())
     statuses: list[int] = []
@@ -273,7 +273,7 @@ async def test_stream_that_is_closed_before_its_101(autojump_clock: trio.testing
 async def test_receiver_closes_while_a_client_waits(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """When the receiver of one's own channel is closed, a client that waits for a place gets a 503 at once."""
+    """When the receive end of the channel is closed, a client that waits for a place gets a 503 at once."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     app = http_app(hook)
     async with trio.open_nursery() as nursery:
@@ -291,7 +291,7 @@ async def test_receiver_closes_while_a_client_waits(
 
 @pytest.mark.parametrize("end", ["sender", "receiver"])
 async def test_closed_hook(end: str, autojump_clock: trio.testing.MockClock) -> None:
-    """With either end of the channel closed, a client gets its 503 at once."""
+    """If either end of the channel is closed, a client gets a 503 at once."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     (hook if end == "sender" else streams).close()
     asked = trio.current_time()
@@ -300,15 +300,15 @@ async def test_closed_hook(end: str, autojump_clock: trio.testing.MockClock) -> 
 
 
 @pytest.mark.parametrize("keyword", ["origins", "subprotocols", "deflate", "accept"])
-def test_what_the_routes_decide(keyword: str) -> None:
-    """An unlinked app that is told who may connect refuses that, instead of letting everybody in."""
+def test_unlinked_app_refuses_route_options(keyword: str) -> None:
+    """An unlinked app refuses options that its routes decide, instead of ignoring them."""
     options: Any = {keyword: None}
     with pytest.raises(LinkError, match=f"{keyword}= belongs to a route"):
         AsyncWebsocketApp.new_unlinked(**options)
 
 
-async def test_a_hook_that_somebody_closes(autojump_clock: trio.testing.MockClock) -> None:
-    """Somebody who closes an app's hook keeps newcomers out, and disturbs nobody who is there."""
+async def test_closing_the_hook_of_an_app(autojump_clock: trio.testing.MockClock) -> None:
+    """Closing an app's hook refuses new clients, and does not affect connected ones."""
     websocket_app = echo_app()
     app = http_app(websocket_app.connect_hook())
     async with trio.open_nursery() as nursery:
@@ -317,35 +317,37 @@ async def test_a_hook_that_somebody_closes(autojump_clock: trio.testing.MockCloc
             assert await echoed(client)
             websocket_app.connect_hook().close()
             assert_unavailable(await refusal(app))
-            assert await echoed(client, "still there")
+            assert await echoed(client, "still connected")
         nursery.cancel_scope.cancel()
 
 
-# ------------------------------------------------------------------------------ who starts and who ends
+# ----------------------------------------------------------------------------------------- start and shutdown
 
 
 class Pair(NamedTuple):
+    """Two linked apps that run, with their cancel scopes and the close codes of disconnect handlers."""
+
     app: App
     websocket_app: AsyncWebsocketApp
     connect: Connect
     http_scope: trio.CancelScope
     websocket_scope: trio.CancelScope
-    parted: list[int | None]
+    disconnect_codes: list[int | None]
 
 
 @contextlib.asynccontextmanager
 async def running_pair(**options: Any) -> AsyncGenerator[Pair]:
-    """Both apps of a pair, in scopes of their own; with the close codes that disconnect handlers saw."""
+    """Run both apps of a pair in scopes of their own, and record the close codes in disconnect handlers."""
     websocket_app = echo_app(**options)
     app = http_app(websocket_app.connect_hook())
     http_scope, websocket_scope = trio.CancelScope(), trio.CancelScope()
-    parted: list[int | None] = []
+    disconnect_codes: list[int | None] = []
     serving: trio.Event = trio.Event()
     connect: Connect | None = None
 
     async def on_disconnect(stream: AsyncStream[None], state: None) -> None:
         await trio.sleep(0.1)
-        parted.append(stream.close_code)
+        disconnect_codes.append(stream.close_code)
 
     async def run_http() -> None:
         nonlocal connect
@@ -365,7 +367,7 @@ async def running_pair(**options: Any) -> AsyncGenerator[Pair]:
             nursery.start_soon(run_websocket)
             await serving.wait()
             assert connect is not None
-            yield Pair(app, websocket_app, connect, http_scope, websocket_scope, parted)
+            yield Pair(app, websocket_app, connect, http_scope, websocket_scope, disconnect_codes)
             nursery.cancel_scope.cancel()
 
 
@@ -386,7 +388,7 @@ async def test_either_app_may_start_first(first: str, autojump_clock: trio.testi
 
 
 async def test_cancelled_http_app(autojump_clock: trio.testing.MockClock) -> None:
-    """Cancelling the HTTP app closes its streams with 1001 and runs the disconnect handlers; its peer goes on."""
+    """Cancelling the HTTP app closes its streams with 1001 and runs the disconnect handlers."""
     async with running_pair() as pair:
         clients = [await open_websocket(pair.connect(), "/0") for _ in range(3)]
         for client in clients:
@@ -395,15 +397,15 @@ async def test_cancelled_http_app(autojump_clock: trio.testing.MockClock) -> Non
         for client in clients:
             assert await close_code(client) == 1001
         await trio.sleep(1)
-        assert pair.parted == [1001, 1001, 1001]
+        assert pair.disconnect_codes == [1001, 1001, 1001]
         assert not pair.websocket_scope.cancel_called
-        # The same WebSocket app serves whoever comes through another HTTP app.
+        # The WebSocket app serves clients of another HTTP app.
         async with connected(http_app(pair.websocket_app.connect_hook()), "/0") as client:
             assert await echoed(client)
 
 
-async def test_cancelled_http_app_and_a_busy_handler(autojump_clock: trio.testing.MockClock) -> None:
-    """Cancelling the HTTP app cancels a handler that is busy with one of its streams."""
+async def test_cancelled_http_app_with_a_busy_handler(autojump_clock: trio.testing.MockClock) -> None:
+    """Cancelling the HTTP app cancels a busy handler of one of its streams."""
     busy = trio.Event()
 
     async def be_busy(stream: AsyncStream[None], message: Message, state: None) -> None:
@@ -418,11 +420,11 @@ async def test_cancelled_http_app_and_a_busy_handler(autojump_clock: trio.testin
         pair.http_scope.cancel()
         assert await close_code(client) == 1001
         await trio.sleep(1)
-        assert pair.parted == [1001]
+        assert pair.disconnect_codes == [1001]
 
 
 async def test_cancelled_websocket_app(autojump_clock: trio.testing.MockClock) -> None:
-    """When the WebSocket app ends, its streams close with 1001, disconnect handlers run, upgrades get a 503."""
+    """When the WebSocket app ends, its streams close with 1001, and upgrades get a 503."""
     async with running_pair() as pair:
         clients = [await open_websocket(pair.connect(), "/0") for _ in range(3)]
         for client in clients:
@@ -431,7 +433,7 @@ async def test_cancelled_websocket_app(autojump_clock: trio.testing.MockClock) -
         for client in clients:
             assert await close_code(client) == 1001
         await trio.sleep(1)
-        assert pair.parted == [1001, 1001, 1001]
+        assert pair.disconnect_codes == [1001, 1001, 1001]
         for _ in range(2):
             asked = trio.current_time()
             with pytest.raises(HandshakeError) as refused:
@@ -441,8 +443,8 @@ async def test_cancelled_websocket_app(autojump_clock: trio.testing.MockClock) -
             assert trio.current_time() == asked
 
 
-async def test_cancelled_websocket_app_and_the_waiting(autojump_clock: trio.testing.MockClock) -> None:
-    """When the WebSocket app ends, streams that wait in its hook close with 1001, without any handler."""
+async def test_cancelled_websocket_app_closes_streams_in_the_hook(autojump_clock: trio.testing.MockClock) -> None:
+    """When the WebSocket app ends, streams in its hook close with 1001, without any handler."""
     async with running_pair(max_connections=1) as pair:
         served, *waiting = [await open_websocket(pair.connect(), "/0") for _ in range(4)]
         assert await echoed(served)
@@ -450,11 +452,11 @@ async def test_cancelled_websocket_app_and_the_waiting(autojump_clock: trio.test
         for client in (served, *waiting):
             assert await close_code(client) == 1001
         await trio.sleep(1)
-        assert pair.parted == [1001]
+        assert pair.disconnect_codes == [1001]
 
 
-async def test_app_that_ends_before_it_begins(autojump_clock: trio.testing.MockClock) -> None:
-    """An app that is cancelled at once closes the streams that waited for it with 1001."""
+async def test_app_that_is_cancelled_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """An app that is cancelled at once closes the streams that wait for it with 1001."""
     websocket_app = echo_app()
     async with connected(http_app(websocket_app.connect_hook()), "/0") as client:
         with trio.CancelScope() as scope:
@@ -463,21 +465,21 @@ async def test_app_that_ends_before_it_begins(autojump_clock: trio.testing.MockC
         assert await close_code(client) == 1001
 
 
-async def test_unlinked_app_that_nobody_links(autojump_clock: trio.testing.MockClock) -> None:
-    """An unlinked app that nobody links runs without error, until it is cancelled."""
+async def test_unlinked_app_without_a_link(autojump_clock: trio.testing.MockClock) -> None:
+    """An unlinked app without a link runs until it is cancelled."""
     with trio.move_on_after(60) as scope:
         await AsyncWebsocketApp.new_unlinked().run()
     assert scope.cancelled_caught
 
 
-# -------------------------------------------------------------------------------------- every combination
+# ---------------------------------------------------------------------------------------------- combinations
 
 
 @pytest.mark.parametrize(("apps", "routes", "websocket_apps"), list(itertools.product((1, 2), repeat=3)))
-async def test_joined_in_any_combination(
+async def test_apps_and_hooks_in_any_combination(
     apps: int, routes: int, websocket_apps: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Any number of Apps and routes feed any number of WebSocket apps, and each stream finds its own."""
+    """Several Apps and routes feed several WebSocket apps, and each stream reaches its own app."""
     seen: list[list[str]] = [[] for _ in range(websocket_apps)]
     targets: list[AsyncWebsocketApp] = []
     for number in range(websocket_apps):
@@ -502,7 +504,7 @@ async def test_joined_in_any_combination(
 
 
 async def test_broadcast_reaches_the_clients_of_every_app(autojump_clock: trio.testing.MockClock) -> None:
-    """A broadcast reaches the clients of one WebSocket app, by whichever App and route they came, no others."""
+    """A broadcast reaches all clients of its WebSocket app, through whichever App, and no others."""
     mine, other = echo_app(), echo_app()
     apps = [http_app(mine.connect_hook(), mine.connect_hook(), other.connect_hook()) for _ in range(2)]
     async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
@@ -523,11 +525,11 @@ async def test_broadcast_reaches_the_clients_of_every_app(autojump_clock: trio.t
         nursery.cancel_scope.cancel()
 
 
-# ----------------------------------------------------------------------------------- routes of one's own
+# ------------------------------------------------------------------------------------------------ own routes
 
 
 async def test_own_route_that_ends_in_a_hook(autojump_clock: trio.testing.MockClock) -> None:
-    """A route may decide for itself and end in a hook route: it refuses, or the WebSocket app gets the stream."""
+    """A route may call a hook route: it refuses, or the WebSocket app gets the stream."""
     websocket_app = echo_app()
     hook_route = async_websocket_handler(websocket_app.connect_hook())
 
@@ -546,7 +548,7 @@ async def test_own_route_that_ends_in_a_hook(autojump_clock: trio.testing.MockCl
         assert refused.value.status == 401
         async with connected(app, "/0?password") as client:
             assert await echoed(client)
-            # The route has ended long ago; its stream lives on.
+            # The route has returned, and its stream is still open.
             await trio.sleep(20)
             assert await echoed(client)
         nursery.cancel_scope.cancel()
@@ -558,8 +560,10 @@ async def test_own_route_that_ends_in_a_hook(autojump_clock: trio.testing.MockCl
 
 
 @pytest.mark.parametrize("cancelled", ["http", "websocket"])
-async def test_own_route_and_the_end_of_an_app(cancelled: str, autojump_clock: trio.testing.MockClock) -> None:
-    """A stream that came by a route of one's own closes with 1001 as any other, when either app is cancelled."""
+async def test_shutdown_closes_streams_of_own_routes(
+    cancelled: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A stream of an own route closes with 1001 when either app is cancelled."""
     async with running_pair() as pair:
         hook_route = async_websocket_handler(pair.websocket_app.connect_hook())
 
@@ -572,11 +576,11 @@ async def test_own_route_and_the_end_of_an_app(cancelled: str, autojump_clock: t
         (pair.http_scope if cancelled == "http" else pair.websocket_scope).cancel()
         assert await close_code(client) == 1001
         await trio.sleep(1)
-        assert pair.parted == [1001]
+        assert pair.disconnect_codes == [1001]
 
 
-async def test_hook_route_asks_browsers_for_their_origin(autojump_clock: trio.testing.MockClock) -> None:
-    """A hook's route refuses pages of other origins with 403, before a place is asked for."""
+async def test_hook_route_checks_origins(autojump_clock: trio.testing.MockClock) -> None:
+    """A hook's route refuses pages of other origins with 403, before it takes a place in the hook."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     app = App().with_websocket_route("/", async_websocket_handler(hook, origins={"https://friend.example"}))
     with pytest.raises(HandshakeError) as refused:

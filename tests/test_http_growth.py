@@ -14,6 +14,7 @@ from math import inf
 
 import pytest
 
+from humphrey_trio._handlers._resolver import parse_path
 from humphrey_trio._http._cookies import parse_cookies
 from humphrey_trio._http._dates import parse_date
 from humphrey_trio._http._entity_tags import parse_entity_tag, parse_entity_tags
@@ -71,6 +72,7 @@ PARSERS: dict[str, tuple[Callable[[str], object], int]] = {
     "coding": (lambda text: choose_coding([text], ("br", "gzip")), 20_000),
     "media type": (lambda text: choose_media_type([text], ("text/html", "text/plain")), 20_000),
     "json": (lambda text: loads_strict(text.encode()), 50_000),
+    "path of a file": (lambda text: parse_path(text, "/*", hidden=True), 50_000),
 }
 
 TEXTS: dict[str, Callable[[int], str]] = {

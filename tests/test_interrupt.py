@@ -1,7 +1,7 @@
-"""Ctrl-C is raised in handlers, so that a busy one can be ended, and never in the middle of our own work.
+"""Ctrl-C is raised in handlers, so that it can end a busy one, and never inside the library's own work.
 
-trio raises KeyboardInterrupt wherever the program is when the signal comes, unless that is protected; there the
-main task gets it. Each test asks trio at the place in question.
+trio raises KeyboardInterrupt at the point where the signal arrives, unless that code is protected. Then the main
+task gets it. Each test asks trio whether the code is protected.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def test_websocket_handlers_can_be_interrupted() -> None:
     assert protected == {"connect": False, "message": False, "disconnect": False}
 
 
-async def test_a_coroutine_that_owns_a_stream_can_be_interrupted() -> None:
+async def test_websocket_handler_can_be_interrupted() -> None:
     """Ctrl-C is raised in the coroutine of ``websocket_handler``."""
     protected: list[bool] = []
 
@@ -92,7 +92,7 @@ async def test_a_coroutine_that_owns_a_stream_can_be_interrupted() -> None:
 
 
 async def test_reading_and_writing_cannot_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C never tears a read, a write or the bookkeeping of a message, not even one that a handler sends."""
+    """Ctrl-C never interrupts a read, a write or the accounting of a message, even one that a handler sends."""
     protected: dict[str, set[bool]] = {"read": set(), "write": set(), "put": set()}
 
     def look(place: str) -> None:
@@ -143,7 +143,7 @@ async def test_reading_and_writing_cannot_be_interrupted(monkeypatch: pytest.Mon
 
 @each_link
 async def test_sockets_cannot_be_interrupted(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C never tears the handshake of TLS, a read, a write or the end of a socket; handlers stay free."""
+    """Ctrl-C never interrupts a TLS handshake, a read, a write or a close; handlers are unprotected."""
     protected: dict[str, set[bool]] = {}
 
     def watch(transport: type[SocketTransport], name: str) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines when the process itself was held up: bytes that have arrived by then count."""
+"""Deadlines when the process itself was held up: bytes that have arrived in the meantime count."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.wire import BINARY, PING, PONG, client_frame, close_frame
 
 Clock = trio.testing.MockClock
 
-#: How often each case is tried: the scheduler runs the tasks of one pass in a random order.
+#: The number of attempts of each case, because the scheduler runs the tasks of one pass in a random order.
 TRIES = 8
 
 #: Seconds for which the process is held up: longer than any timeout.
@@ -47,7 +47,7 @@ STEP = 0.25
 async def serving(
     app: App[Any], *websocket_apps: AsyncWebsocketApp[Any, Any], link: Link = Link.PLAIN
 ) -> AsyncGenerator[Callable[[], Awaitable[RawClient]]]:
-    """Serve an app on a socket, beside WebSocket apps; what it gives connects a client."""
+    """Serve an app on a socket and its WebSocket apps. Yields a function that connects a client."""
     with trio.move_on_after(PATIENCE * 100):
         async with trio.open_nursery() as nursery:
             for websocket_app in websocket_apps:
@@ -73,7 +73,7 @@ async def settle() -> None:
 
 
 async def pass_time(clock: Clock, seconds: float) -> None:
-    """Let virtual time pass as it does for a process that is not held up."""
+    """Let virtual time pass as in a process that is not held up."""
     for _ in range(int(seconds / STEP)):
         clock.jump(STEP)
         await trio.testing.wait_all_tasks_blocked()
@@ -92,7 +92,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"
 
 
 def send_and_hold_up(client: RawClient, data: bytes, clock: Clock) -> None:
-    """Bytes reach the kernel, and the server's process runs next after every deadline has passed."""
+    """Send bytes to the kernel, and let the process of the server run after every deadline has passed."""
     if isinstance(client.stream, TlsStream):
         data = client.stream.encrypt(data)
     assert os.write(tcp_of(client.stream).socket.fileno(), data) == len(data)
@@ -105,7 +105,7 @@ def send_and_hold_up(client: RawClient, data: bytes, clock: Clock) -> None:
     [(b"", GET, 200), (GET[:10], GET[10:], 200), (POST, bytes(50_000), 200)],
     ids=["the first head", "half a head", "a body"],
 )
-async def test_a_request_that_has_arrived_is_served(
+async def test_request_that_arrived_during_a_delay(
     first: bytes, second: bytes, status: int, link: Link, mock_clock: Clock
 ) -> None:
     """The deadlines of heads and bodies do not fire before bytes that arrived while the process was held up."""
@@ -119,7 +119,7 @@ async def test_a_request_that_has_arrived_is_served(
 
 
 @each_link
-async def test_a_kept_alive_connection_is_served(link: Link, mock_clock: Clock) -> None:
+async def test_idle_timeout_after_a_delay(link: Link, mock_clock: Clock) -> None:
     """The idle timeout does not fire before a request that arrived while the process was held up."""
     async with serving(http_app(), link=link) as connect:
         client = await connect()
@@ -132,10 +132,10 @@ async def test_a_kept_alive_connection_is_served(link: Link, mock_clock: Clock) 
 
 
 @each_link
-async def test_held_up_in_the_pass_of_a_sweep(link: Link, mock_clock: Clock) -> None:
-    """The same holds if a task blocks in the very pass of the scheduler in which the deadlines are judged."""
+async def test_delay_in_the_pass_of_a_sweep(link: Link, mock_clock: Clock) -> None:
+    """The same holds if a task blocks in the pass of the scheduler in which the deadlines are checked."""
     async with serving(http_app(), link=link) as connect:
-        begun = trio.current_time()  # as the sweep, which is due a whole number of steps later
+        begun = trio.current_time()  # the sweep is due a whole number of steps later
         for _ in range(TRIES):
             client = await connect()
             await client.send(GET)
@@ -157,8 +157,8 @@ async def test_held_up_in_the_pass_of_a_sweep(link: Link, mock_clock: Clock) -> 
 
 
 @each_link
-async def test_a_client_that_reads_is_not_cut_off(link: Link, mock_clock: Clock) -> None:
-    """The write timeout does not fire for a client that made room while the process was held up."""
+async def test_write_timeout_after_a_delay(link: Link, mock_clock: Clock) -> None:
+    """The write timeout does not fire for a client that read while the process was held up."""
     app = App().with_stateless_route("/", lambda _: Response(200, bytes(20_000_000)))
     async with serving(app, link=link) as connect:
         client = await connect()
@@ -179,7 +179,7 @@ def heartbeat_pair() -> tuple[App, AsyncWebsocketApp]:
 
 
 @each_link
-async def test_a_pong_that_has_arrived_counts(link: Link, mock_clock: Clock) -> None:
+async def test_heartbeat_after_a_delay(link: Link, mock_clock: Clock) -> None:
     """The heartbeat does not cut off a client whose pong arrived while the process was held up."""
     app, websocket_app = heartbeat_pair()
     async with serving(app, websocket_app, link=link) as connect:
@@ -194,8 +194,8 @@ async def test_a_pong_that_has_arrived_counts(link: Link, mock_clock: Clock) -> 
 
 
 @each_link
-async def test_a_silent_client_is_cut_off_all_the_same(link: Link, mock_clock: Clock) -> None:
-    """A client that answers nothing is cut off, even if the process is held up again and again."""
+async def test_heartbeat_of_a_silent_client_with_delays(link: Link, mock_clock: Clock) -> None:
+    """A client that answers nothing is cut off, even if the process is held up repeatedly."""
     app, websocket_app = heartbeat_pair()
     async with serving(app, websocket_app, link=link) as connect:
         client = await (await connect()).open()
@@ -209,7 +209,7 @@ async def test_a_silent_client_is_cut_off_all_the_same(link: Link, mock_clock: C
 
 
 @each_link
-async def test_a_close_that_has_arrived_counts(link: Link, mock_clock: Clock) -> None:
+async def test_close_timeout_after_a_delay(link: Link, mock_clock: Clock) -> None:
     """The close timeout does not fire before the client's Close that arrived while the process was held up."""
     codes: list[int | None] = []
 
@@ -236,7 +236,7 @@ async def test_a_close_that_has_arrived_counts(link: Link, mock_clock: Clock) ->
 
 
 @each_link
-async def test_a_close_of_a_coroutine_counts(link: Link, mock_clock: Clock) -> None:
+async def test_close_timeout_of_a_coroutine_after_a_delay(link: Link, mock_clock: Clock) -> None:
     """The same holds for a coroutine that closes its stream and no longer receives."""
     slow: list[int] = []
 
@@ -258,8 +258,8 @@ async def test_a_close_of_a_coroutine_counts(link: Link, mock_clock: Clock) -> N
 
 
 @each_link
-async def test_a_deadline_that_is_set_behind_a_delay(link: Link, mock_clock: Clock) -> None:
-    """A deadline that is set after a delay, and before a sweep has noticed it, does not include the delay."""
+async def test_deadline_set_after_a_delay(link: Link, mock_clock: Clock) -> None:
+    """A deadline that is set after a delay, before a sweep has seen it, does not include the delay."""
 
     def block(request: Request) -> Response:
         mock_clock.jump(HELD_UP)
@@ -276,7 +276,7 @@ async def test_a_deadline_that_is_set_behind_a_delay(link: Link, mock_clock: Clo
 
 
 class HoldsUp(TlsStream):
-    """A client that holds up the process whenever a part of its handshake has reached the server's kernel."""
+    """A client that holds up the process when a part of its handshake has reached the server's kernel."""
 
     def __init__(self, tcp: trio.SocketStream, clock: Clock) -> None:
         super().__init__(tcp)
@@ -288,7 +288,7 @@ class HoldsUp(TlsStream):
             self._clock.jump(HELD_UP)
 
 
-async def test_a_handshake_that_has_arrived_is_completed(mock_clock: Clock) -> None:
+async def test_tls_handshake_timeout_after_a_delay(mock_clock: Clock) -> None:
     """The handshake timeout does not fire before a part of it that arrived while the process was held up."""
     app = http_app().with_cert(server_context())
     with trio.move_on_after(PATIENCE * 100):
@@ -308,7 +308,7 @@ async def test_a_handshake_that_has_arrived_is_completed(mock_clock: Clock) -> N
 
 @each_link
 async def test_deadlines_still_fire(link: Link, mock_clock: Clock) -> None:
-    """Time in which the process was not held up counts: a half head is answered with 408 after the timeout."""
+    """Time in which the process was not held up counts: half a head gets a 408 after the timeout."""
     async with serving(App(timeouts=Timeouts(header=10)), link=link) as connect:
         client = await connect()
         await client.send(GET[:10])
@@ -335,7 +335,7 @@ trio.run(main)
 """
 
 
-async def test_a_stopped_process() -> None:
+async def test_stopped_process() -> None:
     """Requests that a client sends while the process is stopped are served when it continues."""
     with running("-c", PROGRAM) as program, trio.fail_after(PATIENCE):
         port = int(program.read_line())
@@ -346,7 +346,7 @@ async def test_a_stopped_process() -> None:
         program.send_signal(signal.SIGSTOP)
         for client in clients:
             await client.send(GET)
-        await trio.sleep(2)  # the process sees more time pass than its timeouts
+        await trio.sleep(2)  # more time passes in the process than its timeouts
         program.send_signal(signal.SIGCONT)
         for client in clients:
             assert (await client.reply()).status == 200

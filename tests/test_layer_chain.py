@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from humphrey_trio._app._layers import LayerChain
+from humphrey_trio._app._layers import LayerChain, LayerEntry
 from humphrey_trio.http import Headers, Request, Response
 from humphrey_trio.layers import CallNext, Cors, Layer, cors
 
@@ -28,7 +28,7 @@ async def answer_failure(request: Request, error: BaseException) -> Response:
 
 
 def chain_of(*layers: Layer[Any], path: str = "*") -> LayerChain[Any]:
-    return LayerChain([(path, layer) for layer in layers], answer_failure)
+    return LayerChain([LayerEntry(path, layer) for layer in layers], answer_failure)
 
 
 def noting(name: str) -> Layer[State]:
@@ -101,7 +101,7 @@ async def test_the_path_of_the_client_decides() -> None:
     async def rewriting(request: Request, state: State, call_next: CallNext) -> Response:
         return await call_next(replace(request, path="/b"))
 
-    layers = [("*", rewriting), ("/a", noting("a")), ("/b", noting("b"))]
+    layers = [LayerEntry(*entry) for entry in (("*", rewriting), ("/a", noting("a")), ("/b", noting("b")))]
     response = await LayerChain(layers, answer_failure).run(Request(path="/a"), [], endpoint)
     assert (response.text, response.headers.get_all("Seen-By")) == ("GET /b", ("a",))
 
@@ -221,10 +221,10 @@ async def test_call_next_ends_with_its_layer() -> None:
         (noting("a"), None, r"the path of a layer is a pattern such as '/api/\*', not NoneType"),
     ],
 )
-def test_a_chain_of_something_else(layer: Any, pattern: Any, message: str) -> None:
-    """What is not a layer or not a path is refused when the chain is built."""
+def test_something_else_than_a_layer(layer: Any, pattern: Any, message: str) -> None:
+    """What is not a layer or not a path is refused when it is added."""
     with pytest.raises(TypeError, match=message):
-        LayerChain([(pattern, layer)], answer_failure)
+        LayerEntry(pattern, layer)
 
 
 async def test_error_responses_get_the_fields_of_cors() -> None:

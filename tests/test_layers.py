@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -15,184 +16,139 @@ from tests.support.programs import ROOT
 PACKAGE = "humphrey_trio"
 
 # The folders from the bottom to the top, and the modules of each from left to right. An import goes to a lower
-# folder, or to a module further left in the same folder. The folder "" is the package itself.
-FOLDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("", ("_failures", "_krauss", "_quoting", "_runs", "_state")),
-    (
-        "_http",
-        (
-            *("_address", "_headers", "_errors", "_field_lists", "_limits", "_drain", "_method", "_status"),
-            *("_origins", "_fields", "_urls", "_dates", "_cookies", "_entity_tags", "_conditions", "_ranges"),
-            *(
-                "_negotiation",
-                "_json",
-                "_proxies",
-                "_statistics",
-                "_tls_info",
-                "_path_params",
-                "_file_body",
-                "_body",
-                "_events",
-                "_when_left",
-            ),
-            *("_request", "_response"),
-        ),
-    ),
-    (
-        "_server",
-        (
-            *("_clock", "_control", "_fairness", "_transport", "_nonblocking", "_socket", "_direct"),
-            *("_client_hello", "_ssl_errors", "_tls_handshake", "_tls_input", "_tls_output", "_tls"),
-            *("_certificate", "_head", "_sections", "_body_reader", "_h11_head", "_fast_head", "_request_reader"),
-            *("_response_writer", "_lingering", "_departures", "_interface", "_outgoing", "_request_body"),
-            *("_child_task", "_event_stream", "_file_threads", "_file_reader", "_bodies", "_response_stream"),
-            *("_responses", "_connection", "_tls_acceptor", "_unix_socket", "_listen"),
-            "_server",
-        ),
-    ),
-    (
-        "_websocket",
-        (
-            *("_limits", "_compression", "_heartbeat", "_message", "_errors", "_policies"),
-            *("_counters", "_close_record", "_statistics"),
-        ),
-    ),
-    ("_websocket._protocol", ("_close_codes", "_mask", "_deflate", "_decoder", "_encoder", "_handshake")),
-    (
-        "_websocket._stream",
-        (
-            *("_drop_index", "_send_queue", "_liveness", "_phase", "_deadlines", "_admission", "_graceful_end"),
-            *("_waiting_senders", "_outbox", "_turns", "_inbox", "_connection", "_calls", "_reports"),
-            *("_connection_task", "_stream"),
-            *("_opening", "_upgrade", "_routes", "_serve_upgrade"),
-        ),
-    ),
-    ("_layers", ("_layer", "_response_fields", "_codings", "_cors", "_compression", "_origin_guard")),
-    (
-        "_app",
-        (
-            *("_errors", "_layers", "_patterns", "_options", "_route_table", "_routing", "_routes"),
-            *("_service", "_app"),
-        ),
-    ),
-    (
-        "_websocket._app",
-        (
-            *("_topics", "_broadcaster", "_stream_tasks", "_handlers", "_sessions", "_read_ahead", "_session"),
-            *("_async_stream", "_stream_server", "_async_app"),
-        ),
-    ),
-    ("_testing", ("_http_codec", "_websocket_codec", "_memory_stream", "_clients")),
-    ("", ("__init__", "http", "layers", "websocket", "testing")),
-)
+# folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
+# does no I/O and does not import trio.
+LAYOUT = """
+.                     _failures _krauss! _quoting! _runs _state!
+_http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
+                      _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
+                      _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
+                      _parameters! _charset! _part_head! _multipart! _form! _file_body! _body! _conversion!
+                      _request_key! _request_head! _request! _location! _response_checks! _response!
+                      _when_left! _event_encoding!
+_server               _clock _control! _fairness! _file_threads _file_reader
+                      _transport _nonblocking _socket _direct
+                      _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
+                      _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
+                      _lingering _parts _http_counters! _observers! _departures _interface! _outgoing _request_body
+                      _child_task _event_stream _bodies _response_stream _responses _connection
+                      _tls_acceptor _unix_socket _listen _listening! _overload _server
+_websocket            _limits! _compression! _heartbeat! _message! _errors! _policies!
+                      _counters! _close_record! _statistics!
+_websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
+_websocket._stream    _drop_index! _send_queue! _liveness! _phase! _deadlines! _admission _graceful_end
+                      _waiting_senders _outbox _turns _inbox _connection _calls _reports _connection_task _stream
+                      _opening _upgrade _routes _gate _serve_upgrade
+_layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
+_app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
+                      _service _app _https_redirect!
+_websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
+                      _async_stream _stream_server _async_app
+_handlers             _resolver! _tree! _representation! _precompressed! _disposition!
+                      _failed_open! _answer _directory _files _redirect! _metrics!
+_testing              _http_codec! _websocket_codec! _memory_stream _clients
+.                     __init__ handlers http layers monitor websocket testing
+"""
 
 
-def rooms_of(folder: str, modules: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{folder}.{module}" if folder else module for module in modules)
+def parse_layout(layout: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each folder with the full names of its modules."""
+    for folder, names in re.findall(r"^(\S+)(.*(?:\n +.*)*)", layout, re.MULTILINE):
+        yield folder, tuple(name if folder == "." else f"{folder}.{name}" for name in names.split())
 
 
-FLOORS = tuple(rooms_of(*floor) for floor in FOLDERS)
-ROOMS = tuple(room for floor in FLOORS for room in floor)
-DOORS = FLOORS[-1]
+FOLDERS = tuple(parse_layout(LAYOUT.replace("!", "")))
+MODULES = tuple(module for _, modules in FOLDERS for module in modules)
+WITHOUT_TRIO = {
+    module.removesuffix("!") for _, modules in parse_layout(LAYOUT) for module in modules if module.endswith("!")
+}
+#: The modules with the public names.
+FACES = FOLDERS[-1][1]
 # Python loads these before the modules in their folders, so they contain nothing but a docstring.
-HALLS = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder)
+PACKAGES = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder != ".")
 
-# Beside trio, which is everywhere except in values and in modules without I/O.
-FOREIGN = {
+# Besides trio.
+LIBRARIES = {
     "h11": {"_server._h11_head", "_testing._http_codec"},
     "wsproto": {
-        *("_websocket._protocol._decoder", "_websocket._protocol._encoder", "_websocket._protocol._mask"),
+        *("_websocket._protocol._decoder", "_websocket._protocol._frames"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
-    "Crypto": {"_websocket._protocol._mask"},
+    "bitarray": {"_websocket._protocol._mask"},
+    "multipart": {"_http._multipart"},
     "typing_extensions": {"_state"},
 }
-WITHOUT_TRIO = {
-    *("_krauss", "_quoting", "_state"),
-    *rooms_of(*FOLDERS[1]),
-    *("_server._control", "_server._fairness", "_server._response_writer"),
-    *("_server._head", "_server._sections", "_server._body_reader", "_server._h11_head", "_server._fast_head"),
-    *("_server._request_reader", "_server._client_hello", "_server._ssl_errors", "_server._tls_input"),
-    "_server._certificate",
-    *rooms_of(*FOLDERS[3]),
-    *rooms_of(*FOLDERS[4]),
-    *("_websocket._stream._drop_index", "_websocket._stream._send_queue", "_websocket._stream._liveness"),
-    *("_websocket._stream._phase", "_websocket._stream._deadlines"),
-    *("_layers._layer", "_layers._response_fields", "_layers._codings", "_layers._cors", "_layers._origin_guard"),
-    "_app._layers",
-    *("_testing._http_codec", "_testing._websocket_codec"),
-}
 
-any_room = pytest.mark.parametrize("room", ROOMS)
+each_module = pytest.mark.parametrize("module", MODULES)
 
 
 @cache
-def tree(room: str) -> ast.Module:
-    return ast.parse((ROOT / PACKAGE / f"{room.replace('.', '/')}.py").read_text())
+def tree(module: str) -> ast.Module:
+    return ast.parse((ROOT / PACKAGE / f"{module.replace('.', '/')}.py").read_text())
 
 
-def imported_modules(room: str) -> Iterator[str]:
-    """The full names of all that a room imports, in functions and for type checking, too."""
-    package = f"{PACKAGE}.{room}".rpartition(".")[0]
-    for node in ast.walk(tree(room)):
+def imported_names(module: str) -> Iterator[str]:
+    """Yield the full names of what a module imports, also in functions and for type checking."""
+    package = f"{PACKAGE}.{module}".rpartition(".")[0]
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = resolve_name("." * node.level + (node.module or ""), package)
+            source = resolve_name("." * node.level + (node.module or ""), package)
             # ``from . import x`` may mean a module; ``from .x import name`` never does here.
-            yield from (f"{module}.{alias.name}" for alias in node.names) if node.module is None else (module,)
+            yield from (f"{source}.{alias.name}" for alias in node.names) if node.module is None else (source,)
 
 
-def imported_rooms(room: str) -> set[str]:
-    inside = {name for name in imported_modules(room) if f"{name}.".startswith(f"{PACKAGE}.")}
+def imported_modules(module: str) -> set[str]:
+    inside = {name for name in imported_names(module) if f"{name}.".startswith(f"{PACKAGE}.")}
     return {name.removeprefix(f"{PACKAGE}.") if name != PACKAGE else "__init__" for name in inside}
 
 
-def imported_libraries(room: str) -> set[str]:
-    return {name.partition(".")[0] for name in imported_modules(room)} - {PACKAGE} - sys.stdlib_module_names
+def imported_libraries(module: str) -> set[str]:
+    return {name.partition(".")[0] for name in imported_names(module)} - {PACKAGE} - sys.stdlib_module_names
 
 
 def test_every_module_has_its_place() -> None:
-    """The rooms of the floors are the modules of the package."""
+    """The layout lists the modules of the package."""
     files = (ROOT / PACKAGE).rglob("*.py")
     found = {".".join(file.relative_to(ROOT / PACKAGE).with_suffix("").parts) for file in files}
-    assert found == {*ROOMS, *HALLS}
-    assert len(set(ROOMS)) == len(ROOMS)
+    assert found == {*MODULES, *PACKAGES}
+    assert len(set(MODULES)) == len(MODULES)
 
 
-@any_room
-def test_imports_go_down(room: str) -> None:
-    """A room imports only from lower floors, and from rooms to its left."""
-    below = ROOMS[: ROOMS.index(room)] if room not in DOORS else ROOMS[: -len(DOORS)]
-    assert imported_rooms(room) <= set(below)
+@each_module
+def test_imports_go_down(module: str) -> None:
+    """A module imports only from lower folders, and from modules to its left."""
+    below = MODULES[: -len(FACES)] if module in FACES else MODULES[: MODULES.index(module)]
+    assert imported_modules(module) <= set(below)
 
 
-@any_room
-def test_foreign_libraries_stay_in_their_rooms(room: str) -> None:
-    """A room knows only the foreign libraries that are its own."""
-    allowed = {library for library, rooms in FOREIGN.items() if room in rooms}
-    if room not in WITHOUT_TRIO:
+@each_module
+def test_libraries_are_used_only_where_they_belong(module: str) -> None:
+    """A module imports only the libraries that are listed for it."""
+    allowed = {library for library, modules in LIBRARIES.items() if module in modules}
+    if module not in WITHOUT_TRIO:
         allowed.add("trio")
-    assert imported_libraries(room) <= allowed
+    assert imported_libraries(module) <= allowed
 
 
-@pytest.mark.parametrize("library", FOREIGN)
-def test_foreign_libraries_are_used(library: str) -> None:
-    """No room is open to a library that it does not use."""
-    assert {room for room in ROOMS if library in imported_libraries(room)} == FOREIGN[library]
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_listed_libraries_are_used(library: str) -> None:
+    """No module is listed for a library that it does not import."""
+    assert {module for module in MODULES if library in imported_libraries(module)} == LIBRARIES[library]
 
 
-@any_room
-def test_every_room_says_what_it_is_for(room: str) -> None:
-    """Each room begins with a docstring."""
-    assert ast.get_docstring(tree(room))
+@each_module
+def test_every_module_has_a_docstring(module: str) -> None:
+    """Each module begins with a docstring."""
+    assert ast.get_docstring(tree(module))
 
 
-@pytest.mark.parametrize("hall", HALLS)
-def test_packages_are_empty(hall: str) -> None:
-    """A package inside the package has a docstring and nothing else, so loading one room loads no other."""
-    (docstring,) = tree(hall).body
-    assert ast.get_docstring(tree(hall))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_are_empty(package: str) -> None:
+    """A package inside the package has a docstring and nothing else, so loading one module loads no other."""
+    (docstring,) = tree(package).body
+    assert ast.get_docstring(tree(package))
     assert isinstance(docstring, ast.Expr)
 
 
@@ -217,9 +173,9 @@ FOREIGN_NAMES = {
 }
 
 
-def foreign_names(room: str) -> Iterator[str]:
+def foreign_names(module: str) -> Iterator[str]:
     """The underscore names that a module uses of anything but ``self``, ``cls`` and ``super()``."""
-    for node in ast.walk(tree(room)):
+    for node in ast.walk(tree(module)):
         if (
             isinstance(node, ast.Attribute)
             and node.attr.startswith("_")
@@ -231,4 +187,4 @@ def foreign_names(room: str) -> Iterator[str]:
 
 def test_underscore_names_stay_in_their_class() -> None:
     """No module uses an underscore name of another object, except those that are listed with their reasons."""
-    assert {(room, name) for room in ROOMS for name in foreign_names(room)} == set(FOREIGN_NAMES)
+    assert {(module, name) for module in MODULES for name in foreign_names(module)} == set(FOREIGN_NAMES)

@@ -1,4 +1,4 @@
-"""Lingering closes: what was sent arrives, deadlines and slots bound the wait, and statistics count it."""
+"""Lingering closes: sent bytes arrive, deadlines and slots bound the wait, and statistics count it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def read_to_end(stream: trio.abc.Stream) -> bytes:
 
 
 async def drip(stream: trio.abc.Stream, seconds: float) -> None:
-    """Send a byte every so many seconds until the connection breaks."""
+    """Send one byte at an interval of some seconds until the connection breaks."""
     while True:
         await stream.send_all(b"x")
         await trio.sleep(seconds)
@@ -60,10 +60,10 @@ class Run:
 
 @pytest.mark.parametrize("request_bytes", [NO_HTTP, GET_AND_CLOSE], ids=["error", "close"])
 @pytest.mark.parametrize(("every", "cut_after"), [(1, 30), (4, 30), (6, 5)])
-async def test_a_lingering_connection_has_two_deadlines(
+async def test_lingering_deadlines(
     request_bytes: bytes, every: float, cut_after: float, autojump_clock: Clock
 ) -> None:
-    """After its last bytes the server half-closes, and reads for 30 s in all and 5 s without a byte."""
+    """After its last bytes the server half-closes, and reads for 30 s in total and 5 s without a byte."""
     async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
         client = connect()
         await client.send_all(request_bytes)
@@ -74,7 +74,7 @@ async def test_a_lingering_connection_has_two_deadlines(
         assert cut_after - 0.5 <= trio.current_time() - ended <= cut_after + every
 
 
-async def test_the_deadlines_of_lingering_are_timeouts(autojump_clock: Clock) -> None:
+async def test_lingering_timeouts(autojump_clock: Clock) -> None:
     """``Timeouts.linger`` and ``Timeouts.linger_idle`` set both deadlines."""
     app = fine_app(timeouts=Timeouts(linger=3, linger_idle=1))
     async with served_in_memory(app, trio.testing.lockstep_stream_pair) as connect:
@@ -88,8 +88,8 @@ async def test_the_deadlines_of_lingering_are_timeouts(autojump_clock: Clock) ->
             assert cut_after - 0.5 <= trio.current_time() - ended <= cut_after + every
 
 
-async def test_no_number_of_bytes_ends_lingering(autojump_clock: Clock) -> None:
-    """A client that sends everything before it reads, however much, is not cut off while it sends."""
+async def test_lingering_has_no_limit_of_bytes(autojump_clock: Clock) -> None:
+    """A client that sends everything before it reads is not cut off while it sends, whatever the size."""
     async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
         client = connect()
         await client.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
@@ -98,7 +98,7 @@ async def test_no_number_of_bytes_ends_lingering(autojump_clock: Clock) -> None:
             await client.send_all(bytes(65536))
 
 
-async def test_an_idle_connection_lingers(autojump_clock: Clock) -> None:
+async def test_idle_connection_lingers(autojump_clock: Clock) -> None:
     """The idle timeout half-closes; a request that crosses it is discarded, not reset."""
     async with served_in_memory(fine_app(), trio.testing.lockstep_stream_pair) as connect:
         client = RawClient(connect())
@@ -110,8 +110,8 @@ async def test_an_idle_connection_lingers(autojump_clock: Clock) -> None:
 
 
 @each_link
-async def test_a_graceful_end_waits_a_second_for_idle_connections(link: Link, autojump_clock: Clock) -> None:
-    """A graceful end bounds the lingering of idle connections, those that linger already included, to a second."""
+async def test_drain_bounds_idle_lingering_to_a_second(link: Link, autojump_clock: Clock) -> None:
+    """A drain bounds the lingering of idle connections to a second, including those that already linger."""
     shutdown = trio.Event()
     app = fine_app(timeouts=Timeouts(idle=1)).with_shutdown(shutdown)
     async with trio.open_nursery() as nursery:
@@ -121,7 +121,7 @@ async def test_a_graceful_end_waits_a_second_for_idle_connections(link: Link, au
             await client.send_all(GET)
             assert b"fine" in await client.receive_some()
             await trio.sleep(0.7)
-        assert await clients[0].receive_some() == b""  # lingers; the other one is still idle
+        assert await clients[0].receive_some() == b""  # this one lingers; the other one is still idle
         ended = trio.current_time()
         shutdown.set()
         await run.returned.wait()
@@ -130,8 +130,8 @@ async def test_a_graceful_end_waits_a_second_for_idle_connections(link: Link, au
             await client.aclose()
 
 
-async def test_a_response_under_way_outlasts_that_second(autojump_clock: Clock) -> None:
-    """A graceful end does not cut a client that still reads a response; the drain's own deadline does."""
+async def test_drain_does_not_cut_a_response(autojump_clock: Clock) -> None:
+    """A drain does not cut off a client that still reads a response, before the deadline of the drain."""
     shutdown, asked = trio.Event(), trio.Event()
 
     async def answer(_: object) -> Response:
@@ -153,8 +153,8 @@ async def test_a_response_under_way_outlasts_that_second(autojump_clock: Clock) 
         assert await client.at_end()
 
 
-async def test_a_refused_request_is_not_idle(autojump_clock: Clock) -> None:
-    """The answer to a request that cannot be served gets the whole time to arrive in a graceful end, too."""
+async def test_drain_does_not_cut_an_error_response(autojump_clock: Clock) -> None:
+    """In a drain, the response to a request that cannot be served has the whole time to arrive, too."""
     shutdown = trio.Event()
     async with served_in_memory(fine_app().with_shutdown(shutdown)) as connect:
         client = connect()
@@ -167,7 +167,7 @@ async def test_a_refused_request_is_not_idle(autojump_clock: Clock) -> None:
 
 
 @each_link
-async def test_a_hard_stop_does_not_reset(link: Link) -> None:
+async def test_hard_stop_does_not_reset(link: Link) -> None:
     """A response that was sent before a hard stop arrives, although the server has not read all input."""
     begun = trio.Event()
 
@@ -190,8 +190,8 @@ async def test_a_hard_stop_does_not_reset(link: Link) -> None:
 
 
 @each_link
-async def test_lingering_connections_hold_slots_until_one_is_needed(link: Link) -> None:
-    """With ``max_connections`` in use, the oldest lingering connection is closed for a new one, and counted."""
+async def test_lingering_connections_at_max_connections(link: Link) -> None:
+    """At ``max_connections``, the oldest lingering connection is closed for a new one, and counted."""
     app = fine_app(max_connections=4)
     async with listening(app, link) as address:
         lingering = [await link.connect(address) for _ in range(2)]
@@ -215,8 +215,8 @@ async def test_lingering_connections_hold_slots_until_one_is_needed(link: Link) 
 
 @each_link
 @pytest.mark.parametrize(("max_connections", "limit"), [(8, 4), (1, 1)])
-async def test_half_of_the_slots_may_linger(max_connections: int, limit: int, link: Link) -> None:
-    """When half of ``max_connections`` linger, the oldest is closed for the next that begins to."""
+async def test_half_of_max_connections_may_linger(max_connections: int, limit: int, link: Link) -> None:
+    """If half of ``max_connections`` linger, the oldest one is closed for the next one that begins to linger."""
     app = fine_app(max_connections=max_connections)
     async with listening(app, link) as address:
         clients = []
@@ -232,7 +232,7 @@ async def test_half_of_the_slots_may_linger(max_connections: int, limit: int, li
 
 
 @each_link
-async def test_a_flood_of_lingering_connections_keeps_no_client_out(link: Link) -> None:
+async def test_flood_of_lingering_connections(link: Link) -> None:
     """Clients that never close their side cannot use up ``max_connections``."""
     app = fine_app(max_connections=10)
     async with listening(app, link) as address:
@@ -247,14 +247,14 @@ async def test_a_flood_of_lingering_connections_keeps_no_client_out(link: Link) 
             await client.aclose()
 
 
-async def test_a_lingering_foreign_stream_is_cut_for_a_new_one(autojump_clock: Clock) -> None:
-    """The same holds for streams that are no sockets: the one that is cut is closed at once."""
+async def test_lingering_foreign_stream_at_max_connections(autojump_clock: Clock) -> None:
+    """The same holds for streams that are no sockets: the oldest one is closed at once."""
     async with served_in_memory(fine_app(max_connections=1), trio.testing.lockstep_stream_pair) as connect:
         first = connect()
         await first.send_all(GET_AND_CLOSE)
         assert (await read_to_end(first)).endswith(b"fine")
         began = trio.current_time()
-        other = RawClient(connect())  # tasks that start together begin in any order
+        other = RawClient(connect())  # tasks that are started together begin in any order
         await other.send(GET)
         assert (await other.reply()).status == 200
         with pytest.raises(trio.BrokenResourceError):
@@ -266,8 +266,8 @@ async def test_a_lingering_foreign_stream_is_cut_for_a_new_one(autojump_clock: C
 
 
 @each_link
-async def test_a_pong_behind_a_close_costs_nothing(link: Link, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that sends Close, then a Pong, while a backlog is on its way, receives all of it and our Close."""
+async def test_pong_after_a_close_loses_no_message(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that sends a Close and then a Pong receives all queued messages and our Close."""
     caplog.set_level(logging.INFO, "humphrey_trio.websocket")
     count, text = 200, "x" * 20_000
 
@@ -295,8 +295,8 @@ async def test_a_pong_behind_a_close_costs_nothing(link: Link, caplog: pytest.Lo
 
 
 @each_link
-async def test_a_record_says_that_messages_may_be_lost(link: Link, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that resets the connection behind its Close makes the record unclean, and its line says so."""
+async def test_close_record_of_a_reset_after_the_close(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    """If a client resets the connection after its Close, the record is unclean, and its log line says so."""
     caplog.set_level(logging.INFO, "humphrey_trio.websocket")
 
     async def greet(stream: AsyncStream, state: None) -> None:
@@ -321,7 +321,7 @@ async def test_a_record_says_that_messages_may_be_lost(link: Link, caplog: pytes
 
 
 @each_link
-async def test_an_unanswered_close_half_closes(link: Link, autojump_clock: Clock) -> None:
+async def test_unanswered_close_half_closes(link: Link, autojump_clock: Clock) -> None:
     """A client that does not answer our Close in ``Timeouts.close`` gets our end of file and may still read."""
 
     async def say_and_close(stream: AsyncStream, state: None) -> None:
@@ -349,8 +349,8 @@ async def test_an_unanswered_close_half_closes(link: Link, autojump_clock: Clock
         nursery.cancel_scope.cancel()
 
 
-async def test_a_wait_for_a_place_ends_with_the_server(autojump_clock: Clock) -> None:
-    """A client whose stream waits for a place in a full hook gets a 503 at once when a graceful end begins."""
+async def test_drain_ends_the_wait_for_the_hook(autojump_clock: Clock) -> None:
+    """A client that waits for a place in a full hook gets a 503 at once when a drain begins."""
     shutdown = trio.Event()
     hook, incoming = trio.open_memory_channel[WebsocketStream](0)
     app = App().with_websocket_route("/", async_websocket_handler(hook, place_timeout=60)).with_shutdown(shutdown)
@@ -370,7 +370,7 @@ async def test_a_wait_for_a_place_ends_with_the_server(autojump_clock: Clock) ->
     await incoming.aclose()
 
 
-async def test_cancelled_while_it_lingers(autojump_clock: Clock) -> None:
+async def test_hard_stop_of_lingering_connections(autojump_clock: Clock) -> None:
     """A hard stop closes lingering connections at once and leaves no task."""
     before = trio.lowlevel.current_statistics().tasks_living
     async with linked(AsyncWebsocketApp.new_unlinked()) as app, served_in_memory(app) as connect:

@@ -1,7 +1,7 @@
-"""Real clients that send while the server closes: what was sent to them still arrives (RFC 9112, section 9.6).
+"""Real clients that send while the server closes: the bytes sent to them arrive (RFC 9112, section 9.6).
 
 Closing a socket that has unread input resets the connection, and the reset destroys what the peer has not
-received yet. Each test runs a client several times, and names every outcome with the number of runs that had it.
+received yet. Each test runs a client several times, and counts every outcome.
 ``LINGERING_RUNS`` is the number of runs.
 """
 
@@ -49,12 +49,12 @@ from tests.support.wire import request_bytes
 RUNS = int(os.environ.get("LINGERING_RUNS", "5"))
 AT_ONCE = 5
 
-#: The receive buffer of slow clients: what they have not read waits in the server's send buffer.
+#: The receive buffer of slow clients. Bytes that they have not read wait in the server's send buffer.
 SMALL_BUFFER = 64 * 1024
 
 
 async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
-    """Run a client ``RUNS`` times, some at once, each with its number; how often each outcome was."""
+    """Run a client ``RUNS`` times, some concurrently, each with its number. Returns the count of each outcome."""
     counts: Counter[str] = Counter()
     limiter = trio.CapacityLimiter(AT_ONCE)
 
@@ -71,7 +71,7 @@ async def outcomes(run: Callable[[int], Awaitable[str]]) -> Counter[str]:
 
 @asynccontextmanager
 async def serving(app: App, link: Link = Link.PLAIN) -> AsyncGenerator[int]:
-    """Serve an app on 127.0.0.1; its port."""
+    """Serve an app on 127.0.0.1. Yields its port."""
     async with listening(app, link) as address:
         assert address.port is not None
         yield address.port
@@ -103,12 +103,12 @@ def app_with_long_response() -> App:
 
 @dataclass(frozen=True)
 class SlowReader:
-    """A client that takes its time to read a response of 8 MiB, and sends more bytes at every eighth of it.
+    """A client that reads a response of 8 MiB slowly, and sends more bytes at every eighth of it.
 
     Attributes:
-        request: asks for the 8 MiB.
-        more: what the client goes on sending.
-        pause: seconds for which it does not read, in front of the last quarter.
+        request: the request for the 8 MiB.
+        more: the bytes that the client continues to send.
+        pause: seconds for which it does not read, before the last quarter.
     """
 
     request: bytes
@@ -123,7 +123,7 @@ class SlowReader:
             begun: is set when the response has begun.
 
         Returns:
-            "whole", if the response arrives whole and the connection ends behind it; otherwise what happened.
+            "whole" if the response arrives whole and then the connection ends, otherwise a description.
         """
         async with await connect_slowly(port) as stream:
             await stream.send_all(self.request)
@@ -141,7 +141,7 @@ class SlowReader:
         return "whole" if body == LONG_BODY and not rest else "other bytes"
 
     async def _pieces(self, stream: trio.SocketStream, size: int) -> AsyncGenerator[bytes]:
-        """What comes behind so many bytes of the body, no quicker than READ_SECONDS for all of it."""
+        """The rest of the body in pieces, not faster than READ_SECONDS for the whole body."""
         start = trio.current_time()
         eighth = 0
         while size < len(LONG_BODY):
@@ -175,16 +175,16 @@ each_more = pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 
 @each_more
 @each_last_request
-async def test_a_long_last_response_arrives_whole_while_the_client_sends(request_: bytes, more: bytes) -> None:
-    """The last 8 MiB of a connection arrive whole at a slow client that goes on sending."""
+async def test_long_last_response_arrives_while_the_client_sends(request_: bytes, more: bytes) -> None:
+    """The last 8 MiB of a connection arrive whole at a slow client that continues to send."""
     client = SlowReader(request_, more)
     async with serving(app_with_long_response()) as port:
         counts = await outcomes(lambda _: client.run(port, trio.Event()))
     assert counts == {"whole": RUNS}
 
 
-async def test_a_long_response_arrives_whole_in_a_graceful_end() -> None:
-    """8 MiB that are on their way when the server ends gracefully arrive whole at a client that goes on sending.
+async def test_long_response_arrives_in_a_drain() -> None:
+    """A response of 8 MiB that is being sent when a drain begins arrives whole while the client sends.
 
     The client takes longer than the second for which idle connections linger in a drain.
     """
@@ -229,9 +229,9 @@ class SlowLink:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[int]:
-        """The proxy's own port."""
+        """Listen, and yield the port of the proxy."""
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        # What has not been carried waits at whoever sends it.
+        # Bytes that were not carried wait in the sender.
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, self._carry, [listener])
@@ -239,7 +239,7 @@ class SlowLink:
             nursery.cancel_scope.cancel()
 
     async def _carry(self, client: trio.SocketStream) -> None:
-        """Carry one connection, both ways, until both have ended."""
+        """Carry one connection, both ways, until both directions have ended."""
         async with client, await connect_slowly(self.port) as server, trio.open_nursery() as nursery:
             up, down = OneWay(client, server), OneWay(server, client)
             nursery.start_soon(up.carry, self.rate, down)
@@ -253,7 +253,7 @@ class OneWay:
     Attributes:
         source, target: the streams that it reads and writes.
         broken: whether the target could not be written to.
-        ended: set when nothing more is written to the target.
+        ended: the event that is set when nothing more is written to the target.
     """
 
     source: trio.SocketStream
@@ -262,7 +262,7 @@ class OneWay:
     ended: trio.Event = field(default_factory=trio.Event)
 
     async def carry(self, rate: int, back: OneWay) -> None:
-        """Carry bytes, an end of file and a reset, in their order; ``back`` is the other direction."""
+        """Carry bytes, an end of file and a reset in order. ``back`` is the other direction."""
         sender, receiver = trio.open_memory_channel[tuple[float, bytes | None]](ON_THE_WAY)
         async with trio.open_nursery() as nursery, sender:
             nursery.start_soon(self._deliver, receiver)
@@ -271,7 +271,7 @@ class OneWay:
                     await sender.send((trio.current_time() + DELAY, data))
                     await trio.sleep(len(data) / rate)
                 await sender.send((trio.current_time() + DELAY, END_OF_FILE))
-                # A reset behind the end of file shows only when the source is written to.
+                # A reset after the end of file is visible only by writing to the source.
                 await back.ended.wait()
                 is_reset = back.broken
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -280,7 +280,7 @@ class OneWay:
                 await sender.send((trio.current_time() + DELAY, RESET))
 
     async def _deliver(self, receiver: trio.MemoryReceiveChannel[tuple[float, bytes | None]]) -> None:
-        """Write each piece when it is due; drop what the target does not take any more."""
+        """Write each piece when it is due, and discard pieces that the target does not accept."""
         async for due, data in receiver:
             await trio.sleep_until(due)
             try:
@@ -337,7 +337,7 @@ async def serving_backlog_by_app(link: Link) -> AsyncGenerator[int]:
 
 
 def close_after_the_first_message(port: int, link: Link) -> str:
-    """A client of ``websockets`` closes after one message and goes on reading; how its connection ended."""
+    """A ``websockets`` client closes after one message and continues to read. Returns how the connection ended."""
     return asyncio.run(close_and_read_on(port, link))
 
 
@@ -347,7 +347,7 @@ async def close_and_read_on(port: int, link: Link) -> str:
     scheme, context = ("ws", None) if link is Link.PLAIN else ("wss", client_context())
     async with connect(f"{scheme}://127.0.0.1:{port}/", ssl=context, proxy=None) as client:
         received = [await client.recv()]
-        closing = asyncio.ensure_future(client.close())  # it returns when the connection has ended
+        closing = asyncio.ensure_future(client.close())  # this returns when the connection has ended
         with suppress(ConnectionClosed):
             while True:
                 received.append(await client.recv())
@@ -363,10 +363,10 @@ async def close_and_read_on(port: int, link: Link) -> str:
     [serving_backlog_by_coroutine, serving_backlog_by_app],
     ids=["websocket_handler", "AsyncWebsocketApp"],
 )
-async def test_a_client_that_closes_gets_the_backlog(
+async def test_client_that_closes_gets_the_backlog(
     serving_backlog: Callable[[Link], AbstractAsyncContextManager[int]], link: Link
 ) -> None:
-    """A client that closes while messages are on their way, and answers later Pings, gets all of them and 1000."""
+    """A client that closes during a backlog of messages, and answers later Pings, gets all of them and 1000."""
     async with serving_backlog(link) as server, SlowLink(server).open() as port:
 
         async def run(_: int) -> str:
@@ -376,9 +376,9 @@ async def test_a_client_that_closes_gets_the_backlog(
     assert counts == {"1000 after all": RUNS}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a peer has acknowledged")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the number of acknowledged bytes")
 @each_link
-async def test_a_client_that_is_silent_for_long_gets_the_backlog(link: Link) -> None:
+async def test_silent_client_gets_the_backlog(link: Link) -> None:
     """A client that receives is not idle, though it sends nothing for longer than ``Timeouts.linger_idle``."""
 
     async def send_backlog_with_a_late_ping(stream: WebsocketStream, state: None) -> None:
@@ -401,14 +401,14 @@ async def test_a_client_that_is_silent_for_long_gets_the_backlog(link: Link) -> 
     assert counts == {"1000 after all": RUNS}
 
 
-async def test_a_client_that_does_not_receive_is_idle() -> None:
-    """What a client does not acknowledge keeps no connection open: ``Timeouts.linger_idle`` closes it."""
+async def test_client_that_does_not_receive_is_idle() -> None:
+    """If a client acknowledges nothing, ``Timeouts.linger_idle`` closes the connection."""
     shutdown = trio.Event()
-    body = bytes(200_000)  # more than the client's system takes, and not more than the server's
+    body = bytes(200_000)  # more than the client's kernel buffers, and not more than the server's
     app = App(timeouts=Timeouts(linger_idle=0.5)).with_stateless_route("/", lambda _: Response(200, body))
     request = request_bytes("GET / HTTP/1.1", [("Host", "testserver"), ("Connection", "close")])
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as server:  # it ends with the connection
+        async with trio.open_nursery() as server:  # this ends with the connection
             (address,) = await server.start(app.with_shutdown(shutdown).run, ANY_PORT)
             client = await connect_slowly(address.port)
             await client.send_all(request)
@@ -424,7 +424,7 @@ async def test_a_client_that_does_not_receive_is_idle() -> None:
 UPLOAD = bytes(64_000_000)
 SIZES = (1_000_000, 4_000_000, 16_000_000, 64_000_000)
 BODY_LIMIT = 100_000
-#: The client's system takes up to 4 MiB at once; the rest follows at the link's rate, in bytes a second.
+#: The client's kernel buffers up to 4 MiB. The rest is sent at the rate of the link, in bytes a second.
 SLOW_UPLOAD, UPLOAD_RATE = 10_000_000, 2_500_000
 
 TARGETS = {404: "/nothing", 413: "/upload"}
@@ -433,7 +433,7 @@ each_refusal = pytest.mark.parametrize(("status", "target"), TARGETS.items(), id
 
 
 def app_that_refuses_uploads() -> App:
-    """An app whose ``/upload`` takes 100 kB at most; nothing else is there."""
+    """An app whose ``/upload`` accepts at most 100 kB, without other routes."""
 
     def upload(request: Request) -> Response:
         return Response.empty(204)
@@ -442,7 +442,7 @@ def app_that_refuses_uploads() -> App:
 
 
 def upload_by_http_client(port: int, target: str, size: int) -> str:
-    """Upload with ``http.client``, which sends everything before it reads; the status it sees, or its error."""
+    """Upload with ``http.client``, which sends everything before it reads. Returns the status or the error."""
     return upload(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE), target, size)
 
 
@@ -465,7 +465,7 @@ def upload(connection: http.client.HTTPConnection, target: str, size: int) -> st
 
 
 def upload_in_chunks(port: int, target: str, size: int) -> str:
-    """Send a chunked body, and read only then, to the end of file; the status, or the error."""
+    """Send a chunked body, and then read to the end of file. Returns the status or the error."""
     fields = [("Host", "testserver"), ("Transfer-Encoding", "chunked")]
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
@@ -500,25 +500,23 @@ async def upload_outcomes(port: int, upload: Upload, target: str) -> Counter[str
 
 @pytest.mark.parametrize("upload", [upload_by_http_client, upload_in_chunks], ids=["http.client", "chunked"])
 @each_refusal
-async def test_a_client_that_reads_late_sees_why_its_upload_is_refused(
-    status: int, target: str, upload: Upload
-) -> None:
-    """Clients that upload 1 to 64 MB and read only then see 404 and 413."""
+async def test_refused_upload_of_a_client_that_reads_late(status: int, target: str, upload: Upload) -> None:
+    """Clients that upload 1 to 64 MB before they read get 404 and 413."""
     async with serving(app_that_refuses_uploads()) as port:
         counts = await upload_outcomes(port, upload, target)
     assert counts == {str(status): RUNS}
 
 
 @each_refusal
-async def test_a_client_over_tls_sees_why_its_upload_is_refused(status: int, target: str) -> None:
+async def test_refused_upload_over_tls(status: int, target: str) -> None:
     """The same holds over TLS."""
     async with serving(app_that_refuses_uploads(), Link.TLS) as port:
         counts = await upload_outcomes(port, upload_by_https_client, target)
     assert counts == {str(status): RUNS}
 
 
-async def test_a_client_with_a_slow_link_sees_why_its_upload_is_refused() -> None:
-    """Clients whose upload takes more than two seconds see 413."""
+async def test_refused_upload_over_a_slow_link() -> None:
+    """Clients whose upload takes more than two seconds get 413."""
     async with (
         serving(app_that_refuses_uploads()) as server,
         SlowLink(server, UPLOAD_RATE).open() as port,
@@ -533,7 +531,7 @@ async def test_a_client_with_a_slow_link_sees_why_its_upload_is_refused() -> Non
 
 # ---------------------------------------------------------------------------------------- behind nginx
 
-# Debian has it in a folder that is in the PATH of root only.
+# Debian installs nginx in a folder that only root has in its PATH.
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 NGINX_CONFIGURATION = """
@@ -564,7 +562,7 @@ http {{
 
 @asynccontextmanager
 async def nginx_before(upstream: int, buffering: str, folder: Path) -> AsyncGenerator[int]:
-    """An nginx of its own, as one process, in front of a port of 127.0.0.1; its port."""
+    """Run nginx as one process in front of a port of 127.0.0.1. Yields its port."""
     assert NGINX is not None
     port = free_port()
     configuration = folder / "nginx.conf"
@@ -589,13 +587,11 @@ async def wait_until_listening(port: int, process: trio.Process) -> None:
         await trio.sleep(0.02)
 
 
-@pytest.mark.skipif(NGINX is None, reason="there is no nginx here (Debian's package nginx-light)")
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian's package nginx-light)")
 @pytest.mark.parametrize("buffering", ["on", "off"])
 @each_refusal
-async def test_a_client_behind_nginx_sees_why_its_upload_is_refused(
-    status: int, target: str, buffering: str, tmp_path: Path
-) -> None:
-    """Clients that upload 1 to 64 MB through nginx, whether it buffers requests or not, see 404 and 413."""
+async def test_refused_upload_behind_nginx(status: int, target: str, buffering: str, tmp_path: Path) -> None:
+    """Clients that upload 1 to 64 MB through nginx, with or without request buffering, get 404 and 413."""
     async with (
         serving(app_that_refuses_uploads()) as upstream,
         nginx_before(upstream, buffering, tmp_path) as port,

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from humphrey_trio._http._body import TransformedBody, Write
 from humphrey_trio._layers._codings import CODINGS, StreamCompressor, compress_whole
 from humphrey_trio._layers._compression import INLINE_SIZE
 from humphrey_trio.http import Headers, Request, Response
@@ -83,7 +84,7 @@ def test_streams_are_flushed_for_each_piece(coding: str) -> None:
     compressor, decode = StreamCompressor(coding), decoder_of(coding)
     pieces = [b"a", b"event: b\n\n", bytes(range(256)) * 400, b"", b"c" * 100_000, b"d"]
     for piece in pieces:
-        compressed = compressor.compress(piece)
+        compressed = compressor.transform(piece)
         assert decode(compressed) == piece if piece else not compressed
     assert len(compressor.finish()) < 32
 
@@ -113,10 +114,39 @@ async def test_a_coding_that_the_client_accepts(coding: str) -> None:
         [
             ("X-A", "b"),
             ("Vary", "Accept-Encoding"),
-            ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Encoding", coding),
+            ("Content-Type", "text/plain; charset=utf-8"),
         ]
     )
+
+
+@any_coding
+async def test_streamed_bodies(coding: str) -> None:
+    """A streamed body of any size is coded piece by piece, and its length is no longer that of the handler."""
+
+    async def produce(write: Write) -> None:
+        await write(TEXT)
+
+    plain = Response.stream(produce, headers={"Content-Type": "text/html", "ETag": '"v1"'}, length=len(TEXT))
+    response = await run(plain, coding)
+    assert response.headers["Content-Encoding"] == coding
+    assert response.headers["ETag"] == f'"v1-{coding}"'
+    body = response.body
+    assert isinstance(body, TransformedBody)
+    assert body.inner is plain.body
+    assert body.length is None
+    compressor = body.begin()
+    assert decoder_of(coding)(compressor.transform(TEXT.encode()) + compressor.finish()).decode() == TEXT
+
+
+async def test_short_streamed_bodies_stay() -> None:
+    """A streamed body whose length is below the minimum is not changed."""
+
+    async def produce(write: Write) -> None:
+        await write("short")
+
+    response = Response.stream(produce, headers={"Content-Type": "text/html"}, length=5)
+    assert await run(response, "gzip") is response
 
 
 NEGOTIATIONS: list[tuple[tuple[str, ...], str | None]] = [

@@ -1,4 +1,4 @@
-"""The simulation of a linked pair holds for some hundred seeds, runs as its seed says, and finds faults."""
+"""The simulation of a linked pair: some hundred seeds hold, a seed is reproducible, and faults are found."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.simulation.runner import run
 from tests.simulation.script import Act, ClientPlan, Script, Setup
 from tests.simulation.shrink import shrink
 
-#: ``python -m tests.simulation`` runs as many others as one likes.
+#: ``python -m tests.simulation`` runs other seeds.
 SEEDS, CHUNK = 400, 20
 
 
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
 def test_seeds(start: int) -> None:
-    """What the model says holds in each run; a seed that fails is shown with the shortest script that does."""
+    """The checks of the model hold in each run; a failing seed is shown with the shortest failing script."""
     for seed in range(start, start + CHUNK):
         script = generate(seed)
         if run(script).violations:
             pytest.fail(f"seed {seed}:\n{explain(script)}", pytrace=False)
 
 
-def test_a_seed_is_one_run() -> None:
+def test_seed_is_reproducible() -> None:
     """The same seed gives the same script and, step by step, the same run."""
     for seed in range(5):
         script = generate(seed)
@@ -36,22 +36,22 @@ def test_a_seed_is_one_run() -> None:
         ]
 
 
-def test_a_fault_is_found_and_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that does not send a message is found out, and the script is cut down to that message."""
+def test_fault_is_found_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that does not send a message is a violation, and the script is shortened to that message."""
 
     async def forget(*args: object, **options: object) -> None:
         pass
 
     monkeypatch.setattr(AsyncStream, "send", forget)
-    noise = (Act(verb="ping"), Act(verb="say", size=10), Act(verb="say", after=0.3))
-    chatty = ClientPlan(
-        name="c0", acts=(*noise, Act(verb="say", inner=(Act(verb="sleep"), Act(verb="send", count=5))))
+    noise = (Act(verb="ping"), Act(verb="message", size=10), Act(verb="message", after=0.3))
+    talking = ClientPlan(
+        name="c0", acts=(*noise, Act(verb="message", inner=(Act(verb="sleep"), Act(verb="send", count=5))))
     )
     script = Script(
-        seed=1, setup=Setup(deflate="context"), clients=(chatty, ClientPlan(name="c1")), world=(Act(verb="look"),)
+        seed=1, setup=Setup(deflate="context"), clients=(talking, ClientPlan(name="c1")), world=(Act(verb="look"),)
     )
     assert first_violation(script) is not None
     shortest = shrink(script, first_violation)
     assert shortest == Script(
-        seed=1, clients=(ClientPlan(name="c0", acts=(Act(verb="say", inner=(Act(verb="send"),)),)),)
+        seed=1, clients=(ClientPlan(name="c0", acts=(Act(verb="message", inner=(Act(verb="send"),)),)),)
     )

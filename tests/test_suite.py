@@ -20,12 +20,11 @@ FOREIGN_NAMES = {
     ("faults.py", "_run"): "trio has no public way to seed its scheduler",
     ("faults.py", "_r"): "trio has no public way to seed its scheduler",
     ("faults.py", "_ALLOW_DETERMINISTIC_SCHEDULING"): "trio has no public way to seed its scheduler",
-    ("test_mask.py", "_strxor"): "the module is tested with and without the compiled code",
     ("test_tls_handshake.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_handshake.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_transport.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_transport.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
-    ("test_topics.py", "_streams"): "no public call holds the turn of a broadcast for as long as a test needs",
+    ("test_topic_concurrency.py", "_streams"): "no public call holds the turn of a broadcast",
     ("test_wire_properties.py", "_Decompress"): "zlib has no public name for this type",
 }
 #: Public methods of named tuples and functions of ``os``, in spite of their names.

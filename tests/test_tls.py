@@ -316,6 +316,7 @@ async def test_clients_without_tls(
     """What is no TLS does no harm: the next client is served, and nobody is woken by the log."""
     caplog.set_level(logging.INFO, "humphrey_trio")
     async with serving(hello_app(files)) as address:
+        caplog.clear()  # the line about the listener
         for _ in range(3):
             async with await trio.open_tcp_stream(*address) as stream:
                 await misbehave(stream)
@@ -331,7 +332,7 @@ async def test_plain_http_on_the_port_for_tls(files: Files, caplog: pytest.LogCa
         answer = await read_to_end(stream)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert answer.endswith(b"This port accepts only HTTPS: use https:// instead of http://.\n")
-    (line,) = caplog.messages
+    _, line = caplog.messages  # the first is about the listener
     assert line.startswith("plain HTTP from 127.0.0.1:")
     assert "'GET /secret HTTP/1.1'" in line
 

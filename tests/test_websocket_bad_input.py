@@ -98,8 +98,8 @@ async def test_good_input_before_bad(link: Link) -> None:
 
 
 @each_link
-async def test_a_stalled_frame_stalls_nobody(link: Link) -> None:
-    """A client that stops in the middle of a frame holds up nobody else, and may go on later."""
+async def test_stalled_frame_delays_no_other_client(link: Link) -> None:
+    """A client that stops inside a frame delays no other client, and may continue later."""
     async with serving(link) as address, connected(address, link) as client:
         await client.send(HELLO[:3])
         for _ in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -24,14 +23,18 @@ from .._server._direct import DirectStream, DirectTransport
 from .._server._fairness import Fairness
 from .._server._fast_head import parse_fast
 from .._server._h11_head import parse_h11
+from .._server._http_counters import HttpCounters
 from .._server._interface import ServerSettings
 from .._server._listen import open_listeners
+from .._server._observers import Observers
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import HttpServer, check_shutdown
 from .._server._transport import StreamTransport, Transport
 from .._state import State
+from ._access import AccessLog
 from ._errors import ErrorHandler
+from ._monitor import Monitor, MonitorConfig
 from ._routes import Routes, SubApp, routes_of
 from ._routing import NotServed, Routing
 from ._service import AppService
@@ -103,6 +106,8 @@ class App(Routes[State]):
         self._shutdown: trio.Event | None = None
         self._drain = Drain()
         self._running: list[HttpServer] = []
+        self._counters = HttpCounters()
+        self._monitor: Monitor | None = None
 
     @property
     def state(self) -> State:
@@ -110,15 +115,17 @@ class App(Routes[State]):
         return self._state
 
     def statistics(self) -> HttpStatistics:
-        """Return the numbers of connections, summed over all running calls of ``run`` and ``run_tls``.
+        """Return the current statistics, summed over all running calls of ``run`` and ``run_tls``.
 
-        Connections of ``serve_stream`` are included if the app was running when it was called.
+        Connections of ``serve_stream`` are included in ``connections`` and ``lingering`` if the app was running
+        when it was called.
         """
-        each = [server.statistics() for server in self._running]
-        return HttpStatistics(
-            connections=sum(one.connections for one in each),
-            lingering=sum(one.lingering for one in each),
-            lingering_cut=sum(one.lingering_cut for one in each),
+        servers = self._running
+        return self._counters.statistics(
+            connections=sum(server.connections for server in servers),
+            lingering=sum(len(server.lingering) for server in servers),
+            lingering_cut=sum(server.lingering.cuts for server in servers),
+            events_dropped=0 if self._monitor is None else self._monitor.dropped,
         )
 
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
@@ -235,6 +242,26 @@ class App(Routes[State]):
         self._shutdown, self._drain = event, drain
         return self
 
+    def with_monitor(self, config: MonitorConfig) -> Self:
+        """Send events of the server, such as closed connections and error responses, into a channel.
+
+        The server never waits for the channel. Events for which it has no room are dropped, and counted. If it is
+        closed, a WARNING is logged and no more events are sent. The app does not close it.
+
+        Args:
+            config: the channel, and which events are sent. It replaces that of a previous call. Servers that are
+                running keep theirs.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError: the config has no subscription. Call its ``with_subscription_to``.
+            TypeError: the argument is not a ``MonitorConfig``.
+        """
+        self._monitor = Monitor(config)
+        return self
+
     async def handle(self, request: Request) -> Response:
         """Call the application without a connection. For tests, and for requests from other sources.
 
@@ -254,7 +281,7 @@ class App(Routes[State]):
         match = service.find(host, request.method, request.path, wants_websocket=False)
         if isinstance(match, NotServed):
             return await service.reject(request, match)
-        request = replace(request, path_params=match.params)
+        request = request.replace(path_params=match.params)
         answer = service.respond(request, match)
         return answer if isinstance(answer, Response) else await service.settle(request, answer)
 
@@ -346,16 +373,17 @@ class App(Routes[State]):
 
     def _server(self, certificate: Certificate | None = None) -> HttpServer:
         settings = ServerSettings(
-            self._service,
-            self._limits,
-            self._timeouts,
-            self._drain,
-            _PARSERS[self._parser],
-            self._writer,
-            Fairness(),
-            SweepClock(),
-            Departures(),
-            self._when_left,
+            service=self._service,
+            limits=self._limits,
+            timeouts=self._timeouts,
+            drain=self._drain,
+            parse_head=_PARSERS[self._parser],
+            writer=self._writer,
+            fairness=Fairness(),
+            clock=SweepClock(),
+            departures=Departures(),
+            when_left=self._when_left,
+            observers=Observers(self._counters, AccessLog(), self._monitor),
         )
         return HttpServer(
             settings, max_connections=self._max_connections, certificate=certificate, shutdown=self._shutdown

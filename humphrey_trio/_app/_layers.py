@@ -7,12 +7,12 @@ exception itself.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeAlias
 
 from .._http._request import Request
 from .._http._response import Response
-from .._krauss import wildcard_match
+from .._krauss import Wildcard
 from .._layers._layer import CallNext, Layer
 from .._state import State
 
@@ -21,26 +21,40 @@ from .._state import State
 AnswerFailure: TypeAlias = Callable[[Request, BaseException], Awaitable[Response]]
 
 
-class LayerChain(Generic[State]):
-    """The layers of an app, from the outermost to the innermost. Built once, used for every request.
+class LayerEntry(Generic[State]):
+    """A layer of an app, and the paths for which it is called.
 
     Args:
-        layers: pairs of a pattern for paths, in which ``*`` matches any number of characters, and a layer. The
-            first is the outermost.
-        answer_failure: called with the exception of a layer. The layers around it see the result as the response
-            of ``call_next``, so they apply to error responses, too.
+        pattern: the paths. ``*`` matches any number of characters.
+        layer: the layer.
 
     Raises:
-        TypeError: a layer cannot be called, or a pattern is not a str.
+        TypeError: the layer cannot be called, or the pattern is not a str.
+        ValueError: the pattern begins with neither ``/`` nor ``*``.
+    """
+
+    __slots__ = ("layer", "matches")
+
+    def __init__(self, pattern: str, layer: Layer[State]) -> None:
+        _check(pattern, layer)
+        self.layer = layer
+        self.matches: Callable[[str], bool] = _always if pattern == "*" else Wildcard(pattern).matches
+
+
+class LayerChain(Generic[State]):
+    """Layers around the answers to requests, from the outermost to the innermost.
+
+    Args:
+        layers: the first is the outermost.
+        answer_failure: called with the exception of a layer. The layers around it see the result as the response
+            of ``call_next``, so they apply to error responses, too.
     """
 
     __slots__ = ("_answer_failure", "_layers")
 
-    def __init__(self, layers: Iterable[tuple[str, Layer[State]]], answer_failure: AnswerFailure) -> None:
-        self._layers = tuple(layers)
+    def __init__(self, layers: Sequence[LayerEntry[State]], answer_failure: AnswerFailure) -> None:
+        self._layers = layers
         self._answer_failure = answer_failure
-        for pattern, layer in self._layers:
-            _check(pattern, layer)
 
     async def run(self, request: Request, state: State, endpoint: CallNext) -> Response:
         """Call the layers whose patterns match the path of the request, and the innermost answer in them.
@@ -52,7 +66,7 @@ class LayerChain(Generic[State]):
                 the layers.
         """
         path = request.path
-        matching = [layer for pattern, layer in self._layers if pattern == "*" or wildcard_match(pattern, path)]
+        matching = [entry.layer for entry in self._layers if entry.matches(path)]
         return await _Run(matching, state, endpoint, self._answer_failure).call(0, request)
 
 
@@ -142,6 +156,12 @@ def _check(pattern: str, layer: Layer[Any]) -> None:
         )
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the path of a layer is a pattern such as '/api/*', not {type(pattern).__name__}")
+    if not pattern.startswith(("/", "*")):
+        raise ValueError(f"no path matches {pattern!r}: a pattern begins with '/' or '*'")
+
+
+def _always(path: str) -> bool:
+    return True
 
 
 def _name_of(layer: Layer[Any]) -> str:

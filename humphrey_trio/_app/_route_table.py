@@ -1,4 +1,4 @@
-"""The routes of one host, and the search for those that match a path. It knows no methods and no hosts."""
+"""The routes and the layers of one host, and the search for routes that match a path. It knows no hosts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .._http._request import Request
 from .._http._response import Response
 from .._http._when_left import WhenLeft
 from .._websocket._stream._upgrade import WebsocketRoute
+from ._layers import LayerEntry
 from ._options import RouteOptions
 from ._patterns import LiteralPattern, Pattern
 
@@ -151,15 +152,17 @@ class RouteTable(Generic[_Handler]):
 
 
 class HostRoutes:
-    """The routes of one host.
+    """The routes and layers of one host.
 
     Attributes:
         http: for ordinary requests.
         websocket: for requests to open a WebSocket.
+        layers: the layers around the answers, the outermost first.
     """
 
-    __slots__ = ("http", "websocket")
+    __slots__ = ("http", "layers", "websocket")
 
     def __init__(self) -> None:
         self.http: RouteTable[HttpCall] = RouteTable()
         self.websocket: RouteTable[WebsocketRoute[Any]] = RouteTable()
+        self.layers: list[LayerEntry[Any]] = []

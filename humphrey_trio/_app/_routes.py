@@ -1,4 +1,4 @@
-"""Routes: map the path of a request to a handler."""
+"""The routes and layers of an app or of a host, as methods of ``App`` and ``SubApp``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any, Generic, Self, TypeAlias
 from .._http._request import Request
 from .._http._response import Response
 from .._http._when_left import WhenLeft
+from .._layers._cors import Cors, cors
+from .._layers._layer import Layer
 from .._state import State
 from .._websocket._stream._upgrade import Upgrade
+from ._layers import LayerEntry
 from ._options import RouteOptions, route_options
 from ._patterns import parse_pattern
 from ._route_table import Answer, HostRoutes, HttpCall, Route
@@ -164,6 +167,57 @@ class Routes(Generic[State]):
         self._routes.websocket.add(Route(parse_pattern(pattern), handler, route_options(), upgrades=True))
         return self
 
+    def with_layer(self, layer: Layer[State], *, path: str = "*") -> Self:
+        """Add a layer around the answers to requests.
+
+        A layer gets the request before the handler, and returns the response. It also gets requests that no
+        handler gets: their response is that of the error handler. The first layer that was added is the outermost.
+        The layers of a ``SubApp`` are inside those of the app.
+
+        Args:
+            layer: ``async def layer(request, state, call_next)``. ``await call_next(request)`` returns the
+                response of the next layer or of the handler.
+            path: the paths for which the layer is called, such as ``/api/*``. ``*`` matches any number of
+                characters.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            TypeError: the layer cannot be called, or the path is not a str.
+            ValueError: the path begins with neither ``/`` nor ``*``.
+        """
+        self._routes.layers.append(LayerEntry(path, layer))
+        return self
+
+    def with_cors(self, settings: Cors) -> Self:
+        """Let pages of other origins call all paths from a browser. The same as ``with_layer(cors(settings))``.
+
+        Args:
+            settings: what is allowed.
+
+        Returns:
+            This object, so that calls can be chained.
+        """
+        return self.with_layer(cors(settings))
+
+    def with_cors_config(self, pattern: str, settings: Cors) -> Self:
+        """Let pages of other origins call some paths from a browser.
+
+        If several match, the one that was added first decides.
+
+        Args:
+            pattern: the paths, as for ``with_layer``.
+            settings: what is allowed.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError, TypeError: as for ``with_layer``.
+        """
+        return self.with_layer(cors(settings), path=pattern)
+
     def _with(self, pattern: str, handler: object, call: HttpCall, options: RouteOptions) -> Self:
         _check_handler(pattern, handler)
         self._routes.http.add(Route(parse_pattern(pattern), call, options, upgrades=False))
@@ -176,7 +230,7 @@ def routes_of(face: Routes[Any]) -> HostRoutes:
 
 
 class SubApp(Routes[State]):
-    """Routes for the hosts that match a pattern. See ``App.with_host``."""
+    """Routes and layers for the hosts that match a pattern. See ``App.with_host``."""
 
 
 def _check_handler(pattern: str, handler: object) -> None:

@@ -7,14 +7,16 @@ no route takes the request.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from .._http._address import split_port
 from .._http._method import REGISTERED_METHODS, Method
 from .._http._path_params import NO_PARAMS
+from .._http._request import Request
 from .._krauss import Wildcard
+from ._layers import LayerEntry
 from ._patterns import decode_values
 from ._route_table import Found, HostRoutes
 
@@ -104,6 +106,14 @@ class Routing:
             if (found := routes.http.find(method, path)) is not None:
                 return _decoded(found) if found.params else found
         return self._not_served(tables, method, path)
+
+    def layers_for(self, request: Request) -> Sequence[LayerEntry[Any]]:
+        """Return the layers around the answer to a request: those of the app, and then those of its host."""
+        (own,) = self._own
+        if not self._hosts:
+            return own.layers
+        tables = self._tables_of(request.headers.get("Host", "").lower())
+        return own.layers if tables is self._own else (*own.layers, *tables[0].layers)
 
     def _not_served(self, tables: tuple[HostRoutes, ...], method: str, path: str) -> NotServed:
         """Return why no route takes a request."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 
@@ -23,12 +23,16 @@ from .._server._request_body import BodyInterrupted
 from .._state import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
+from .._websocket._stream._gate import LayerGate
 from .._websocket._stream._serve_upgrade import serve_upgrade
 from ._errors import ErrorHandler, default_error_handler
+from ._layers import LayerChain
 from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
+    from .._layers._layer import CallNext
     from .._server._interface import Handover
+    from ._layers import LayerEntry
     from ._route_table import Found, HttpCall
     from ._routing import Outcome, Routing
 
@@ -58,6 +62,9 @@ class AppService(Generic[State]):
     @trio.lowlevel.disable_ki_protection
     def respond(self, request: Request, match: Found[HttpCall]) -> Response | Awaitable[Response]:
         """Call the handler. Returns its response if it is a plain function, else an awaitable for ``settle``."""
+        layers = self._routing.layers_for(request)
+        if layers:
+            return self._through(layers, request, partial(self._call, match))
         try:
             return match.route.handler(request, self._state)
         except HttpError as exc:
@@ -66,24 +73,47 @@ class AppService(Generic[State]):
             # Log it here, because the awaitable is dropped if a previous response cannot be sent.
             failure = _failure_of(exc, request)
             _log_failed_handler(request, failure)
-            return self.refuse(500, request, failure)
+            return self._error_response(500, request, failure)
 
     @trio.lowlevel.disable_ki_protection
     async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
         except BaseException as exc:
-            return await self.fail(request, _failure_of(exc, request))
+            return await self._answer_failure(request, exc)
 
+    @trio.lowlevel.disable_ki_protection
     async def reject(self, request: Request, match: NotServed) -> Response:
+        endpoint = partial(self._reject, match)
+        layers = self._routing.layers_for(request)
+        return await (self._through(layers, request, endpoint) if layers else endpoint(request))
+
+    def _through(
+        self, layers: Sequence[LayerEntry[Any]], request: Request, endpoint: CallNext
+    ) -> Coroutine[Any, Any, Response]:
+        """Call the layers of a request, and the innermost answer in them."""
+        return LayerChain(layers, self._answer_failure).run(request, self._state, endpoint)
+
+    async def _call(self, match: Found[HttpCall], request: Request) -> Response:
+        """Call the handler, as the innermost answer."""
+        try:
+            return await _settle(match.route.handler(request, self._state))
+        except BaseException as exc:
+            return await self._answer_failure(request, exc)
+
+    async def _reject(self, match: NotServed, request: Request) -> Response:
         if match.reason is Reason.NOT_FOUND:
-            return await self.refuse(404, request, None)
+            return await self._error_response(404, request, None)
         if match.reason is Reason.OPTIONS:
             return Response(204, headers={"Allow": ", ".join(match.allow)})
         return await self._refuse_with(request, _refusal(request, match))
 
+    async def _answer_failure(self, request: Request, exception: BaseException) -> Response:
+        """Answer an exception of a handler or a layer. Called in the except clause: see ``failure_of``."""
+        return await self.fail(request, _failure_of(exception, request))
+
     async def _refuse_with(self, request: Request | None, error: HttpError | HandshakeError) -> Response:
-        response = await self.refuse(error.status, request, error)
+        response = await self._error_response(error.status, request, error)
         for name, value in error.headers:
             response = response.with_header(name, value)
         return response
@@ -92,12 +122,20 @@ class AppService(Generic[State]):
         if isinstance(failure, HttpError):
             return await self._refuse_with(request, failure)
         if isinstance(failure, BodyInterrupted):
-            return await self.refuse(400, request, failure)  # not logged: the client has left
+            return await self._error_response(400, request, failure)  # not logged: the client has left
         _log_failed_handler(request, failure)
-        return await self.refuse(500, request, failure)
+        return await self._error_response(500, request, failure)
 
     @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
+        layers = () if request is None else self._routing.layers_for(request)
+        if request is None or not layers:
+            return await self._error_response(status, request, exception)
+        return await self._through(layers, request, lambda seen: self._error_response(status, seen, exception))
+
+    @trio.lowlevel.disable_ki_protection
+    async def _error_response(self, status: int, request: Request | None, exception: Exception | None) -> Response:
+        """Call the error handler."""
         try:
             return await _settle(self._error_handler(status, request, exception))
         except BaseException as exc:
@@ -106,6 +144,18 @@ class AppService(Generic[State]):
             return default_error_handler(status, request, exception)
 
     async def upgrade(self, handover: Handover) -> Response | None:
+        layers = self._routing.layers_for(handover.request)
+        if not layers:
+            return await self._upgrade(handover)
+        return await LayerGate(partial(self._run_layers, layers, handover.request)).serve(handover, self._upgrade)
+
+    @trio.lowlevel.disable_ki_protection
+    async def _run_layers(
+        self, layers: Sequence[LayerEntry[Any]], request: Request, endpoint: CallNext
+    ) -> Response:
+        return await self._through(layers, request, endpoint)
+
+    async def _upgrade(self, handover: Handover) -> Response | None:
         request = handover.request
         try:
             return await serve_upgrade(handover, self._state)

@@ -1,62 +1,124 @@
-"""Server-sent events as bytes (HTML standard, section 9.2.5). It does no I/O."""
+"""The events of a monitor: their types, their levels, and the events themselves."""
 
 from __future__ import annotations
 
-import re
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-# Other line ends of str.splitlines, such as U+2028, are ordinary characters in an event stream.
-_LINE_END = re.compile(r"\r\n|\n|\r")
-
-#: A comment, which clients ignore.
-COMMENT = b":\n\n"
+from ._address import Address
 
 
-def encode_event(data: str, event: str | None, id: str | None, retry: int | None) -> bytes:
-    """Encode an event.
+class EventType(enum.Flag):
+    """The type of an event. Several can be combined with ``|``.
 
-    Args:
-        data: the text. Each line becomes a field, so the client gets LF for every line end.
-        event: the type of the event; None for ``message``.
-        id: the id of the event, which a client that reconnects sends as Last-Event-ID; empty for none from now
-            on, None for no change.
-        retry: milliseconds that a client waits before it reconnects; None for no change.
-
-    Returns:
-        The fields and an empty line.
-
-    Raises:
-        TypeError: an argument has another type.
-        ValueError: ``event`` or ``id`` has a line end, ``id`` has a NUL, ``retry`` is negative, or a text has a
-            surrogate.
+    Attributes:
+        CONNECTION_SUCCESS: a connection was accepted.
+        CONNECTION_DENIED: a connection was closed because the connection condition refused it.
+        CONNECTION_ERROR: a connection could not be accepted, its TLS handshake failed, or a client spoke plain
+            HTTP to a port for HTTPS.
+        CONNECTION_CLOSED: the socket of a connection was closed. Every accepted connection has one such event.
+        STREAM_DISCONNECTED_WHILE_WAITING: the client disconnected before it got its response.
+        REQUEST_SERVED_SUCCESS: a response with a status below 400 was sent.
+        REQUEST_SERVED_ERROR: a response with a status from 400 on was sent, other than 408.
+        REQUEST_TIMEOUT: a 408 was sent, because a request did not arrive in time.
+        KEEP_ALIVE_RESPECTED: the connection stays open after a response.
+        WEBSOCKET_CONNECTION_REQUESTED: a client requested a WebSocket for which there is a route.
+        WEBSOCKET_CONNECTION_CLOSED: a WebSocket that was open was closed.
+        OVERLOAD: the server does not accept connections for now, because ``max_connections`` are open or the
+            system has no resources for another one.
+        HANDLER_FAILED: a handler raised an exception.
     """
-    if not isinstance(data, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"the data of an event is a str, not {type(data).__name__}: use json.dumps for values")
-    fields: list[str] = []
-    if event is not None:
-        fields.append(f"event: {_one_line('event', event)}\n")
-    if id is not None:
-        fields.append(f"id: {_one_line('id', id)}\n")
-    if retry is not None:
-        fields.append(f"retry: {_milliseconds(retry)}\n")
-    fields.extend(f"data: {line}\n" for line in _LINE_END.split(data))
-    fields.append("\n")
-    return "".join(fields).encode()
+
+    CONNECTION_SUCCESS = 0x0001
+    CONNECTION_DENIED = 0x0002
+    CONNECTION_ERROR = 0x0004
+    CONNECTION_CLOSED = 0x0008
+    STREAM_DISCONNECTED_WHILE_WAITING = 0x0020
+    REQUEST_SERVED_SUCCESS = 0x0040
+    REQUEST_SERVED_ERROR = 0x0080
+    REQUEST_TIMEOUT = 0x0100
+    KEEP_ALIVE_RESPECTED = 0x0200
+    WEBSOCKET_CONNECTION_REQUESTED = 0x0400
+    WEBSOCKET_CONNECTION_CLOSED = 0x0800
+    OVERLOAD = 0x2000
+    HANDLER_FAILED = 0x4000
 
 
-def _one_line(name: str, value: str) -> str:
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"the {name} of an event is a str, not {type(value).__name__}")
-    if "\n" in value or "\r" in value:
-        raise ValueError(f"the {name} of an event must not contain a line end")
-    # Clients ignore such an id (HTML standard, section 9.2.6).
-    if name == "id" and "\0" in value:
-        raise ValueError("the id of an event must not contain a NUL")
-    return value
+class EventLevel(enum.Enum):
+    """A set of event types, by their importance. Each level includes those before it.
+
+    Attributes:
+        ERROR: ``CONNECTION_ERROR``, ``REQUEST_SERVED_ERROR``, ``HANDLER_FAILED``.
+        WARNING: also ``CONNECTION_DENIED``, ``STREAM_DISCONNECTED_WHILE_WAITING``, ``REQUEST_TIMEOUT``,
+            ``OVERLOAD``.
+        INFO: also ``CONNECTION_CLOSED``, ``REQUEST_SERVED_SUCCESS``, ``WEBSOCKET_CONNECTION_REQUESTED``,
+            ``WEBSOCKET_CONNECTION_CLOSED``.
+        DEBUG: all event types.
+    """
+
+    ERROR = EventType.CONNECTION_ERROR | EventType.REQUEST_SERVED_ERROR | EventType.HANDLER_FAILED
+    WARNING = (
+        ERROR
+        | EventType.CONNECTION_DENIED
+        | EventType.STREAM_DISCONNECTED_WHILE_WAITING
+        | EventType.REQUEST_TIMEOUT
+        | EventType.OVERLOAD
+    )
+    INFO = (
+        WARNING
+        | EventType.CONNECTION_CLOSED
+        | EventType.REQUEST_SERVED_SUCCESS
+        | EventType.WEBSOCKET_CONNECTION_REQUESTED
+        | EventType.WEBSOCKET_CONNECTION_CLOSED
+    )
+    DEBUG = INFO | EventType.CONNECTION_SUCCESS | EventType.KEEP_ALIVE_RESPECTED
+
+    @property
+    def events(self) -> EventType:
+        """The event types of this level."""
+        return self.value
 
 
-def _milliseconds(retry: int) -> int:
-    if not isinstance(retry, int) or isinstance(retry, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"retry is an int of milliseconds, not {type(retry).__name__}")
-    if retry < 0:
-        raise ValueError("retry must be at least 0 milliseconds")
-    return retry
+_LABELS = {
+    EventType.CONNECTION_SUCCESS: "Connection successful",
+    EventType.CONNECTION_DENIED: "Connection denied",
+    EventType.CONNECTION_ERROR: "Connection error",
+    EventType.CONNECTION_CLOSED: "Connection closed",
+    EventType.STREAM_DISCONNECTED_WHILE_WAITING: "Stream disconnected while waiting for its response",
+    EventType.REQUEST_SERVED_SUCCESS: "Request served",
+    EventType.REQUEST_SERVED_ERROR: "Request error",
+    EventType.REQUEST_TIMEOUT: "Request timeout",
+    EventType.KEEP_ALIVE_RESPECTED: "Connection kept alive after response",
+    EventType.WEBSOCKET_CONNECTION_REQUESTED: "WebSocket connection requested",
+    EventType.WEBSOCKET_CONNECTION_CLOSED: "WebSocket connection closed",
+    EventType.OVERLOAD: "Server overloaded",
+    EventType.HANDLER_FAILED: "Handler failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a server. ``str`` gives one line for a log.
+
+    Attributes:
+        kind: the type, exactly one.
+        peer: the address of the client; None if the event concerns no client.
+        info: a description, such as ``200 OK /path``. Text from a client is escaped in it. Often empty.
+        time: when it happened, in seconds since 1970-01-01 UTC.
+        status: the status code of the response that was sent; None for other events.
+        dropped: the number of events that were dropped directly before this one, because the channel was full.
+    """
+
+    kind: EventType
+    peer: Address | None
+    info: str
+    time: float
+    status: int | None = None
+    dropped: int = 0
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.time, UTC)
+        peer = f"{self.peer} " if self.peer is not None else ""
+        info = f": {self.info}" if self.info else ""
+        return f"{when:%Y-%m-%d %H:%M:%S} {peer}{_LABELS[self.kind]}{info}"

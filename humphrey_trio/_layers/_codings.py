@@ -108,7 +108,7 @@ class StreamCompressor:
     def __init__(self, coding: str) -> None:
         self._encoder = _encoder_of(coding)
 
-    def compress(self, piece: bytes) -> bytes:
+    def transform(self, piece: bytes) -> bytes:
         """Compress a piece, and flush it. The result is empty for an empty piece."""
         return self._encoder.feed(piece) + self._encoder.flush() if piece else b""
 

@@ -1,17 +1,18 @@
 """Compression of responses: which are compressed, how, and what becomes of their validators.
 
-Only responses with a whole body in memory are changed. The compressors are in ``_codings``.
+The compressors are in ``_codings``.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import sys
 from functools import partial
 from typing import Final
 
 import trio
 
+from .._http._body import TransformedBody
 from .._http._entity_tags import EntityTag, parse_entity_tag, parse_entity_tags
 from .._http._field_lists import tokens
 from .._http._headers import Headers
@@ -19,7 +20,7 @@ from .._http._negotiation import IDENTITY, choose_coding
 from .._http._request import Request
 from .._http._response import Response
 from .._state import State
-from ._codings import CODINGS, compress_whole
+from ._codings import CODINGS, StreamCompressor, compress_whole
 from ._layer import CallNext
 from ._response_fields import replace_content, replace_fields, with_vary
 
@@ -64,6 +65,7 @@ def compression(*, minimum: int = 1000) -> CompressionLayer:
       bytes (RFC 9110, section 8.8.3). In If-None-Match and If-Match of a request, the layer adds the tag without
       the suffix, so handlers compare with their own tags. Weak tags stay.
     - Bodies above 64 KiB are compressed in a worker thread. As many run at once as the machine has processors.
+    - Streamed bodies are compressed piece by piece, and each piece is flushed, so it arrives at once.
 
     Responses that contain both a secret and text of an attacker must not be compressed, because the size tells
     about the secret (BREACH): give the layer a path, or set ``Cache-Control: no-transform``.
@@ -100,10 +102,13 @@ class CompressionLayer:
         coding = _coding_for(request.headers)
         if coding == IDENTITY:
             return response
+        if response.body is not None:
+            body = TransformedBody(response.body, partial(StreamCompressor, coding))
+            return _with_coding(response, coding).with_body(body)
         if not response.content:
-            return _encoded(response, b"", coding)
+            return _with_coding(response, coding)
         content = await self._compress(coding, response.content)
-        return _encoded(response, content, coding) if len(content) < size else response
+        return replace_content(_with_coding(response, coding), content) if len(content) < size else response
 
     async def _compress(self, coding: str, content: bytes) -> bytes:
         if len(content) <= INLINE_SIZE:
@@ -123,7 +128,12 @@ def _nothing() -> None:
 
 
 def _size_of(request: Request, response: Response) -> int:
-    """Return the size of the body, for HEAD the one that GET would have; 0 if it has none."""
+    """Return the size of the body, for HEAD the one that GET would have; 0 if it has none.
+
+    A streamed body whose size is not known counts as a large one.
+    """
+    if response.body is not None:
+        return sys.maxsize if response.body.length is None else response.body.length
     if response.content or request.method != "HEAD":
         return len(response.content)
     length = response.headers.get("Content-Length", "")
@@ -148,11 +158,13 @@ def _is_compressible(content_type: str) -> bool:
     return media_type in _COMPRESSIBLE or media_type.endswith(_COMPRESSIBLE_SUFFIXES)
 
 
-def _encoded(response: Response, content: bytes, coding: str) -> Response:
-    """Return the response with another body, and the fields that describe it."""
+def _with_coding(response: Response, coding: str) -> Response:
+    """Return the response with the fields that describe the coded body in place of those of the other."""
     tag = parse_entity_tag(response.headers.get("ETag", ""))
-    response = replace_content(response, content, _STALE).with_header("Content-Encoding", coding)
-    return response if tag is None else response.with_header("ETag", str(_coded_tag(tag, coding)))
+    fields = [("Content-Encoding", coding)]
+    if tag is not None:
+        fields.append(("ETag", str(_coded_tag(tag, coding))))
+    return replace_fields(response, _STALE, fields)
 
 
 # ----------------------------------------------------------------------------------------- entity tags
@@ -175,7 +187,7 @@ def _with_own_tags(request: Request) -> Request:
         headers = _with_tags(headers, "If-None-Match", (_coding_for(headers),))
     if "If-Match" in headers:
         headers = _with_tags(headers, "If-Match", CODINGS)
-    return request if headers is request.headers else replace(request, headers=headers)
+    return request if headers is request.headers else request.replace(headers=headers)
 
 
 def _with_tags(headers: Headers, name: str, codings: tuple[str, ...]) -> Headers:

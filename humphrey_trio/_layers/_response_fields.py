@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from .._http._field_lists import tokens
 from .._http._response import Response
@@ -19,26 +19,22 @@ def with_vary(response: Response, *names: str) -> Response:
 
 def replace_fields(response: Response, remove: Iterable[str], add: Iterable[tuple[str, str]]) -> Response:
     """Remove the fields of some names, and then add others at the end."""
-    headers = response.headers
-    present = [name for name in remove if name in headers]
-    if present:
-        response = replace_content(response, response.content, present)
+    for name in remove:
+        if name in response.headers:
+            response = response.without_header(name)
     for name, value in add:
         response = response.with_header(name, value)
     return response
 
 
-def replace_content(response: Response, content: bytes, remove: Collection[str] = ()) -> Response:
+def replace_content(response: Response, content: bytes) -> Response:
     """Return a response with the same status, content type and fields, but another body.
 
     Args:
         response: the response.
         content: the body.
-        remove: the names of fields that are omitted, except Content-Type.
     """
     headers = response.headers
-    for name in remove:
-        headers = headers.without_header(name)
     if response.content_type and "Content-Type" not in headers:
         headers = headers.with_header("Content-Type", response.content_type)
     return Response(response.status, content, headers)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._nonblocking import NonBlockingTransport
-from ._transport import CHUNK, Incoming
+from ._transport import CHUNK, RECEIVE_SIZE, Incoming
 
 if TYPE_CHECKING:
     from .._http._address import Address
@@ -103,7 +103,7 @@ class DirectTransport(NonBlockingTransport):
         self._stream = stream
         self._closed = False
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
             if self._is_new:
@@ -111,7 +111,7 @@ class DirectTransport(NonBlockingTransport):
             else:
                 await self._stream.wait_readable()
             with suppress(trio.WouldBlock):
-                return self._receive_now()
+                return self._receive_now(size)
 
     def send_now(self, data: bytes | memoryview) -> int:
         self._check_open()
@@ -131,7 +131,7 @@ class DirectTransport(NonBlockingTransport):
             self._check_open()
             await self._stream.wait_readable()
             with suppress(trio.WouldBlock):
-                return bool(self._receive_now())
+                return bool(self._receive_now(CHUNK))
 
     def hung_up(self) -> bool:
         return self._closed or self._stream.hung_up
@@ -147,9 +147,9 @@ class DirectTransport(NonBlockingTransport):
         self._closed = True
         self._stream.reset()
 
-    def _receive_now(self) -> bytes:
+    def _receive_now(self, size: int) -> bytes:
         try:
-            data = self._stream.receive_nowait(CHUNK)
+            data = self._stream.receive_nowait(size)
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise

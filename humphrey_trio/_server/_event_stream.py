@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from .._http._body import EventSender, Write
-from .._http._events import COMMENT, encode_event
+from .._http._event_encoding import COMMENT, encode_event
 from ._child_task import child_task
 
 #: Seconds without an event after which a comment is sent, so that no proxy closes the connection as idle (HTML

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .._http._address import Address
 from .._http._body import BodyStream
 from .._http._headers import Headers
+from .._http._limits import DEFAULT_MAX_FIELDS
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request, received_request
 from .._http._tls_info import TlsInfo
@@ -69,7 +70,18 @@ class Head:
         address: Address,
         tls: TlsInfo | None = None,
         params: Mapping[str, str] = NO_PARAMS,
+        max_fields: int = DEFAULT_MAX_FIELDS,
     ) -> Request:
         return received_request(
-            self.method, self.path, self.query, self.version, self.headers, content, address, tls, params
+            self.method,
+            self.path,
+            self.query,
+            self.version,
+            self.headers,
+            content,
+            address,
+            tls,
+            params,
+            self.host,
+            max_fields,
         )

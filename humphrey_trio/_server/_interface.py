@@ -10,6 +10,7 @@ from .._http._when_left import WhenLeft
 
 if TYPE_CHECKING:
     from .._http._drain import Drain
+    from .._http._headers import Headers
     from .._http._limits import Limits, Timeouts
     from .._http._request import Request
     from .._http._response import Response
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ._departures import Departures
     from ._fairness import Fairness
     from ._lingering import Lingering
+    from ._observers import Observers
     from ._request_reader import HeadParser
     from ._response_writer import ResponseWriter
     from ._transport import Transport
@@ -126,6 +128,19 @@ class ServerSettings:
     clock: SweepClock
     departures: Departures
     when_left: WhenLeft
+    observers: Observers
+
+
+class UpgradeGate(Protocol):
+    """What an upgrade passes before it is accepted."""
+
+    async def pass_admitted(self) -> Headers:
+        """Wait until the upgrade may be accepted. Returns further header fields of the 101.
+
+        Raises:
+            Exception: the upgrade is refused.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -143,6 +158,7 @@ class Handover:
         control: the control of the connection. The receiver sets its deadline and callbacks.
         server: the objects that all connections of the server share.
         lingering: ends a connection so that the peer receives the last bytes.
+        gate: what the upgrade passes before it is accepted; None for nothing.
     """
 
     request: Request
@@ -153,3 +169,4 @@ class Handover:
     control: ConnectionControl
     server: ServerSettings
     lingering: Lingering
+    gate: UpgradeGate | None = None

@@ -11,9 +11,11 @@ import trio
 
 from .._http._errors import HttpError
 from ._head import BadRequest
+from ._parts import Parts
 from ._response_writer import CONTINUE
 
 if TYPE_CHECKING:
+    from .._http._body import Part
     from ._fairness import Fairness
     from ._head import Head
     from ._interface import ServerSettings
@@ -171,6 +173,10 @@ class RequestBody:
                 self._fail(HttpError(413, f"the body is longer than {limit} bytes"))
             body.write(piece)
         return body.getvalue()
+
+    def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
+        """Iterate over the parts. See ``BodyStream.parts``."""
+        return aiter(Parts(self, content_type, max_parts=max_parts))
 
     def _check(self) -> None:
         if self._failure is not None:

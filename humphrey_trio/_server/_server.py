@@ -10,19 +10,20 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
-from .._http._statistics import HttpStatistics
+from .._http._events import EventType
 from ._connection import HttpConnection
 from ._control import ConnectionControl
 from ._interface import ServerSettings
 from ._lingering import Lingering
 from ._listen import BACKLOG
+from ._listening import log_listening
+from ._overload import Overload
 from ._socket import SocketTransport
 from ._tls_acceptor import TlsAcceptor
 
@@ -46,7 +47,6 @@ _FINAL_BURSTS = BACKLOG // _ACCEPT_BURST
 # Temporary errors of accept: the process or the system has no resources for another connection.
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _ACCEPT_PAUSE = 0.1
-_PAUSE_LOG_INTERVAL = 1.0
 
 # Errors of accept that concern the new connection and not the listener (accept(2)).
 _CONNECTION_ERRORS = {
@@ -107,14 +107,18 @@ class HttpServer:
         self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
         self._slot_freed = trio.Event()
         self._emptied = trio.Event()
-        self._pauses = _PauseLog()
+        self._overload = Overload(settings.observers)
         self._lingering = Lingering(settings.timeouts, settings.clock, max_connections, self._wake_accept_loops)
 
-    def statistics(self) -> HttpStatistics:
-        """Return the current numbers of connections."""
-        return HttpStatistics(
-            connections=len(self._controls), lingering=len(self._lingering), lingering_cut=self._lingering.cuts
-        )
+    @property
+    def connections(self) -> int:
+        """The number of open connections, as in ``HttpStatistics``."""
+        return len(self._controls)
+
+    @property
+    def lingering(self) -> Lingering:
+        """The lingering connections."""
+        return self._lingering
 
     async def run(
         self,
@@ -137,7 +141,9 @@ class HttpServer:
                     connections.start_soon(self._end_gracefully, self._shutdown, listeners, connections)
                 for listener in listeners:
                     connections.start_soon(self._accept, listener, connections)
-                task_status.started(tuple(listener.address for listener in listeners))
+                addresses = tuple(listener.address for listener in listeners)
+                log_listening(addresses, tls=self._tls is not None)
+                task_status.started(addresses)
         finally:
             # Their tasks belong to other nurseries, which do not end with this one.
             for scope in tuple(self._external_scopes):
@@ -166,7 +172,7 @@ class HttpServer:
             await transport.close()
             raise
         self._make_room()
-        await self._serve(transport, self._new_control())
+        await self._serve(transport, self._new_control(transport.peer))
 
     def _make_room(self) -> None:
         """If no slot is free, close the oldest lingering connection."""
@@ -180,9 +186,13 @@ class HttpServer:
             self._free_slot(cut)
         return cut is not None
 
-    def _new_control(self) -> ConnectionControl:
+    def _new_control(self, peer: Address) -> ConnectionControl:
+        """Count a new connection, which uses a slot from now on."""
         control = ConnectionControl(self._draining)
         self._controls.add(control)
+        observers = self._settings.observers
+        observers.counters.accepted += 1
+        observers.report(EventType.CONNECTION_SUCCESS, peer)
         return control
 
     async def _serve(self, transport: Transport, control: ConnectionControl) -> None:
@@ -270,11 +280,13 @@ class HttpServer:
     async def _recover(self, exc: OSError) -> None:
         """Continue after an error of accept that leaves the listener usable. Raises any other error."""
         if exc.errno in _OUT_OF_RESOURCES:
-            self._pauses.count(exc)
+            self._overload.note_shortage(exc)
             # A connection that lingers holds a file descriptor, which can be reused at once.
             if not self._cut_lingering():
                 await trio.sleep(_ACCEPT_PAUSE)
-        elif exc.errno not in _CONNECTION_ERRORS:
+        elif exc.errno in _CONNECTION_ERRORS:
+            self._settings.observers.report(EventType.CONNECTION_ERROR, None, str(exc.strerror))
+        else:
             raise exc
 
     def _accept_burst(self, listener: Listener, connections: trio.Nursery) -> None:
@@ -284,7 +296,7 @@ class HttpServer:
             sock, name = listener.socket.accept()
             self._make_room()
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
-            connections.start_soon(self._serve_socket, sock, peer, self._new_control())
+            connections.start_soon(self._serve_socket, sock, peer, self._new_control(peer))
 
     @trio.lowlevel.enable_ki_protection
     async def _serve_socket(self, sock: socket.socket, peer: Address, control: ConnectionControl) -> None:
@@ -314,6 +326,7 @@ class HttpServer:
         # The slot first: over a trio stream the close may take half a second.
         control.detach()
         self._free_slot(control)
+        self._settings.observers.report(EventType.CONNECTION_CLOSED, transport.peer)
         await transport.close()
 
     # Slots and deadlines...
@@ -323,6 +336,7 @@ class HttpServer:
 
     async def _wait_for_slot(self) -> None:
         while self._is_full() and not self._lingering:
+            self._overload.note_full(len(self._controls))
             # All accept loops wait for the same event. A new one for each would wake only the last of them.
             if self._slot_freed.is_set():
                 self._slot_freed = trio.Event()
@@ -337,20 +351,3 @@ class HttpServer:
             for control in tuple(self._controls):  # a copy, because ``expire`` may free slots
                 if control.at <= now:
                     control.expire()
-
-
-class _PauseLog:
-    """Log at most once a second that accepting pauses, with the number of pauses since the last log line."""
-
-    __slots__ = ("_count", "_next")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._next = -inf
-
-    def count(self, exc: OSError) -> None:
-        self._count += 1
-        now = trio.current_time()
-        if now >= self._next:
-            logger.warning("accepting pauses: %s (pauses since the last warning: %d)", exc.strerror, self._count)
-            self._count, self._next = 0, now + _PAUSE_LOG_INTERVAL

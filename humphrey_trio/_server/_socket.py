@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._nonblocking import NonBlockingTransport
-from ._transport import CHUNK, RESET_ON_CLOSE, Incoming
+from ._transport import CHUNK, RECEIVE_SIZE, RESET_ON_CLOSE, Incoming
 
 if TYPE_CHECKING:
     from .._http._address import Address
@@ -31,13 +31,15 @@ class SocketTransport(NonBlockingTransport):
 
     __slots__ = ("_fileno", "_socket")
 
+    gathers = True
+
     def __init__(self, sock: socket.socket, peer: Address) -> None:
         super().__init__(peer)
         self._socket = sock
         sock.setblocking(False)
         self._fileno = sock.fileno()
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
             if self._is_new:
@@ -45,7 +47,7 @@ class SocketTransport(NonBlockingTransport):
             else:
                 await trio.lowlevel.wait_readable(self._fileno)
             try:
-                data = self._socket.recv(CHUNK)
+                data = self._socket.recv(size)
             except BlockingIOError:
                 continue
             except OSError as exc:
@@ -57,6 +59,14 @@ class SocketTransport(NonBlockingTransport):
     def send_now(self, data: bytes | memoryview) -> int:
         try:
             return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise self._failure() from exc
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        try:
+            return self._socket.sendmsg((first, second))
         except BlockingIOError:
             return 0
         except OSError as exc:

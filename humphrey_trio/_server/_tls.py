@@ -28,7 +28,7 @@ from ._ssl_errors import reason_of
 from ._tls_handshake import TlsHandshake, TlsHandshakeError
 from ._tls_input import CIPHERTEXT, TlsInput
 from ._tls_output import TlsOutput
-from ._transport import Incoming
+from ._transport import RECEIVE_SIZE, Incoming
 
 if TYPE_CHECKING:
     import socket
@@ -62,6 +62,8 @@ class TlsTransport(SocketTransport):
     """
 
     __slots__ = ("_context", "_info", "_input", "_output")
+
+    gathers = False
 
     _input: TlsInput  # exists from the end of the handshake on
 
@@ -177,7 +179,7 @@ class TlsTransport(SocketTransport):
 
     # Receiving...
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
             self._check_open()
             if self._is_new:  # the first request usually arrives with the end of the handshake
@@ -236,6 +238,9 @@ class TlsTransport(SocketTransport):
             self._input.refuse_more("the peer does not read the replies to its TLS messages")
 
     # Sending...
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        return self.send_now(first + second)
 
     def send_now(self, data: bytes | memoryview) -> int:
         try:

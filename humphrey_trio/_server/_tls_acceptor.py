@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._http._events import EventType
 from .._http._response import Response
 from .._quoting import printable
 from ._certificate import RELOAD_INTERVAL
@@ -78,12 +79,18 @@ class TlsAcceptor:
             return None
         except PlainHttpError as exc:
             logger.info("plain HTTP from %s on a TLS port: %s", transport.peer, printable(str(exc)))
+            self._report(transport, "plain HTTP on a port for HTTPS")
             return self._refuse_plain_http(transport)
         except trio.ClosedResourceError:
             logger.debug("the TLS handshake with %s took too long", transport.peer)
+            self._report(transport, "the TLS handshake took too long")
         except trio.BrokenResourceError as exc:
             logger.debug("the TLS handshake with %s failed: %s", transport.peer, printable(str(exc)))
+            self._report(transport, f"the TLS handshake failed: {printable(str(exc))}")
         return transport
+
+    def _report(self, transport: TlsTransport, info: str) -> None:
+        self._settings.observers.report(EventType.CONNECTION_ERROR, transport.peer, info)
 
     def _limit(self, transport: TlsTransport, control: ConnectionControl) -> None:
         clock, seconds = self._settings.clock, self._settings.timeouts.handshake

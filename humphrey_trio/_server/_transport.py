@@ -11,7 +11,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._tls_info import TlsInfo
 
-#: The maximum number of bytes of one receive.
+#: The maximum number of bytes that are discarded, or taken from a queue to be sent, in one call.
 CHUNK = 64 * 1024
+#: The maximum number of bytes of one receive, by default. A frame of 64 KiB fits, together with its header.
+RECEIVE_SIZE = 66 * 1024
 # The maximum number of bytes of one send_all of a trio stream: one TLS record. The write timeout restarts after
 # each, so a slow peer that reads is not cut off.
 _FOREIGN_CHUNK = 16 * 1024
@@ -60,9 +62,12 @@ class Transport(ABC):
     Attributes:
         peer: the address of the peer.
         incoming: the state of the incoming side, as known from the calls to receive so far.
+        gathers: whether ``send_parts_now`` sends its parts without copying them.
     """
 
     __slots__ = ("incoming", "peer")
+
+    gathers: ClassVar[bool] = False
 
     peer: Address
     incoming: Incoming
@@ -76,13 +81,16 @@ class Transport(ABC):
         return None
 
     @abstractmethod
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         """Receive some bytes.
 
         A checkpoint, except for the first bytes of a socket if they have already arrived.
 
+        Args:
+            size: the maximum number of bytes. Over TLS, the maximum is fixed and lower.
+
         Returns:
-            At least one and at most ``CHUNK`` bytes; empty at the peer's end of file.
+            At least one byte; empty at the peer's end of file.
         """
 
     @abstractmethod
@@ -92,6 +100,14 @@ class Transport(ABC):
         Returns:
             The number of bytes sent, from the start of ``data``. Always 0 over a trio stream.
         """
+
+    def send_parts_now(self, first: bytes, second: bytes) -> int:
+        """As ``send_now``, for two parts that are sent together, without copying them if ``gathers`` is true.
+
+        Returns:
+            The number of bytes sent, from the start of ``first``.
+        """
+        return self.send_now(first + second)
 
     @abstractmethod
     async def send_some(self, data: bytes | memoryview) -> int:
@@ -200,9 +216,9 @@ class StreamTransport(Transport):
         self._sending: trio.CancelScope | None = None
         self._waiting: trio.CancelScope | None = None
 
-    async def receive_some(self) -> bytes:
+    async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         try:
-            data = bytes(await self._stream.receive_some(CHUNK))
+            data = bytes(await self._stream.receive_some(size))
         except trio.BrokenResourceError:
             self.incoming = Incoming.BROKEN
             raise

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation --seeds N [--start S] [--jobs J]``: runs seeds and prints what was found."""
+"""``python -m tests.simulation --seeds N [--start S] [--jobs J]``: runs seeds and prints the violations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many seeds")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--keep-going", action="store_true", help="go on behind the first failing seed")
+    parser.add_argument("--keep-going", action="store_true", help="continue after the first failing seed")
     options = parser.parse_args()
     began, failed, done, steps = time.monotonic(), 0, 0, 0
     for seeds, failures, taken in _run_all(options.start, options.seeds, options.jobs):
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def explain(script: Script) -> str:
-    """Why a script fails, and the shortest one that was found to fail in the same way."""
+    """The violation of a script, and the shortest script that fails in the same way."""
     shortest = shrink(script, first_violation)
     return "\n".join([str(shortest), *(f"  -> {violation}" for violation in run(shortest).violations)])
 

@@ -1,4 +1,4 @@
-"""What clients do: they open WebSockets over wsproto, and perform the actions that a script has for them."""
+"""The clients: they open WebSockets over wsproto, and perform the actions of a script."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .handlers import Handlers, padding
 from .journal import ClientLife, Journal
 from .script import Act, ClientPlan
 
-#: Seconds for which a client waits for the server's end of file behind both Close frames. While a handler runs,
+#: Seconds that a client waits for the server's end of file after both Close frames. While a handler runs,
 #: the server notices the client's Close frame after half a second; without a half-close it waits a second itself.
 PATIENCE, CLOSING_PATIENCE = 1.0, 0.5
-#: The same of a client that does not answer the server's Close frame; longer than ``Timeouts.close``.
+#: The same for a client that does not answer the server's Close frame. It is longer than ``Timeouts.close``.
 MUTE_PATIENCE = 4.0
-#: The server's bound of a message.
+#: The maximum size of a message that the server receives.
 MAX_MESSAGE_SIZE = 64 * 1024
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -50,15 +50,15 @@ class SimulatedClient:
         self._padding = random.Random(seed)
         self._extensions: list[Extension] = []
         self._frames = FrameProtocol(client=True, extensions=[])
-        self._pieces: list[str | bytes] = []  # of the message that is being received
+        self._pieces: list[str | bytes] = []  # the fragments of the message that is being received
         self._sending = trio.Lock()
-        self._may_send = False  # from the 101 to a Close frame of ours
-        self._said = 0
-        self.leaving = trio.Event()  # the script is over: close politely
-        self.over = trio.Event()  # it has performed its actions
+        self._may_send = False  # from the 101 to the client's Close frame
+        self._sent = 0
+        self.leaving = trio.Event()  # set when the script is over: execute the closing handshake
+        self.over = trio.Event()  # set when all actions are performed
 
     async def run(self, stream: MemoryStream) -> None:
-        """Be a client on a stream, until the connection has ended."""
+        """Run the client on a stream until the connection has ended."""
         self._stream = stream
         self.life.connected_at = trio.current_time()
         try:
@@ -93,10 +93,10 @@ class SimulatedClient:
         if self.life.ended == "open":
             self.life.ended = how
 
-    # The handshake...
+    # The handshake.
 
     async def _ask(self, attempt: str) -> bytes | None:
-        """Send a request and read its response; what came behind it, or None if the connection has ended."""
+        """Send a request. Returns the bytes after the response, or None if the connection has ended."""
         if attempt != "silent":
             await self._send_dripping(self._request(attempt), self.plan.handshake_drip)
         received = bytearray()
@@ -149,7 +149,7 @@ class SimulatedClient:
         self._frames = FrameProtocol(client=True, extensions=self._extensions if agreed is not None else [])
         self._may_send = True
 
-    # Receiving...
+    # Receiving.
 
     async def _read(self, data: bytes, nursery: trio.Nursery) -> None:
         while True:
@@ -166,11 +166,11 @@ class SimulatedClient:
                 self._end("eof")
                 return
         if not self.life.mute:
-            await self._say_close(self.life.close[0])
+            await self._send_close(self.life.close[0])
         patience = CLOSING_PATIENCE if self.plan.stream == "closing" else PATIENCE
         with trio.move_on_after(MUTE_PATIENCE if self.life.mute else patience) as scope:
             while data := await self._stream.receive_some():
-                self.life.faults.append(f"{len(data)} bytes behind the Close frame")
+                self.life.faults.append(f"{len(data)} bytes after the Close frame")
         self._end("patience" if scope.cancelled_caught else "eof")
 
     def _parse(self, data: bytes, nursery: trio.Nursery) -> None:
@@ -181,7 +181,7 @@ class SimulatedClient:
 
     def _handle(self, opcode: Opcode, payload: Any, finished: bool, nursery: trio.Nursery) -> None:
         if self.life.close is not None:
-            self.life.faults.append(f"a {opcode.name} frame behind the Close frame")
+            self.life.faults.append(f"a {opcode.name} frame after the Close frame")
         elif opcode is Opcode.CLOSE:
             code, reason = payload
             self.life.close = (int(code), str(reason or ""))
@@ -205,28 +205,28 @@ class SimulatedClient:
         with suppress(*GONE):
             await self._send_frame(partial(self._frames.pong, payload))
 
-    # Sending...
+    # Sending.
 
     async def _send_frame(self, encode: Callable[[], bytes | bytearray], drip: int = 0) -> bool:
-        """Send a whole frame, one after the other; False if nothing may be sent any more."""
+        """Send a frame without interleaving. Returns False after the client's Close frame."""
         async with self._sending:
             if not self._may_send:
                 return False
             await self._send_dripping(encode(), drip, self._count)
             return True
 
-    async def _say_close(self, code: int) -> None:
+    async def _send_close(self, code: int) -> None:
         async with self._sending:
             if self._may_send:
                 self._may_send = False
-                self.life.said_close = code
+                self.life.sent_close = code
                 frame = self._frames.close(None if code == 1005 else code)
                 await self._send_dripping(frame, 0, self._count)
 
     async def _send_dripping(
         self, data: bytes | bytearray, drip: int, count: Callable[[int], None] = lambda _: None
     ) -> None:
-        # Dripped bytes take half a second at most, so that no deadline passes.
+        # Dripping takes at most half a second, so that no deadline passes.
         step = max(drip, len(data) // 25 + 1) if drip else len(data)
         rest = memoryview(data)
         await trio.lowlevel.checkpoint()
@@ -241,12 +241,12 @@ class SimulatedClient:
     def _count(self, size: int) -> None:
         self.life.sent_bytes += size
 
-    # Actions...
+    # Actions.
 
     async def _act(self) -> None:
         try:
             async with trio.open_nursery() as stalls:
-                with suppress(*GONE):  # the reader notices as well
+                with suppress(*GONE):  # the reader gets the same exception
                     for act in self.plan.acts:
                         await trio.sleep(act.after)
                         if act.verb == "stall":
@@ -261,19 +261,19 @@ class SimulatedClient:
         if self.life.mute:
             self._stream.reset()
         with suppress(*GONE):
-            await self._say_close(1000)
+            await self._send_close(1000)
 
-    async def _do_say(self, act: Act) -> None:
+    async def _do_message(self, act: Act) -> None:
         for _ in range(act.count):
-            name = f"{self.plan.name}-{self._said}"
-            self._said += 1
+            name = f"{self.plan.name}-{self._sent}"
+            self._sent += 1
             text = f"{name}|{padding(self._padding, act.size)}"
             self._handlers.expect(name, Message(text.encode() if act.binary else text), act.inner)
-            if not await self._say(name, text, act):
+            if not await self._send_message(name, text, act):
                 return
-            self.life.said.append(name)
+            self.life.sent.append(name)
 
-    async def _say(self, name: str, text: str, act: Act) -> bool:
+    async def _send_message(self, name: str, text: str, act: Act) -> bool:
         size = len(text) // act.pieces + 1
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
         self.life.began.append(name)
@@ -288,48 +288,48 @@ class SimulatedClient:
         await self._send_frame(partial(self._frames.ping, b"from a client"))
 
     async def _do_close(self, act: Act) -> None:
-        await self._say_close(act.code)
+        await self._send_close(act.code)
 
-    # What a client should not do...
+    # Misbehaviour.
 
     async def _do_eof(self, act: Act) -> None:
         """Half-close without a Close frame."""
-        async with self._rudely("eof") as may:
+        async with self._misbehaving("eof") as may:
             if may:
                 self._stream.send_eof_nowait()
 
     async def _do_reset(self, act: Act) -> None:
-        async with self._rudely("reset") as may:
+        async with self._misbehaving("reset") as may:
             if may:
                 self._stream.reset()
 
     async def _do_leave(self, act: Act) -> None:
-        async with self._rudely("leave") as may:
+        async with self._misbehaving("leave") as may:
             if may:
                 self._stream.close()
 
     async def _do_cut(self, act: Act) -> None:
-        """Half-close inside of a frame."""
-        async with self._rudely("cut") as may:
+        """Half-close inside a frame."""
+        async with self._misbehaving("cut") as may:
             if may:
                 frame = self._frames.send_data("cut off" * 20, True)
                 self._stream.send_nowait(bytes(frame[: len(frame) // 2]))
                 self._stream.send_eof_nowait()
 
     async def _do_mute(self, act: Act) -> None:
-        """Say no Close frame any more, not even in answer to one."""
-        self.life.rude.append("mute")
+        """Send no Close frame any more, not even as an answer."""
+        self.life.misbehaviour.append("mute")
         self.life.mute = True
 
     async def _do_bad(self, act: Act) -> None:
-        """Break the protocol."""
-        async with self._rudely(f"bad {act.code}") as may:
+        """Violate the protocol."""
+        async with self._misbehaving(f"bad {act.code}") as may:
             if may:
                 await self._stream.send_all(_BAD[act.code])
 
     async def _stall(self, seconds: float) -> None:
         """Neither read nor write for some time."""
-        self.life.rude.append("stall")
+        self.life.misbehaviour.append("stall")
         self._stream.stall()
         try:
             await trio.sleep(seconds)
@@ -337,10 +337,10 @@ class SimulatedClient:
             self._stream.stall(False)
 
     @asynccontextmanager
-    async def _rudely(self, what: str) -> AsyncGenerator[bool]:
-        """Between two frames, and as the last thing; False behind a Close frame."""
+    async def _misbehaving(self, what: str) -> AsyncGenerator[bool]:
+        """Take the send lock for the last action. Yields False after the client's Close frame."""
         async with self._sending:
             may, self._may_send = self._may_send, False
             if may:
-                self.life.rude.append(what)
+                self.life.misbehaviour.append(what)
             yield may

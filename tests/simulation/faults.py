@@ -10,15 +10,15 @@ from typing import Any
 
 import trio
 
-#: Steps of all tasks at one moment of virtual time beyond which they are taken for a busy loop.
+#: The number of steps of all tasks at one virtual time that counts as a busy loop.
 MAX_STEPS = 30_000
 
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """Make the order of tasks, and what the library draws, depend on a seed.
+    """Seed the order of tasks and the random numbers of the library.
 
-    The order of trio's scheduler has no public switch; this is the only use of a private name here.
+    trio has no public way to seed its scheduler. This is the only use of a private name here.
     """
     state = random.getstate()
     random.seed(seed)
@@ -36,12 +36,12 @@ def _seed_scheduler(deterministic: bool, seed: int | None) -> None:
 
 
 class ProgressWatch(trio.abc.Instrument):
-    """Counts the steps of tasks, and cancels a run in which tasks work and time stands still.
+    """Counts the steps of tasks, and cancels a run in which tasks run while virtual time does not pass.
 
     Attributes:
-        steps: of the whole run.
-        most: at one moment.
-        stuck: what worked without progress; empty if nothing did.
+        steps: the steps of the whole run.
+        most: the maximum number of steps at one time.
+        stuck: the tasks that ran without progress; empty if there were none.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A script for a seed: the same seed gives the same script."""
+"""Generates the script of a seed. The same seed gives the same script."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class _Generator:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._names = tuple(f"c{number}" for number in range(self._random.choice((1, 2, 2, 3, 3, 4, 6))))
-        # Most runs have few kinds of faults, so that the strict promises of the others can be checked.
-        self._rude = self._chance(0.5)
+        # Most runs have few kinds of faults, so that the strict checks apply to the others.
+        self._misbehaving = self._chance(0.5)
         self._broken = self._chance(0.25)
         self._failing = self._chance(0.4)
         self._sizes = self._random.choice(((0, 10, 60), (0, 100, 1500), (10, 1000, 9000, 40000)))
@@ -54,12 +54,12 @@ class _Generator:
             ending=pick(("leave", "leave", "drain", "drain", "both", "http", "websocket")),
         )
 
-    # Clients...
+    # Clients.
 
     def _client(self, name: str) -> ClientPlan:
         pick = self._random.choice
         short = self._chance(0.3)
-        few = tuple(max(least, self._sizes[-1] // 40) for least in (1, 7, 100))  # a run has so many steps at most
+        few = tuple(max(least, self._sizes[-1] // 40) for least in (1, 7, 100))  # bounds the steps of a run
         return ClientPlan(
             name=name,
             at=pick((0.0, 0.0, 0.0, 0.3, 1.1)),
@@ -71,8 +71,8 @@ class _Generator:
             max_send=pick(few) if short else None,
             max_receive=pick(few) if short and self._chance(0.5) else None,
             break_at=self._random.randint(1, 40) if self._broken and self._chance(0.5) else 0,
-            greeting=self._handling(self._random.randint(0, 3)) if self._chance(0.7) else (),
-            farewell=self._handling(1) if self._chance(0.3) else (),
+            on_connect=self._handling(self._random.randint(0, 3)) if self._chance(0.7) else (),
+            on_disconnect=self._handling(1) if self._chance(0.3) else (),
             acts=self._client_acts(),
         )
 
@@ -84,7 +84,7 @@ class _Generator:
 
     def _client_acts(self) -> tuple[Act, ...]:
         acts = [self._client_act() for _ in range(self._random.randint(1, 8))]
-        if self._rude and self._chance(0.5):
+        if self._misbehaving and self._chance(0.5):
             verb = self._random.choice(("eof", "reset", "leave", "bad", "cut", "stall", "stall", "mute"))
             seconds = self._random.choice((0.5, 4.5))
             place = self._random.randint(0, len(acts))
@@ -99,7 +99,7 @@ class _Generator:
         if self._chance(0.15):
             return Act(verb="ping", after=self._after())
         return Act(
-            verb="say",
+            verb="message",
             after=self._after(),
             size=self._size(),
             pieces=self._random.choice((1, 1, 1, 2, 4)),
@@ -110,21 +110,21 @@ class _Generator:
         )
 
     def _flood(self) -> Act:
-        """Ask for more than the buffer holds."""
+        """Request more bytes than the buffer holds."""
         size = self._sizes[-1]
-        return Act(verb="say", inner=(Act(verb="send", size=size, count=70 if size < 10_000 else 5),))
+        return Act(verb="message", inner=(Act(verb="send", size=size, count=70 if size < 10_000 else 5),))
 
     def _bad_code(self) -> int:
         return self._random.choice((1002, 1007, 1009))
 
-    # Handlers...
+    # Handlers.
 
     def _handling(self, count: int, depth: int = 0) -> tuple[Act, ...]:
         return tuple(self._handler_act(depth) for _ in range(count))
 
     def _handler_act(self, depth: int) -> Act:
         verbs = ["send"] * 8 + ["broadcast"] * 6 + ["publish"] * 2 + ["subscribe"] * 3 + ["unsubscribe", "ping"]
-        verbs += ["sleep"] * 4 + ["shield", "whisper", "close", "deadline"]
+        verbs += ["sleep"] * 4 + ["shield", "send_by_id", "close", "deadline"]
         verbs += ["fail"] * 2 if self._failing else []
         verbs += ["task"] * 2 + ["nursery"] * 2 + ["limited"] * 2 if depth < 2 else []
         verb = self._random.choice(verbs)
@@ -152,7 +152,7 @@ class _Generator:
             step=self._random.randint(1, 12),
         )
 
-    # Around the pair...
+    # Outside of clients and handlers.
 
     def _world(self) -> tuple[Act, ...]:
         acts = [self._world_act() for _ in range(self._random.randint(0, 5))]
@@ -168,7 +168,7 @@ class _Generator:
 
     def _world_act(self) -> Act:
         return Act(
-            verb=self._random.choice(("broadcast", "broadcast", "publish", "whisper", "look", "look")),
+            verb=self._random.choice(("broadcast", "broadcast", "publish", "send_by_id", "look", "look")),
             after=self._random.choice((0.0, 0.01, 0.3, 0.8)),
             size=self._size(),
             count=self._random.choice((1, 2, 20)),
@@ -177,7 +177,7 @@ class _Generator:
             target=self._random.choice(self._names),
         )
 
-    # Values...
+    # Values.
 
     def _after(self) -> float:
         return self._random.choice((0.0, 0.0, 0.0, 0.0, 0.02, 0.3, 0.7))

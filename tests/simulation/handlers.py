@@ -1,4 +1,4 @@
-"""What the application does: the handlers perform the actions that a script has for their client or message."""
+"""The application: handlers perform the actions that a script has for their client or message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stream = AsyncStream[Session]
 
 
 class ScriptedError(Exception):
-    """What a handler raises because its script says so."""
+    """The exception that a handler raises because of its script."""
 
 
 class Handlers:
@@ -42,7 +42,7 @@ class Handlers:
         self.sender: AsyncSender | None = None
 
     def expect(self, name: str, message: Message, acts: tuple[Act, ...]) -> None:
-        """A client is about to send a message, whose handler does what its script says."""
+        """Register a message that a client is about to send, and the actions of its handler."""
         self._expected[name] = message, acts
 
     def take(self, stream: WebsocketStream) -> Session:
@@ -53,7 +53,7 @@ class Handlers:
         self._journal.sessions[stream.id] = session
         return session
 
-    # The three handlers...
+    # The three handlers.
 
     async def connect(self, stream: Stream, state: None) -> None:
         session = stream.state
@@ -61,7 +61,7 @@ class Handlers:
         with self._running(session):
             session.connect_failed = True
             try:
-                await self._perform(self._plans[session.client].greeting, stream)
+                await self._perform(self._plans[session.client].on_connect, stream)
                 session.connect_failed = False
             finally:
                 session.connect_ended = self._journal.now()
@@ -71,7 +71,7 @@ class Handlers:
         session.handled.append(name)
         drained_by = self._journal.happened.get("drain", inf) + self._script.setup.spread
         if trio.current_time() > drained_by:
-            session.faults.append("a handler began after the moment of the graceful end")
+            session.faults.append("a handler began after the drain had closed its stream")
         if session.connect_ended > self._journal.now():
             session.faults.append("a message was handled before the connect handler ended")
         sent, acts = self._expected[name]
@@ -83,12 +83,12 @@ class Handlers:
     async def disconnect(self, stream: Stream, state: None) -> None:
         session = stream.state
         if session.running or session.tasks:
-            session.faults.append(f"disconnected beside {session.running} handlers and {session.tasks} tasks")
+            session.faults.append(f"disconnected during {session.running} handlers and {session.tasks} tasks")
         if stream.close_record is None:
             session.faults.append("disconnected without a close record")
         session.disconnected.append(self._journal.now())
         with self._running(session):
-            await self._perform(self._plans[session.client].farewell, stream)
+            await self._perform(self._plans[session.client].on_disconnect, stream)
 
     @contextmanager
     def _running(self, session: Session) -> Generator[None]:
@@ -99,7 +99,7 @@ class Handlers:
         finally:
             session.running -= 1
 
-    # Actions...
+    # Actions.
 
     async def _perform(self, acts: tuple[Act, ...], stream: Stream) -> None:
         for act in acts:
@@ -118,8 +118,8 @@ class Handlers:
     async def _do_publish(self, act: Act, stream: Stream) -> None:
         await self.publish(act, stream)
 
-    async def _do_whisper(self, act: Act, stream: Stream) -> None:
-        await self.whisper(act)
+    async def _do_send_by_id(self, act: Act, stream: Stream) -> None:
+        await self.send_by_id(act)
 
     async def _do_subscribe(self, act: Act, stream: Stream) -> None:
         stream.subscribe(act.topic)
@@ -140,13 +140,13 @@ class Handlers:
         stream.state.deadline = trio.current_time() + act.seconds
 
     async def _do_sleep(self, act: Act, stream: Stream) -> None:
-        """Sleep, and see that nobody who should not be sleeps on."""
+        """Sleep, and record a fault if a handler that should be cancelled goes on."""
         session, looks = stream.state, 0
         for _ in range(round(act.seconds / 0.1)):
             await trio.sleep(0.1)
             looks += self._should_be_cancelled(stream)
             if looks > 1:
-                session.faults.append("a handler goes on although its client has left")
+                session.faults.append("a handler goes on after its client has disconnected")
             if stream.statistics().read_ahead > self._script.setup.max_read_ahead:
                 session.faults.append("more was read ahead than max_read_ahead")
 
@@ -185,7 +185,7 @@ class Handlers:
         with trio.CancelScope() as scope, at_step(act.step, scope.cancel, trio.lowlevel.current_task()):
             await self._perform(act.inner, stream)
 
-    # Sending, noted down. Without a stream it comes from outside of the handlers...
+    # Recorded sending, without a stream if it is outside of handlers.
 
     async def send(self, act: Act, stream: Stream) -> None:
         sending = self._journal.begin("send", stream.id)
@@ -217,7 +217,7 @@ class Handlers:
                 await stream.publish(act.topic, message, compress=act.compress, when_full=policy)
             sending.sure = {number for number, _ in opened & self._journal.open_sessions(act.topic)}
 
-    async def whisper(self, act: Act) -> None:
+    async def send_by_id(self, act: Act) -> None:
         """Send to a client by the id of its stream."""
         number = max((n for n, s in self._journal.sessions.items() if s.client == act.target), default=-1)
         sending = self._journal.begin("send", number)
@@ -248,13 +248,13 @@ class Handlers:
 
 
 def padding(source: random.Random, size: int) -> str:
-    """Text of so many bytes that compresses, but not to nothing."""
+    """Compressible text of so many bytes."""
     words = "".join(source.choices("abcdefgh \n", k=min(size, 60)))
     return (words * (size // max(1, len(words)) + 1))[:size]
 
 
 def policy_of(act: Act) -> WhenFull | KeepLatest:
-    """The policy that an action names."""
+    """The policy of an action."""
     if act.policy.startswith("key-"):
         return KeepLatest(act.policy)
     return {"close": WhenFull.CLOSE, "newest": WhenFull.DROP_NEWEST, "oldest": WhenFull.DROP_OLDEST}[act.policy]

@@ -1,4 +1,4 @@
-"""What was observed in one run, in the order of a logical clock. The model judges it afterwards."""
+"""The observations of one run, in the order of a logical clock. The model checks them afterwards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Sending:
     """One call that sends a message.
 
     Attributes:
-        token: what the message begins with; no other has it.
+        token: the unique beginning of the message.
         data: the whole message.
         kind: send, broadcast or publish.
-        stream: to which it was sent; None for many.
-        policy: of a broadcast.
-        called, returned: when; ``returned`` is infinite if it did not.
-        outcome: ok, closed, cancelled, or unknown for a whisper that found no stream.
-        seconds: of virtual time that the call took.
-        sure: the streams that are open clients for the whole call, and subscribed to a publication's topic.
+        stream: the id of the receiving stream, or None for many.
+        policy: the policy of a broadcast.
+        called, returned: logical times; ``returned`` is infinite if the call has not returned.
+        outcome: ok, closed, cancelled, or unknown for a ``send`` by id that found no stream.
+        seconds: the virtual time that the call took.
+        sure: the streams that are open during the whole call, and subscribed to a publication's topic.
     """
 
     token: str
@@ -51,15 +51,15 @@ class Session:
     """One stream of the app, as its ``stream_state`` and its handlers see it.
 
     Attributes:
-        taken: when the app took the stream; from then on it gets broadcasts.
+        taken: when the app took the stream. From then on it receives broadcasts.
         connected, disconnected: when these handlers began.
         handled: the messages whose handlers began, in order.
-        running, most_running: its handlers at this moment, and at most.
-        tasks: its tasks at this moment.
+        running, most_running: the number of its running handlers, and the maximum.
+        tasks: the number of its running tasks.
         connect_failed: whether its connect handler raised, so that no message is handled.
-        shielded: seconds that its script has slept in a shield.
-        deadline: virtual time at which its stream has to be closed.
-        topics: to which it is subscribed, and since when.
+        shielded: the seconds that its script has slept in a shield.
+        deadline: the virtual time at which its stream has to be closed.
+        topics: the subscribed topics, with the logical times of the subscriptions.
     """
 
     client: str
@@ -84,29 +84,29 @@ class ClientLife:
     """One client, as it sees itself.
 
     Attributes:
-        statuses: of its upgrades, in order; 0 where the connection ended instead.
-        said: the messages that it sent whole, in order.
-        began: those that it began to send.
+        statuses: the status of each upgrade, in order; 0 if the connection ended.
+        sent: the messages that it sent completely, in order.
+        began: the messages that it began to send.
         received: the tokens of the messages that it received, in order.
-        frame_bytes, sent_bytes: bytes behind the handshake.
-        close: code and reason of the server's Close frame.
-        said_close: the code of its own Close frame.
-        rude: what it did that a client should not do, so that less is promised to it.
-        ended: eof, reset, or patience if the server did not end in time behind both Close frames; else open.
-        mute: whether it does not say Close any more.
-        connected_at, closed_at: virtual time of its connection, and of the server's Close frame.
+        frame_bytes, sent_bytes: the received and sent bytes after the handshake.
+        close: the code and reason of the server's Close frame.
+        sent_close: the code of its own Close frame.
+        misbehaviour: its actions that a client should not do. The model promises less to such a client.
+        ended: eof, reset, patience if the server did not end in time after both Close frames, or open.
+        mute: whether it sends no Close frame any more.
+        connected_at, closed_at: the virtual times of its connection and of the server's Close frame.
     """
 
     plan: ClientPlan
     statuses: list[int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
     began: list[str] = field(default_factory=list)
     received: list[str] = field(default_factory=list)
     frame_bytes: int = 0
     sent_bytes: int = 0
     close: tuple[int, str] | None = None
-    said_close: int | None = None
-    rude: list[str] = field(default_factory=list)
+    sent_close: int | None = None
+    misbehaviour: list[str] = field(default_factory=list)
     ended: str = "open"
     mute: bool = False
     connected_at: float = inf
@@ -115,13 +115,13 @@ class ClientLife:
     server: MemoryStream | None = None
 
     @property
-    def is_rude(self) -> bool:
-        """Whether it did not do its part, or its transport did not."""
-        return bool(self.rude or self.plan.break_at)
+    def misbehaves(self) -> bool:
+        """Whether the client misbehaves, or its transport breaks."""
+        return bool(self.misbehaviour or self.plan.break_at)
 
 
 class Journal:
-    """Everything that was observed."""
+    """All observations."""
 
     def __init__(self) -> None:
         self._clock = itertools.count(1)
@@ -131,7 +131,7 @@ class Journal:
         self.clients: dict[str, ClientLife] = {}
         self.log: list[Any] = []  # logging.LogRecord
         self.records: dict[int, list[CloseRecord]] = defaultdict(list)
-        self.happened: dict[str, float] = {}  # cancellations, the drain, and ends of apps
+        self.happened: dict[str, float] = {}  # the times of cancellations, the drain, and the ends of apps
         self.statistics: AppStatistics | None = None  # at the end
         self.faults: list[str] = []
 
@@ -140,11 +140,11 @@ class Journal:
         return next(self._clock)
 
     def note(self, what: str) -> None:
-        """Something happened around the pair, for the first time."""
+        """Record the time of the first occurrence of an event."""
         self.happened.setdefault(what, trio.current_time())
 
     def open_sessions(self, topic: str | None = None) -> set[tuple[int, int]]:
-        """The ids of the streams that are open and subscribed to a topic, and since when they are."""
+        """The ids of the open streams that are subscribed to a topic, with the times of the subscriptions."""
         return {
             (number, 0 if topic is None else session.topics[topic])
             for number, session in self.sessions.items()
@@ -152,7 +152,7 @@ class Journal:
         }
 
     def begin(self, kind: str, stream: int | None, policy: str = "close") -> Sending:
-        """A message is about to be sent."""
+        """Record the beginning of a call that sends a message."""
         sending = Sending(f"m{next(self._tokens)}", kind, stream, policy, self.now())
         self.sendings[sending.token] = sending
         return sending

@@ -1,9 +1,8 @@
-"""What has to be true of every run: the specification of a linked pair, as checks of a journal.
+"""The specification of a linked pair, as checks of the journal of a run.
 
 Each check is a function of the script and the journal that yields violations. A check promises as much as the
-library does: it asks less of a connection whose client was rude, whose transport broke, or whose app was
-cancelled, and nothing less of the others beside it.
-"""
+library does: it promises less to a client that misbehaves, whose transport broke, or whose app was cancelled,
+and nothing less to the others."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ from .script import Script
 
 Check = Callable[[Script, Journal], Iterable[str]]
 
-#: Seconds that a graceful end may take, and a hard stop, beside what shields itself.
+#: The seconds that a drain and a hard stop may take, in addition to shielded handlers.
 DRAIN_SECONDS, STOP_SECONDS = 8.0, 1.6
-#: ``Timeouts.write``, what the sweep adds to a deadline, and ``take_timeout``.
+#: ``Timeouts.write``, the interval of sweeps, and ``take_timeout``.
 WRITE_SECONDS, SWEEP_SECONDS, TAKE_SECONDS = 3.0, 0.6, 9.9
 
 
@@ -32,7 +31,7 @@ def check(script: Script, journal: Journal) -> list[str]:
     return [violation for each in CHECKS for violation in each(script, journal)]
 
 
-# ----------------------------------------------------------------------------------------- what is known
+# ---------------------------------------------------------------------------------------------- queries
 
 
 def session_of(journal: Journal, life: ClientLife) -> Session | None:
@@ -52,18 +51,18 @@ def received_by(journal: Journal, life: ClientLife) -> list[Sending]:
 
 
 def is_undisturbed(journal: Journal, life: ClientLife) -> bool:
-    """Whether nothing but the two sides ended a connection, and the client did its part."""
-    return not life.is_rude and "http cancelled" not in journal.happened
+    """Whether only client and server have ended a connection, and the client did not misbehave."""
+    return not life.misbehaves and "http cancelled" not in journal.happened
 
 
 # --------------------------------------------------------------------------------------------- handlers
 
 
 def connect_and_disconnect_once(script: Script, journal: Journal) -> Iterator[str]:
-    """Each stream is connected once and disconnected once, or never if it had ended before the app came to it."""
+    """Each stream is connected and disconnected once, or never if it had ended before the app took it."""
     for session in journal.sessions.values():
         record = record_of(session)
-        left_early = record is None or record.initiator == "server" or journal.clients[session.client].is_rude
+        left_early = record is None or record.initiator == "server" or journal.clients[session.client].misbehaves
         expected = 0 if left_early and not session.connected else 1
         if len(session.connected) != expected or len(session.disconnected) != expected:
             yield (
@@ -76,7 +75,7 @@ def connect_and_disconnect_once(script: Script, journal: Journal) -> Iterator[st
 
 
 def handlers_in_order(script: Script, journal: Journal) -> Iterator[str]:
-    """Messages are handled in order, none is skipped or handled twice, and not too many at once."""
+    """Messages are handled in order, none is skipped or handled twice, and not too many run at once."""
     for session in journal.sessions.values():
         began = journal.clients[session.client].began
         if session.handled != began[: len(session.handled)]:
@@ -87,7 +86,7 @@ def handlers_in_order(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def messages_are_counted(script: Script, journal: Journal) -> Iterator[str]:
-    """Every message that came in was handled or counts as unhandled."""
+    """Every received message was handled or counts as unhandled."""
     for session in journal.sessions.values():
         record, life = record_of(session), journal.clients[session.client]
         if record is None:
@@ -102,39 +101,39 @@ def messages_are_counted(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def no_message_is_lost_on_the_way_in(script: Script, journal: Journal) -> Iterator[str]:
-    """What a client sent before it closed was received; with WhenLeft.FINISH it was handled, too."""
+    """Messages before a client's close are received, and with WhenLeft.FINISH they are handled."""
     for session in journal.sessions.values():
         record, life = record_of(session), journal.clients[session.client]
         if record is None or record.initiator != "client" or not is_undisturbed(journal, life):
             continue
-        if record.messages_received != len(life.said):
-            yield f"{session.client}: received {record.messages_received} of {len(life.said)} messages"
+        if record.messages_received != len(life.sent):
+            yield f"{session.client}: received {record.messages_received} of {len(life.sent)} messages"
         if (
             script.setup.finish
             and not session.connect_failed
             and not {"websocket cancelled", "drain"} & set(journal.happened)
-            and session.handled != life.said
+            and session.handled != life.sent
         ):
-            yield f"{session.client}: left, and only {session.handled} of {life.said} were handled"
+            yield f"{session.client}: closed, and only {session.handled} of {life.sent} were handled"
 
 
 # ---------------------------------------------------------------------------------------------- clients
 
 
 def upgrades_are_answered(script: Script, journal: Journal) -> Iterator[str]:
-    """Each upgrade gets the answer that its kind deserves; a 503 only where there is a reason."""
+    """Each upgrade gets the status of its kind; a 503 only where there is a reason."""
     expected = {"good": 101, "path": 404, "origin": 403, "denied": 401, "plain": 200, "silent": 0}
     reasons = {"http cancelled", "websocket cancelled", "drain"} & set(journal.happened)
-    crowded = script.setup.max_connections is not None or script.setup.max_streams is not None
+    limited = script.setup.max_connections is not None or script.setup.max_streams is not None
     for name, life in journal.clients.items():
         for attempt, status in zip(life.plan.attempts, life.statuses, strict=False):
-            excused = (reasons or crowded or life.plan.break_at) and status in (0, 503)
+            excused = (reasons or limited or life.plan.break_at) and status in (0, 503)
             if status != expected[attempt] and not excused:
                 yield f"{name}: got {status} for {attempt!r}"
 
 
 def messages_arrive_once(script: Script, journal: Journal) -> Iterator[str]:
-    """A client gets no message twice, none that was not sent, and none that was for others."""
+    """A client gets no message twice, none that was not sent, and none of other clients."""
     for name, life in journal.clients.items():
         session = session_of(journal, life)
         if len(set(life.received)) < len(life.received):
@@ -167,7 +166,7 @@ def messages_arrive_in_order(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def broadcasts_have_one_order(script: Script, journal: Journal) -> Iterator[str]:
-    """All clients see broadcasts and publications in the same order."""
+    """All clients receive broadcasts and publications in the same order."""
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for life in journal.clients.values():
         shared = [sending.token for sending in received_by(journal, life) if sending.kind != "send"]
@@ -180,7 +179,7 @@ def broadcasts_have_one_order(script: Script, journal: Journal) -> Iterator[str]
 
 
 def no_message_is_lost_on_the_way_out(script: Script, journal: Journal) -> Iterator[str]:
-    """A client that got the Close frame got everything that was sent before, but for what counts as dropped."""
+    """A client that got the Close frame got all earlier messages, except for those that count as dropped."""
     for name, life in journal.clients.items():
         session = session_of(journal, life)
         record = record_of(session)
@@ -200,7 +199,7 @@ def no_message_is_lost_on_the_way_out(script: Script, journal: Journal) -> Itera
 
 
 def messages_sent_are_counted(script: Script, journal: Journal) -> Iterator[str]:
-    """What was sent counts as sent or as dropped, and nothing else does."""
+    """Each message counts as sent or as dropped, and nothing else does."""
     for number, session in journal.sessions.items():
         record = record_of(session)
         if record is None:
@@ -215,18 +214,18 @@ def messages_sent_are_counted(script: Script, journal: Journal) -> Iterator[str]
             )
 
 
-def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
-    """Every client sees the end of its connection; one that was not disturbed gets a Close frame first."""
+def every_end_is_visible(script: Script, journal: Journal) -> Iterator[str]:
+    """Every client sees the end of its connection; an undisturbed client gets a Close frame first."""
     for name, life in journal.clients.items():
         session = session_of(journal, life)
         record = record_of(session)
         if life.server is not None and not life.server.closed:
             yield f"{name}: its transport was not closed"
-        if life.ended == "open" and not {"leave", "reset"} & set(life.rude):
-            yield f"{name}: saw no end of its connection"
+        if life.ended == "open" and not {"leave", "reset"} & set(life.misbehaviour):
+            yield f"{name}: did not see the end of its connection"
         if life.close is not None and record is not None and life.close != (record.code, record.reason):
-            yield f"{name}: got Close {life.close}, the record says {record.code} {record.reason!r}"
-        # A new connection beyond max_connections cuts the oldest one that lingers.
+            yield f"{name}: got Close {life.close}, the record has {record.code} {record.reason!r}"
+        # A new connection beyond max_connections closes the oldest one that lingers.
         may_be_cut = script.setup.max_connections is not None
         if 101 in life.statuses and is_undisturbed(journal, life) and not may_be_cut:
             if life.close is None:
@@ -240,18 +239,18 @@ def the_end_is_told(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def broken_protocols_are_closed(script: Script, journal: Journal) -> Iterator[str]:
-    """A client that breaks the protocol gets the code for that, and no other client gets it."""
+    """A client that violates the protocol gets the code for that, and no other client gets it."""
     for name, life in journal.clients.items():
         record = record_of(session_of(journal, life))
-        deserved = {int(rude.removeprefix("bad ")) for rude in life.rude if rude.startswith("bad ")}
-        if life.close is not None and life.close[0] in {1002, 1007, 1009} - deserved:
-            yield f"{name}: deserved {deserved}, got Close {life.close}"
-        if deserved and not life.plan.break_at and record is not None and record.initiator == "client":
-            yield f"{name}: deserved {deserved}, but: {record}"
+        expected = {int(kind.removeprefix("bad ")) for kind in life.misbehaviour if kind.startswith("bad ")}
+        if life.close is not None and life.close[0] in {1002, 1007, 1009} - expected:
+            yield f"{name}: expected one of {expected}, got Close {life.close}"
+        if expected and not life.plan.break_at and record is not None and record.initiator == "client":
+            yield f"{name}: expected {expected}, but: {record}"
 
 
 def slow_clients_are_cut_off(script: Script, journal: Journal) -> Iterator[str]:
-    """No ``send`` waits for a client that takes nothing for longer than ``Timeouts.write``; nor does an end."""
+    """No ``send`` waits longer than ``Timeouts.write`` for a client that accepts nothing; nor does the end."""
     for sending in journal.sendings.values():
         if sending.kind == "send" and sending.seconds > WRITE_SECONDS + SWEEP_SECONDS:
             yield f"{sending.token}: its send took {sending.seconds:.2f} s"
@@ -261,52 +260,58 @@ def slow_clients_are_cut_off(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def quick_clients_are_not_slow(script: Script, journal: Journal) -> Iterator[str]:
-    """A client that did its part is not counted as slow, unless its outbox was full."""
+    """A client that did not misbehave is not counted as slow, unless its outbox was full."""
     for session in journal.sessions.values():
         record, life = record_of(session), journal.clients[session.client]
-        if record is None or life.is_rude or record.code == 1013:
+        if record is None or life.misbehaves or record.code == 1013:
             continue
         if session.stream.statistics().slow_closes:
             yield f"{session.client}: counts as slow; the record is: {record}"
 
 
 def waiting_streams_are_closed(script: Script, journal: Journal) -> Iterator[str]:
-    """A stream that still waits in the hook is closed at once when the WebSocket app ends."""
+    """A stream in the hook is closed at once when the WebSocket app ends."""
     for name, life in journal.clients.items():
         if 101 not in life.statuses or life.close is None or session_of(journal, life) is not None:
             continue
         if life.close[0] == 1013 and life.closed_at - life.connected_at < TAKE_SECONDS:
             yield f"{name}: was not taken, and got Close {life.close} too early"
-        if not life.is_rude and life.closed_at > journal.happened["websocket ended"] + SWEEP_SECONDS:
+        if not life.misbehaves and life.closed_at > journal.happened["websocket ended"] + SWEEP_SECONDS:
             yield f"{name}: was not taken, and the app that ended did not close it"
 
 
-def a_hard_stop_says_close(script: Script, journal: Journal) -> Iterator[str]:
-    """A cancelled HTTP app sends what waits and a Close frame, as far as it can without waiting."""
+def hard_stop_sends_close(script: Script, journal: Journal) -> Iterator[str]:
+    """A cancelled HTTP app sends queued messages and a Close frame, as far as it can without waiting."""
     if "http cancelled" not in journal.happened or script.setup.max_connections is not None:
         return
     for name, life in journal.clients.items():
         plan = life.plan
         has_room = plan.stream == "direct" and plan.max_send is None and plan.buffer >= 64 * 1024
-        if 101 in life.statuses and has_room and not life.is_rude and life.frame_bytes < 10_000 and not life.close:
-            yield f"{name}: its connection was cancelled and said no Close"
+        if (
+            101 in life.statuses
+            and has_room
+            and not life.misbehaves
+            and life.frame_bytes < 10_000
+            and not life.close
+        ):
+            yield f"{name}: its connection was cancelled and sent no Close"
 
 
 def initiators_are_right(script: Script, journal: Journal) -> Iterator[str]:
-    """A stream that no server-side cause has ended was ended by its client, with its code."""
+    """A stream that the server has not ended was ended by its client, with its code."""
     for session in journal.sessions.values():
         record, life = record_of(session), journal.clients[session.client]
         if record is None or record.initiator != "client" or record.code == 1006:
             continue
-        if life.said_close != record.code:
-            yield f"{session.client}: said Close {life.said_close}, the record says: {record}"
+        if life.sent_close != record.code:
+            yield f"{session.client}: sent Close {life.sent_close}, the record has {record}"
 
 
 # ------------------------------------------------------------------------------------------ the whole
 
 
 def records_are_logged_once(script: Script, journal: Journal) -> Iterator[str]:
-    """Each stream that was opened is logged once, when its connection has ended."""
+    """Each opened stream is logged once, when its connection has ended."""
     for number, session in journal.sessions.items():
         if len(journal.records[number]) != 1:
             yield f"{session.client}: its end was logged {len(journal.records[number])} times"
@@ -333,31 +338,37 @@ def _is_scripted(error: BaseException | None) -> bool:
 
 def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
     """At the end the app has nothing left, and its totals are those of its streams."""
-    told = journal.statistics
-    if told is None:
+    statistics = journal.statistics
+    if statistics is None:
         return
     left = (
-        told.connections,
-        told.handlers_running,
-        told.tasks_running,
-        told.waiting_in_hook,
-        told.waiting_for_hook,
+        statistics.connections,
+        statistics.handlers_running,
+        statistics.tasks_running,
+        statistics.waiting_in_hook,
+        statistics.waiting_for_hook,
     )
-    if any(left) or told.queued_messages or told.queued_bytes or told.read_ahead or told.subscribers:
-        yield f"at the end the app still tells: {told}"
+    if (
+        any(left)
+        or statistics.queued_messages
+        or statistics.queued_bytes
+        or statistics.read_ahead
+        or statistics.subscribers
+    ):
+        yield f"at the end the app still has: {statistics}"
     sessions = journal.sessions.values()
     for name in ("dropped", "unhandled"):
         total = sum(getattr(session.stream.statistics(), name) for session in sessions)
-        if getattr(told, name) != total:
-            yield f"{name}: {total} of all streams, but {getattr(told, name)} of the app"
+        if getattr(statistics, name) != total:
+            yield f"{name}: {total} of all streams, but {getattr(statistics, name)} of the app"
     for name in ("slow_closes", "send_waits", "read_pauses"):
         total = sum(getattr(session.stream.statistics(), name) for session in sessions)
-        if getattr(told, name) < total:
-            yield f"{name}: {total} of all streams, but {getattr(told, name)} of the app"
+        if getattr(statistics, name) < total:
+            yield f"{name}: {total} of all streams, but {getattr(statistics, name)} of the app"
 
 
 def apps_end_in_time(script: Script, journal: Journal) -> Iterator[str]:
-    """A graceful end and a hard stop are over by their deadlines, whatever clients and handlers do."""
+    """A drain and a hard stop end by their deadlines, whatever clients and handlers do."""
     shielded = sum(session.shielded for session in journal.sessions.values())
     for name in ("http", "websocket"):
         ended = journal.happened.get(f"{name} ended", 0.0)
@@ -378,12 +389,12 @@ CHECKS: tuple[Check, ...] = (
     broadcasts_have_one_order,
     no_message_is_lost_on_the_way_out,
     messages_sent_are_counted,
-    the_end_is_told,
+    every_end_is_visible,
     broken_protocols_are_closed,
     slow_clients_are_cut_off,
     quick_clients_are_not_slow,
     waiting_streams_are_closed,
-    a_hard_stop_says_close,
+    hard_stop_sends_close,
     initiators_are_right,
     records_are_logged_once,
     nothing_else_is_logged,

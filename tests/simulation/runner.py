@@ -1,4 +1,4 @@
-"""One run: builds the pair and its clients, plays a script in virtual time, and judges the journal."""
+"""One run: builds the pair and its clients, plays a script in virtual time, and checks the journal."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from .model import SWEEP_SECONDS, check
 from .script import Act, ClientPlan, Script, Setup, busy_seconds
 from .streams import connection
 
-#: Short ones, so that deadlines pass in a run.
+#: Short timeouts, so that deadlines pass in a run.
 TIMEOUTS = Timeouts(header=3, body=3, idle=5, write=3, close=2, linger=3, linger_idle=1.5, disconnect=0.5, drain=8)
-#: Seconds of virtual time after which the clients' scripts are over, whatever they still do.
+#: Seconds of virtual time after which the scripts of the clients are stopped.
 SCRIPT_SECONDS = 15.0
-#: Seconds within which a connection has ended whose client has, beside what its handlers take: all its deadlines.
+#: Seconds from the end of a client to the end of its connection: all deadlines, without the time of handlers.
 SETTLE_SECONDS = 20.0
-#: Seconds of virtual time in which a whole run has ended, beside what handlers take.
+#: Seconds of virtual time in which a run ends, without the time of handlers.
 RUN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The result of a run.
 
     Attributes:
-        violations: what should have been and was not; empty for a good run.
-        journal: what was observed.
-        steps, most_steps: of the scheduler, in all and at one moment.
+        violations: the violations of the model; empty for a good run.
+        journal: the observations.
+        steps, most_steps: the steps of the scheduler, in total and at one time.
     """
 
     violations: list[str]
@@ -115,7 +115,7 @@ class _Recorder(logging.Handler):
 
 
 class _Stage:
-    """A linked pair, its clients, and the world around them."""
+    """A linked pair, its clients, and the actions outside of both."""
 
     def __init__(self, script: Script, journal: Journal, watch: ProgressWatch) -> None:
         self._script = script
@@ -130,7 +130,7 @@ class _Stage:
         self._busy = busy_seconds(script)
 
     async def play(self) -> None:
-        """The whole run."""
+        """Play the script."""
         before = trio.lowlevel.current_statistics().tasks_living
         with trio.CancelScope() as everything, self._instruments:
             self._watch.scope = everything
@@ -166,7 +166,7 @@ class _Stage:
             watchdog.cancel()
         self._journal.statistics = self._websocket_app.statistics()
 
-    # The pair...
+    # The pair.
 
     def _make_websocket_app(self) -> AsyncWebsocketApp[None, Session]:
         setup = self._script.setup
@@ -217,12 +217,12 @@ class _Stage:
             self._ended[name].set()
 
     async def _host_streams(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """In the place of a run of the HTTP app: where each stream is served alone."""
+        """Serve each stream alone, instead of running the HTTP app."""
         async with trio.open_nursery() as self._hosting:
             task_status.started()
             await trio.sleep_forever()
 
-    # Clients...
+    # Clients.
 
     async def _play_client(self, plan: ClientPlan) -> None:
         client = SimulatedClient(plan, self._journal, self._handlers, self._script.seed)
@@ -244,9 +244,9 @@ class _Stage:
         finally:
             self._serving -= 1
             if not theirs.closed:
-                self._journal.faults.append(f"the transport of {plan.name} is open behind serve_stream")
+                self._journal.faults.append(f"the transport of {plan.name} is open after serve_stream")
 
-    # The world...
+    # Actions outside of clients and handlers.
 
     async def _play_world(self) -> None:
         for act in self._script.world:
@@ -261,24 +261,24 @@ class _Stage:
     async def _do_publish(self, act: Act) -> None:
         await self._handlers.publish(act)
 
-    async def _do_whisper(self, act: Act) -> None:
-        await self._handlers.whisper(act)
+    async def _do_send_by_id(self, act: Act) -> None:
+        await self._handlers.send_by_id(act)
 
     async def _do_look(self, act: Act) -> None:
-        """Compare what the app tells of itself with what is known."""
+        """Compare the statistics of the app with the journal."""
         await trio.testing.wait_all_tasks_blocked()
-        told, sessions = self._websocket_app.statistics(), self._journal.sessions.values()
-        found = (told.handlers_running, told.tasks_running)
+        statistics, sessions = self._websocket_app.statistics(), self._journal.sessions.values()
+        found = (statistics.handlers_running, statistics.tasks_running)
         known = (sum(s.running for s in sessions), sum(s.tasks for s in sessions))
         if found != known:
-            self._journal.faults.append(f"handlers and tasks running: {known}, but statistics tell {found}")
+            self._journal.faults.append(f"handlers and tasks running: {known}, but statistics have {found}")
         for session in sessions:
             if not session.stream.closed and trio.current_time() > session.deadline + SWEEP_SECONDS:
                 self._journal.faults.append(f"{session.client}: is open, though its deadline has passed")
         setup = self._script.setup
-        if told.connections > (setup.max_streams or inf):
+        if statistics.connections > (setup.max_streams or inf):
             self._journal.faults.append(
-                f"{told.connections} streams are served, max_connections={setup.max_streams}"
+                f"{statistics.connections} streams are served, max_connections={setup.max_streams}"
             )
         open_now = self._app.statistics().connections
         if open_now > (setup.max_connections or inf):
@@ -289,8 +289,8 @@ class _Stage:
             topic: sum(topic in s.topics and not s.stream.closed for s in sessions)
             for topic in {topic for s in sessions for topic in s.topics}
         }
-        if any(told.subscribers.get(topic, 0) < count for topic, count in sure.items()):
-            self._journal.faults.append(f"subscribers: {sure}, but statistics tell {dict(told.subscribers)}")
+        if any(statistics.subscribers.get(topic, 0) < count for topic, count in sure.items()):
+            self._journal.faults.append(f"subscribers: {sure}, but statistics have {dict(statistics.subscribers)}")
 
     async def _do_drain(self, act: Act) -> None:
         self._journal.note("drain")
@@ -313,10 +313,10 @@ class _Stage:
 
         self._instruments.enter_context(at_step(step + 1, cancel))
 
-    # The end...
+    # The end.
 
     async def _end(self) -> None:
-        """When all scripts are over, end in the way that the setup names."""
+        """When all scripts are over, end the run as the setup says."""
         with trio.move_on_after(SCRIPT_SECONDS):
             await trio.sleep(max((plan.at for plan in self._script.clients), default=0.0))
             await self._world_over.wait()
@@ -335,12 +335,12 @@ class _Stage:
                 self._journal.note(f"{name} cancelled")
                 self._scopes[name].cancel()
             if ending == "websocket":
-                # Its streams end; those that HTTP still has are the clients' to close.
+                # The streams of the app end. The clients close those that the HTTP app still has.
                 for client in self._clients:
                     client.leaving.set()
 
     async def _settle(self) -> None:
-        """All clients have ended: soon nothing is left of their connections."""
+        """Wait until nothing is left of the connections of the ended clients."""
         give_up = trio.current_time() + SETTLE_SECONDS + self._busy
         while trio.current_time() < give_up:
             if not any(self._left()):
@@ -349,8 +349,8 @@ class _Stage:
         self._journal.faults.append(f"connections, streams and waiting streams that are left: {self._left()}")
 
     def _left(self) -> tuple[int, int, int]:
-        told = self._websocket_app.statistics()
-        return self._serving, told.connections, told.handlers_running + told.waiting_in_hook
+        statistics = self._websocket_app.statistics()
+        return self._serving, statistics.connections, statistics.handlers_running + statistics.waiting_in_hook
 
     async def _watch_time(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         with trio.CancelScope() as scope:

@@ -1,6 +1,6 @@
-"""What happens in one run, as plain values: the pair's settings, its clients, and actions with faults among them.
+"""The script of one run, as plain values: the pair's settings, its clients, and actions with faults among them.
 
-Any action may be left out and a script stays valid, so that a failing one can be shortened.
+A script without any of its actions is still valid, so that a failing one can be shortened.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """One action of a client, of a handler, or of the world around the pair.
+    """One action of a client, of a handler, or outside of both.
 
     Attributes:
-        verb: what is done; ``clients``, ``handlers`` and ``runner`` have a method ``_do_...`` for each.
+        verb: the name of the action. ``clients``, ``handlers`` and ``runner`` have a method ``_do_...`` for each.
         after: seconds to wait before.
-        inner: actions inside: of the message's handler, of a task, of a nursery's branch.
+        inner: the actions of the message's handler, of a task, or of a nursery's branch.
         size: bytes of padding in a message.
-        count: how often.
-        pieces: fragments of a message.
-        drip: bytes that are sent at once, for dripped ones; 0 for all.
-        binary: whether a message is binary.
-        compress: False sends uncompressed.
+        count: the number of repetitions.
+        pieces: the number of fragments of a message.
+        drip: the number of bytes that are sent at once; 0 for all.
+        binary: whether a message is binary instead of text.
+        compress: False sends the message uncompressed.
         policy: ``when_full`` of a broadcast: close, newest, oldest, or ``key-`` and a key.
-        topic: of a subscription or publication.
-        target: the client that is sent to.
+        topic: the topic of a subscription or publication.
+        target: the name of the receiving client.
         code: a close code.
-        seconds: how long it takes.
-        step: at which step of the scheduler a cancellation occurs.
+        seconds: the duration of the action.
+        step: the step of the scheduler at which a cancellation occurs.
     """
 
     verb: str
@@ -59,18 +59,18 @@ class ClientPlan:
     """One client.
 
     Attributes:
-        name: unique in the script.
+        name: a name that is unique in the script.
         at: seconds after the start at which it connects.
         stream: the server's end: direct, foreign, or closing (foreign, and not able to half-close).
-        buffer: bytes of each direction's buffer.
-        attempts: the upgrades that it asks for on one connection, one after the other, until one is accepted:
+        buffer: the size in bytes of each direction's buffer.
+        attempts: the upgrades that it requests on one connection, one after the other, until one is accepted:
             good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
-        handshake_drip: bytes of a request that are sent at once; 0 for all.
-        deflate: what it offers: nothing, context, or fresh for no context takeover.
-        max_send, max_receive: the most bytes that a call of the server takes; None for all.
+        handshake_drip: the number of bytes of a request that are sent at once; 0 for all.
+        deflate: the compression that it offers: nothing, context, or fresh for no context takeover.
+        max_send, max_receive: the maximum number of bytes of a call of the server; None for all.
         break_at: the call of the server at which the connection breaks; 0 for never.
-        greeting, farewell: what the connect and the disconnect handler do for it.
-        acts: what it does itself.
+        on_connect, on_disconnect: the actions of the connect and the disconnect handler.
+        acts: the actions of the client.
     """
 
     name: str
@@ -83,19 +83,19 @@ class ClientPlan:
     max_send: int | None = None
     max_receive: int | None = None
     break_at: int = 0
-    greeting: tuple[Act, ...] = ()
-    farewell: tuple[Act, ...] = ()
+    on_connect: tuple[Act, ...] = ()
+    on_disconnect: tuple[Act, ...] = ()
     acts: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The pair's settings. The end is what happens when the last action is over.
+    """The pair's settings. The end is what happens after the last action.
 
     Attributes:
         running: whether the HTTP app runs, or serves each stream alone.
         rest: seconds between the last action and the end.
-        ending: leave (all clients close), drain, or what is cancelled: http, websocket or both.
+        ending: leave (all clients close), drain, or the cancelled app: http, websocket or both.
     """
 
     running: bool = False
@@ -119,8 +119,8 @@ class Script:
     """A whole run.
 
     Attributes:
-        seed: of the scheduler's order, and of what the library draws.
-        world: what happens around the pair: broadcasts from outside, cancellations, a drain.
+        seed: the seed of the scheduler's order, and of the random numbers of the library.
+        world: the actions outside of clients and handlers: broadcasts, cancellations, a drain.
     """
 
     seed: int
@@ -131,18 +131,18 @@ class Script:
     def __str__(self) -> str:
         lines = [f"script (seed {self.seed}): {', '.join(_changes(self.setup)) or 'defaults'}"]
         for plan in self.clients:
-            options = _changes(plan, "name", "greeting", "farewell", "acts")
+            options = _changes(plan, "name", "on_connect", "on_disconnect", "acts")
             lines.append(f"  client {plan.name}: {', '.join(options) or 'defaults'}")
-            lines += [f"    on connect: {act}" for act in plan.greeting]
+            lines += [f"    on connect: {act}" for act in plan.on_connect]
             lines += [f"    {act}" for act in plan.acts]
-            lines += [f"    on disconnect: {act}" for act in plan.farewell]
+            lines += [f"    on disconnect: {act}" for act in plan.on_disconnect]
         lines += [f"  world: {act}" for act in self.world]
         return "\n".join(lines)
 
 
 def busy_seconds(script: Script) -> float:
-    """Seconds that all handlers of a script take, one after the other."""
-    acts = [act for plan in script.clients for act in (*plan.greeting, *plan.acts, *plan.farewell)]
+    """The total duration in seconds of all handlers of a script."""
+    acts = [act for plan in script.clients for act in (*plan.on_connect, *plan.acts, *plan.on_disconnect)]
     return sum(map(_busy_seconds, acts))
 
 

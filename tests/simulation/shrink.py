@@ -1,4 +1,4 @@
-"""The shortest script that still fails: parts of a failing one are left out while it does."""
+"""Shortens a failing script: leaves out parts of it while it still fails."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from .script import Act, ClientPlan, Script
 
-#: Runs that are tried to make one script shorter.
+#: The maximum number of runs to shorten one script.
 BUDGET = 1500
 
 
 def shrink(script: Script, violation_of: Callable[[Script], str | None], budget: int = BUDGET) -> Script:
-    """Leave out actions one by one, and settings, as long as the script fails in the same way.
+    """Leave out actions and settings, one by one, as long as the script fails in the same way.
 
     Args:
-        script: one that fails.
+        script: a script that fails.
         violation_of: the first violation of a script, or None; it is called up to ``budget`` times.
-        budget: as many scripts are tried.
+        budget: the maximum number of runs.
 
     Returns:
         A script that fails, of which no part could be left out, unless the budget was used up.
@@ -40,14 +40,14 @@ def shrink(script: Script, violation_of: Callable[[Script], str | None], budget:
 
 
 def _kind(violation: str | None) -> str | None:
-    """What violations that differ in names and numbers only have in common."""
+    """The common part of violations that differ only in names and numbers."""
     if violation is None:
         return None
     return re.sub(r"\d+|'[^']*'|\[[^]]*\]", "", violation)[:60]
 
 
 def _shorter(value: Any) -> Iterator[Any]:
-    """A script, a client or an action without one of its parts, or with one setting as it is by default."""
+    """Variants of a script, a client or an action without one part, or with one default setting."""
     for each in fields(value):
         found = getattr(value, each.name)
         if isinstance(found, tuple) and (not found or isinstance(found[0], (Act, ClientPlan, str))):

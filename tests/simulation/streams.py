@@ -1,4 +1,4 @@
-"""The server's end of a connection: a direct one, or the same as a foreign stream, without the direct path."""
+"""The server's end of a connection: with a direct path, or as a foreign stream without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def connection(plan: ClientPlan) -> tuple[MemoryStream, MemoryStream, trio.abc.S
 
 
 class ClosingStream(trio.abc.Stream):
-    """A stream that cannot end one direction only, as TLS streams cannot."""
+    """A stream that cannot half-close, like TLS streams."""
 
     def __init__(self, stream: MemoryStream) -> None:
         self.stream = stream
@@ -43,7 +43,7 @@ class ClosingStream(trio.abc.Stream):
 
 
 class ForeignStream(ClosingStream, trio.abc.HalfCloseableStream):
-    """A stream that can end one direction, and has no direct path."""
+    """A stream that can half-close, without a direct path."""
 
     async def send_eof(self) -> None:
         await self.stream.send_eof()

@@ -2,21 +2,34 @@
 
 | module | what is in it |
 | --- | --- |
+| `answers` | the answers of handlers that are called without an app |
 | `apps` | apps that are served in memory, alone or linked |
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
+| `close_records` | the close records in the log, and an app and a client that make them |
+| `drain_clients` | what clients send and receive while a server drains |
+| `drain_handlers` | handlers for apps that drain |
+| `draining` | apps that drain, and the connections of their clients |
+| `event_recorder` | handlers that record the events of their streams in order |
+| `handler_recorder` | message handlers that do some work and record when they begin and how they end |
+| `held_app` | an app whose message handlers wait, for tests of statistics |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |
 | `logs` | what was logged |
 | `parsers` | a fixture: run a test with each parser of request heads |
+| `policy_app` | an app with clients that do not read, for tests of the policies of broadcasts |
 | `programs` | programs in processes of their own |
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
 | `spies` | records of calls inside the library |
 | `steps` | calls and cancellations at the n-th step of tasks |
+| `stream_ends` | the ways in which a stream ends |
 | `streamed` | clients that send and receive streamed bodies |
 | `times` | the resolution of deadlines |
 | `tls_peers` | TLS clients that a test drives record by record |
+| `topics` | an app whose clients have names and subscribe to topics |
 | `wire` | the bytes of requests and of WebSocket frames |
+| `websocket_handlers` | apps with one `websocket_handler`, its coroutines, and their clients |
+| `wires` | connections in memory whose clients need no task, and servers for many of them |
 """
 
 #: Seconds after which a test fails because it hangs. In virtual time they cost nothing.

@@ -28,17 +28,17 @@ Run = Callable[..., Awaitable[None]]
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 Talk = Callable[[WebsocketClient], Awaitable[None]]
 
-#: What a client may meet whose server is cancelled, apart from a Close: no listener, a reset, a 503.
+#: The exceptions of a client whose server is cancelled: no listener, a reset, a 503, or no Close frame.
 INTERRUPTED = (OSError, trio.BrokenResourceError, HandshakeError, ConnectionClosed)
 
 
 class Handlers:
-    """Handlers that note for which streams they began and ended, each with a checkpoint in between."""
+    """Handlers that record for which streams they began and ended, each with a checkpoint in between."""
 
     def __init__(self) -> None:
         self.connected: list[int] = []
-        self.parting: list[int] = []
-        self.parted: list[int] = []
+        self.disconnecting: list[int] = []
+        self.disconnected: list[int] = []
 
     async def connect(self, stream: AsyncStream[None], state: None) -> None:
         self.connected.append(stream.id)
@@ -49,9 +49,9 @@ class Handlers:
         await stream.broadcast(message)
 
     async def disconnect(self, stream: AsyncStream[None], state: None) -> None:
-        self.parting.append(stream.id)
+        self.disconnecting.append(stream.id)
         await trio.lowlevel.checkpoint()
-        self.parted.append(stream.id)
+        self.disconnected.append(stream.id)
 
     def attach(self, websocket_app: AsyncWebsocketApp) -> AsyncWebsocketApp:
         return (
@@ -166,7 +166,7 @@ async def cancel_at_every_step(
             handlers = Handlers()
             apps, connect = make(handlers)
             fired = await exchange(apps, connect, talk, cancelled, step)
-            assert handlers.parting == handlers.parted == handlers.connected
+            assert handlers.disconnecting == handlers.disconnected == handlers.connected
             assert len(handlers.connected) <= 1
             if not fired:
                 break

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from humphrey_trio._websocket._app import _broadcaster
+from humphrey_trio._websocket._stream._connection import WebsocketConnection
 from humphrey_trio._websocket._stream._outbox import Outbox
 
 
@@ -18,3 +22,16 @@ def spied_frames(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(Outbox, "put", note)
     return frames
+
+
+def spied_offers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the streams to which broadcasts and publications are offered, in order."""
+    names: list[str] = []
+    offer = _broadcaster.offer
+
+    def note(connection: WebsocketConnection, *args: Any) -> bool:
+        names.append(connection.request.query)
+        return offer(connection, *args)
+
+    monkeypatch.setattr(_broadcaster, "offer", note)
+    return names

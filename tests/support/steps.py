@@ -46,6 +46,23 @@ def at_step(step: int, call: Callable[[], object], task: trio.lowlevel.Task | No
         trio.lowlevel.remove_instrument(instrument)
 
 
+class TurnCounter:
+    """Counts the turns of its own task, which are the times that other tasks let it run.
+
+    Attributes:
+        turns: the number of turns since ``run`` was started.
+    """
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def run(self) -> None:
+        """Count until the task is cancelled."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
+
+
 async def cancelled_at(step: int, function: Callable[[], Awaitable[object]], *, resumed: bool = False) -> bool:
     """Run a function, and cancel it at the n-th time that its task lets other tasks run.
 

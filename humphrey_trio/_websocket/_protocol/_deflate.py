@@ -1,9 +1,8 @@
 """permessage-deflate (RFC 7692): negotiation, decompression of incoming and compression of outgoing messages.
 
-It replaces the extension of wsproto, with the same interface, and does no I/O. It guarantees:
+It replaces the extension of wsproto, and does no I/O. It guarantees:
 
 - An incoming message never uses more memory than its limit, whatever its bytes inflate to.
-- A control frame between two fragments is not part of the message.
 - The window of our compressor always contains the same bytes as that of the peer's decompressor.
 """
 
@@ -166,8 +165,8 @@ def _accept(settings: Deflate, requested: dict[str, int | None]) -> tuple[str, P
 class PerMessageDeflate(Extension):
     """The negotiated compression of one connection, with the windows of both directions.
 
-    wsproto calls the methods for incoming frames. ``compress`` is for outgoing messages. The memory of a direction
-    is allocated at its first use.
+    wsproto calls ``frame_inbound_header``. ``inflate`` and ``end_message`` are for incoming messages, ``compress``
+    is for outgoing ones. The memory of a direction is allocated at its first use.
 
     Attributes:
         min_size: the size in bytes of the smallest payload that is compressed.
@@ -194,8 +193,6 @@ class PerMessageDeflate(Extension):
         self._takeover = server_takeover
         self._compressor: zlib._Compress | None = None
         self._inflater = _Inflater(client_bits, takeover=client_takeover)
-        self._compressed = False  # whether the incoming message is compressed
-        self._in_message = False  # whether the incoming frame is part of a message
 
     def offer(self) -> bool | str:
         """Return False: a server makes no offers."""
@@ -205,31 +202,31 @@ class PerMessageDeflate(Extension):
         """Return True: it is created after the negotiation."""
         return True
 
-    # Incoming frames. These methods raise, because the frame decoder of wsproto ignores a CloseReason that an
-    # extension returns...
+    # Incoming...
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> RsvBits:
-        """Process the header of a frame. May be called several times for one frame."""
-        first = opcode in (Opcode.TEXT, Opcode.BINARY)
-        if rsv.rsv1 and not first:
+        """Check the header of a frame. May be called several times for one frame."""
+        if rsv.rsv1 and opcode not in (Opcode.TEXT, Opcode.BINARY):
+            # An exception, because the frame decoder of wsproto ignores a CloseReason that an extension returns.
             raise ParseFailed("RSV1 is set in a frame that does not begin a message (RFC 7692, section 6)")
-        self._in_message = not opcode.iscontrol()
-        if first:
-            self._compressed = rsv.rsv1
         return RsvBits(True, False, False)
 
-    def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes:
-        """Inflate a part of the payload of a frame."""
-        if not self._in_message or not self._compressed:
-            return data
+    def inflate(self, data: bytes) -> bytes:
+        """Inflate a part of a compressed message.
+
+        Raises:
+            ParseFailed: it cannot be inflated.
+        """
         return self._inflater.inflate(data, self.max_message_size + 1)
 
-    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | None:
-        """Process the end of a frame. At the end of a message, return the rest of its content."""
-        if not fin or not self._in_message or not self._compressed:
-            return None
+    def end_message(self) -> bytes:
+        """Return the rest of the content of a compressed message at its end.
+
+        Raises:
+            ParseFailed: as ``inflate``.
+        """
         return self._inflater.end_message(self.max_message_size + 1)
 
     # Outgoing...

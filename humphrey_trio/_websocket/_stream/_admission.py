@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -64,6 +64,15 @@ class Admitted:
     value: Any
     deflate: PerMessageDeflate | None
     fields: Headers
+
+    def with_fields(self, extra: Headers) -> Admitted:
+        """Return a copy with further header fields of the 101 response.
+
+        Raises:
+            ValueError: the server itself sets one of them.
+        """
+        _check_not_ours(extra)
+        return replace(self, fields=Headers((*self.fields, *extra)))
 
 
 class Admission:
@@ -141,9 +150,7 @@ class Admission:
             ValueError: the client does not offer the subprotocol of ``accepted``, or a header field is reserved.
         """
         fields = Headers(accepted.headers)
-        for name in _OURS:
-            if name in fields:
-                raise ValueError(f"the server itself sets {name}: remove it from the headers")
+        _check_not_ours(fields)
         subprotocol = self._choose(request, accepted.subprotocol)
         if subprotocol is not None:
             fields = fields.with_header(_PROTOCOL, subprotocol)
@@ -203,3 +210,9 @@ async def _ask(accept: AcceptHandler[Any], request: Request, state: Any) -> Acce
             f"an accept function must return an Accept, a Response or None, not {type(answer).__name__}"
         )
     return answer
+
+
+def _check_not_ours(fields: Headers) -> None:
+    for name in _OURS:
+        if name in fields:
+            raise ValueError(f"the server itself sets {name}: remove it from the headers")

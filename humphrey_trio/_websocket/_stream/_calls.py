@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._protocol._encoder import compress_for, encode_close, encode_message, encode_ping
+from .._protocol._encoder import compress_for, encode_close, encode_parts, encode_ping
 from ._inbox import Reader
 
 if TYPE_CHECKING:
@@ -36,22 +36,22 @@ async def send(connection: WebsocketConnection, message: Sendable, compress: boo
     inbox, outbox, lifecycle = connection.inbox, connection.outbox, connection.lifecycle
     if inbox.reader is _NONE:
         inbox.take()
-    frame = encode_message(message)
-    size = len(frame)
+    frame, payload = encode_parts(message)
+    size = len(frame) + len(payload)
     if lifecycle.phase.is_open and (outbox.contended or not outbox.has_room(size)):
         await outbox.wait_for_room(size)
     if not lifecycle.phase.is_open:
         raise connection.closed_error()
     if compress and connection.deflate is not None:
         # Only now, when it is certain to be sent: the window of the peer must equal that of the compressor.
-        frame = compress_for(frame, connection.deflate)
+        frame, payload = compress_for(frame + payload, connection.deflate), b""
     # If the peer sent several messages at once, the replies are sent together. A system call for each would cost
     # more than everything else, and fill the buffers of the peer with small segments.
     try:
         if inbox.decoder.buffered:
-            outbox.put_later(frame)
+            outbox.put_later(frame + payload)
         else:
-            outbox.put(frame)
+            outbox.put(frame, payload)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         connection.note_broken()
     if not lifecycle.phase.is_open:

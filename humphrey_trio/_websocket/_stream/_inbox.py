@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..._server._clock import SWEEP_INTERVAL
+from ..._server._transport import RECEIVE_SIZE
 from .._message import Message
 from .._protocol._decoder import Decoder
 from ._phase import Phase
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 # The fairness counts the bytes only of messages that are longer than this. Of shorter ones, the limit of 64
 # messages in a turn is reached before that of the bytes.
 _SHORT = 1024
+# The maximum number of bytes of one receive while more than that of a frame is missing.
+_LONG_RECEIVE = 256 * 1024
 
 
 class Reader(enum.Enum):
@@ -228,7 +231,11 @@ class Inbox:
                 # Not a coroutine of its own, for the reason in ``next``.
                 self.waiting = True
                 try:
-                    data = await self._transport.receive_some()
+                    missing = decoder.missing
+                    if missing > RECEIVE_SIZE:
+                        data = await self._transport.receive_some(min(missing, _LONG_RECEIVE))
+                    else:
+                        data = await self._transport.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     owner.lose("the connection broke")
                     break

@@ -186,22 +186,29 @@ class Outbox:
 
     # Putting frames...
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: bytes, payload: bytes = b"") -> None:
         """Put the frame of a message. The caller must check ``has_room`` and ``ended`` before.
+
+        Args:
+            frame: the frame; only its header if there is a ``payload``.
+            payload: the payload of a long frame. If nothing waits, it is sent without being copied.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the transport is closed.
         """
+        transport = self._transport
+        if payload and not (self.direct and transport.gathers):
+            frame, payload = frame + payload, b""
         if not self.direct:
             self.put_later(frame)
             return
         # No checkpoint from here on: a frame that is sent in part must be kept before any other task runs.
-        sent = self._transport.send_now(frame)
+        sent = transport.send_parts_now(frame, payload) if payload else transport.send_now(frame)
         self.messages_put += 1
         self.bytes_sent += sent
-        if sent < len(frame):
-            self._begin(frame, sent)
+        if sent < len(frame) + len(payload):
+            self._begin(frame, sent, payload)
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
@@ -248,9 +255,12 @@ class Outbox:
         if sent < len(frame):
             self._begin(frame, sent)
 
-    def _begin(self, frame: bytes, sent: int) -> None:
+    def _begin(self, frame: bytes, sent: int, payload: bytes = b"") -> None:
         """Keep the rest of a frame for the writer."""
-        self._begun = memoryview(frame)[sent:]
+        if payload and sent >= len(frame):
+            self._begun = memoryview(payload)[sent - len(frame) :]
+        else:
+            self._begun = memoryview(frame + payload)[sent:]
         self._call_writer()
 
     # The handshake and the end...

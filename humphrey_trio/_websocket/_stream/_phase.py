@@ -38,6 +38,8 @@ class Phase(enum.Enum):
     """Nothing is read: the Close or the end of file of the peer was received, the connection broke, or the
     handshake was refused. Queued frames may still be written."""
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python, which each step would call
+
     def __init__(self, label: str, is_open: bool, reads: bool, awaits_close: bool) -> None:
         self.is_open = is_open
         self.reads = reads
@@ -57,6 +59,8 @@ class Step(enum.Enum):
     """The peer violated the protocol or a limit."""
     END = enum.auto()
     """The end of file was received, the connection broke or was cut off, or a deadline for the peer has passed."""
+
+    __hash__ = object.__hash__
 
 
 # A step that is not listed does not change the phase.

@@ -160,10 +160,15 @@ class HookRoute:
             return admitted
         check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
         opening = opening_of(upgrade)
-        with opening.attempt(admitted, _DEFAULT_LIMITS) as connection:
+        if opening.handover.gate is not None:
+            admitted = await opening.pass_layers(admitted)
+        connection = opening.begin_attempt(admitted, _DEFAULT_LIMITS)
+        try:
             # There is no checkpoint between the hook and the 101, so the app always receives an open stream.
             if not await self._place(connection) or not opening.complete(admitted):
                 raise opening.unavailable("no WebSocket app takes this connection now")
+        finally:
+            opening.end_attempt()
         connection.set_take_deadline(self._take_timeout)
         return None
 

@@ -1,0 +1,1 @@
+"""Ready-made request handlers: files and redirects."""

@@ -1,0 +1,62 @@
+"""Server-sent events as bytes (HTML standard, section 9.2.5). It does no I/O."""
+
+from __future__ import annotations
+
+import re
+
+# Other line ends of str.splitlines, such as U+2028, are ordinary characters in an event stream.
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+#: A comment, which clients ignore.
+COMMENT = b":\n\n"
+
+
+def encode_event(data: str, event: str | None, id: str | None, retry: int | None) -> bytes:
+    """Encode an event.
+
+    Args:
+        data: the text. Each line becomes a field, so the client gets LF for every line end.
+        event: the type of the event; None for ``message``.
+        id: the id of the event, which a client that reconnects sends as Last-Event-ID; empty for none from now
+            on, None for no change.
+        retry: milliseconds that a client waits before it reconnects; None for no change.
+
+    Returns:
+        The fields and an empty line.
+
+    Raises:
+        TypeError: an argument has another type.
+        ValueError: ``event`` or ``id`` has a line end, ``id`` has a NUL, ``retry`` is negative, or a text has a
+            surrogate.
+    """
+    if not isinstance(data, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the data of an event is a str, not {type(data).__name__}: use json.dumps for values")
+    fields: list[str] = []
+    if event is not None:
+        fields.append(f"event: {_one_line('event', event)}\n")
+    if id is not None:
+        fields.append(f"id: {_one_line('id', id)}\n")
+    if retry is not None:
+        fields.append(f"retry: {_milliseconds(retry)}\n")
+    fields.extend(f"data: {line}\n" for line in _LINE_END.split(data))
+    fields.append("\n")
+    return "".join(fields).encode()
+
+
+def _one_line(name: str, value: str) -> str:
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the {name} of an event is a str, not {type(value).__name__}")
+    if "\n" in value or "\r" in value:
+        raise ValueError(f"the {name} of an event must not contain a line end")
+    # Clients ignore such an id (HTML standard, section 9.2.6).
+    if name == "id" and "\0" in value:
+        raise ValueError("the id of an event must not contain a NUL")
+    return value
+
+
+def _milliseconds(retry: int) -> int:
+    if not isinstance(retry, int) or isinstance(retry, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"retry is an int of milliseconds, not {type(retry).__name__}")
+    if retry < 0:
+        raise ValueError("retry must be at least 0 milliseconds")
+    return retry

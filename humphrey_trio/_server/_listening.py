@@ -1,0 +1,32 @@
+"""The log lines about the addresses that an application listens on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from .._http._address import UNIX_PREFIX, Address
+from .._quoting import printable
+
+logger = logging.getLogger("humphrey_trio.http")
+
+
+def url_of(address: Address, *, tls: bool = False) -> str:
+    """Return the address in the form that a client opens, such as ``https://[::1]:8443``.
+
+    A Unix socket has no URL. It is ``unix:/path``, with ``(TLS)`` after it if the server uses TLS.
+    """
+    if address.host.startswith(UNIX_PREFIX):
+        return printable(f"{address} (TLS)" if tls else str(address))
+    return f"{'https' if tls else 'http'}://{address}"
+
+
+def log_listening(addresses: Iterable[Address], *, tls: bool = False) -> None:
+    """Log at level INFO that the application listens, with one line for each address.
+
+    Args:
+        addresses: the addresses of the listeners, with their actual ports.
+        tls: whether the server uses TLS.
+    """
+    for address in addresses:
+        logger.info("listening on %s", url_of(address, tls=tls))
