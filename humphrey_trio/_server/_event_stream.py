@@ -43,8 +43,10 @@ async def send_events(
     Args:
         produce: called with an ``EventSender``.
         write: sends encoded events.
-        scope: cancelled to end the stream, which is not a failure.
+        scope: cancelled to end the stream, which is not a failure. If it is cancelled already, nothing is sent.
     """
+    if scope.cancel_called:
+        return
     events = _Events(write)
     async with child_task(partial(_break_silence, events)):
         with scope:

@@ -80,6 +80,7 @@ class ResponseStream:
 
     __slots__ = (
         "_body",
+        "_ends_events",
         "_event_scope",
         "_fairness",
         "_framing",
@@ -89,6 +90,7 @@ class ResponseStream:
         "_left",
         "_make_head",
         "_outgoing",
+        "_sending",
         "_sent",
         "_transport",
         "begun",
@@ -116,11 +118,18 @@ class ResponseStream:
         self._is_lost = False  # whether the client could not be sent a piece
         self._head_delay = trio.CancelScope()
         self._event_scope = trio.CancelScope()
+        self._ends_events = False
+        self._sending = 0  # tasks that are sending
         self.begun = False
 
     def end_events(self) -> None:
-        """End the body if it is a stream of events, because a graceful shutdown has begun."""
-        self._event_scope.cancel()
+        """End the body if it is a stream of events, because a graceful shutdown has begun.
+
+        An event that is being sent is sent to its end.
+        """
+        self._ends_events = True
+        if not self._sending:
+            self._event_scope.cancel()
 
     async def run(self) -> Exception | None:
         """Produce the body and send it.
@@ -181,6 +190,9 @@ class ResponseStream:
             await trio.lowlevel.checkpoint()
 
     async def _send(self, make: Callable[[], list[bytes]]) -> None:
+        # Over a trio stream, a send that is begun in a cancelled task would leave an unknown part of its bytes.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._sending += 1
         try:
             await self._outgoing.send(make)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -188,6 +200,10 @@ class ResponseStream:
                 self._is_lost = True
                 self._left()
             raise trio.BrokenResourceError("the client has left") from exc
+        finally:
+            self._sending -= 1
+            if self._ends_events and not self._sending:
+                self._event_scope.cancel()
 
     def _frame(self, data: bytes) -> list[bytes]:
         """Return the bytes to send for a piece, after the head if it is the first."""
