@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import asynccontextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -161,8 +161,15 @@ async def _iterate(iterable: AsyncIterable[bytes | str], write: Write) -> None:
 
 async def _close(iterable: object) -> None:
     close = getattr(iterable, "aclose", None)
-    if close is not None:
+    if close is None:
+        return
+    try:
         await close()
+    except BaseExceptionGroup as exc:
+        # A nursery around a yield puts the GeneratorExit, with which a generator is closed, into a group.
+        rest = cast("BaseExceptionGroup[BaseException]", exc).split(GeneratorExit)[1]
+        if rest is not None:
+            raise rest from None
 
 
 async def _send_transformed(body: TransformedBody, write: Write, event_scope: trio.CancelScope | None) -> None:
