@@ -177,8 +177,8 @@ async def all_ended(tasks: int) -> None:
 async def all_closed(files: set[str]) -> None:
     """Wait until only these files are open. A worker thread may still be reading a file that was closed."""
     with trio.fail_after(PATIENCE):
-        while open_files() != files:
-            await trio.sleep(0.001)  # noqa: ASYNC110  (no event tells)
+        while open_files() != files:  # noqa: ASYNC110  (no event tells)
+            await trio.sleep(0.001)
 
 
 async def exchange(
@@ -237,7 +237,11 @@ CASES = [
 
 
 def name(value: object) -> str | None:
-    names = {memory_connection: "direct", trio.testing.memory_stream_pair: "foreign", None: "sockets"}
+    names: dict[object, str] = {
+        memory_connection: "direct",
+        trio.testing.memory_stream_pair: "foreign",
+        None: "sockets",
+    }
     return names.get(value) if value is None or callable(value) else None
 
 

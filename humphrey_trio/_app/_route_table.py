@@ -63,13 +63,14 @@ class Found(Generic[_Handler]):
         params: the values of its parameters.
     """
 
-    __slots__ = ("params", "route")
+    __slots__ = ("params", "route", "stream")
 
     served = True
 
     def __init__(self, route: Route[_Handler], params: Mapping[str, str]) -> None:
         self.route = route
         self.params = params
+        self.stream = route.stream
 
     @property
     def handler(self) -> _Handler:
@@ -82,10 +83,6 @@ class Found(Generic[_Handler]):
     @property
     def max_body(self) -> int | None:
         return self.route.options.max_body
-
-    @property
-    def stream(self) -> bool:
-        return self.route.stream
 
     @property
     def when_left(self) -> WhenLeft | None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import asynccontextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 import trio
 
@@ -167,7 +167,7 @@ async def _close(iterable: object) -> None:
         await close()
     except BaseExceptionGroup as exc:
         # A nursery around a yield puts the GeneratorExit, with which a generator is closed, into a group.
-        rest = cast("BaseExceptionGroup[BaseException]", exc).split(GeneratorExit)[1]
+        rest = exc.split(GeneratorExit)[1]
         if rest is not None:
             raise rest from None
 

@@ -239,34 +239,28 @@ class HttpConnection:
         service = self._settings.service
         if not match.served:
             await self._outgoing.flush()
-            self._handlers.when_left = None
+            self._handlers.policy = None
             request = self._to_request(head, match)
             rejection = await service.reject(request, match)
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return await self._responses.deliver(request, rejection, head.close or head.has_body)
-        if match.stream:
-            return await self._answer_stream(head, match)
-        content = await self._read_body(head, match) if head.content_length != 0 else b""
+        incoming = self._open_body(head, match) if match.stream else None
+        content = await self._read_body(head, match) if incoming is None and head.content_length != 0 else b""
         if content is None:
             return True
-        request = self._to_request(head, match, content)
+        request = self._to_request(head, match, incoming or content)
         answer = service.respond(request, match)
         if not isinstance(answer, Response):
-            answer = await self._settle(request, match, answer)
-        if answer.body is None:
+            await self._flush_before(answer)
+            self._handlers.begin(match)
+            try:
+                answer = await service.settle(request, answer)
+            finally:
+                self._handlers.end()
+        if incoming is None and answer.body is None:
             return self._responses.put(request, answer, head.close)
-        self._handlers.when_left = match.when_left
-        return await self._responses.stream(request, answer, answer.body, head.close)
-
-    async def _settle(self, request: Request, match: Match, answer: Awaitable[Response]) -> Response:
-        """Await the response of an async handler."""
-        await self._flush_before(answer)
-        self._handlers.when_left = match.when_left
-        self._handlers.begin()
-        try:
-            return await self._settings.service.settle(request, answer)
-        finally:
-            self._handlers.end()
+        self._handlers.policy = match
+        return await self._answer_stream(request, answer, head.close, incoming)
 
     def _to_request(self, head: Head, match: Match, content: bytes | RequestBody = b"") -> Request:
         transport, limits = self._transport, self._settings.limits
@@ -331,25 +325,26 @@ class HttpConnection:
             await trio.lowlevel.checkpoint_if_cancelled()
         return True
 
-    async def _answer_stream(self, head: Head, match: Match) -> bool:
-        """Answer a request whose handler reads the body itself. Returns whether the connection ends."""
-        settings = self._settings
+    def _open_body(self, head: Head, match: Match) -> RequestBody:
+        """Return the body for a handler that reads it itself."""
         limit = self._check_size(head, match)
         self._unread = None
-        body = RequestBody(head, self._reader, self._transport, self._outgoing, settings, limit)
-        request = self._to_request(head, match, body)
+        return RequestBody(head, self._reader, self._transport, self._outgoing, self._settings, limit)
+
+    async def _answer_stream(
+        self, request: Request, response: Response, close: bool, incoming: RequestBody | None
+    ) -> bool:
+        """Send a response if it or the request is streamed. Returns whether the connection ends after it."""
+        if incoming is None:
+            return await self._responses.deliver(request, response, close)
         try:
-            answer = settings.service.respond(request, match)
-            if not isinstance(answer, Response):
-                answer = await self._settle(request, match, answer)
-            self._handlers.when_left = match.when_left
-            close = await self._responses.deliver(request, answer, head.close, body)
+            close = await self._responses.deliver(request, response, close, incoming)
         finally:
-            body.end()
+            incoming.end()
         if close:
             return True
         await self._outgoing.flush()
-        return not await body.discard()
+        return not await incoming.discard()
 
     # Ending...
 

@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
@@ -70,6 +70,15 @@ def _left(transports: dict[Transport, Callable[[], None]]) -> list[Transport]:
     return left
 
 
+class LeavePolicy(Protocol):
+    """Says what happens to a handler whose client leaves."""
+
+    @property
+    def when_left(self) -> WhenLeft | None:
+        """The policy; None for the default."""
+        ...
+
+
 class HandlerScope:
     """The scope of the handlers of one connection, and whether the client leaves while one runs.
 
@@ -83,7 +92,7 @@ class HandlerScope:
         when_left: what happens to handlers, by default.
 
     Attributes:
-        when_left: what happens to the current handler; None for the default.
+        policy: has what happens to the current handler. None for the default.
         has_left: whether the client has left while a handler ran.
     """
 
@@ -95,7 +104,7 @@ class HandlerScope:
         "_scope",
         "_transport",
         "has_left",
-        "when_left",
+        "policy",
     )
 
     def __init__(
@@ -107,14 +116,19 @@ class HandlerScope:
         self._default = when_left
         self._scope: trio.CancelScope | None = None
         self._is_watched = False
-        self.when_left: WhenLeft | None = None
+        self.policy: LeavePolicy | None = None
         self.has_left = False
 
     def __enter__(self) -> Self:
         return self
 
-    def begin(self) -> None:
-        """Note that a handler begins, in the task of the block."""
+    def begin(self, policy: LeavePolicy | None) -> None:
+        """Note that a handler begins, in the task of the block.
+
+        Args:
+            policy: see the attribute.
+        """
+        self.policy = policy
         if self._scope is None:
             self._scope = trio.CancelScope()
             self._scope.__enter__()
@@ -137,7 +151,8 @@ class HandlerScope:
         """The client has left. The block is cancelled, or ends after the response."""
         logger.debug("%s has left while its request was handled", self._transport.peer)
         self.has_left = True
-        if (self.when_left or self._default) is WhenLeft.CANCEL and self._scope is not None:
+        given = None if self.policy is None else self.policy.when_left
+        if (given or self._default) is WhenLeft.CANCEL and self._scope is not None:
             self._scope.cancel()
 
     def __exit__(

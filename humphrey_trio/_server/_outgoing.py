@@ -75,8 +75,12 @@ class Outgoing:
 
     async def flush(self) -> None:
         """Send the queue. Does not wait if the transport accepts all of it."""
-        while self._queue:
-            data = self._take()
+        queue = self._queue
+        while queue:
+            if len(queue) == 1:
+                data, self.size = queue.pop(), 0
+            else:
+                data = self._take()
             sent = self._transport.send_now(data)
             if sent < len(data):
                 await self._send_rest(memoryview(data)[sent:])
@@ -107,7 +111,7 @@ class Outgoing:
 
     def _take(self) -> bytes | memoryview:
         """Remove the whole queue, or only its first piece if the queue is large."""
-        if len(self._queue) == 1 or self.size > _JOINED:
+        if self.size > _JOINED:
             data = self._queue.pop(0)
         else:
             data = b"".join(self._queue)

@@ -79,7 +79,8 @@ class Responses:
 
     def put(self, request: Request | None, response: Response, close: bool) -> bool:
         """Queue a response whose body is bytes."""
-        close = self._ends_after(response, close)
+        if response.headers or self._control.draining or self._handlers.has_left:
+            close = self._ends_after(response, close)
         head_only = request is not None and request.method == "HEAD"
         self._outgoing.put(self._settings.writer.encode(response, head_only=head_only, close=close))
         return close
@@ -88,7 +89,7 @@ class Responses:
         if close or self._control.draining or self._handlers.has_left:
             return True
         given = response.headers
-        return bool(given) and "connection" in given.names and "close" in connection_options(given)
+        return "connection" in given.names and "close" in connection_options(given) if given else False
 
     # Streams...
 
@@ -131,7 +132,7 @@ class Responses:
         return True
 
     async def _run(self, stream: ResponseStream, body: StreamedBody) -> Exception | None:
-        self._handlers.begin()
+        self._handlers.begin(self._handlers.policy)
         self._stream = stream
         if self._control.draining:
             stream.end_events()

@@ -11,7 +11,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import trio
 
@@ -284,9 +284,9 @@ class StreamTransport(Transport):
 
     def reset(self) -> None:
         # A socket below, without or with TLS. Closed with this option, it sends a reset.
-        stream = self._stream
+        stream: object = self._stream
         while isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
+            stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
         if isinstance(stream, trio.SocketStream):
             with suppress(OSError, trio.ClosedResourceError):
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
