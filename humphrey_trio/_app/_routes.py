@@ -9,7 +9,7 @@ from .._http._request import Request
 from .._http._response import Response
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
-from .._state import State
+from .._type_variables import State
 from .._websocket._stream._upgrade import Upgrade
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options

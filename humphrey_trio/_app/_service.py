@@ -18,7 +18,7 @@ from .._http._errors import HttpError
 from .._http._request import Request
 from .._http._response import Response
 from .._quoting import printable, quoted
-from .._state import State
+from .._type_variables import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
 from .._websocket._stream._gate import LayerGate
@@ -29,7 +29,7 @@ from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
     from .._layers._layer import CallNext
-    from .._server._connection import Handover
+    from .._server._http_connection import Handover
     from ._layers import LayerEntry
     from ._route_table import Found, HttpCall
     from ._routing import Outcome, Routing

@@ -19,7 +19,7 @@ from .._errors import HandshakeError
 
 if TYPE_CHECKING:
     from ..._http._request import Request
-    from ..._server._connection import Handover
+    from ..._server._http_connection import Handover
 
 #: Runs the layers of a request around its argument, the innermost answer. Raises no ``Exception``.
 RunLayers: TypeAlias = Callable[[Callable[["Request"], Awaitable[Response]]], Awaitable[Response]]

@@ -17,7 +17,7 @@ from ._connection import WebsocketConnection
 from ._inbox import Reader
 
 if TYPE_CHECKING:
-    from ..._server._connection import Handover
+    from ..._server._http_connection import Handover
     from .._limits import StreamLimits
     from ._admission import Admitted
 
