@@ -6,6 +6,8 @@ This module has the names that most programs need. The others are in ``humphrey_
 
 from ._app._app import App as App
 from ._app._routes import SubApp as SubApp
+from ._http._cookies import SameSite as SameSite
+from ._http._cookies import SetCookie as SetCookie
 from ._http._drain import Drain as Drain
 from ._http._errors import HttpError as HttpError
 from ._http._headers import Headers as Headers
@@ -13,6 +15,7 @@ from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
 from ._http._method import Method as Method
 from ._http._request import Request as Request
+from ._http._request_key import RequestKey as RequestKey
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
@@ -52,7 +55,10 @@ __all__ = [
     "Message",
     "Method",
     "Request",
+    "RequestKey",
     "Response",
+    "SameSite",
+    "SetCookie",
     "StatusCode",
     "SubApp",
     "Timeouts",

@@ -9,13 +9,27 @@ from ._app._routes import RequestHandler as RequestHandler
 from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
 from ._app._routes import SubApp as SubApp
 from ._http._address import Address as Address
+from ._http._body import BodyStream as BodyStream
+from ._http._body import EventSender as EventSender
+from ._http._body import Part as Part
+from ._http._body import Write as Write
+from ._http._cookies import Cookie as Cookie
+from ._http._cookies import SameSite as SameSite
+from ._http._cookies import SetCookie as SetCookie
 from ._http._drain import Drain as Drain
 from ._http._errors import HttpError as HttpError
+from ._http._fields import Fields as Fields
+from ._http._form import Files as Files
+from ._http._form import Form as Form
+from ._http._form import UploadedFile as UploadedFile
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
 from ._http._method import Method as Method
+from ._http._proxies import Forwarded as Forwarded
+from ._http._proxies import TrustedProxies as TrustedProxies
 from ._http._request import Request as Request
+from ._http._request_key import RequestKey as RequestKey
 from ._http._response import Response as Response
 from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
@@ -24,22 +38,36 @@ from ._http._tls_info import TlsInfo as TlsInfo
 __all__ = [
     "Address",
     "App",
+    "BodyStream",
+    "Cookie",
     "Drain",
     "ErrorHandler",
+    "EventSender",
+    "Fields",
+    "Files",
+    "Form",
+    "Forwarded",
     "Headers",
     "HttpError",
     "HttpStatistics",
     "Limits",
     "Method",
+    "Part",
     "PathAwareRequestHandler",
     "Request",
     "RequestHandler",
+    "RequestKey",
     "Response",
+    "SameSite",
+    "SetCookie",
     "StatelessRequestHandler",
     "StatusCode",
     "SubApp",
     "Timeouts",
     "TlsInfo",
+    "TrustedProxies",
+    "UploadedFile",
+    "Write",
     "default_error_handler",
     "https_redirect",
 ]

@@ -99,12 +99,16 @@ def test_every_page_with_code_is_here() -> None:
     assert {*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")} == {*PAGES}
     assert {block.page.name for block in BLOCKS} >= {
         "README.md",
+        "errors.md",
         "http.md",
         "linking.md",
+        "requests.md",
+        "responses.md",
         "routing.md",
         "shutdown.md",
         "slow-clients.md",
         "testing.md",
+        "uploads.md",
         "websocket.md",
     }
     assert sum(page.read_text().count("```python") for page in PAGES) == len(PROGRAMS) + len(FRAGMENTS)
@@ -321,3 +325,41 @@ async def test_routing(runs: list[tuple[Any, ...]]) -> None:
         assert [page.status for page in pages[2:]] == [404, 404]
         assert (await client.post("/items/1")).headers["Allow"] == "GET, HEAD, OPTIONS"
         assert (await client.post("/items", content="x" * 1001)).status == 413
+
+
+async def test_requests(runs: list[tuple[Any, ...]]) -> None:
+    """The program at the beginning of requests.md lists and adds notes, and refuses what is malformed."""
+    app: App[Any] = block_with("NOTES.append").run()["app"]
+    cookie = {"Cookie": "user=ann"}
+    async with http_client(app) as client:
+        assert (await client.get("/notes?first=2")).text == '["bread"]'
+        assert (await client.get("/notes?first=two")).status == 400
+        assert (await client.post("/notes", content='"jam"')).status == 401
+        assert (await client.post("/notes", headers=cookie, content="jam")).status == 400
+        assert (await client.post("/notes", headers=cookie, content="1")).status == 400
+        assert (await client.post("/notes", headers=cookie, content='"jam"')).text == '{"notes":4}'
+        assert (await client.get("/notes?first=3")).text == '["jam (ann)"]'
+
+
+async def test_responses(runs: list[tuple[Any, ...]]) -> None:
+    """The program at the beginning of responses.md sends a page, JSON, redirects and cookies."""
+    app: App[Any] = block_with("async def logout").run()["app"]
+    async with http_client(app) as client:
+        page, data = await client.get("/"), await client.get("/data")
+        login, logout = await client.post("/login"), await client.post("/logout")
+    assert (page.text, page.headers["Cache-Control"]) == ("<h1>hello</h1>", "max-age=60")
+    assert data.text == '{"host":"testserver"}'
+    assert (login.status, login.headers["Set-Cookie"]) == (303, "user=ann; Max-Age=3600; Path=/; HttpOnly")
+    assert (logout.status, "Max-Age=0" in logout.headers["Set-Cookie"]) == (302, True)
+
+
+async def test_errors(runs: list[tuple[Any, ...]]) -> None:
+    """The program at the beginning of errors.md answers in its own format."""
+    app: App[Any] = block_with("STOCK = ").run()["app"]
+    async with http_client(app) as client:
+        pages = [await client.get(path) for path in ("/stock/tea", "/stock/milk", "/")]
+    assert [(page.status, page.text) for page in pages] == [
+        (200, "3"),
+        (404, """{"error":404,"detail":"there is no 'milk'"}"""),
+        (404, '{"error":404,"detail":""}'),
+    ]

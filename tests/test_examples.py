@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import ssl
@@ -195,6 +196,21 @@ def test_tls(tmp_path: Path) -> None:
             assert client.recv(timeout=10) == "text"
             assert_ended_by_ctrl_c(program.interrupt())
             assert_going_away(client)
+
+
+def test_upload() -> None:
+    """upload.py shows its page, hashes the files of a form while they arrive, and prints its progress."""
+    contents = {"one.bin": bytes(range(256)) * 10_000, "z\u00f6.txt": b""}
+    with example("upload.py") as (program, (page,)):
+        assert 'type="file"' in get(page).text
+        files = [("file", (name, content)) for name, content in contents.items()]
+        with httpx.Client(trust_env=False) as client:
+            response = client.post(f"{page}upload", files=files, data={"ignored": "x"})
+        assert response.text == "".join(
+            f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()
+        )
+        assert re.fullmatch(r"'one.bin': \d+ %\n", program.read_line())
+        assert_ended_by_ctrl_c(program.interrupt())
 
 
 def test_tls_without_files() -> None:

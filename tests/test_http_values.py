@@ -102,13 +102,12 @@ BAD_VALUES = ["a\r\nSet-Cookie: x=1", "a\nb", "a\rb", "a\x00b", "a\x7f", "a\tb\x
         lambda value: Headers().with_header("X-Name", value),
         lambda value: Response(200, headers=[("X-Name", value)]),
         lambda value: Response(200).with_header("X-Name", value),
-        lambda value: Response.redirect(value),
     ],
-    ids=["Headers", "Headers.with_header", "Response", "Response.with_header", "redirect"],
+    ids=["Headers", "Headers.with_header", "Response", "Response.with_header"],
 )
 def test_header_injection_is_refused(build: Callable[[str], object], value: str) -> None:
     """No way into a response lets a value through that could start a header of its own."""
-    with pytest.raises(ValueError, match=r"of header (X-Name|Location) contains .*: strip or encode it first"):
+    with pytest.raises(ValueError, match=r"of header X-Name contains .*: strip or encode it first"):
         build(value)
 
 
@@ -237,20 +236,20 @@ def test_arguments_in_the_wrong_place(arguments: tuple[Any, ...], message: str) 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_names_its_target(status: int) -> None:
     """A redirect has a Location, and the status that was asked for."""
-    response = Response.redirect("/there?a=b", status)
+    response = Response.redirect("/there?a=b", status=status)
     assert (response.status, list(response.headers)) == (status, [("Location", "/there?a=b")])
 
 
-def test_a_redirect_is_permanent_by_default() -> None:
-    """A redirect is a 301 unless it is told otherwise, as in Humphrey."""
-    assert Response.redirect("/").status == 301
+def test_a_redirect_is_temporary_by_default() -> None:
+    """A redirect is a 302, because browsers store a 301 without a limit."""
+    assert Response.redirect("/").status == 302
 
 
 @pytest.mark.parametrize("status", [200, 300, 304, 404])
 def test_other_statuses_are_no_redirect(status: int) -> None:
     """A redirect with another status is refused, with those that would do."""
     with pytest.raises(ValueError, match=f"{status} is not a redirect: use 301, 302, 303, 307 or 308"):
-        Response.redirect("/", status)
+        Response.redirect("/", status=status)
 
 
 @pytest.mark.parametrize("content", ["text", b"bytes", b"", ""])

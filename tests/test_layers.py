@@ -23,12 +23,13 @@ LAYOUT = """
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
-                      _file_body! _body! _request! _response!
+                      _parameters! _charset! _part_head! _multipart! _form! _file_body! _body! _conversion!
+                      _request_key! _request_head! _request! _location! _response_checks! _response!
 _server               _clock _control! _fairness! _file_threads _file_reader
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _http_counters! _observers! _http_connection _server_tls _unix_socket
+                      _lingering _parts _http_counters! _observers! _http_connection _server_tls _unix_socket
                       _open_listeners _listening! _overload _server
 _websocket            _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
@@ -72,6 +73,7 @@ LIBRARIES = {
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),
     },
     "bitarray": {"_websocket._protocol._mask"},
+    "multipart": {"_http._multipart"},
     "typing_extensions": {"_type_variables"},
 }
 

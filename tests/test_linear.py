@@ -18,6 +18,9 @@ import pytest
 import trio
 
 from humphrey_trio._app._patterns import decode_values, parse_pattern
+from humphrey_trio._http._errors import HttpError
+from humphrey_trio._http._multipart import MultipartParser
+from humphrey_trio._http._parameters import parse_parameters
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio._websocket._limits import StreamLimits
@@ -290,6 +293,68 @@ def test_values_of_parameters(text: str) -> None:
             decode_values({"x": text * size})
 
     assert_linear(decode, 50_000)
+
+
+# ------------------------------------------------------------------------------------------------ forms
+
+DISPOSITION = b'Content-Disposition: form-data; name="'
+NAMED_PART = b"--b\r\n" + DISPOSITION + b'n"\r\n\r\n'
+
+
+def parse_parts(reads: Iterable[bytes]) -> None:
+    """Parse a multipart body, up to where it is refused."""
+    parser = MultipartParser("multipart/form-data; boundary=b", max_parts=2**24)
+    with suppress(HttpError):
+        for data in reads:
+            for _ in parser.feed(data):
+                pass
+        parser.finish()
+
+
+MULTIPARTS: dict[str, tuple[int, Callable[[int], bytes]]] = {
+    "tiny parts": (1_000, lambda size: (NAMED_PART + b"\r\n") * size),
+    "one part": (20_000, lambda size: NAMED_PART + b"x" * size),
+    "line ends": (10_000, lambda size: NAMED_PART + b"\r\n" * size),
+    "returns": (20_000, lambda size: NAMED_PART + b"\r" * size),
+    "half delimiters": (5_000, lambda size: NAMED_PART + b"\r\n--" * size),
+    "no delimiter": (20_000, lambda size: b"\r\n" * size),
+    "an epilogue": (10_000, lambda size: b"--b--" + b"\r\n--b" * size),
+    "long lines": (20, lambda size: (b"--b\r\nX:" + b"a" * 4000 + b"\r\n" + NAMED_PART[5:] + b"\r\n") * size),
+    "folded lines": (50, lambda size: (NAMED_PART[:-2] + b"X:y\r\n" + b" z\r\n" * 900 + b"\r\n\r\n") * size),
+    "long names": (20, lambda size: (b"--b\r\n" + DISPOSITION + b"%22" * 1300 + b'"\r\n\r\n\r\n') * size),
+}
+
+
+@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("body", MULTIPARTS)
+def test_multipart(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """A multipart body costs its size, whatever its parts are, and however it is split into reads."""
+    size, make = MULTIPARTS[body]
+    size = size if deliver is at_once else max(1, size // 10)
+    assert_linear(lambda size: parse_parts(deliver(make(size))), size)
+
+
+PARAMETERS: dict[str, Callable[[int], str]] = {
+    "semicolons": lambda size: ";" * size,
+    "blanks": lambda size: ";" + " " * size + "x",
+    "blanks between": lambda size: ("; " + " \t" * 10) * (size // 20) + "x",
+    "names": lambda size: ";" + "a" * size,
+    "quotes": lambda size: ';a="' * size,
+    "backslashes": lambda size: ';a="' + "\\" * (2 * size + 1),
+    "escaped quotes": lambda size: ';a="' + '\\"' * size,
+    "many": lambda size: "".join(f";a{i}=b" for i in range(size // 5)),
+}
+
+
+@pytest.mark.parametrize("value", PARAMETERS)
+def test_field_parameters(value: str) -> None:
+    """The parameters of a field cost its length, whatever they are."""
+
+    def parse(size: int) -> None:
+        with suppress(ValueError):
+            parse_parameters(PARAMETERS[value](size))
+
+    assert_linear(parse, 20_000)
 
 
 # ------------------------------------------------------------------------------------------ handshakes

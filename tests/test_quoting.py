@@ -146,8 +146,8 @@ def test_exceptions_quote_their_reason(error: ConnectionClosed) -> None:
 
 
 def page_text(content: bytes) -> str:
-    """What a browser would show of a default error page."""
-    return html.unescape(re.sub("<[^>]*>", " ", content.decode()))
+    """What a browser or a terminal would show of a default error page, without the line end behind it."""
+    return html.unescape(re.sub("<[^>]*>", " ", content.decode())).removesuffix("\n")
 
 
 FIELDS = [

@@ -112,7 +112,7 @@ def test_requests_with_parameters_are_values() -> None:
     assert hash(one) == hash(same)
     assert hash(one.path_params) == hash(same.path_params)
     assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
-    assert "path_params={'id': '1'}" in repr(one)
+    assert repr(one.path_params) == "{'id': '1'}"
 
 
 async def test_handle_sets_the_parameters_itself() -> None:
@@ -314,7 +314,7 @@ async def test_a_handler_raises_an_http_error(handler: Any, caplog: pytest.LogCa
         async with http_client(app) as client:
             response = await client.get("/")
     assert (response.status, response.headers["Retry-After"]) == (409, "7")
-    assert "<p>try &lt;again&gt;</p>" in response.text
+    assert response.text == "409 Conflict: try <again>\n"
     assert caplog.record_tuples == []
 
 
@@ -325,7 +325,7 @@ async def test_an_http_error_without_detail() -> None:
         raise HttpError(403)
 
     app = App().with_stateless_route("/", refuse)
-    assert "<p>" not in (await app.handle(Request())).text
+    assert (await app.handle(Request())).text == "403 Forbidden\n"
 
 
 async def test_a_websocket_route_raises_an_http_error() -> None:

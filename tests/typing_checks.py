@@ -7,6 +7,7 @@ comment is one.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, assert_type
 from uuid import UUID
 
@@ -19,13 +20,16 @@ from humphrey_trio import (
     Message,
     Method,
     Request,
+    RequestKey,
     Response,
+    SetCookie,
     StatusCode,
     SubApp,
     WebsocketStream,
     async_websocket_handler,
     websocket_handler,
 )
+from humphrey_trio.http import EventSender, Write
 from humphrey_trio.websocket import Upgrade
 
 
@@ -142,6 +146,62 @@ def parameters(request: Request, upgrade: Upgrade) -> None:
     request.path_params["id"] = "7"  # type: ignore[index]
     request.path_param("id", 7)  # type: ignore[call-overload]
     assert_type(request.path_param("id", len), int)
+
+
+USER = RequestKey[Shared]("user")
+
+
+def requests(request: Request) -> None:
+    assert_type(request.query_param("page"), str)
+    assert_type(request.query_param("page", int), int)
+    assert_type(request.query_param("page", int, default=1), int)
+    assert_type(request.query_param("page", int, default=None), int | None)
+    assert_type(request.query_param("page", default=None), str | None)
+    assert_type(request.query_params.get("page"), str | None)
+    assert_type(request.form().files["f"].content, bytes)
+    request.query_param("page", int, 1)  # type: ignore[call-overload]
+    richer = request.with_value(USER, Shared())
+    assert_type(richer[USER], Shared)
+    assert_type(request.get(USER), Shared | None)
+    assert_type(request.get(USER, 7), Shared | int)
+    request.with_value(USER, "ann")  # type: ignore[misc]
+    assert_type(request.replace(path="/", headers={"Host": "a"}), Request)
+    request.replace(path=1)  # type: ignore[arg-type]
+    request.path = "/"  # type: ignore[misc]
+    request.content = b""  # type: ignore[misc]
+
+
+async def streamed(request: Request) -> None:
+    async for piece in request.body:
+        assert_type(piece, bytes)
+    async for part in request.parts():
+        assert_type(part.name, str)
+        assert_type(await part.read(), bytes)
+    assert_type(await request.read(limit=1), bytes)
+
+
+async def produce(write: Write) -> None:
+    await write("x")
+
+
+async def tell(events: EventSender) -> None:
+    await events.send("x", event="tick")
+
+
+async def pieces() -> AsyncIterator[str]:
+    yield "x"
+
+
+def responses() -> None:
+    assert_type(Response.json([1], status=201, headers={"X": "1"}).with_cookie(SetCookie("a", "1")), Response)
+    Response.stream(produce)
+    Response.stream(pieces(), length=1)
+    Response.stream(pieces)  # type: ignore[arg-type]
+    Response.stream(tell)  # type: ignore[arg-type]
+    Response.events(tell)
+    Response.events(produce)  # type: ignore[arg-type]
+    Response.redirect("/", 301)  # type: ignore[call-arg]
+    Response(200, {"a": 1})  # type: ignore[arg-type]
 
 
 def routes_with_options() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -276,7 +275,7 @@ class App(Routes[State]):
         match = service.find(host, request.method, request.path, wants_websocket=False)
         if isinstance(match, NotServed):
             return await service.reject(request, match)
-        request = replace(request, path_params=match.params)
+        request = request.replace(path_params=match.params)
         answer = service.respond(request, match)
         return answer if isinstance(answer, Response) else await service.settle(request, answer)
 

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from .._http._errors import HttpError
 from .._http._headers import Headers
+from .._http._json import dumps
+from .._http._negotiation import choose_media_type
 from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
@@ -19,25 +21,63 @@ from .._websocket._errors import HandshakeError
 #: may be None.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
 
-_HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
+_PLAIN, _HTML, _PROBLEM, _JSON = "text/plain", "text/html", "application/problem+json", "application/json"
+# The first one if a client has no preference. Clients of JSON rarely name the type of problems.
+_OFFERS = (_PLAIN, _HTML, _PROBLEM, _JSON)
 
 
 def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
-    """Create a short HTML page with the status, and with what is wrong with the request.
+    """Create a short error response: what the status means, and what is wrong with the request.
 
+    It is plain text, unless the client prefers an HTML page or a problem in JSON (RFC 9457) by its Accept field.
     Exceptions of handlers are not shown, because they may contain secrets.
 
     Args:
         status: the status code.
-        request: not used.
+        request: its Accept field is used. Without a request, the response is plain text.
         exception: its message is shown if it is an ``HttpError``, or if the library has raised it for an invalid
             request or handshake.
 
     Returns:
-        The response, with this status and Content-Type ``text/html; charset=utf-8``.
+        The response, with this status.
     """
-    title = html.escape(f"{status} {reason_phrase(status)}".strip())
     is_ours = isinstance(exception, (BadRequest, HandshakeError, HttpError))
-    detail = f"<p>{html.escape(printable(str(exception)))}</p>" if is_ours and str(exception) else ""
-    page = f"<html><body><h1>{title}</h1>{detail}</body></html>"
-    return Response(status, page, _HTML)
+    detail = printable(str(exception)) if is_ours else ""
+    if request is None:
+        return Response(status, _plain(status, detail))
+    accepted = choose_media_type(request.headers.get_all("Accept"), _OFFERS) or _PLAIN
+    write, headers = _FORMATS[accepted]
+    return Response(status, write(status, detail), headers)
+
+
+def _title(status: int) -> str:
+    return f"{status} {reason_phrase(status)}".strip()
+
+
+def _plain(status: int, detail: str) -> str:
+    return f"{_title(status)}: {detail}\n" if detail else f"{_title(status)}\n"
+
+
+def _page(status: int, detail: str) -> str:
+    title = html.escape(_title(status))
+    paragraph = f"<p>{html.escape(detail)}</p>" if detail else ""
+    return f'<!DOCTYPE html><html lang="en"><title>{title}</title><h1>{title}</h1>{paragraph}</html>'
+
+
+def _problem(status: int, detail: str) -> bytes:
+    """Return a problem whose type is "about:blank", the default (RFC 9457, section 4.2.1)."""
+    members = {"title": reason_phrase(status), "status": status, "detail": detail}
+    return dumps({name: value for name, value in members.items() if value})
+
+
+def _fields(content_type: str) -> Headers:
+    # Caches may store some errors, such as a 404 (RFC 9110, section 15.1).
+    return Headers([("Content-Type", content_type), ("Vary", "Accept")])
+
+
+_FORMATS: dict[str, tuple[Callable[[int, str], str | bytes], Headers]] = {
+    _PLAIN: (_plain, _fields("text/plain; charset=utf-8")),
+    _HTML: (_page, _fields("text/html; charset=utf-8")),
+    _PROBLEM: (_problem, _fields(_PROBLEM)),
+    _JSON: (_problem, _fields(_PROBLEM)),
+}

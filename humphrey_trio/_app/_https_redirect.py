@@ -45,7 +45,7 @@ def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_POR
     allowed = _allowed(hosts)
     if not 1 <= port <= 65535:
         raise ValueError(f"the port must be from 1 to 65535, not {port}")
-    Response.redirect("/", status)  # checks the status
+    Response.redirect("/", status=status)  # checks the status
     suffix = "" if port == _HTTPS_PORT else f":{port}"
 
     def redirect(request: Request) -> Response:
@@ -53,7 +53,7 @@ def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_POR
         target = "?".join([request.path, request.query] if request.query else [request.path])
         if host is None or not _TARGET.fullmatch(target):
             return Response(400, "400 Bad Request\n")
-        return Response.redirect(f"https://{host}{suffix}{target}", status)
+        return Response.redirect(f"https://{host}{suffix}{target}", status=status)
 
     return App().with_stateless_route("*", redirect)
 

@@ -6,11 +6,13 @@ reads those of requests.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ._file_body import FileBody
+from ._headers import Headers
 
 #: Sends a piece of a body. It waits until the peer can take more. A str is sent as UTF-8.
 Write: TypeAlias = Callable[[bytes | str], Awaitable[None]]
@@ -107,7 +109,7 @@ def discard(body: StreamedBody) -> None:
 
 
 class BodyStream(Protocol):
-    """The body of a request for a route with ``stream=True``. It can be read once."""
+    """The body of a request for a route with ``stream=True``: ``request.body``. It can be read once."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the pieces as they arrive, at least one byte each."""
@@ -121,5 +123,99 @@ class BodyStream(Protocol):
 
         Raises:
             HttpError: 413, if the rest is longer.
+        """
+        ...
+
+    def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
+        """Iterate over the parts of a multipart body. See ``Request.parts``.
+
+        Args:
+            content_type: the value of the Content-Type field of the request.
+            max_parts: the greatest number of parts.
+        """
+        ...
+
+
+class Part(Protocol):
+    """One part of a multipart body: a text field, or a file if it has a filename.
+
+    Iterate over it to get the pieces of its content, or call ``read``, ``text`` or ``save``. What is not read is
+    skipped when the next part is asked for. After that, this part cannot be read any more.
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the field."""
+        ...
+
+    @property
+    def filename(self) -> str | None:
+        """The name of the file, as the client sent it; None if the part is a text field.
+
+        It may contain any character, ``/``, ``..`` and NUL included. Never use it as a path. If no file was chosen
+        in a file input, it is empty, and so is the content.
+        """
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """The media type that the client sent, in lower case and without parameters. It need not be true.
+
+        ``text/plain`` if none was sent (RFC 7578, section 4.4).
+        """
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """All header fields of the part."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over the pieces of the rest of the content."""
+        ...
+
+    async def read(self, *, limit: int = 1024 * 1024) -> bytes:
+        """Read the rest of the content.
+
+        Args:
+            limit: the greatest number of bytes.
+
+        Raises:
+            HttpError: 413 if the rest is larger, 400 if the body is malformed.
+            RuntimeError: the next part was asked for before.
+        """
+        ...
+
+    async def text(self, *, limit: int = 1024 * 1024) -> str:
+        """Read the rest of the content as text, which is UTF-8 unless the part names another charset.
+
+        Args:
+            limit: the greatest number of bytes.
+
+        Raises:
+            HttpError: as for ``read``; also 400 if the content is malformed in its charset, and 415 if the charset
+                is not supported.
+            RuntimeError: as for ``read``.
+        """
+        ...
+
+    async def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the rest of the content to a new file, in worker threads.
+
+        If this fails or is cancelled, the file is removed.
+
+        Args:
+            path: the path of the file, which must not exist.
+
+        Returns:
+            The number of bytes.
+
+        Raises:
+            FileExistsError: the file exists.
+            OSError: the file cannot be written.
+            HttpError: 400 if the body is malformed.
+            RuntimeError: as for ``read``.
         """
         ...

@@ -30,14 +30,17 @@ _FIRST_YEAR = 1601
 
 
 class SameSite(Enum):
-    """Which requests from other sites carry a cookie (RFC 6265bis, section 5.6.7)."""
+    """Which requests from other sites carry a cookie (RFC 6265bis, section 5.6.7).
+
+    Attributes:
+        STRICT: none.
+        LAX: only navigations of the whole page with a safe method, such as a click on a link.
+        NONE: all. The cookie must be secure.
+    """
 
     STRICT = "Strict"
-    """None."""
     LAX = "Lax"
-    """Only navigations of the whole page with a safe method, such as a click on a link."""
     NONE = "None"
-    """All. The cookie must be secure."""
 
 
 def parse_cookies(values: Iterable[str]) -> Fields:

@@ -21,10 +21,16 @@ class HttpError(Exception):
         headers: as the argument, as ``Headers``.
 
     Raises:
+        TypeError: the status is not an int, or the detail is not a str.
         ValueError: the status is not that of an error, or a header field is invalid.
     """
 
     def __init__(self, status: int, detail: str = "", *, headers: HeadersLike = ()) -> None:
+        if not isinstance(status, int) or not isinstance(detail, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                "an HttpError takes an int status, then a str:"
+                f" not HttpError({type(status).__name__}, {type(detail).__name__})"
+            )
         if not 400 <= status <= 599:
             raise ValueError(
                 f"{status} is not the status of an error: return a Response instead of raising HttpError"

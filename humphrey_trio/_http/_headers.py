@@ -56,7 +56,10 @@ class Headers:
             self._names, self._wire = fields._names, fields._wire
             return
         if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"headers are pairs of name and value, or a mapping, not {type(fields).__name__}")
+            raise TypeError(
+                "headers are pairs of name and value, or a mapping, not"
+                f" {type(fields).__name__}: write headers={{'Content-Type': 'text/html'}}"
+            )
         pairs: Iterable[tuple[str, str]] = (
             cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
         )
@@ -217,7 +220,10 @@ def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:
     fields: list[tuple[str, str]] = []
     for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"the name and the value of a header must be str: ({name!r}, {value!r})")
+            raise TypeError(
+                f"the name and the value of a header must be str: ({name!r}, {value!r})."
+                " Convert them, as with str()"
+            )
         _check_name(name)
         # Printable ASCII is the usual case, and quickly recognised.
         if not (value.isascii() and value.isprintable()) or value != value.strip(" \t"):

@@ -27,9 +27,9 @@ class JsonError(ValueError):
         column: the number of the character in the line, from 1; None if it is not known.
     """
 
-    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
-        super().__init__(reason if line is None else f"{reason}: line {line}, column {column}")
-        self.reason = reason
+    def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(message if line is None else f"{message}: line {line}, column {column}")
+        self.reason = message
         self.line = line
         self.column = column
 
@@ -120,8 +120,8 @@ def _parse_float(text: str) -> float:
     return number
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise JsonError(f"{text} is not JSON")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise JsonError(f"{constant} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_constant)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import dataclasses
+from dataclasses import dataclass
 from math import isnan
+
+#: ``Limits.fields``, also for requests that were not received by a server.
+DEFAULT_MAX_FIELDS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +19,8 @@ class Limits:
         request_line: bytes of the request line. Beyond it: 414. RFC 9112, section 3, recommends at least 8000.
         headers: header lines. Beyond it: 431.
         body: bytes of the body. Beyond it: 413.
+        fields: fields of a query, of a form, or parts of a multipart body. Beyond it: 400 for a query, 413 for the
+            others. Checked when a handler uses them.
 
     Raises:
         ValueError: a limit is below 1 (``body`` may be 0).
@@ -24,9 +30,10 @@ class Limits:
     request_line: int = 8 * 1024
     headers: int = 100
     body: int = 1024 * 1024
+    fields: int = DEFAULT_MAX_FIELDS
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in dataclasses.fields(self):
             least = 0 if field.name == "body" else 1
             if getattr(self, field.name) < least:
                 raise ValueError(f"Limits({field.name}=...) must be at least {least}")
@@ -71,7 +78,7 @@ class Timeouts:
     drain: float = 30.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isnan(value) or value <= 0:
                 raise ValueError(f"Timeouts({field.name}=...) must be a number of seconds above zero")

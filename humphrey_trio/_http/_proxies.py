@@ -182,8 +182,8 @@ def _read_scheme(text: str | None) -> str | None:
     return _SCHEMES.get(text.lower()) if text else None
 
 
-def _read_host(text: str | None) -> str | None:
-    return text if text and read_origin(f"http://{text}") is not None else None
+def _read_host(host: str | None) -> str | None:
+    return host if host and read_origin(f"http://{host}") is not None else None
 
 
 # ---------------------------------------------------------------------------------------------- fields

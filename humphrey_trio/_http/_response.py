@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from operator import index
+from typing import Any, cast
 
-from ._body import IterableBody, Producer, ProducerBody, StreamedBody
+from ._body import EventBody, EventSender, IterableBody, Producer, ProducerBody, StreamedBody
+from ._cookies import SetCookie
 from ._headers import Headers, HeadersLike
+from ._json import dumps
+from ._location import encode_location
+from ._response_checks import check_producer, wrong_arguments
 from ._status import reason_phrase
 
 # The server decides how the body is framed (RFC 9112, section 6). A second declaration could contradict it.
 _FRAMING = "transfer-encoding"
 _WITHOUT_BODY = (204, 205, 304)
 _NO_HEADERS = Headers()
+_JSON = Headers([("Content-Type", "application/json")])
+_HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
+# A stored stream of events would be replayed (HTML standard, section 9.2.8).
+_EVENTS = Headers([("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")])
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Response:
@@ -39,10 +49,7 @@ class Response:
             self._status = status if type(status) is int else index(status)
             self._content = content.encode() if isinstance(content, str) else _to_bytes(content)
         except TypeError:
-            raise TypeError(
-                "a Response takes an int status, then a str or bytes:"
-                f" not Response({type(status).__name__}, {type(content).__name__})"
-            ) from None
+            raise wrong_arguments(status, content) from None
         if not 200 <= self._status <= 999:
             raise ValueError(f"the status of a response must be from 200 to 999, not {status}")
         self._body: StreamedBody | None = None
@@ -92,18 +99,14 @@ class Response:
             The response.
 
         Raises:
-            TypeError: the body is neither.
+            TypeError: the body is neither, or the length is not an int.
             ValueError: the length is negative; or as for the constructor.
         """
-        if length is not None and length < 0:
+        if length is not None and index(length) < 0:
             raise ValueError(f"the length of a body must not be negative: {length}")
         if isinstance(body, AsyncIterable):
-            return cls(status, headers=headers).with_body(IterableBody(body, length))
-        if not callable(body):
-            raise TypeError(
-                "Response.stream takes a coroutine function that is called with write, or an async iterable,"
-                f" not {type(body).__name__}"
-            )
+            return cls(status, headers=headers).with_body(IterableBody(cast("Any", body), length))
+        check_producer(body, "stream", "write")
         return cls(status, headers=headers).with_body(ProducerBody(body, length))
 
     @classmethod
@@ -119,22 +122,90 @@ class Response:
         return cls._from_parts(101, b"", None, False, _NO_HEADERS)
 
     @classmethod
-    def redirect(cls, location: str, status: int = 301) -> Response:
+    def events(cls, produce: Callable[[EventSender], Awaitable[None]], *, headers: HeadersLike = ()) -> Response:
+        """Create a stream of server-sent events (HTML standard, section 9.2), for ``EventSource`` in scripts.
+
+        Its Content-Type is ``text/event-stream``, and its Cache-Control ``no-store``, unless ``headers`` has them.
+
+        Args:
+            produce: a coroutine function that is awaited with an ``EventSender``: ``await events.send("text")``.
+                The stream ends when it returns. ``request.last_event_id`` is the event after which to continue.
+            headers: as for the constructor.
+
+        Returns:
+            The response, with the status 200.
+
+        Raises:
+            TypeError: ``produce`` is something else.
+            ValueError: as for the constructor.
+        """
+        check_producer(produce, "events", "events")
+        return cls(200, headers=_with_defaults(headers, _EVENTS)).with_body(EventBody(produce))
+
+    @classmethod
+    def json(cls, value: object, *, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """Create a response with a value as JSON (RFC 8259), in UTF-8 and without white space.
+
+        Its Content-Type is ``application/json``, unless ``headers`` has one.
+
+        Args:
+            value: a dict, list, tuple, str, int, float, bool or None. Keys of a dict that are int, float, bool or
+                None become str.
+            status, headers: as for the constructor.
+
+        Returns:
+            The response.
+
+        Raises:
+            TypeError: the value contains an object of another type, or as for the constructor.
+            ValueError: the value contains NaN, an infinity, half of a surrogate pair, or itself, or is nested too
+                deeply; or as for the constructor.
+        """
+        return cls(status, dumps(value), _with_defaults(headers, _JSON))
+
+    @classmethod
+    def html(cls, text: str, *, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """Create a response with an HTML page, in UTF-8.
+
+        Its Content-Type is ``text/html; charset=utf-8``, unless ``headers`` has one.
+
+        Args:
+            text: the page. Nothing in it is escaped: pass text from elsewhere through ``html.escape``.
+            status, headers: as for the constructor.
+
+        Returns:
+            The response.
+
+        Raises:
+            TypeError: the text is not a str, or as for the constructor.
+            ValueError: as for the constructor.
+        """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"Response.html takes a str, not {type(text).__name__}: decode bytes first")
+        return cls(status, text, _with_defaults(headers, _HTML))
+
+    @classmethod
+    def redirect(cls, location: str, *, status: int = 302) -> Response:
         """Create a redirect.
 
         Args:
-            location: the value of the Location field. Not percent-encoded by this method.
-            status: 301 (moved permanently; the default, as in Humphrey), 302, 303, 307 or 308.
+            location: a URI, or a path of this host. Characters that cannot stand in one, such as spaces and
+                letters outside ASCII, are percent-encoded. If a client has chosen it, check where it leads
+                to: ``//host`` is another host.
+            status: 302 (found), 303 (see other: the client continues with GET), 307 (temporary, with the same
+                method), or 301 and 308 (permanent). Browsers store permanent redirects without a limit.
 
         Returns:
             The response, with a Location field and without a body.
 
         Raises:
-            ValueError: the status is not one of these, or the location is not a valid header value.
+            TypeError: the location is not a str.
+            ValueError: the status is not one of these, or the location is empty, contains a control character, or
+                has white space at an end.
         """
-        if status not in (301, 302, 303, 307, 308):
+        if status not in _REDIRECTS:
             raise ValueError(f"{status} is not a redirect: use 301, 302, 303, 307 or 308")
-        return cls(status, headers=[("Location", location)])
+        return cls(status, headers=[("Location", encode_location(location))])
 
     @property
     def status(self) -> int:
@@ -217,6 +288,19 @@ class Response:
         """
         return self._with_headers(self._headers.without_header(name).with_header(name, value))
 
+    def with_cookie(self, cookie: SetCookie) -> Response:
+        """Return a copy that also sets a cookie: ``with_cookie(SetCookie("name", "value"))``.
+
+        Args:
+            cookie: the cookie. ``SetCookie.deleted("name")`` deletes one.
+
+        Raises:
+            TypeError: it is not a ``SetCookie``.
+        """
+        if not isinstance(cookie, SetCookie):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"with_cookie takes a SetCookie('name', 'value'), not {type(cookie).__name__}")
+        return self.with_header("Set-Cookie", cookie.to_header())
+
     def with_body(self, body: StreamedBody) -> Response:
         """Return a copy with a streamed body in place of the content.
 
@@ -270,6 +354,14 @@ class Response:
 def _check_framing(headers: Headers) -> None:
     if _FRAMING in headers.names:
         raise ValueError("omit Transfer-Encoding: the server frames the body itself")
+
+
+def _with_defaults(headers: HeadersLike, defaults: Headers) -> Headers:
+    """Add fields to header fields that do not have them."""
+    if not headers:
+        return defaults
+    given = Headers(headers)
+    return Headers([*(pair for pair in defaults if pair[0] not in given), *given])
 
 
 def _to_bytes(content: bytes) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -188,7 +187,7 @@ def _with_own_tags(request: Request) -> Request:
         headers = _with_tags(headers, "If-None-Match", (_coding_for(headers),))
     if "If-Match" in headers:
         headers = _with_tags(headers, "If-Match", CODINGS)
-    return request if headers is request.headers else replace(request, headers=headers)
+    return request if headers is request.headers else request.replace(headers=headers)
 
 
 def _with_tags(headers: Headers, name: str, codings: tuple[str, ...]) -> Headers:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .._http._address import Address
+from .._http._body import BodyStream
 from .._http._headers import Headers
+from .._http._limits import DEFAULT_MAX_FIELDS
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request, received_request
 from .._http._tls_info import TlsInfo
@@ -57,8 +59,23 @@ class Head:
         return self.content_length != 0
 
     def to_request(
-        self, content: bytes, address: Address, tls: TlsInfo | None = None, params: Mapping[str, str] = NO_PARAMS
+        self,
+        content: bytes | BodyStream,
+        address: Address,
+        tls: TlsInfo | None = None,
+        params: Mapping[str, str] = NO_PARAMS,
+        max_fields: int = DEFAULT_MAX_FIELDS,
     ) -> Request:
         return received_request(
-            self.method, self.path, self.query, self.version, self.headers, content, address, tls, params
+            self.method,
+            self.path,
+            self.query,
+            self.version,
+            self.headers,
+            content,
+            address,
+            tls,
+            params,
+            self.host,
+            max_fields,
         )

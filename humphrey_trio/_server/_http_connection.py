@@ -381,7 +381,8 @@ class HttpConnection:
         return self._reply(head, answer, head.close)
 
     def _to_request(self, head: Head, match: Match, content: bytes = b"") -> Request:
-        return head.to_request(content, self._transport.peer, self._transport.tls_info(), match.params)
+        transport, limits = self._transport, self._settings.limits
+        return head.to_request(content, transport.peer, transport.tls_info(), match.params, limits.fields)
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
         """Send the previous responses before an async handler is awaited. If that fails, it is not awaited."""

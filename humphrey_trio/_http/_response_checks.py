@@ -1,0 +1,81 @@
+"""Explain wrong arguments of responses: what was given, and what to write instead."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable
+from types import CodeType
+from typing import Any, TypeGuard
+
+
+def wrong_arguments(status: object, content: object) -> TypeError:
+    """Return the error for the first two arguments of ``Response``, one of which is wrong."""
+    return TypeError(
+        "a Response takes an int status, then a str or bytes:"
+        f" not Response({type(status).__name__}, {type(content).__name__}){_advice(content)}"
+    )
+
+
+def _advice(content: object) -> str:
+    if isinstance(content, (dict, list, tuple)):
+        return ". For JSON, write Response.json(value)"
+    if content is None:
+        return ". Without a body, write Response.empty(status)"
+    if callable(content) or isinstance(content, (AsyncIterable, Iterable)) or inspect.iscoroutine(content):
+        return ". For a body that is produced while it is sent, write Response.stream(body)"
+    return ""
+
+
+def check_producer(produce: object, constructor: str, argument: str) -> None:
+    """Check a coroutine function with one parameter, without calling it.
+
+    Args:
+        produce: what was given.
+        constructor: the name of the method of ``Response``, ``"stream"`` or ``"events"``.
+        argument: the name of the parameter of the function.
+
+    Raises:
+        TypeError: it cannot be called with one argument, or is another kind of function.
+    """
+    problem = _problem(produce, argument, may_iterate=constructor == "stream")
+    if problem:
+        raise TypeError(
+            f"Response.{constructor} takes a coroutine function, async def produce({argument}): {problem}"
+        )
+
+
+def _problem(produce: object, argument: str, *, may_iterate: bool) -> str:
+    """Return why this is not a producer; empty if it is one."""
+    if inspect.iscoroutine(produce):
+        produce.close()  # avoids a RuntimeWarning that it was never awaited
+        return "pass the function itself, without calling it"
+    if not _is_callable(produce):
+        return f"{type(produce).__name__} is not one" + (", and not an async iterable" if may_iterate else "")
+    if inspect.isasyncgenfunction(produce):
+        return "call this async generator function" if may_iterate else f"await {argument}.send instead of yield"
+    if inspect.isgeneratorfunction(produce):
+        return "this is a plain generator function"
+    return "" if _takes_one(produce) else f"this one cannot be called with {argument} alone"
+
+
+def _is_callable(thing: object) -> TypeGuard[Callable[..., Any]]:
+    return callable(thing)
+
+
+def _parameters(code: CodeType) -> tuple[int, int]:
+    """Return the numbers of positional and of keyword-only parameters."""
+    return code.co_argcount, code.co_kwonlyargcount
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with one argument."""
+    # The usual case is recognised quickly: inspect.signature takes 10 us.
+    if inspect.isfunction(function) and _parameters(function.__code__) == (1, 0):
+        return True
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it is not written in Python, and has no signature
+        pass
+    return True
