@@ -22,11 +22,11 @@ from ._http._when_left import WhenLeft as WhenLeft
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._app._async_stream import AsyncSender as AsyncSender
 from ._websocket._app._async_stream import AsyncStream as AsyncStream
-from ._websocket._compression import Deflate as Deflate
+from ._websocket._deflate_settings import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
-from ._websocket._heartbeat import Heartbeat as Heartbeat
+from ._websocket._heartbeat_settings import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull

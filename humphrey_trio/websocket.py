@@ -11,12 +11,12 @@ from ._websocket._app._async_stream import AsyncSender as AsyncSender
 from ._websocket._app._async_stream import AsyncStream as AsyncStream
 from ._websocket._close_record import CloseRecord as CloseRecord
 from ._websocket._close_record import Initiator as Initiator
-from ._websocket._compression import Deflate as Deflate
+from ._websocket._deflate_settings import Deflate as Deflate
 from ._websocket._errors import ConnectionClosed as ConnectionClosed
 from ._websocket._errors import HandshakeError as HandshakeError
 from ._websocket._errors import LinkError as LinkError
 from ._websocket._errors import WebsocketError as WebsocketError
-from ._websocket._heartbeat import Heartbeat as Heartbeat
+from ._websocket._heartbeat_settings import Heartbeat as Heartbeat
 from ._websocket._message import Message as Message
 from ._websocket._policies import FullPolicy as FullPolicy
 from ._websocket._policies import KeepLatest as KeepLatest

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from humphrey_trio._websocket._compression import Deflate
+from humphrey_trio._websocket._deflate_settings import Deflate
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Ping, Pong
 from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers

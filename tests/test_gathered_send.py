@@ -52,8 +52,8 @@ async def test_a_frame_that_is_sent_in_part(room: int, gathers: bool) -> None:
     transport = (Gathering if gathers else DirectTransport)(server, Address("memory"))
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.uncork(HEAD)
-    outbox.put(*encode_parts(PAYLOAD))
-    outbox.put(*encode_parts(b"more"))
+    outbox.put_parts(*encode_parts(PAYLOAD))
+    outbox.put(encode_message(b"more"))
     received, wanted = b"", HEAD + encode_message(PAYLOAD) + encode_message(b"more")
 
     async with trio.open_nursery() as nursery:

@@ -15,10 +15,12 @@ from math import inf
 import pytest
 
 from humphrey_trio._handlers._resolver import parse_path
+from humphrey_trio._http._conversion import convert_text
 from humphrey_trio._http._cookies import parse_cookies
 from humphrey_trio._http._dates import parse_date
 from humphrey_trio._http._entity_tags import parse_entity_tag, parse_entity_tags
 from humphrey_trio._http._json import dumps, loads_strict
+from humphrey_trio._http._location import encode_location
 from humphrey_trio._http._negotiation import choose_coding, choose_media_type
 from humphrey_trio._http._ranges import parse_ranges
 from humphrey_trio._http._urls import parse_form, parse_query, percent_decode_path
@@ -72,6 +74,8 @@ PARSERS: dict[str, tuple[Callable[[str], object], int]] = {
     "coding": (lambda text: choose_coding([text], ("br", "gzip")), 20_000),
     "media type": (lambda text: choose_media_type([text], ("text/html", "text/plain")), 20_000),
     "json": (lambda text: loads_strict(text.encode()), 50_000),
+    "number": (lambda text: convert_text(text, float), 50_000),
+    "location": (encode_location, 20_000),
     "path of a file": (lambda text: parse_path(text, "/*", hidden=True), 50_000),
 }
 

@@ -19,7 +19,7 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _krauss! _quoting! _runs _state!
+.                     _failures _wildcards! _quoting! _trio_runs _type_variables!
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
@@ -31,14 +31,14 @@ _server               _clock _control! _fairness! _file_threads _file_reader
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
                       _lingering _parts _http_counters! _observers! _departures _interface! _outgoing _request_body
-                      _child_task _event_stream _bodies _response_stream _responses _connection
-                      _tls_acceptor _unix_socket _listen _listening! _overload _server
-_websocket            _limits! _compression! _heartbeat! _message! _errors! _policies!
+                      _child_task _event_stream _bodies _response_stream _responses _http_connection
+                      _server_tls _unix_socket _open_listeners _listening! _overload _server
+_websocket            _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
-_websocket._stream    _drop_index! _send_queue! _liveness! _phase! _deadlines! _admission _graceful_end
-                      _waiting_senders _outbox _turns _inbox _connection _calls _reports _connection_task _stream
-                      _opening _upgrade _routes _gate _serve_upgrade
+_websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end
+                      _waiting_senders _outbox _writer_turns _inbox _connection _calls _reports
+                      _connection_task _stream _opening _upgrade _routes _gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
                       _service _app _https_redirect!
@@ -76,7 +76,7 @@ LIBRARIES = {
     },
     "bitarray": {"_websocket._protocol._mask"},
     "multipart": {"_http._multipart"},
-    "typing_extensions": {"_state"},
+    "typing_extensions": {"_type_variables"},
 }
 
 each_module = pytest.mark.parametrize("module", MODULES)

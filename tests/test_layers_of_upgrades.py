@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -169,7 +168,7 @@ async def test_the_route_gets_the_request_that_layers_pass_on(autojump_clock: Mo
     queries: list[str] = []
 
     async def adding(request: Request, state: Any, call_next: CallNext) -> Response:
-        return await call_next(replace(request, query="user=1"))
+        return await call_next(request.replace(query="user=1"))
 
     async def route(upgrade: Upgrade, state: Any) -> None:
         stream = await upgrade.accept()

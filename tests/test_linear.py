@@ -21,13 +21,13 @@ from humphrey_trio._app._patterns import decode_values, parse_pattern
 from humphrey_trio._http._errors import HttpError
 from humphrey_trio._http._multipart import MultipartParser
 from humphrey_trio._http._parameters import parse_parameters
-from humphrey_trio._krauss import wildcard_match
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder
 from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, negotiate, parse_offers
 from humphrey_trio._websocket._stream._admission import Accept, Admission
+from humphrey_trio._wildcards import wildcard_match
 from humphrey_trio.http import App, Headers, Limits, Request, Response
 from humphrey_trio.websocket import Deflate, HandshakeError, Upgrade, WebsocketStream, websocket_handler
 from tests.support import PATIENCE

@@ -19,7 +19,7 @@ from humphrey_trio._websocket._counters import Counters
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio._websocket._stream._turns import give_turns
+from humphrey_trio._websocket._stream._writer_turns import give_turns
 from humphrey_trio.http import Address
 from humphrey_trio.websocket import KeepLatest, WhenFull
 from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames

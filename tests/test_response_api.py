@@ -101,7 +101,7 @@ INVALID_LOCATIONS = ["", " ", "/a\r\nX: 1", "/a\n", "\n/a", "/a\x00", "/a\x7f", 
 @pytest.mark.parametrize("location", INVALID_LOCATIONS)
 def test_an_invalid_location(location: str) -> None:
     """Control characters, outer white space and nothing at all are a ValueError."""
-    with pytest.raises(ValueError, match="is not a location: write a URI or a path"):
+    with pytest.raises(ValueError, match="is not a valid Location: write a URI or a path"):
         Response.redirect(location)
 
 

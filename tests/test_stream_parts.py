@@ -19,7 +19,7 @@ from humphrey_trio._websocket._close_record import Ending
 from humphrey_trio._websocket._counters import Counters
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Close, Event, Ping
-from humphrey_trio._websocket._stream._deadlines import Deadline, Deadlines
+from humphrey_trio._websocket._stream._deadline_table import Deadline, DeadlineTable
 from humphrey_trio._websocket._stream._graceful_end import CLOSE_IN_SPREAD, AppEnd
 from humphrey_trio._websocket._stream._inbox import Inbox, Reader
 from humphrey_trio._websocket._stream._liveness import Liveness, Need
@@ -83,7 +83,7 @@ def test_the_end_is_told_once() -> None:
 async def test_the_sweep_sees_the_earliest_deadline(autojump_clock: trio.testing.MockClock) -> None:
     """Of all deadlines that are set, the sweep looks at the earliest; without one there is none."""
     control, clock = ConnectionControl(False), SweepClock()
-    deadlines = Deadlines(control, clock, Timeouts())
+    deadlines = DeadlineTable(control, clock, Timeouts())
     now = clock.now()
     assert control.at == inf
     deadlines.set(Deadline.USER, 20)
@@ -101,7 +101,7 @@ async def test_the_sweep_sees_the_earliest_deadline(autojump_clock: trio.testing
 
 async def test_a_deadline_passes(autojump_clock: trio.testing.MockClock) -> None:
     """A deadline has passed from its moment on; taken, it is cleared, and no other is."""
-    deadlines = Deadlines(ConnectionControl(False), SweepClock(), Timeouts())
+    deadlines = DeadlineTable(ConnectionControl(False), SweepClock(), Timeouts())
     assert not deadlines.has_passed(Deadline.DRAIN)
     deadlines.set(Deadline.DRAIN, 5)
     deadlines.set(Deadline.CLOSE, 5)
@@ -197,7 +197,7 @@ class Connection:
         if isinstance(event, Close):
             self.lifecycle.move(Step.PEER_CLOSE)
 
-    def lose(self, cause: str) -> None:
+    def end_without_close(self, cause: str) -> None:
         self.lifecycle.move(Step.END)
 
     def look_for_peer(self) -> None:
@@ -272,7 +272,7 @@ async def test_what_had_arrived_when_the_connection_broke(left: bool) -> None:
     await ends.texts("first", "second")
     await ends.peer.send_all(client_frame(PING) + client_frame(TEXT, b"third"))
     assert await ends.next() == "first"
-    ends.connection.lose("a send has failed")
+    ends.connection.end_without_close("a send has failed")
     assert await ends.next() is None
     received = [await ends.next(left=left) for _ in range(3)]
     assert received == (["second", "third", None] if left else [None] * 3)

@@ -21,7 +21,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio._server._connection import HttpConnection
+from humphrey_trio._server._http_connection import HttpConnection
 from humphrey_trio._websocket._app._session import Session
 from humphrey_trio._websocket._app._stream_tasks import StreamTasks
 from humphrey_trio._websocket._stream._connection import WebsocketConnection

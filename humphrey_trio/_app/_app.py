@@ -25,13 +25,13 @@ from .._server._fast_head import parse_fast
 from .._server._h11_head import parse_h11
 from .._server._http_counters import HttpCounters
 from .._server._interface import ServerSettings
-from .._server._listen import open_listeners
 from .._server._observers import Observers
+from .._server._open_listeners import open_listeners
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import HttpServer, check_shutdown
 from .._server._transport import StreamTransport, Transport
-from .._state import State
+from .._type_variables import State
 from ._access import AccessLog
 from ._errors import ErrorHandler
 from ._monitor import Monitor, MonitorConfig

@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeAlias
 
 from .._http._request import Request
 from .._http._response import Response
-from .._krauss import Wildcard
 from .._layers._layer import CallNext, Layer
-from .._state import State
+from .._type_variables import State
+from .._wildcards import Wildcard
 
 #: Turns an exception of a layer into a response: ``await answer_failure(request, exception)``. It is called in the
 #: except clause, and re-raises what is not a failure, such as a cancellation.

@@ -12,7 +12,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from .._http._path_params import NO_PARAMS, PathParams
-from .._krauss import Wildcard
+from .._wildcards import Wildcard
 
 # The characters that browsers do not encode in a path (URL standard, path percent-encode set), beside letters and
 # digits. The braces and the question mark never get here.

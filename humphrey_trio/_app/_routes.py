@@ -10,7 +10,7 @@ from .._http._response import Response
 from .._http._when_left import WhenLeft
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
-from .._state import State
+from .._type_variables import State
 from .._websocket._stream._upgrade import Upgrade
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options

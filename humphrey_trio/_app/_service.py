@@ -20,7 +20,7 @@ from .._http._response import Response
 from .._quoting import quoted
 from .._server._head import name_of
 from .._server._request_body import BodyInterrupted
-from .._state import State
+from .._type_variables import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
 from .._websocket._stream._gate import LayerGate

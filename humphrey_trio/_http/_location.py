@@ -27,7 +27,7 @@ def encode_location(location: str) -> str:
         raise TypeError(f"a location is a str, not {type(location).__name__}")
     if not _LOCATION.fullmatch(location):
         raise ValueError(
-            f"{location!r} is not a location: write a URI or a path, without control characters and without white"
+            f"{location!r} is not a valid Location: write a URI or a path, without control characters and white"
             " space at its ends"
         )
     return quote(location, safe=_KEPT)

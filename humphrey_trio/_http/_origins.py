@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 from unicodedata import normalize
 
-from .._krauss import wildcard_match
+from .._wildcards import wildcard_match
 
 #: A pattern for ``origins`` that allows pages of every origin.
 ANY_ORIGIN = "*"

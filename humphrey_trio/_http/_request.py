@@ -89,7 +89,7 @@ class Request(RequestHead):
     path_params: Mapping[str, str] = field(hash=False)
     forwarded: Forwarded | None
     _body: bytes | BodyStream
-    _host: str | None
+    _host: str | None = field(compare=False)
     _max_fields: int = field(compare=False)
     _values: Mapping[RequestKey[Any], object] = field(hash=False)
     _parsed: dict[str, Any] | None = field(compare=False)

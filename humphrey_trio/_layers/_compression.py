@@ -19,7 +19,7 @@ from .._http._headers import Headers
 from .._http._negotiation import IDENTITY, choose_coding
 from .._http._request import Request
 from .._http._response import Response
-from .._state import State
+from .._type_variables import State
 from ._codings import CODINGS, StreamCompressor, compress_whole
 from ._layer import CallNext
 from ._response_fields import replace_content, replace_fields, with_vary

@@ -13,7 +13,7 @@ from .._http._headers import TCHAR, Headers
 from .._http._origins import ANY_ORIGIN, Origins
 from .._http._request import Request
 from .._http._response import Response
-from .._state import State
+from .._type_variables import State
 from ._layer import CallNext
 from ._response_fields import replace_fields, with_vary
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from .._http._request import Request
 from .._http._response import Response
-from .._state import State
+from .._type_variables import State
 
 #: Calls the next layer, or the handler after the last one: ``response = await call_next(request)``. A layer may
 #: call it once, until the layer returns.

@@ -12,7 +12,7 @@ from .._http._origins import ANY_ORIGIN, Origins, is_same_host
 from .._http._request import Request
 from .._http._response import Response
 from .._quoting import printable, quoted
-from .._state import State
+from .._type_variables import State
 from ._layer import CallNext
 
 logger = logging.getLogger("humphrey_trio.http")

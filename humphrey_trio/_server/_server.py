@@ -17,15 +17,15 @@ import trio
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._events import EventType
-from ._connection import HttpConnection
 from ._control import ConnectionControl
+from ._http_connection import HttpConnection
 from ._interface import ServerSettings
 from ._lingering import Lingering
-from ._listen import BACKLOG
 from ._listening import log_listening
+from ._open_listeners import BACKLOG
 from ._overload import Overload
+from ._server_tls import ServerTls
 from ._socket import SocketTransport
-from ._tls_acceptor import TlsAcceptor
 
 if TYPE_CHECKING:
     import socket
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .._http._limits import Timeouts
     from ._certificate import Certificate
-    from ._listen import Listener
+    from ._open_listeners import Listener
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -100,7 +100,7 @@ class HttpServer:
     ) -> None:
         self._settings = settings
         self._max_connections = max_connections
-        self._tls = None if certificate is None else TlsAcceptor(certificate, settings)
+        self._tls = None if certificate is None else ServerTls(certificate, settings)
         self._shutdown = shutdown
         self._draining = False
         self._controls: set[ConnectionControl] = set()  # one for each connection that uses a slot

@@ -16,12 +16,12 @@ from ..._http._address import Address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
 from ..._http._when_left import WhenLeft
-from ..._runs import current_run
-from ..._server._listen import open_listeners
+from ..._server._open_listeners import open_listeners
 from ..._server._server import check_shutdown
-from ..._state import NewState, NewStreamState, State, StreamState
+from ..._trio_runs import current_run
+from ..._type_variables import NewState, NewStreamState, State, StreamState
 from .._errors import LinkError
-from .._heartbeat import Heartbeat
+from .._heartbeat_settings import Heartbeat
 from .._limits import StreamLimits
 from .._message import Message
 from .._statistics import AppStatistics
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Unpack
 
-    from ..._server._listen import Listener
-    from .._compression import Deflate
+    from ..._server._open_listeners import Listener
+    from .._deflate_settings import Deflate
     from .._limits import StreamOptions
     from .._stream._admission import AcceptHandler
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVarTuple
 
 import trio
 
-from ..._state import StreamState
+from ..._type_variables import StreamState
 from .._errors import ConnectionClosed
 from .._policies import WhenFull
 from .._protocol._close_codes import NORMAL, POLICY_VIOLATION

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..._runs import check_run
+from ..._trio_runs import check_run
 from .._policies import WhenFull, check_full_policy
 from .._protocol._close_codes import TRY_AGAIN_LATER
 from .._protocol._encoder import Frames
-from .._stream._turns import give_turns
+from .._stream._writer_turns import give_turns
 from ._topics import Receiver, Topics
 
 if TYPE_CHECKING:
-    from ..._runs import Run
+    from ..._trio_runs import Run
     from .._message import Sendable
     from .._policies import FullPolicy
     from .._stream._connection import WebsocketConnection

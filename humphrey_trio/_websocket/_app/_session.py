@@ -267,7 +267,7 @@ class Session(Generic[Stream]):
             self.broadcaster.topics.unsubscribe(topic, self)
         if self._drain is not None:
             self.connection.drain(self._drain, 0)  # with the code of the drain, also if it was cancelled
-        self.connection.leave()
+        self.connection.release()
 
     # Messages...
 

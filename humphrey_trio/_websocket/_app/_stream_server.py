@@ -16,7 +16,7 @@ import trio
 
 from ..._failures import failure_of
 from ..._server._clock import SweepClock
-from ..._state import StreamState
+from ..._type_variables import StreamState
 from .._counters import Counters
 from .._protocol._close_codes import INTERNAL_ERROR
 from .._statistics import AppStatistics
@@ -30,7 +30,7 @@ from ._sessions import Sessions
 if TYPE_CHECKING:
     from ..._http._address import Address
     from ..._http._limits import Timeouts
-    from .._heartbeat import Heartbeat
+    from .._heartbeat_settings import Heartbeat
     from .._limits import StreamLimits
     from .._stream._connection import WebsocketConnection
     from ._handlers import Handlers
@@ -178,7 +178,7 @@ class StreamServer(Generic[StreamState]):
     def _turn_away(self, connection: WebsocketConnection) -> None:
         if self.end.begun:
             connection.drain(self.end.drain, 0)
-        connection.leave()
+        connection.release()
 
     # One stream...
 
@@ -200,7 +200,7 @@ class StreamServer(Generic[StreamState]):
         """Close a stream whose ``stream_state`` function raised."""
         _log_failed_state(connection, failure)
         connection.close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
-        connection.leave()
+        connection.release()
 
     def _begin_session(self, connection: WebsocketConnection, state: Any, nursery: trio.Nursery) -> None:
         session: Session[AsyncStream[StreamState]] = Session(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from wsproto.frame_protocol import FrameDecoder, FrameProtocol
 
-    from .._compression import Deflate
+    from .._deflate_settings import Deflate
 
 _NAME = "permessage-deflate"
 _MAX_BITS = 15  # the window without a negotiated limit (RFC 7692, section 7.1.2)

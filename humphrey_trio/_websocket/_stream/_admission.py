@@ -18,12 +18,12 @@ from ..._http._origins import Origins, is_same_host
 from ..._http._request import Request
 from ..._http._response import Response
 from ..._quoting import printable, quoted
-from ..._state import State
+from ..._type_variables import State
 from .._errors import HandshakeError
 from .._protocol._deflate import negotiate, parse_offers
 
 if TYPE_CHECKING:
-    from .._compression import Deflate
+    from .._deflate_settings import Deflate
     from .._protocol._deflate import Offer, PerMessageDeflate
 
 logger = logging.getLogger("humphrey_trio.websocket")

@@ -50,8 +50,10 @@ async def send(connection: WebsocketConnection, message: Sendable, compress: boo
     try:
         if inbox.decoder.buffered:
             outbox.put_later(frame + payload)
+        elif payload:
+            outbox.put_parts(frame, payload)
         else:
-            outbox.put(frame, payload)
+            outbox.put(frame)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         connection.note_broken()
     if not lifecycle.phase.is_open:

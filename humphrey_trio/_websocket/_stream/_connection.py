@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..._runs import check_run, current_run
+from ..._trio_runs import check_run, current_run
 from .._close_record import Ending
 from .._counters import Counters
 from .._errors import ConnectionClosed
 from .._protocol._close_codes import ABNORMAL, GOING_AWAY, NO_CODE, TRY_AGAIN_LATER
 from .._protocol._decoder import Close, Failure, Ping, Pong
 from .._protocol._encoder import EMPTY_CLOSE, encode_close, encode_ping, encode_pong
-from ._deadlines import Deadline, Deadlines
+from ._deadline_table import Deadline, DeadlineTable
 from ._graceful_end import CLOSE_IN_SPREAD, SERVER_ENDS
 from ._inbox import Inbox, Reader
 from ._liveness import HEARTBEAT_PAYLOAD, Liveness, Need
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..._http._request import Request
     from ..._server._interface import Handover
     from .._close_record import Initiator
-    from .._heartbeat import Heartbeat
+    from .._heartbeat_settings import Heartbeat
     from .._limits import StreamLimits
     from .._protocol._decoder import Event
     from ._admission import Admitted
@@ -95,7 +95,7 @@ class WebsocketConnection:
         self.counters = Counters()
         self.inbox = Inbox(handover.transport, server.fairness, limits, admitted.deflate, self.counters)
         self.outbox = Outbox(handover.transport, limits, self.counters)
-        self.deadlines = Deadlines(control, server.clock, server.timeouts)
+        self.deadlines = DeadlineTable(control, server.clock, server.timeouts)
         self.liveness: Liveness | None = None
         self._run = current_run()
         self.thread = get_ident()
@@ -152,7 +152,7 @@ class WebsocketConnection:
 
     def note_broken(self) -> None:
         """End, because the transport has raised an error."""
-        self.lose(_BROKE)
+        self.end_without_close(_BROKE)
 
     # Receiving...
 
@@ -195,12 +195,12 @@ class WebsocketConnection:
             drop_queue: whether to drop queued messages. Else the Close is sent after them.
         """
         if self.lifecycle.phase.is_open:
-            # The frame before the step: putting it may find that the connection is broken. Then ``lose`` has moved
-            # the phase to CLOSED, and the step changes nothing.
+            # The frame before the step: putting it may find that the connection is broken. Then
+            # ``end_without_close`` has moved the phase to CLOSED, and the step changes nothing.
             self._end("server", code, reason, cause=cause, exception=exception, drop_queue=drop_queue)
             self._move(Step.CLOSE)
 
-    def lose(self, cause: str) -> None:
+    def end_without_close(self, cause: str) -> None:
         """End without a Close of the peer: the input has ended, or a deadline for it has passed."""
         # 1006 is for the record only and is never sent (RFC 6455, section 7.4.1).
         self._note_ending("client", ABNORMAL, "", cause)
@@ -210,10 +210,10 @@ class WebsocketConnection:
 
     def cut(self, cause: str) -> None:
         """Abort the connection without a Close, because the peer does not read or does not answer."""
-        # Before ``lose``, which would note the client as the side that has ended the stream.
+        # Before ``end_without_close``, which would note the client as the side that has ended the stream.
         self._note_ending("server", ABNORMAL, cause, cause)
         self.transport.abort()
-        self.lose(cause)
+        self.end_without_close(cause)
 
     def stop_reading(self) -> None:
         """Stop reading. Called when the connection task has written everything."""
@@ -223,7 +223,7 @@ class WebsocketConnection:
         """Close from this side, because the connection task is cancelled.
 
         It moves the phase without waking the readers. They must not see the end before the final frames are sent,
-        which can take half a second over a trio stream. ``lose`` wakes them.
+        which can take half a second over a trio stream. ``end_without_close`` wakes them.
 
         Args:
             server_drains: whether a graceful shutdown of the server is the reason.
@@ -325,7 +325,7 @@ class WebsocketConnection:
         self.deadlines.clear(Deadline.TAKE)
         self._server_end = server_end
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """End the ownership of the application. If the stream is open, it is closed with 1001."""
         self.close(GOING_AWAY, "", cause="the application has ended")
         # The session reads no further. Without this, the connection task would leave it to the session to read
@@ -358,7 +358,7 @@ class WebsocketConnection:
             else:
                 # The peer has not answered our Close, but it may still read. So the connection task lingers.
                 self.transport.interrupt()
-                self.lose("too slow")
+                self.end_without_close("too slow")
 
     def drain(self, drain: Drain, seconds: float) -> None:
         """Close the stream for a graceful shutdown.
@@ -381,7 +381,7 @@ class WebsocketConnection:
     def look_for_peer(self) -> None:
         """Detect a disconnect of the peer while no task reads."""
         if not self.inbox.waiting and self.lifecycle.phase.reads and self.transport.hung_up():
-            self.lose(_ENDED)
+            self.end_without_close(_ENDED)
 
     def check_liveness(self, heartbeat: Heartbeat) -> bool:
         """Send a Ping to a silent peer, and cut off one that has not answered the last Ping.

@@ -14,7 +14,7 @@ import trio
 
 from ..._quoting import printable
 from ..._server._transport import Incoming
-from ._deadlines import Deadline
+from ._deadline_table import Deadline
 from ._reports import close_record_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("humphrey_trio.websocket")
 
 
-async def keep(connection: WebsocketConnection, handover: Handover) -> None:
+async def run_connection(connection: WebsocketConnection, handover: Handover) -> None:
     """Write queued frames until the stream has ended, then close the transport.
 
     If cancelled, it tries to send the queued frames and a Close for a short time; see ``Transport.send_last``.

@@ -67,7 +67,7 @@ class Owner(Protocol):
         """Handle an event that is not a message."""
         ...
 
-    def lose(self, cause: str, /) -> None:
+    def end_without_close(self, cause: str, /) -> None:
         """Handle the end of the input without a Close."""
         ...
 
@@ -237,14 +237,14 @@ class Inbox:
                     else:
                         data = await self._transport.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    owner.lose("the connection broke")
+                    owner.end_without_close("the connection broke")
                     break
                 finally:
                     self.waiting = False
                 if data:
                     self.receive_bytes(data)
                 else:
-                    owner.lose("the connection ended without a Close")
+                    owner.end_without_close("the connection ended without a Close")
             elif isinstance(event, Message):
                 if len(event.data) > _SHORT:
                     self.fairness.count(len(event.data))  # the size after decompression

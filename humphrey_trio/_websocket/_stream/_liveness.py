@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .._heartbeat import Heartbeat
+    from .._heartbeat_settings import Heartbeat
 
 #: The payload of a heartbeat's Ping. The Pong with the same payload tells the latency (RFC 6455, section 5.5.3).
 HEARTBEAT_PAYLOAD = b"heartbeat"

@@ -186,29 +186,37 @@ class Outbox:
 
     # Putting frames...
 
-    def put(self, frame: bytes, payload: bytes = b"") -> None:
+    def put(self, frame: bytes) -> None:
         """Put the frame of a message. The caller must check ``has_room`` and ``ended`` before.
-
-        Args:
-            frame: the frame; only its header if there is a ``payload``.
-            payload: the payload of a long frame. If nothing waits, it is sent without being copied.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the transport is closed.
         """
-        transport = self._transport
-        if payload and not (self.direct and transport.gathers):
-            frame, payload = frame + payload, b""
         if not self.direct:
             self.put_later(frame)
             return
         # No checkpoint from here on: a frame that is sent in part must be kept before any other task runs.
-        sent = transport.send_parts_now(frame, payload) if payload else transport.send_now(frame)
+        sent = self._transport.send_now(frame)
         self.messages_put += 1
         self.bytes_sent += sent
-        if sent < len(frame) + len(payload):
-            self._begin(frame, sent, payload)
+        if sent < len(frame):
+            self._begin(frame, sent)
+            self._begun_messages = 1
+
+    def put_parts(self, header: bytes, payload: bytes) -> None:
+        """As ``put``, for a frame in two parts. If nothing waits, the payload is sent without being copied."""
+        if not (self.direct and self._transport.gathers):
+            self.put(header + payload)
+            return
+        sent = self._transport.send_parts_now(header, payload)
+        self.messages_put += 1
+        self.bytes_sent += sent
+        if sent < len(header):
+            self._begin(header + payload, sent)
+            self._begun_messages = 1
+        elif sent < len(header) + len(payload):
+            self._begin(payload, sent - len(header))
             self._begun_messages = 1
 
     def put_later(self, frame: bytes) -> None:
@@ -255,12 +263,9 @@ class Outbox:
         if sent < len(frame):
             self._begin(frame, sent)
 
-    def _begin(self, frame: bytes, sent: int, payload: bytes = b"") -> None:
+    def _begin(self, frame: bytes, sent: int) -> None:
         """Keep the rest of a frame for the writer."""
-        if payload and sent >= len(frame):
-            self._begun = memoryview(payload)[sent - len(frame) :]
-        else:
-            self._begun = memoryview(frame + payload)[sent:]
+        self._begun = memoryview(frame)[sent:]
         self._call_writer()
 
     # The handshake and the end...

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 import trio
 
 from ..._http._response import Response
-from ..._runs import Run, check_run, current_run
-from ..._state import State
+from ..._trio_runs import Run, check_run, current_run
+from ..._type_variables import State
 from .._limits import StreamLimits
 from ._admission import Admission
 from ._stream import WebsocketStream
@@ -19,7 +19,7 @@ from ._upgrade import Upgrade, opening_of
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._compression import Deflate
+    from .._deflate_settings import Deflate
     from .._limits import StreamOptions
     from ._admission import AcceptHandler
     from ._connection import WebsocketConnection

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._drop_index import DropIndex
+from ._drop_order import DropOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,14 +43,14 @@ class SendQueue:
             most three.
     """
 
-    __slots__ = ("_close", "_control", "_drop_index", "_ticket", "message_bytes", "messages")
+    __slots__ = ("_close", "_control", "_drop_order", "_ticket", "message_bytes", "messages")
 
     def __init__(self) -> None:
         self._ticket = 0  # the ticket of the last message; the first is 1
         self.messages: dict[int, bytes] = {}
         self._control: dict[int, bytes] = {}  # the latest Ping and Pong, by the first byte of the frame
         self._close = b""
-        self._drop_index: DropIndex | None = None  # created for the first message that may be dropped
+        self._drop_order: DropOrder | None = None  # created for the first message that may be dropped
         self.message_bytes = 0
 
     def __bool__(self) -> bool:
@@ -72,9 +72,9 @@ class SendQueue:
     def put_droppable(self, frame: bytes, policy: FullPolicy) -> None:
         """As ``put``, for a message that may be dropped as its policy says."""
         self.put(frame)
-        if self._drop_index is None:
-            self._drop_index = DropIndex()
-        self._drop_index.add(self._ticket, policy)
+        if self._drop_order is None:
+            self._drop_order = DropOrder()
+        self._drop_order.add(self._ticket, policy)
 
     def put_control(self, frame: bytes) -> None:
         """Put a Ping or a Pong. It replaces one of the same kind."""
@@ -99,7 +99,7 @@ class SendQueue:
         """
         tickets: list[int] = []
         left = self.message_bytes
-        for candidates in () if self._drop_index is None else self._drop_index.candidates(policy):
+        for candidates in () if self._drop_order is None else self._drop_order.candidates(policy):
             tickets += candidates
             left -= sum(len(self.messages[ticket]) for ticket in candidates)
             if fits(left, len(self.messages) - len(tickets)):
@@ -165,10 +165,10 @@ class SendQueue:
             return
         for ticket in tickets:
             self.message_bytes -= len(self.messages.pop(ticket))
-            if self._drop_index is not None:
-                self._drop_index.discard(ticket)
+            if self._drop_order is not None:
+                self._drop_order.discard(ticket)
 
     def _remove_all(self) -> None:
         self.messages.clear()
         self.message_bytes = 0
-        self._drop_index = None
+        self._drop_order = None

@@ -20,7 +20,7 @@ from ..._quoting import printable
 from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR, NORMAL
 from .._protocol._handshake import check_handshake
-from ._connection_task import keep
+from ._connection_task import run_connection
 from ._inbox import Reader
 from ._opening import OpeningHandshake
 from ._routes import HookRoute
@@ -53,7 +53,7 @@ async def serve_upgrade(handover: Handover, state: object) -> Response | None:
     connection = opening.accepted
     del upgrade, opening  # frees the memory of the handshake while the stream is open
     if refusal is None and connection is not None:
-        await keep(connection, handover)
+        await run_connection(connection, handover)
     return refusal
 
 
@@ -68,7 +68,7 @@ async def _serve_beside(
             await opening.wait_decided()
             if opening.accepted is not None:
                 _start_reader(opening.accepted, nursery, beside)
-                await keep(opening.accepted, opening.handover)
+                await run_connection(opening.accepted, opening.handover)
                 beside.limit()
                 return None
     finally:

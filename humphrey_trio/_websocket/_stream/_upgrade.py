@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..._http._headers import HeadersLike
     from ..._http._request import Request
-    from .._compression import Deflate
+    from .._deflate_settings import Deflate
     from .._limits import StreamOptions
     from ._opening import OpeningHandshake
 

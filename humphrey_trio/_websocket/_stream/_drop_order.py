@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 from .._policies import FullPolicy, KeepLatest, WhenFull
 
 
-class DropIndex:
+class DropOrder:
     """The tickets of the messages in one send queue that may be dropped, oldest first."""
 
     __slots__ = ("_by_key", "_keys", "_oldest")

@@ -15,7 +15,7 @@ from .._http._events import EventType
 from .._http._response import Response
 from .._quoting import printable
 from ._certificate import RELOAD_INTERVAL
-from ._connection import NEW_CONNECTION_GRACE
+from ._http_connection import NEW_CONNECTION_GRACE
 from ._tls import TlsTransport
 from ._tls_handshake import PlainHttpError
 
@@ -36,7 +36,7 @@ _HANDSHAKES_AT_ONCE = 16
 _PLAIN_HTTP = Response(400, "This port accepts only HTTPS: use https:// instead of http://.\n")
 
 
-class TlsAcceptor:
+class ServerTls:
     """The TLS of one server.
 
     Args:

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from humphrey_trio._krauss import wildcard_match
+from humphrey_trio._wildcards import wildcard_match
 
 MATCHES = [
     ("ab", "ab"),

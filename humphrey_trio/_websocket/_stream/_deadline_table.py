@@ -34,7 +34,7 @@ class Deadline(enum.IntEnum):
 _NO_CLOSE = (0, "")
 
 
-class Deadlines:
+class DeadlineTable:
     """The deadlines of one stream.
 
     They are plain numbers, with the precision of the sweep. A ``CancelScope`` was rejected: setting its deadline
@@ -106,5 +106,5 @@ class Deadlines:
         self._control.expire_at(earliest)
 
     def use(self, timeouts: Timeouts) -> None:
-        """Set other timeouts. Deadlines that are set already do not change."""
+        """Set other timeouts. DeadlineTable that are set already do not change."""
         self.timeouts = timeouts

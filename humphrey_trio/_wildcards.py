@@ -1,7 +1,6 @@
 """Wildcard matching for routes, hosts and origins.
 
-The module has the name of Humphrey's, which uses the algorithm of Kirk Krauss. This algorithm is another one: it
-needs linear time.
+Humphrey uses the algorithm of Kirk Krauss. This algorithm is another one: it needs linear time.
 """
 
 from __future__ import annotations
