@@ -31,8 +31,8 @@ from ._websocket._message import Message as Message
 from ._websocket._policies import KeepLatest as KeepLatest
 from ._websocket._policies import WhenFull as WhenFull
 from ._websocket._stream._admission import Accept as Accept
-from ._websocket._stream._routes import async_websocket_handler as async_websocket_handler
-from ._websocket._stream._routes import websocket_handler as websocket_handler
+from ._websocket._stream._handler_route import websocket_handler as websocket_handler
+from ._websocket._stream._hook_route import async_websocket_handler as async_websocket_handler
 from ._websocket._stream._stream import WebsocketStream as WebsocketStream
 from ._websocket._stream._upgrade import Upgrade as Upgrade
 

@@ -25,8 +25,8 @@ from ._websocket._statistics import AppStatistics as AppStatistics
 from ._websocket._statistics import StreamStatistics as StreamStatistics
 from ._websocket._stream._admission import Accept as Accept
 from ._websocket._stream._admission import AcceptHandler as AcceptHandler
-from ._websocket._stream._routes import async_websocket_handler as async_websocket_handler
-from ._websocket._stream._routes import websocket_handler as websocket_handler
+from ._websocket._stream._handler_route import websocket_handler as websocket_handler
+from ._websocket._stream._hook_route import async_websocket_handler as async_websocket_handler
 from ._websocket._stream._stream import WebsocketStream as WebsocketStream
 from ._websocket._stream._upgrade import Upgrade as Upgrade
 from ._websocket._stream._upgrade import WebsocketRoute as WebsocketRoute

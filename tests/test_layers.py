@@ -38,7 +38,8 @@ _websocket            _limits! _deflate_settings! _heartbeat_settings! _message!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end
                       _waiting_senders _outbox _writer_turns _inbox _connection _calls _reports
-                      _connection_task _stream _hooks _opening _upgrade _routes _gate _serve_upgrade
+                      _connection_task _stream _hooks _opening _upgrade
+                      _handler_route _hook_route _gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
                       _service _hosting _servers _app _https_redirect!

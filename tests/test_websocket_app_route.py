@@ -28,7 +28,7 @@ from humphrey_trio import (
     SubApp,
     async_websocket_handler,
 )
-from humphrey_trio._websocket._stream._routes import HookRouteOptions
+from humphrey_trio._websocket._stream._hook_route import HookRouteOptions
 from humphrey_trio.http import Drain, Timeouts
 from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from tests.support import ANY_PORT, PATIENCE

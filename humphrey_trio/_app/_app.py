@@ -26,7 +26,7 @@ from .._server._response_writer import ResponseWriter
 from .._server._server import check_shutdown
 from .._server._transport import StreamTransport, Transport
 from .._type_variables import State
-from .._websocket._stream._routes import async_websocket_handler
+from .._websocket._stream._hook_route import async_websocket_handler
 from ._errors import ErrorHandler
 from ._hosting import AdoptableApp
 from ._monitor import Monitor, MonitorConfig
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .._server._certificate import Certificate
-    from .._websocket._stream._routes import HookRouteOptions
+    from .._websocket._stream._hook_route import HookRouteOptions
 
 #: A connection condition, for ``with_connection_condition``: called with ``(address, state)``.
 ConnectionCondition: TypeAlias = Callable[[Address, State], bool]

@@ -11,7 +11,7 @@ from .._http._when_left import WhenLeft
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
 from .._type_variables import State
-from .._websocket._stream._routes import HookRoute
+from .._websocket._stream._hook_route import HookRoute
 from .._websocket._stream._upgrade import Upgrade
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options

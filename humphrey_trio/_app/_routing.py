@@ -15,7 +15,7 @@ from .._http._address import split_port
 from .._http._method import REGISTERED_METHODS, Method
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request
-from .._websocket._stream._routes import HookRoute
+from .._websocket._stream._hook_route import HookRoute
 from .._wildcards import Wildcard
 from ._layers import LayerEntry
 from ._patterns import decode_values

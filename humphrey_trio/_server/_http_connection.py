@@ -44,7 +44,7 @@ NEW_CONNECTION_GRACE = 1.0
 _REQUEST_COST = 16 * 1024
 
 
-class Phase(enum.Enum):
+class HttpPhase(enum.Enum):
     """The phase of a connection. It determines the effects of a deadline and of a graceful shutdown.
 
     ======== ======================================== ====================== =================================
@@ -71,7 +71,7 @@ class Phase(enum.Enum):
 
 
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.
-_NEW, _IDLE, _READING, _ANSWERED, _OVERDUE, _EXPIRED = Phase
+_NEW, _IDLE, _READING, _ANSWERED, _OVERDUE, _EXPIRED = HttpPhase
 _WITHOUT_REQUEST = (_NEW, _IDLE, _EXPIRED)
 _PASSED = (_OVERDUE, _EXPIRED)
 

@@ -21,9 +21,9 @@ from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR, NORMAL
 from .._protocol._handshake import check_handshake
 from ._connection_task import run_connection
+from ._hook_route import HookRoute
 from ._inbox import Reader
 from ._opening import OpeningHandshake
-from ._routes import HookRoute
 from ._upgrade import Upgrade
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
-"""The two kinds of websocket routes: one calls an async function for each stream, one sends streams to a hook."""
+"""The websocket route that sends each stream to a connect hook."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from math import inf
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -12,7 +12,6 @@ import trio
 from ..._http._response import Response
 from ..._quoting import printable
 from ..._trio_runs import check_run
-from ..._type_variables import State
 from .._limits import StreamLimits
 from ._admission import Admission
 from ._hooks import use_of
@@ -20,13 +19,9 @@ from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from .._deflate_settings import Deflate
-    from .._limits import StreamOptions
     from ._admission import AcceptHandler
     from ._connection import WebsocketConnection
-    from ._upgrade import WebsocketRoute
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
@@ -44,50 +39,6 @@ class HookRouteOptions(TypedDict, total=False):
     accept: AcceptHandler[Any] | None
     place_timeout: float
     take_timeout: float
-
-
-def websocket_handler(
-    handler: Callable[[WebsocketStream, State], Awaitable[object]],
-    *,
-    origins: str | Collection[str] | None = None,
-    subprotocols: Collection[str] = (),
-    deflate: Deflate | None = None,
-    accept: AcceptHandler[State] | None = None,
-    **options: Unpack[StreamOptions],
-) -> WebsocketRoute[State]:
-    """Create a websocket route that calls an async function for each stream.
-
-    Args:
-        handler: ``async (stream, state)``. When it returns, the stream is closed with 1000; if it raises an
-            exception, with 1011. When the client leaves, ``receive`` raises ``ConnectionClosed``, and ``async
-            for`` ends. If the handler has not returned ``Timeouts.disconnect`` seconds later, it is cancelled.
-        origins: the web pages that may connect, as for ``Upgrade.accept``.
-        subprotocols: the supported subprotocols, in the order of preference. ``stream.subprotocol`` is the first
-            one that the client offers.
-        deflate: the settings of compression, if the client offers it; None for no compression.
-        accept: ``async (request, state)``, called before the 101 response. It returns an ``Accept``, None to
-            accept without further settings, or a ``Response`` to refuse.
-        **options: the limits of each stream: ``max_message_size``, ``max_fragments``,
-            ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
-
-    Returns:
-        The route, for ``with_websocket_route``.
-
-    Raises:
-        ValueError: an option is out of its range, or an origin or subprotocol is malformed.
-        TypeError: an option is unknown or has the wrong type.
-    """
-    limits = StreamLimits(**options)
-    admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
-
-    async def route(upgrade: Upgrade, state: State) -> Response | None:
-        admitted = await admission.admit(upgrade.request, state)
-        if isinstance(admitted, Response):
-            return admitted
-        await handler(WebsocketStream(await opening_of(upgrade).accept(admitted, limits)), state)
-        return None
-
-    return route
 
 
 def async_websocket_handler(
