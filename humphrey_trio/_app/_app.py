@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -30,6 +31,7 @@ from .._server._open_listeners import open_listeners
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import HttpServer, check_shutdown
+from .._server._stored_body import StoredBody
 from .._server._transport import StreamTransport, Transport
 from .._type_variables import State
 from ._access import AccessLog
@@ -269,12 +271,12 @@ class App(Routes[State]):
 
         Args:
             request: the request. Its Host field selects the SubApp of ``with_host``. The handler gets a copy with
-                the ``path_params`` of its route.
+                the ``path_params`` of its route, and its content as a stream if the route has ``stream=True``.
 
         Returns:
             The response of the handler, or of the error handler: a 404 without a route, a 405 without one for the
             method, a 500 if the handler raised an exception, which is logged. A request to open a WebSocket is
-            treated as an ordinary one.
+            treated as an ordinary one. ``humphrey_trio.http.read_body`` reads the body of a streamed response.
         """
         service = self._service
         host = request.headers.get("Host", "").lower()
@@ -282,6 +284,9 @@ class App(Routes[State]):
         if isinstance(match, NotServed):
             return await service.reject(request, match)
         request = request.replace(path_params=match.params)
+        if match.stream:
+            with suppress(RuntimeError):  # it has a stream already
+                request = request.replace(content=StoredBody(request.content))
         answer = service.respond(request, match)
         return answer if isinstance(answer, Response) else await service.settle(request, answer)
 
