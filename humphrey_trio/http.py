@@ -1,6 +1,7 @@
 """HTTP: the application, requests and responses, limits and timeouts."""
 
 from ._app._app import App as App
+from ._app._app import ConnectionCondition as ConnectionCondition
 from ._app._errors import ErrorHandler as ErrorHandler
 from ._app._errors import default_error_handler as default_error_handler
 from ._app._https_redirect import https_redirect as https_redirect
@@ -42,6 +43,7 @@ __all__ = [
     "Address",
     "App",
     "BodyStream",
+    "ConnectionCondition",
     "Cookie",
     "Drain",
     "ErrorHandler",

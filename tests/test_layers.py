@@ -30,7 +30,8 @@ _server               _clock _control! _fairness! _file_threads _file_reader
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _parts _stored_body _http_counters! _observers! _departures _interface! _outgoing
+                      _lingering _parts _stored_body _http_counters! _observers! _departures _condition _interface!
+                      _outgoing
                       _request_body _child_task _event_stream _bodies _response_stream _responses _http_connection
                       _server_tls _unix_socket _open_listeners _listening! _overload _server
 _websocket            _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
@@ -38,12 +39,12 @@ _websocket            _limits! _deflate_settings! _heartbeat_settings! _message!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end
                       _waiting_senders _outbox _writer_turns _inbox _connection _calls _reports
-                      _connection_task _stream _opening _upgrade _routes _gate _serve_upgrade
+                      _connection_task _stream _hooks _opening _upgrade _routes _gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
-                      _service _app _https_redirect!
+                      _service _hosting _servers _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
-                      _async_stream _stream_server _async_app
+                      _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
                       _failed_open! _answer _directory _files _redirect! _metrics!
 _testing              _http_codec! _websocket_codec! _memory_stream _clients
@@ -164,10 +165,7 @@ FOREIGN_NAMES = {
     ("_http._headers", "_folded"): "headers compare themselves with others",
     ("_http._response", "_key"): "a response compares itself with another",
     ("_websocket._app._async_app", "_unlink"): "a class method makes an app of its own class",
-    (
-        "_websocket._app._async_app",
-        "_server",
-    ): "an internally linked app runs an App on listeners that are open already",
+    ("_app._app", "_servers"): "servers_of is the way from the face to its machinery",
     ("_websocket._protocol._deflate", "_Compress"): "zlib has no public name for this type",
     ("_websocket._protocol._deflate", "_Decompress"): "zlib has no public name for this type",
 }

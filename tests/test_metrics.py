@@ -120,7 +120,7 @@ def test_http_values() -> None:
     """Every figure of an App is shown, under a name with its unit, and ``_total`` if it only grows."""
     site = Site(connections=3, lingering=1, lingering_cut=2, events_dropped=5)
     counters = site.counters
-    counters.accepted, counters.bytes_received, counters.bytes_sent = 7, 1000, 2**40
+    counters.accepted, counters.denied, counters.bytes_received, counters.bytes_sent = 7, 4, 1000, 2**40
     for status in (101, 200, 204, 304, 404, 503, 999):
         counters.begin_request()
         counters.count_response(status)
@@ -131,6 +131,7 @@ def test_http_values() -> None:
         ("http_connections", ()): 3,
         ("http_connections_lingering", ()): 1,
         ("http_connections_accepted_total", ()): 7,
+        ("http_connections_denied_total", ()): 4,
         ("http_connections_lingering_cut_total", ()): 2,
         ("http_requests_in_flight", ()): 1,
         ("http_requests_received_total", ()): 7,

@@ -146,7 +146,7 @@ def test_exceptions_quote_their_reason(error: ConnectionClosed) -> None:
 
 
 def page_text(content: bytes) -> str:
-    """What a browser or a terminal would show of a default error page, without the line end behind it."""
+    """The text that a browser or a terminal displays for a default error page, without its line end."""
     return html.unescape(re.sub("<[^>]*>", " ", content.decode())).removesuffix("\n")
 
 

@@ -210,7 +210,7 @@ def routes_with_options() -> None:
     assert_type(SubApp().with_path_aware_route("/c", lambda r, s, p: Response(200), methods={"GET"}), SubApp[None])
     app.with_route("/d", page, ("GET",))  # type: ignore[call-arg]
     app.with_route("/e", page, methods=(1,))  # type: ignore[arg-type]
-    app.with_route("/f", page, stream=True)  # type: ignore[call-arg]
+    app.with_route("/f", page, stream=1)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------- with a wrong one

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import trio
 
@@ -17,31 +18,34 @@ from .._http._request import Request
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
 from .._http._when_left import WhenLeft
-from .._server._certificate import Certificate, CertificateFiles, GivenContext
-from .._server._clock import SweepClock
-from .._server._departures import Departures
+from .._server._certificate import CertificateFiles, GivenContext
 from .._server._direct import DirectStream, DirectTransport
-from .._server._fairness import Fairness
 from .._server._fast_head import parse_fast
 from .._server._h11_head import parse_h11
-from .._server._http_counters import HttpCounters
-from .._server._interface import ServerSettings
-from .._server._observers import Observers
-from .._server._open_listeners import open_listeners
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
-from .._server._server import HttpServer, check_shutdown
+from .._server._server import check_shutdown
 from .._server._stored_body import StoredBody
 from .._server._transport import StreamTransport, Transport
 from .._type_variables import State
-from ._access import AccessLog
+from .._websocket._stream._routes import async_websocket_handler
 from ._errors import ErrorHandler
+from ._hosting import AdoptableApp
 from ._monitor import Monitor, MonitorConfig
+from ._patterns import parse_pattern
 from ._routes import Routes, SubApp, routes_of
 from ._routing import NotServed, Routing
+from ._servers import Servers
 from ._service import AppService
 
-logger = logging.getLogger("humphrey_trio.http")
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .._server._certificate import Certificate
+    from .._websocket._stream._routes import HookRouteOptions
+
+#: A connection condition, for ``with_connection_condition``: called with ``(address, state)``.
+ConnectionCondition: TypeAlias = Callable[[Address, State], bool]
 
 #: The parsers of request heads.
 Parser: TypeAlias = Literal["h11", "fast"]
@@ -96,20 +100,17 @@ class App(Routes[State]):
         if parser not in _PARSERS:
             raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
         self._state = state
-        self._parser: Parser = parser
-        self._when_left = WhenLeft(when_left)
-        self._limits = limits
-        self._timeouts = timeouts
-        self._max_connections = max_connections
-        self._writer = ResponseWriter(server_name)
         self._routing = Routing(self._routes)
         self._service = AppService(state, self._routing)
-        self._certificate: Certificate | None = None
-        self._shutdown: trio.Event | None = None
-        self._drain = Drain()
-        self._running: list[HttpServer] = []
-        self._counters = HttpCounters()
-        self._monitor: Monitor | None = None
+        self._servers = Servers(
+            self._service,
+            limits=limits,
+            timeouts=timeouts,
+            max_connections=max_connections,
+            parse_head=_PARSERS[parser],
+            writer=ResponseWriter(server_name),
+            when_left=WhenLeft(when_left),
+        )
 
     @property
     def state(self) -> State:
@@ -122,13 +123,7 @@ class App(Routes[State]):
         Connections of ``serve_stream`` are included in ``connections`` and ``lingering`` if the app was running
         when it was called.
         """
-        servers = self._running
-        return self._counters.statistics(
-            connections=sum(server.connections for server in servers),
-            lingering=sum(len(server.lingering) for server in servers),
-            lingering_cut=sum(server.lingering.cuts for server in servers),
-            events_dropped=0 if self._monitor is None else self._monitor.dropped,
-        )
+        return self._servers.statistics()
 
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
         """Use the routes of a SubApp for hosts that match a pattern.
@@ -210,13 +205,13 @@ class App(Routes[State]):
                 Or the context is for clients, or ``reload`` is True for a context.
         """
         if not isinstance(cert, ssl.SSLContext):
-            self._certificate = CertificateFiles(cert, key, reloads=reload)
+            self._servers.certificate = CertificateFiles(cert, key, reloads=reload)
             return self
         if cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError("this SSLContext is for clients: create one with ssl.Purpose.CLIENT_AUTH")
         if reload:
             raise ValueError("only files can be reloaded: pass their paths to with_cert instead of an SSLContext")
-        self._certificate = GivenContext(cert)
+        self._servers.certificate = GivenContext(cert)
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
@@ -240,8 +235,9 @@ class App(Routes[State]):
             ValueError: the spread of the drain is too long for ``Timeouts.drain``.
             TypeError: the event is not a ``trio.Event``, or the drain is not a ``Drain``.
         """
-        check_shutdown(event, drain, self._timeouts)
-        self._shutdown, self._drain = event, drain
+        servers = self._servers
+        check_shutdown(event, drain, servers.timeouts)
+        servers.shutdown, servers.drain = event, drain
         return self
 
     def with_monitor(self, config: MonitorConfig) -> Self:
@@ -261,8 +257,71 @@ class App(Routes[State]):
             ValueError: the config has no subscription. Call its ``with_subscription_to``.
             TypeError: the argument is not a ``MonitorConfig``.
         """
-        self._monitor = Monitor(config)
+        self._servers.monitor = Monitor(config)
         return self
+
+    def with_connection_condition(self, condition: ConnectionCondition[State]) -> Self:
+        """Set a function that decides which clients may connect.
+
+        It is called for each new connection, before TLS and before anything is received. A connection that it
+        refuses is closed at once, without a response, and counted as ``denied`` in the statistics.
+
+        The function delays all connections that are waiting to be accepted. It must not block, and should take
+        less than about 10 microseconds, as a lookup in a set does.
+
+        Args:
+            condition: a plain function, called with ``(address, state)``. ``address`` is that of the peer, which
+                may be a proxy; for a Unix socket its host is ``unix:``. True accepts the connection. If it returns
+                False, or fails, the connection is closed. A failure is logged. Servers that are running keep
+                theirs.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            TypeError: the condition is not callable, or it is an async function.
+        """
+        if not callable(condition) or inspect.iscoroutinefunction(condition):
+            raise TypeError(f"a connection condition is a plain function (address, state), not {condition!r}")
+        state = self._state
+        self._servers.condition = lambda address: condition(address, state)
+        return self
+
+    def with_websocket_app(
+        self, pattern: str, websocket_app: AdoptableApp, **options: Unpack[HookRouteOptions]
+    ) -> Self:
+        """Run an ``AsyncWebsocketApp`` in this app, and add a websocket route to it.
+
+        ``run``, ``run_tls`` and ``serve_stream`` of this app also run the WebSocket app, which must not be run by
+        itself. It has the timeouts of this app, and the event and the drain of ``with_shutdown``. If it fails,
+        ``run`` of this app ends with the failure. If ``run`` and ``run_tls`` are called, they serve the clients of
+        one WebSocket app. Each client is closed when the run ends to which it has connected.
+
+        Its ``connect_hook`` may be used for further routes, such as those of a ``SubApp``.
+
+        Args:
+            pattern: the path, such as ``/ws``, as for ``with_websocket_route``.
+            websocket_app: the result of ``AsyncWebsocketApp.new_unlinked``. It may be added again for
+                another path.
+            **options: the keyword arguments of ``async_websocket_handler``, such as ``origins`` and ``accept``.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            LinkError: the WebSocket app is linked internally, has run, or is run by another ``App``; or it has
+                timeouts or a shutdown event of its own.
+            ValueError, TypeError: as for ``with_websocket_route`` and ``async_websocket_handler``.
+        """
+        if not isinstance(websocket_app, AdoptableApp):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"with_websocket_app takes an AsyncWebsocketApp, not {type(websocket_app).__name__}:"
+                " for a hook or a coroutine, use with_websocket_route"
+            )
+        route = async_websocket_handler(websocket_app.connect_hook(), **options)
+        parse_pattern(pattern)  # before the app is adopted, which cannot be undone
+        self._servers.hosting.adopt(websocket_app, self._servers.timeouts)
+        return self.with_websocket_route(pattern, route)
 
     async def handle(self, request: Request) -> Response:
         """Call the application without a connection. For tests, and for requests from other sources.
@@ -326,9 +385,10 @@ class App(Routes[State]):
             RuntimeError: ``with_cert`` was not called.
             ValueError, OSError: as for ``run``.
         """
-        if self._certificate is None:
+        certificate = self._servers.certificate
+        if certificate is None:
             raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
-        await self._run(addresses, self._certificate, task_status)
+        await self._run(addresses, certificate, task_status)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: Address = _MEMORY) -> None:
         """Serve one connection over a stream, and close the stream.
@@ -349,18 +409,7 @@ class App(Routes[State]):
             transport = DirectTransport(stream, peer)
         else:
             transport = StreamTransport(stream, peer)
-        if self._running:
-            await self._running[0].serve(transport)
-            return
-        async with trio.open_nursery() as nursery:
-            server = self._server()
-            try:
-                await nursery.start(server.run)
-            except BaseException:
-                await transport.close()
-                raise
-            await server.serve(transport)
-            nursery.cancel_scope.cancel()
+        await self._servers.serve(transport)
 
     async def _run(
         self,
@@ -368,28 +417,11 @@ class App(Routes[State]):
         certificate: Certificate | None,
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
-        listeners = await open_listeners(addresses)
-        server = self._server(certificate)
-        self._running.append(server)
-        try:
-            await server.run(listeners, task_status=task_status)
-        finally:
-            self._running.remove(server)
+        await self._servers.run(addresses, certificate, task_status)
+        for route in self._routing.hook_routes():
+            route.note_server_end()  # only a graceful shutdown leads here
 
-    def _server(self, certificate: Certificate | None = None) -> HttpServer:
-        settings = ServerSettings(
-            service=self._service,
-            limits=self._limits,
-            timeouts=self._timeouts,
-            drain=self._drain,
-            parse_head=_PARSERS[self._parser],
-            writer=self._writer,
-            fairness=Fairness(),
-            clock=SweepClock(),
-            departures=Departures(),
-            when_left=self._when_left,
-            observers=Observers(self._counters, AccessLog(), self._monitor),
-        )
-        return HttpServer(
-            settings, max_connections=self._max_connections, certificate=certificate, shutdown=self._shutdown
-        )
+
+def servers_of(app: App[Any]) -> Servers:
+    """Return the servers of an app, for a WebSocket app that runs one itself."""
+    return app._servers

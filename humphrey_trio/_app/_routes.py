@@ -11,6 +11,7 @@ from .._http._when_left import WhenLeft
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
 from .._type_variables import State
+from .._websocket._stream._routes import HookRoute
 from .._websocket._stream._upgrade import Upgrade
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options
@@ -164,6 +165,8 @@ class Routes(Generic[State]):
             ValueError, TypeError: as for ``with_route``.
         """
         _check_handler(pattern, handler)
+        if isinstance(handler, HookRoute):
+            handler.note_pattern(pattern)
         self._routes.websocket.add(Route(parse_pattern(pattern), handler, route_options(), upgrades=True))
         return self
 

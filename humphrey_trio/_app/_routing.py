@@ -15,6 +15,7 @@ from .._http._address import split_port
 from .._http._method import REGISTERED_METHODS, Method
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request
+from .._websocket._stream._routes import HookRoute
 from .._wildcards import Wildcard
 from ._layers import LayerEntry
 from ._patterns import decode_values
@@ -107,6 +108,11 @@ class Routing:
                 return _decoded(found) if found.params else found
         return self._not_served(tables, method, path)
 
+    def hook_routes(self) -> list[HookRoute]:
+        """Return the routes of all hosts that send streams to hooks."""
+        handlers = [handler for routes in self._all() for handler in routes.websocket.handlers()]
+        return [handler for handler in handlers if isinstance(handler, HookRoute)]
+
     def layers_for(self, request: Request) -> Sequence[LayerEntry[Any]]:
         """Return the layers around the answer to a request: those of the app, and then those of its host."""
         (own,) = self._own
@@ -134,8 +140,12 @@ class Routing:
         """Return whether a method is registered, or a route of any host takes it (RFC 9110, section 15.6.2)."""
         if method in REGISTERED_METHODS:
             return True
-        tables = [routes.http for routes in (*self._own, *(routes for _, routes in self._hosts))]
+        tables = [routes.http for routes in self._all()]
         return any(table.has_any_method or method in table.methods for table in tables)
+
+    def _all(self) -> list[HostRoutes]:
+        """Return the routes of the app and of its hosts."""
+        return [*self._own, *(routes for _, routes in self._hosts)]
 
     def _tables_of(self, host: str) -> tuple[HostRoutes, ...]:
         host = _without_root(host)

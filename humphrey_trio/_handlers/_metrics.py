@@ -63,6 +63,7 @@ _HTTP: tuple[_Metric[HttpStatistics], ...] = (
     _gauge("http_connections", "Open connections.", lambda s: s.connections),
     _gauge("http_connections_lingering", "Connections that wait for the client to close.", lambda s: s.lingering),
     _counter("http_connections_accepted_total", "Accepted connections.", lambda s: s.accepted),
+    _counter("http_connections_denied_total", "Connections that the condition refused.", lambda s: s.denied),
     _counter(
         "http_connections_lingering_cut_total",
         "Lingering connections that were closed early to make room.",

@@ -30,6 +30,7 @@ class HttpStatistics:
         bytes_received: received bytes.
         bytes_sent: bytes that the kernel accepted.
         events_dropped: events of a monitor that were dropped because its channel was full.
+        denied: connections that the connection condition refused; not included in ``accepted``.
     """
 
     connections: int
@@ -42,6 +43,7 @@ class HttpStatistics:
     bytes_received: int = 0
     bytes_sent: int = 0
     events_dropped: int = 0
+    denied: int = 0
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """Return the attributes by name, for structured logs. ``responses`` is a dict."""

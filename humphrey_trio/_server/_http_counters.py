@@ -13,16 +13,17 @@ class HttpCounters:
 
     Attributes:
         accepted: connections that were accepted.
+        denied: connections that the connection condition refused; not included in ``accepted``.
         requests: requests whose head was read.
         in_flight: requests whose head was read and whose response is not complete.
         bytes_received: received bytes.
         bytes_sent: bytes that the kernel accepted.
     """
 
-    __slots__ = ("_responses", "accepted", "bytes_received", "bytes_sent", "in_flight", "requests")
+    __slots__ = ("_responses", "accepted", "bytes_received", "bytes_sent", "denied", "in_flight", "requests")
 
     def __init__(self) -> None:
-        self.accepted = self.requests = self.in_flight = self.bytes_received = self.bytes_sent = 0
+        self.accepted = self.denied = self.requests = self.in_flight = self.bytes_received = self.bytes_sent = 0
         self._responses = [0] * 10  # by the first digit of the status
 
     def begin_request(self) -> None:
@@ -64,6 +65,7 @@ class HttpCounters:
             lingering_cut=lingering_cut,
             in_flight=self.in_flight,
             accepted=self.accepted,
+            denied=self.denied,
             requests=self.requests,
             responses=self.responses(),
             bytes_received=self.bytes_received,

@@ -17,6 +17,7 @@ import trio
 from .._http._address import UNIX_PREFIX, Address
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._events import EventType
+from ._condition import Condition
 from ._control import ConnectionControl
 from ._http_connection import HttpConnection
 from ._interface import ServerSettings
@@ -29,7 +30,7 @@ from ._socket import SocketTransport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._http._limits import Timeouts
     from ._certificate import Certificate
@@ -88,6 +89,10 @@ class HttpServer:
             lingers, the server does not accept, and new connections wait in the backlog of the kernel.
         certificate: the certificate for TLS on connections from listeners; None for no TLS.
         shutdown: begins a graceful shutdown when it is set; None for never.
+        condition: returns whether a peer may connect; None if every peer may.
+
+    Attributes:
+        settings: as the argument.
     """
 
     def __init__(
@@ -97,11 +102,13 @@ class HttpServer:
         max_connections: int | None = None,
         certificate: Certificate | None = None,
         shutdown: trio.Event | None = None,
+        condition: Callable[[Address], bool] | None = None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._max_connections = max_connections
         self._tls = None if certificate is None else ServerTls(certificate, settings)
         self._shutdown = shutdown
+        self._condition = Condition(condition, settings.observers)
         self._draining = False
         self._controls: set[ConnectionControl] = set()  # one for each connection that uses a slot
         self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
@@ -166,11 +173,15 @@ class HttpServer:
                 self._external_scopes.discard(scope)
 
     async def _serve_external(self, transport: Transport) -> None:
+        admitted = False
         try:
             await self._wait_for_slot()
-        except BaseException:
-            await transport.close()
-            raise
+            admitted = self._condition.admits(transport.peer)
+        finally:
+            if not admitted:
+                await transport.close()
+        if not admitted:
+            return
         self._make_room()
         await self._serve(transport, self._new_control(transport.peer))
 
@@ -190,13 +201,13 @@ class HttpServer:
         """Count a new connection, which uses a slot from now on."""
         control = ConnectionControl(self._draining)
         self._controls.add(control)
-        observers = self._settings.observers
+        observers = self.settings.observers
         observers.counters.accepted += 1
         observers.report(EventType.CONNECTION_SUCCESS, peer)
         return control
 
     async def _serve(self, transport: Transport, control: ConnectionControl) -> None:
-        settings = self._settings
+        settings = self.settings
         try:
             connection = HttpConnection(transport, settings, control, self._lingering)
             handover = await connection.serve()
@@ -238,7 +249,7 @@ class HttpServer:
         """Wait for the event, stop accepting, and end with the last connection or after ``Timeouts.drain``."""
         await shutdown.wait()
         now = trio.current_time()
-        connections.cancel_scope.deadline = now + hard_stop_after(self._settings.timeouts, CLEANUP_SECONDS)
+        connections.cancel_scope.deadline = now + hard_stop_after(self.settings.timeouts, CLEANUP_SECONDS)
         self._draining = True
         # For the clients in the backlog the connection is open already, and they may have sent a request. To close
         # the listener now would reset them.
@@ -285,7 +296,7 @@ class HttpServer:
             if not self._cut_lingering():
                 await trio.sleep(_ACCEPT_PAUSE)
         elif exc.errno in _CONNECTION_ERRORS:
-            self._settings.observers.report(EventType.CONNECTION_ERROR, None, str(exc.strerror))
+            self.settings.observers.report(EventType.CONNECTION_ERROR, None, str(exc.strerror))
         else:
             raise exc
 
@@ -294,9 +305,20 @@ class HttpServer:
             if self._is_full() and not self._lingering:
                 return
             sock, name = listener.socket.accept()
-            self._make_room()
             peer = Address(name[0], name[1]) if isinstance(name, tuple) else Address(UNIX_PREFIX)
-            connections.start_soon(self._serve_socket, sock, peer, self._new_control(peer))
+            if self._admits(sock, peer):
+                self._make_room()
+                connections.start_soon(self._serve_socket, sock, peer, self._new_control(peer))
+
+    def _admits(self, sock: socket.socket, peer: Address) -> bool:
+        """Return whether a peer may connect. Closes the socket if it may not."""
+        admitted = False
+        try:
+            admitted = self._condition.admits(peer)
+        finally:
+            if not admitted:
+                sock.close()
+        return admitted
 
     @trio.lowlevel.enable_ki_protection
     async def _serve_socket(self, sock: socket.socket, peer: Address, control: ConnectionControl) -> None:
@@ -326,7 +348,7 @@ class HttpServer:
         # The slot first: over a trio stream the close may take half a second.
         control.detach()
         self._free_slot(control)
-        self._settings.observers.report(EventType.CONNECTION_CLOSED, transport.peer)
+        self.settings.observers.report(EventType.CONNECTION_CLOSED, transport.peer)
         await transport.close()
 
     # Slots and deadlines...
@@ -345,9 +367,9 @@ class HttpServer:
     @trio.lowlevel.enable_ki_protection
     async def _sweep(self) -> None:
         while True:
-            now = await self._settings.clock.wait_for_sweep()
+            now = await self.settings.clock.wait_for_sweep()
             # Before the deadlines, so that a handler is watched for at least one interval before it is cancelled.
-            self._settings.departures.check()
+            self.settings.departures.check()
             for control in tuple(self._controls):  # a copy, because ``expire`` may free slots
                 if control.at <= now:
                     control.expire()

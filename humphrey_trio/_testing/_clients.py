@@ -74,7 +74,7 @@ async def websocket_client(
 
     Args:
         app: the HTTP app that has the websocket route. It need not be running, but a linked ``AsyncWebsocketApp``
-            must be.
+            must be, unless the app runs it (``with_websocket_app``).
         path: the request target, with the query.
         headers: additional header fields of the handshake request.
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import trio
 
-from ..._app._app import App
+from ..._app._app import App, servers_of
 from ..._http._address import Address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
@@ -26,10 +27,13 @@ from .._limits import StreamLimits
 from .._message import Message
 from .._statistics import AppStatistics
 from .._stream._graceful_end import AppEnd
-from .._stream._routes import async_websocket_handler, forget_hook_run, note_hook_run
+from .._stream._hooks import forget_use, note_use
+from .._stream._routes import async_websocket_handler
 from .._stream._stream import WebsocketStream
 from ._async_stream import AsyncSender, AsyncStream
 from ._handlers import Handlers
+from ._hosted import HostedStreams
+from ._sessions import AppRun
 from ._stream_server import StreamServer
 
 if TYPE_CHECKING:
@@ -49,17 +53,30 @@ DisconnectHandler: TypeAlias = Callable[[AsyncStream[StreamState], State], Await
 MessageHandler: TypeAlias = Callable[[AsyncStream[StreamState], Message, State], Awaitable[object]]
 
 _HOOK_SIZE = 64
+_INTERNAL = "this app is linked internally: create it with AsyncWebsocketApp.new_unlinked()"
 _DEFAULT_ADDRESS = "0.0.0.0:80"  # the default of Humphrey
 # Options that are applied before a stream is put into a hook, so they belong to the route.
 _OF_ROUTES = ("origins", "subprotocols", "deflate", "accept")
+
+
+class _Link(enum.Enum):
+    """How an application gets its streams."""
+
+    INTERNAL = enum.auto()
+    """From an HTTP app of its own."""
+    NONE = enum.auto()
+    """From the routes of other apps, beside which it runs."""
+    HOSTED = enum.auto()
+    """From the routes of other apps, one of which runs it."""
 
 
 class AsyncWebsocketApp(Generic[State, StreamState]):
     """An event-driven WebSocket application.
 
     ``AsyncWebsocketApp()`` is linked internally: it runs an HTTP app of its own, whose only route accepts
-    WebSockets at every path. ``AsyncWebsocketApp.new_unlinked()`` receives its streams from other apps through
-    its connect hook. An unlinked app without a link serves no streams; that is not an error.
+    WebSockets at every path. ``AsyncWebsocketApp.new_unlinked()`` receives its streams from other apps. Either an
+    ``App`` runs it (``App.with_websocket_app``), or it runs beside them, and their routes have its connect hook.
+    An unlinked app without a link serves no streams; that is not an error.
 
     For each stream:
 
@@ -113,7 +130,9 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._handlers: Handlers[AsyncStream[StreamState]] = Handlers(state, concurrency, WhenLeft(when_left))
         self._timeouts = timeouts
         self._hook, incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
-        self._address: str | None = _DEFAULT_ADDRESS
+        self._link = _Link.INTERNAL
+        self._address = _DEFAULT_ADDRESS
+        self._end = AppEnd()
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
         )
@@ -122,7 +141,6 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             self._handlers,
             new_state=stream_state,
             limits=StreamLimits(**options),
-            timeouts=timeouts,
             max_connections=max_connections,
         )
         self._ran = False
@@ -168,7 +186,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         return app
 
     def _unlink(self) -> None:
-        self._address = None
+        self._link = _Link.NONE
 
     @property
     def state(self) -> State:
@@ -258,11 +276,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             This object, so that calls can be chained.
 
         Raises:
+            LinkError: an ``App`` runs this app.
             ValueError: ``drain.spread`` is too long for ``Timeouts.drain``.
             TypeError: ``event`` is not a ``trio.Event``, or ``drain`` is not a ``Drain``.
         """
+        if self._link is _Link.HOSTED:
+            raise LinkError("an App runs this app: call with_shutdown of the App, which ends both")
         check_shutdown(event, drain, self._timeouts)
-        self._streams.set_end(AppEnd(event, drain))
+        self._end = AppEnd(event, drain)
         return self
 
     def with_address(self, address: str) -> Self:
@@ -278,7 +299,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             LinkError: the app is unlinked.
             ValueError: the address is malformed.
         """
-        if self._address is None:
+        if self._link is not _Link.INTERNAL:
             raise LinkError("an unlinked app does not listen: pass the address to run of the HTTP app")
         self._address = str(Address.parse(address))
         return self
@@ -296,9 +317,41 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         Raises:
             LinkError: the app is linked internally.
         """
-        if self._address is not None:
-            raise LinkError("this app is linked internally: create it with AsyncWebsocketApp.new_unlinked()")
+        if self._link is _Link.INTERNAL:
+            raise LinkError(_INTERNAL)
         return self._hook
+
+    def adopt(self, timeouts: Timeouts) -> HostedStreams:
+        """Let an ``App`` run this app. ``App.with_websocket_app`` calls it; other code need not.
+
+        Args:
+            timeouts: the timeouts of the ``App``, which replace those of this app.
+
+        Returns:
+            The object that the ``App`` runs beside each of its servers.
+
+        Raises:
+            LinkError: another ``App`` runs this app, it is linked internally, it has run, or it has settings that
+                the ``App`` must have.
+        """
+        self._check_adoptable(timeouts)
+        self._link = _Link.HOSTED
+        return HostedStreams(self._streams, self._hook)
+
+    def _check_adoptable(self, timeouts: Timeouts) -> None:
+        if self._link is _Link.HOSTED:
+            raise LinkError(
+                "another App runs this app: for a route of this App, write"
+                " with_websocket_route(pattern, async_websocket_handler(websocket_app.connect_hook()))"
+            )
+        if self._link is _Link.INTERNAL:
+            raise LinkError(_INTERNAL)
+        if self._ran:
+            raise LinkError("this app has run: create a new one for the App, and remove the call of its run")
+        if self._end.shutdown is not None:
+            raise LinkError("this app has a with_shutdown: call with_shutdown of the App instead, which ends both")
+        if self._timeouts not in (Timeouts(), timeouts):
+            raise LinkError("this app has timeouts of its own: pass timeouts= to the App, which runs it with them")
 
     def sender(self) -> AsyncSender:
         """Return an ``AsyncSender``, which sends to the clients of this app from any task."""
@@ -321,30 +374,33 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
                 empty tuple for an unlinked app.
 
         Raises:
+            LinkError: an ``App`` runs this app.
             RuntimeError: the app has run before.
             OSError: the address of an internally linked app cannot be listened on.
         """
+        if self._link is _Link.HOSTED:
+            raise LinkError("an App runs this app (with_websocket_app): remove this call of run")
         if self._ran:
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
         self._ran = True
+        # Outside the nursery of the streams, which would wrap an OSError in an exception group.
+        listeners = await open_listeners([self._address]) if self._link is _Link.INTERNAL else []
         self._streams.broadcaster.bind(current_run())
-        note_hook_run(self._hook)
+        run = AppRun(self._end, self._timeouts, note_use(self._hook))
         try:
-            # Outside the nursery of the streams, which would wrap an OSError in an exception group.
-            listeners = [] if self._address is None else await open_listeners([self._address])
-            await self._streams.run(partial(self._start_http, listeners), task_status)
+            await self._streams.run(run, partial(self._start_http, listeners), task_status)
         finally:
-            self._streams.close_hook()
-            forget_hook_run(self._hook)
+            forget_use(self._hook)
 
     async def _start_http(self, listeners: Sequence[Listener], nursery: trio.Nursery) -> tuple[Address, ...]:
         """Start the HTTP app of an internally linked app. Returns its addresses; none for an unlinked app."""
-        if self._address is None:
+        if not listeners:
             return ()
-        addresses: tuple[Address, ...] = await nursery.start(self._own_http_app()._server().run, listeners)
+        server = servers_of(self._own_http_app()).new_server()
+        addresses: tuple[Address, ...] = await nursery.start(server.run, listeners)
         return addresses
 
     def _own_http_app(self) -> App[State]:
         app = App(self.state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
-        end = self._streams.end
+        end = self._end
         return app if end.shutdown is None else app.with_shutdown(end.shutdown, end.drain)

@@ -53,8 +53,8 @@ class Broadcaster:
         self._turn = 0  # messages and receivers since the last checkpoint
         self._run: Run | None = None
 
-    def bind(self, run: Run) -> None:
-        """Set the run of trio of the application. Before, calls from any run are accepted."""
+    def bind(self, run: Run | None) -> None:
+        """Set the run of trio of the application. With None, calls from any run are accepted."""
         self._run = run
 
     def check_run(self) -> None:

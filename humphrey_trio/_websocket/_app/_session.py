@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .._stream._connection import WebsocketConnection
     from ._broadcaster import Broadcaster
     from ._handlers import Handlers, MessageHandler
-    from ._sessions import Sessions
+    from ._sessions import AppRun, Sessions
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
@@ -47,10 +47,10 @@ class Session(Generic[Stream]):
         handlers: the handlers of the application.
         broadcaster: the broadcaster of the application.
         sessions: the sessions of the application.
-        nursery: the nursery for tasks of the session.
+        app_run: the run of the application. Its nursery has the tasks of the session.
 
     Attributes:
-        connection, broadcaster: as the arguments.
+        connection, broadcaster, app_run: as the arguments.
         topics: the subscribed topics; None before the first subscription.
     """
 
@@ -59,11 +59,11 @@ class Session(Generic[Stream]):
         "_busy_reader",
         "_drain",
         "_handlers",
-        "_nursery",
         "_running",
         "_scopes",
         "_sessions",
         "_tasks",
+        "app_run",
         "broadcaster",
         "connection",
         "topics",
@@ -75,14 +75,14 @@ class Session(Generic[Stream]):
         handlers: Handlers[Stream],
         broadcaster: Broadcaster,
         sessions: Sessions[Any],
-        nursery: trio.Nursery,
+        app_run: AppRun,
     ) -> None:
         self.connection = connection
         self.broadcaster = broadcaster
         self.topics: set[Hashable] | None = None
         self._handlers = handlers
         self._sessions = sessions
-        self._nursery = nursery
+        self.app_run = app_run
         self._busy = False  # whether the reader task runs a handler, or waits to start one
         self._running = 0  # handlers that run in tasks of their own
         # The tasks that run handlers, with the scopes that cancel them when the client leaves. A task whose
@@ -256,7 +256,7 @@ class Session(Generic[Stream]):
                 await self._tasks.end()
                 self._tasks = None  # breaks a reference cycle
             if begun and self._handlers.on_disconnect is not None:
-                disconnects = self._sessions.disconnects
+                disconnects = self.app_run.disconnects
                 await disconnects.run(self._handlers.on_disconnect, stream, self._handlers.state, self)
         finally:
             self._sessions.remove(self)
@@ -311,7 +311,7 @@ class Session(Generic[Stream]):
         reader = self._busy_reader
         if self._busy and not self.connection.inbox.waiting:
             if reader is None:
-                reader = self._busy_reader = BusyReader(self.connection, self._nursery)
+                reader = self._busy_reader = BusyReader(self.connection, self.app_run.nursery)
             reader.count(look_for_peer=self._handlers.when_left is WhenLeft.CANCEL)
         elif reader is not None and reader.reads_ahead:
             reader.reset()
@@ -374,7 +374,7 @@ class Session(Generic[Stream]):
         """Start a task that belongs to the client; see ``AsyncStream.start_soon``."""
         self.connection.check_open()
         if self._tasks is None:
-            self._tasks = StreamTasks(self._nursery, self._task_failed)
+            self._tasks = StreamTasks(self.app_run.nursery, self._task_failed)
         self._tasks.start_soon(async_fn, args)
 
     def _task_failed(self, exception: Exception) -> None:

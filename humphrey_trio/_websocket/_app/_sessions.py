@@ -1,7 +1,7 @@
-"""All sessions of an application: their slots, and the time limit of their disconnect handlers.
+"""All sessions of an application and their slots, and what those of one run share.
 
-A session holds a slot from before its connect handler until its disconnect handler has returned. This module never
-waits for a client.
+A session holds a slot from before its connect handler until its disconnect handler has returned. An application
+that an ``App`` runs has one run for each server of the ``App``. This module never waits for a client.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import trio
 from ..._failures import failure_of
 
 if TYPE_CHECKING:
+    from ..._http._limits import Timeouts
+    from .._stream._graceful_end import AppEnd
+    from .._stream._hooks import HookUse
     from ._handlers import StreamHandler
 
 logger = logging.getLogger("humphrey_trio.websocket")
@@ -29,12 +32,17 @@ class Member(Protocol):
         """The id of the stream."""
         ...
 
+    @property
+    def app_run(self) -> AppRun:
+        """The run of the application in which the session is."""
+        ...
+
 
 _Member = TypeVar("_Member", bound=Member)
 
 
 class Sessions(Generic[_Member]):
-    """The sessions of one application.
+    """The sessions of one application, in all its runs.
 
     Args:
         max_connections: the number of slots; None for no limit.
@@ -42,14 +50,12 @@ class Sessions(Generic[_Member]):
     Attributes:
         by_id: the sessions by the ids of their streams, oldest first. A session is included until its disconnect
             handler has returned, although its stream has ended.
-        disconnects: the running disconnect handlers.
     """
 
-    __slots__ = ("_max_connections", "_slot_freed", "by_id", "disconnects")
+    __slots__ = ("_max_connections", "_slot_freed", "by_id")
 
     def __init__(self, max_connections: int | None) -> None:
         self.by_id: dict[int, _Member] = {}
-        self.disconnects = DisconnectHandlers()
         self._max_connections = max_connections
         self._slot_freed: trio.Event | None = None
 
@@ -59,6 +65,10 @@ class Sessions(Generic[_Member]):
     def all(self) -> tuple[_Member, ...]:
         """Return a copy of the sessions, for a loop with checkpoints."""
         return tuple(self.by_id.values())
+
+    def of(self, run: AppRun) -> tuple[_Member, ...]:
+        """Return a copy of the sessions of one run, oldest first."""
+        return tuple(session for session in self.by_id.values() if session.app_run is run)
 
     def add(self, session: _Member) -> None:
         """Give a session a slot."""
@@ -75,6 +85,41 @@ class Sessions(Generic[_Member]):
         while self._max_connections is not None and len(self.by_id) >= self._max_connections:
             self._slot_freed = trio.Event()
             await self._slot_freed.wait()
+
+
+class AppRun:
+    """What the sessions of one run of an application share.
+
+    Args:
+        end: the graceful end of the run.
+        timeouts: the timeouts of clients and of disconnect handlers.
+        use: what the routes of the hook know about the run.
+        server: the server whose streams belong to this run, as ``WebsocketConnection.server``. None for the only
+            run of an application, which has the streams of all servers.
+
+    Attributes:
+        end, timeouts, use, server: as the arguments.
+        nursery: the nursery of the sessions; set by ``StreamServer.run``.
+        taking: the scope of the task that takes streams; cancelled when it has ended.
+        disconnects: the running disconnect handlers.
+    """
+
+    __slots__ = ("disconnects", "end", "nursery", "server", "taking", "timeouts", "use")
+
+    nursery: trio.Nursery
+
+    def __init__(self, end: AppEnd, timeouts: Timeouts, use: HookUse, server: object = None) -> None:
+        self.end = end
+        self.timeouts = timeouts
+        self.use = use
+        self.server = server
+        self.taking = trio.CancelScope()
+        self.disconnects = DisconnectHandlers()
+
+    @property
+    def is_only_one(self) -> bool:
+        """Whether the application has no other run, before or after it."""
+        return self.server is None
 
 
 class DisconnectHandlers:

@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from .._limits import StreamLimits
     from .._protocol._decoder import Event
     from ._admission import Admitted
+    from ._deadline_table import TakeWatch
     from ._graceful_end import ServerEnd
+
+# Seconds in a hook after which the route of a stream is told that the stream waits.
+_UNTAKEN_SECONDS = 1.0
 
 _ids = itertools.count(1)
 
@@ -107,6 +111,11 @@ class WebsocketConnection:
     def peer_addr(self) -> Address:
         """The address of the peer."""
         return self.transport.peer
+
+    @property
+    def server(self) -> object:
+        """Identifies the server of the connection: the object that counts the work of its connections."""
+        return self.inbox.fairness
 
     @property
     def closed(self) -> bool:
@@ -309,10 +318,24 @@ class WebsocketConnection:
         self.put(self.outbox.uncork, head)
         return True
 
-    def set_take_deadline(self, seconds: float) -> None:
-        """Close the stream with 1013 if it has no reader after some seconds."""
+    def set_take_deadline(self, watch: TakeWatch) -> None:
+        """Close the stream with 1013 if it has no reader after ``take_timeout`` of its route."""
         if not self.inbox.is_taken:
-            self.deadlines.set(Deadline.TAKE, seconds)
+            self.deadlines.take_watch = watch
+            self.deadlines.set(Deadline.TAKE, min(_UNTAKEN_SECONDS, watch.take_timeout))
+
+    def _note_untaken(self) -> None:
+        """Tell the route of a stream that waits in a hook. The second time, close the stream."""
+        deadlines, watch = self.deadlines, self.deadlines.take_watch
+        deadlines.take_watch = None
+        left = 0.0
+        if watch is not None:
+            watch.note_untaken(self.request.path)
+            left = watch.take_timeout - _UNTAKEN_SECONDS
+        if left > 0:
+            deadlines.set(Deadline.TAKE, left)
+        else:
+            self.close(TRY_AGAIN_LATER, "no application took this connection")
 
     def take(self, limits: StreamLimits, timeouts: Timeouts, counters: Counters, server_end: ServerEnd) -> None:
         """Make an application the owner of the stream, with its limits, timeouts, counters and graceful end."""
@@ -345,7 +368,7 @@ class WebsocketConnection:
         # The order matters only for the close code: of several deadlines in one sweep, the first one closes.
         deadlines = self.deadlines
         if deadlines.take_passed(Deadline.TAKE) and not self.inbox.is_taken:
-            self.close(TRY_AGAIN_LATER, "no application took this connection")
+            self._note_untaken()
         if deadlines.take_passed(Deadline.USER):
             code, reason = self.deadlines.user_close
             self.close(code, reason, cause="its deadline has passed")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..._http._limits import Timeouts
@@ -30,6 +30,23 @@ class Deadline(enum.IntEnum):
     """The stream is closed because of ``set_deadline``."""
 
 
+class TakeWatch(Protocol):
+    """The route of a stream that waits in a hook."""
+
+    @property
+    def take_timeout(self) -> float:
+        """The seconds within which an application must take the stream."""
+        ...
+
+    def note_untaken(self, path: str, /) -> None:
+        """Note that a stream has no reader after a second.
+
+        Args:
+            path: the path of its request.
+        """
+        ...
+
+
 # One object for all streams without ``Deadline.USER``.
 _NO_CLOSE = (0, "")
 
@@ -48,9 +65,10 @@ class DeadlineTable:
     Attributes:
         timeouts: the current timeouts.
         user_close: the code and the reason with which to close when ``Deadline.USER`` has passed.
+        take_watch: what to tell when ``Deadline.TAKE`` passes for the first time.
     """
 
-    __slots__ = ("_clock", "_control", "_times", "timeouts", "user_close")
+    __slots__ = ("_clock", "_control", "_times", "take_watch", "timeouts", "user_close")
 
     def __init__(self, control: ConnectionControl, clock: SweepClock, timeouts: Timeouts) -> None:
         self._control = control
@@ -58,6 +76,7 @@ class DeadlineTable:
         self._times: list[float] | None = None
         self.timeouts = timeouts
         self.user_close = _NO_CLOSE
+        self.take_watch: TakeWatch | None = None
 
     def now(self) -> float:
         """Return the time of the clock in seconds."""

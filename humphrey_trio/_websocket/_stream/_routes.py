@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from math import inf
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import trio
 
 from ..._http._response import Response
-from ..._trio_runs import Run, check_run, current_run
+from ..._quoting import printable
+from ..._trio_runs import check_run
 from ..._type_variables import State
 from .._limits import StreamLimits
 from ._admission import Admission
+from ._hooks import use_of
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
 
@@ -25,20 +28,22 @@ if TYPE_CHECKING:
     from ._connection import WebsocketConnection
     from ._upgrade import WebsocketRoute
 
+logger = logging.getLogger("humphrey_trio.websocket")
+
 _DEFAULT_LIMITS = StreamLimits()
-
-# The runs of trio of the apps that receive from hooks. A hook is a plain channel, which cannot store it.
-_hook_runs: WeakKeyDictionary[trio.MemorySendChannel[WebsocketStream], Run] = WeakKeyDictionary()
-
-
-def note_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
-    """Note that the app of a hook runs in this run of trio. Routes in other runs refuse to send to it."""
-    _hook_runs[hook] = current_run()
+# A route to a hook from which no stream is taken logs a WARNING at most once in this time.
+_WARNING_INTERVAL = 60.0
 
 
-def forget_hook_run(hook: trio.MemorySendChannel[WebsocketStream]) -> None:
-    """Forget the run of a hook, because its app has ended. The hook is closed by then."""
-    _hook_runs.pop(hook, None)
+class HookRouteOptions(TypedDict, total=False):
+    """The keyword arguments of ``async_websocket_handler``."""
+
+    origins: str | Collection[str] | None
+    subprotocols: Collection[str]
+    deflate: Deflate | None
+    accept: AcceptHandler[Any] | None
+    place_timeout: float
+    take_timeout: float
 
 
 def websocket_handler(
@@ -134,13 +139,16 @@ class HookRoute:
 
     Another route may call it: ``return await hook_route(upgrade, state)``.
 
+    Attributes:
+        take_timeout: as the argument of ``async_websocket_handler``.
+
     Raises:
         HandshakeError: when called, with 503 if the hook remains full, if the WebSocket app has ended, or if the
             server is shutting down. Then the calling route may try another hook.
         RuntimeError: when called, if the WebSocket app of the hook runs in another run of trio.
     """
 
-    __slots__ = ("_admission", "_hook", "_place_timeout", "_take_timeout")
+    __slots__ = ("_admission", "_hook", "_next_warning", "_pattern", "_place_timeout", "take_timeout")
 
     def __init__(
         self,
@@ -152,13 +160,27 @@ class HookRoute:
         self._hook = hook
         self._admission = admission
         self._place_timeout = place_timeout
-        self._take_timeout = take_timeout
+        self.take_timeout = take_timeout
+        self._pattern = ""
+        self._next_warning = -inf
+
+    def note_pattern(self, pattern: str) -> None:
+        """Set the pattern that log lines name. The first one is kept."""
+        self._pattern = self._pattern or pattern
+
+    def note_server_end(self) -> None:
+        """Note that an HTTP app with this route has shut down gracefully."""
+        use = use_of(self._hook)
+        if use is not None:
+            use.note_http_end()
 
     async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
         admitted = await self._admission.admit(upgrade.request, state)
         if isinstance(admitted, Response):
             return admitted
-        check_run(_hook_runs.get(self._hook), "the WebSocket app of this hook", "run both apps in one trio.run")
+        use = use_of(self._hook)
+        if use is not None:
+            check_run(use.run, "the WebSocket app of this hook", "run both apps in one trio.run")
         opening = opening_of(upgrade)
         if opening.handover.gate is not None:
             admitted = await opening.pass_layers(admitted)
@@ -169,8 +191,24 @@ class HookRoute:
                 raise opening.unavailable("no WebSocket app takes this connection now")
         finally:
             opening.end_attempt()
-        connection.set_take_deadline(self._take_timeout)
+        connection.set_take_deadline(self)
         return None
+
+    def note_untaken(self, path: str) -> None:
+        """Log a WARNING if no WebSocket app runs for the hook. An app that runs may have ``max_connections``.
+
+        Args:
+            path: the path of the client that waits.
+        """
+        now = trio.current_time()
+        if now < self._next_warning or use_of(self._hook) is not None:
+            return
+        self._next_warning = now + _WARNING_INTERVAL
+        logger.warning(
+            "a client of the websocket route %s waits, and nothing takes its stream out of the hook:"
+            " run the AsyncWebsocketApp, or receive from the channel",
+            printable(self._pattern or path),
+        )
 
     async def _place(self, connection: WebsocketConnection) -> bool:
         """Put the stream into the hook. Return False if it remains full, or if the app has ended."""
@@ -183,6 +221,8 @@ class HookRoute:
                     # A graceful shutdown of the server closes the stream. Then the client receives 503 at once.
                     connection.lifecycle.when_over(scope.cancel)
                     await self._hook.send(stream)
+                if scope.cancelled_caught and not connection.closed:
+                    self.note_untaken(connection.request.path)
                 return not scope.cancelled_caught
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False

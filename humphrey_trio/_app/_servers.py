@@ -1,0 +1,183 @@
+"""The servers of an HTTP app: what they are made of, those that run, and the WebSocket apps beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._http._address import Address
+from .._http._drain import Drain
+from .._server._clock import SweepClock
+from .._server._departures import Departures
+from .._server._fairness import Fairness
+from .._server._http_counters import HttpCounters
+from .._server._interface import ServerSettings
+from .._server._observers import Observers
+from .._server._open_listeners import open_listeners
+from .._server._server import HttpServer
+from ._access import AccessLog
+from ._hosting import Hosting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._http._limits import Limits, Timeouts
+    from .._http._statistics import HttpStatistics
+    from .._http._when_left import WhenLeft
+    from .._server._certificate import Certificate
+    from .._server._interface import Service
+    from .._server._open_listeners import Listener
+    from .._server._request_reader import HeadParser
+    from .._server._response_writer import ResponseWriter
+    from .._server._transport import Transport
+    from ._monitor import Monitor
+
+
+class Servers:
+    """The servers of one HTTP app.
+
+    Args:
+        service: answers the requests.
+        limits: the maximum sizes of a request.
+        timeouts: the timeouts of connections.
+        max_connections: the maximum number of open connections; None for no limit.
+        parse_head: parses the heads of requests.
+        writer: encodes responses.
+        when_left: what happens to the handler of a client that has left.
+
+    Attributes:
+        timeouts: as the argument.
+        hosting: the WebSocket apps that run beside each server.
+        certificate: the certificate of servers with TLS; None if there is none.
+        shutdown, drain: the graceful shutdown.
+        monitor: the monitor, or None.
+        condition: returns whether a peer may connect; None if every peer may.
+
+    The attributes are those of servers that are created afterwards.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_limits",
+        "_max_connections",
+        "_parse_head",
+        "_running",
+        "_service",
+        "_when_left",
+        "_writer",
+        "certificate",
+        "condition",
+        "drain",
+        "hosting",
+        "monitor",
+        "shutdown",
+        "timeouts",
+    )
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        max_connections: int | None,
+        parse_head: HeadParser,
+        writer: ResponseWriter,
+        when_left: WhenLeft,
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._max_connections = max_connections
+        self._parse_head = parse_head
+        self._writer = writer
+        self._when_left = when_left
+        self._running: list[HttpServer] = []
+        self._counters = HttpCounters()
+        self.timeouts = timeouts
+        self.hosting = Hosting()
+        self.certificate: Certificate | None = None
+        self.shutdown: trio.Event | None = None
+        self.drain = Drain()
+        self.monitor: Monitor | None = None
+        self.condition: Callable[[Address], bool] | None = None
+
+    def statistics(self) -> HttpStatistics:
+        """Return the statistics, summed over all servers that run."""
+        servers = self._running
+        return self._counters.statistics(
+            connections=sum(server.connections for server in servers),
+            lingering=sum(len(server.lingering) for server in servers),
+            lingering_cut=sum(server.lingering.cuts for server in servers),
+            events_dropped=0 if self.monitor is None else self.monitor.dropped,
+        )
+
+    def new_server(self, certificate: Certificate | None = None) -> HttpServer:
+        """Create a server, with TLS if there is a certificate."""
+        settings = ServerSettings(
+            service=self._service,
+            limits=self._limits,
+            timeouts=self.timeouts,
+            drain=self.drain,
+            parse_head=self._parse_head,
+            writer=self._writer,
+            fairness=Fairness(),
+            clock=SweepClock(),
+            departures=Departures(),
+            when_left=self._when_left,
+            observers=Observers(self._counters, AccessLog(), self.monitor),
+        )
+        return HttpServer(
+            settings,
+            max_connections=self._max_connections,
+            certificate=certificate,
+            shutdown=self.shutdown,
+            condition=self.condition,
+        )
+
+    async def run(
+        self,
+        addresses: Sequence[str],
+        certificate: Certificate | None,
+        task_status: trio.TaskStatus[tuple[Address, ...]],
+    ) -> None:
+        """Run a server on addresses until cancelled, or until a graceful shutdown has ended."""
+        listeners = await open_listeners(addresses)
+        try:
+            server, shutdown = self.new_server(certificate), self.shutdown
+            serve = partial(self._run, server, listeners, task_status)
+            await self.hosting.run_beside(server.settings, shutdown, serve)
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    async def _run(
+        self, server: HttpServer, listeners: Sequence[Listener], task_status: trio.TaskStatus[tuple[Address, ...]]
+    ) -> None:
+        self._running.append(server)
+        try:
+            await server.run(listeners, task_status=task_status)
+        finally:
+            self._running.remove(server)
+
+    async def serve(self, transport: Transport) -> None:
+        """Serve one connection, on a server that runs or else on one of its own. The transport is closed."""
+        if self._running:
+            await self._running[0].serve(transport)
+            return
+        try:
+            server, shutdown = self.new_server(), self.shutdown
+            serve = partial(_serve_alone, server, transport)
+            await self.hosting.run_beside(server.settings, shutdown, serve)
+        finally:
+            await transport.close()
+
+
+async def _serve_alone(server: HttpServer, transport: Transport) -> None:
+    """Serve one connection on a server that has no other."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        await server.serve(transport)
+        nursery.cancel_scope.cancel()
