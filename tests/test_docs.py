@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from humphrey_trio import App, AsyncWebsocketApp
-from humphrey_trio.http import Address
+from humphrey_trio.http import Address, Request, open_body
 from humphrey_trio.testing import WebsocketClient, http_client, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError
 from tests.support import ANY_PORT, PATIENCE
@@ -107,6 +107,7 @@ def test_every_page_with_code_is_here() -> None:
         "routing.md",
         "shutdown.md",
         "slow-clients.md",
+        "streaming.md",
         "testing.md",
         "uploads.md",
         "websocket.md",
@@ -267,7 +268,7 @@ async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
 
 async def test_handlers_that_finish(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
     """The program under "A client that leaves while its handler runs" stores all that it has ordered."""
-    async with run_documented("when_left=WhenLeft.FINISH") as (namespace, addresses):
+    async with run_documented("when_left=WhenLeft.FINISH, concurrency") as (namespace, addresses):
         async with client_of(addresses) as client:
             for number in range(20):
                 await client.send(str(number))
@@ -351,6 +352,18 @@ async def test_responses(runs: list[tuple[Any, ...]]) -> None:
     assert data.text == '{"host":"testserver"}'
     assert (login.status, login.headers["Set-Cookie"]) == (303, "user=ann; Max-Age=3600; Path=/; HttpOnly")
     assert (logout.status, "Max-Age=0" in logout.headers["Set-Cookie"]) == (302, True)
+
+
+async def test_streaming(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
+    """The program at the beginning of streaming.md counts, receives, ticks, and finishes an order."""
+    app: App[Any] = block_with("async def tick(events: EventSender) -> None:\n        number = int(").run()["app"]
+    async with open_body(await app.handle(Request(path="/count"))) as pieces:
+        assert [await anext(pieces) for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
+    async with open_body(await app.handle(Request(path="/clock", headers={"Last-Event-ID": "7"}))) as pieces:
+        assert await anext(pieces) == b"id: 8\ndata: tick 8\n\n"
+    async with http_client(app) as client:
+        assert (await client.post("/upload", content="x" * 2_000_000)).text == "2000000 bytes"
+        assert (await client.post("/orders")).status == 201
 
 
 async def test_errors(runs: list[tuple[Any, ...]]) -> None:

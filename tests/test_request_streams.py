@@ -499,6 +499,15 @@ async def test_the_request_is_over(pair: StreamPair) -> None:
         assert await is_alive(client)
 
 
+async def test_without_a_connection() -> None:
+    """``App.handle`` gives such a handler the content of the request as a stream."""
+    app = app_of(count).with_stateless_route("/whole", whole, stream=True)
+    assert (await app.handle(Request("POST", content=b"abc"))).content == b"3"
+    assert (await app.handle(Request("POST"))).content == b"0"
+    assert (await app.handle(Request("POST", "/whole", content=b"abc"))).content == b"abc"
+    assert (await app.handle(Request("POST", "/whole", content=b"x" * 1001))).status == 413
+
+
 # ---------------------------------------------------------------------------------- in both directions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -24,6 +25,7 @@ from .._server._h11_head import parse_h11
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import check_shutdown
+from .._server._stored_body import StoredBody
 from .._server._transport import StreamTransport, Transport
 from .._type_variables import State
 from .._websocket._stream._hook_route import async_websocket_handler
@@ -328,12 +330,12 @@ class App(Routes[State]):
 
         Args:
             request: the request. Its Host field selects the SubApp of ``with_host``. The handler gets a copy with
-                the ``path_params`` of its route.
+                the ``path_params`` of its route, and its content as a stream if the route has ``stream=True``.
 
         Returns:
             The response of the handler, or of the error handler: a 404 without a route, a 405 without one for the
             method, a 500 if the handler raised an exception, which is logged. A request to open a WebSocket is
-            treated as an ordinary one.
+            treated as an ordinary one. ``humphrey_trio.http.read_body`` reads the body of a streamed response.
         """
         service = self._service
         host = request.headers.get("Host", "").lower()
@@ -341,6 +343,9 @@ class App(Routes[State]):
         if isinstance(match, NotServed):
             return await service.reject(request, match)
         request = request.replace(path_params=match.params)
+        if match.stream:
+            with suppress(RuntimeError):  # it has a stream already
+                request = request.replace(content=StoredBody(request.content))
         answer = service.respond(request, match)
         return answer if isinstance(answer, Response) else await service.settle(request, answer)
 

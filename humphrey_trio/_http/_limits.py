@@ -49,7 +49,8 @@ class Timeouts:
     Attributes:
         handshake: for the TLS handshake, from the accept.
         header: for a whole request head, from the accept or from the first byte of a later request.
-        body: for a whole request body, from the end of its head.
+        body: for a whole request body, from the end of its head. On routes with ``stream=True``, for each wait for
+            bytes of the body, while the handler reads it.
         idle: between two requests of a connection. The idle timeout of a load balancer in front of the server
             must be shorter (most have 60 s), or it sends requests on connections that the server is closing.
         write: for a client to accept at least one byte of the data that is being sent to it.

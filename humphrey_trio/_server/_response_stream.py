@@ -243,8 +243,9 @@ class ResponseStream:
         return [self._make_head()]
 
     async def _begin_late(self) -> None:
-        with self._head_delay:
-            await trio.sleep(HEAD_DELAY)
+        if not self.begun:  # usually it is, because the first piece was written before this task has started
+            with self._head_delay:
+                await trio.sleep(HEAD_DELAY)
         if not self.begun:
             with suppress(trio.BrokenResourceError):  # the next piece cannot be sent, either
                 await self._send(self._begin)
