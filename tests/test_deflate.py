@@ -1,281 +1,39 @@
-"""Compressed messages: what is agreed on, what is inflated and how far, what is sent to one and to many."""
+"""permessage-deflate: decompression of what a client sends, and its limits."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import re
-import subprocess
-import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from humphrey_trio._websocket._deflate_settings import Deflate
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Ping, Pong
-from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
-from humphrey_trio._websocket._protocol._encoder import compress_frame, encode_message
-from humphrey_trio.websocket import HandshakeError, Message
+from humphrey_trio.websocket import Message
+from tests.support.deflate import (
+    COMPRESSED,
+    FORGETFUL,
+    HELLO,
+    NO_C,
+    NO_S,
+    OFFER,
+    TAIL,
+    WIDE,
+    Client,
+    agree,
+    compressed_frame,
+    compressed_frames,
+    contents,
+    meet,
+    words,
+)
 from tests.support.reads import bomb, cut, events_of, failure_code, one_by_one
 from tests.support.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
-
-#: The three reserved bits of a frame whose message is compressed.
-COMPRESSED = 0b100
-TAIL = b"\x00\x00\xff\xff"
-#: What browsers offer.
-OFFER = "permessage-deflate; client_max_window_bits"
-FORGETFUL = Deflate(server_context_takeover=False, client_context_takeover=False)
-
-
-def encode_compressed(data: str | bytes, compress: Callable[[bytes | memoryview], bytes]) -> bytes:
-    """The compressed frame of a message."""
-    return compress_frame(encode_message(data), compress)
-
-
-class Client:
-    """The other side of an agreement, on Python's zlib alone."""
-
-    def __init__(self, answer: str) -> None:
-        self._server_bits = _bits(answer, "server")
-        self._client_bits = _bits(answer, "client")
-        self._server_takeover = "server_no_context_takeover" not in answer
-        self._client_takeover = "client_no_context_takeover" not in answer
-        self._compressor = zlib.compressobj(wbits=-self._client_bits)
-        self._inflater = zlib.decompressobj(-self._server_bits)
-
-    def compress(self, payload: bytes) -> bytes:
-        """The payload of a compressed message."""
-        if not self._client_takeover:
-            self._compressor = zlib.compressobj(wbits=-self._client_bits)
-        if not payload:
-            return b"\x00"
-        return (self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-    def read(self, frame: bytes) -> Message:
-        """The message in a server's frame, be it compressed or not."""
-        first, size = frame[0], frame[1]
-        payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
-        if first & (COMPRESSED << 4):
-            if not self._server_takeover:
-                self._inflater = zlib.decompressobj(-self._server_bits)
-            payload = self._inflater.decompress(payload + TAIL)
-        return Message(payload.decode() if first & 0xF == TEXT else payload)
-
-
-def _bits(answer: str, side: str) -> int:
-    found = re.search(rf"{side}_max_window_bits=(\d+)", answer)
-    return int(found[1]) if found else 15
-
-
-def agree(settings: Deflate, *offers: str) -> tuple[str, PerMessageDeflate]:
-    """What comes of offers, one header line each; one of them has to be accepted."""
-    agreed = negotiate(settings, parse_offers(offers or [OFFER]))
-    assert agreed is not None
-    return agreed
-
-
-def meet(
-    settings: Deflate | None = None, offer: str = OFFER, limits: StreamLimits | None = None
-) -> tuple[Client, Decoder, PerMessageDeflate]:
-    """A client, and both directions of its server."""
-    answer, deflate = agree(settings or Deflate(), offer)
-    return Client(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
-
-
-def compressed_frame(payload: bytes, kind: int = TEXT, *, fin: bool = True) -> bytes:
-    """The first frame of a compressed message, as a client sends it."""
-    return client_frame(kind, payload, fin=fin, rsv=COMPRESSED)
-
-
-def compressed_frames(fragments: Iterable[bytes], kind: int = TEXT) -> list[bytes]:
-    """All frames of a compressed message."""
-    *most, last = fragments
-    if not most:
-        return [compressed_frame(last, kind)]
-    return [
-        compressed_frame(most[0], kind, fin=False),
-        *(client_frame(CONTINUATION, part, fin=False) for part in most[1:]),
-        client_frame(CONTINUATION, last),
-    ]
-
-
-# ---------------------------------------------------------------------------------------------- settings
-
-
-@pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_window_bits_are_those_of_zlib(name: str, bits: int) -> None:
-    """A window that zlib has no compressor for is refused at once, and it is said why."""
-    with pytest.raises(ValueError, match=rf"{name}=\.\.\.\) must be from 9 to 15: zlib"):
-        Deflate(**{name: bits})
-
-
-@pytest.mark.parametrize("bad", [{"memory_level": 0}, {"memory_level": 10}, {"level": 0}, {"level": 10}])
-def test_levels_are_those_of_zlib(bad: dict[str, int]) -> None:
-    """A level out of zlib's range is refused at once."""
-    with pytest.raises(ValueError, match="must be from 1 to 9"):
-        Deflate(**bad)
-
-
-def test_min_size_is_a_size() -> None:
-    """The smallest size worth compressing may be 0, and reaches whoever has to decide; less is refused."""
-    assert agree(Deflate(min_size=0))[1].min_size == 0
-    assert agree(Deflate(min_size=1000))[1].min_size == 1000
-    with pytest.raises(ValueError, match="min_size"):
-        Deflate(min_size=-1)
-
-
-# ------------------------------------------------------------------------------------------- negotiating
-
-S_BITS, C_BITS = "server_max_window_bits", "client_max_window_bits"
-NO_S, NO_C = "server_no_context_takeover", "client_no_context_takeover"
-WIDE = Deflate(server_max_window_bits=15, client_max_window_bits=15)
-
-#: Settings, the parameters of an offer, and those of its answer.
-ANSWERS = [
-    (Deflate(), f"; {C_BITS}", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}=15", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}=10", f"; {S_BITS}=12; {C_BITS}=10"),
-    (Deflate(), f"; {C_BITS}=8", f"; {S_BITS}=12; {C_BITS}=8"),
-    (Deflate(), f"; {C_BITS}; {S_BITS}=15", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {S_BITS}=9", f"; {S_BITS}=9; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {NO_S}", f"; {NO_S}; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {NO_C}", f"; {NO_C}; {S_BITS}=12; {C_BITS}=12"),
-    # A client that cannot be limited is asked to forget, so that its big window does not stay.
-    (Deflate(), "", f"; {NO_C}; {S_BITS}=12"),
-    (Deflate(client_max_window_bits=15), "", f"; {S_BITS}=12"),
-    (FORGETFUL, f"; {C_BITS}", f"; {NO_S}; {NO_C}; {S_BITS}=12; {C_BITS}=12"),
-    (WIDE, "", ""),
-    (WIDE, f"; {C_BITS}", f"; {C_BITS}=15"),
-    (WIDE, f"; {S_BITS}=15", f"; {S_BITS}=15"),
-    (WIDE, f"; {NO_S}; {NO_C}", f"; {NO_S}; {NO_C}"),
-    # The same said otherwise.
-    (WIDE, f' ;{S_BITS} =\t"10"', f"; {S_BITS}=10"),
-    (WIDE, f'; {S_BITS}="1\\0" ', f"; {S_BITS}=10"),
-]
-
-
-@pytest.mark.parametrize(("settings", "offer", "answer"), ANSWERS)
-def test_an_offer_and_its_answer(settings: Deflate, offer: str, answer: str) -> None:
-    """What is offered is answered within our settings, and never with what the client did not allow."""
-    assert agree(settings, "permessage-deflate" + offer)[0] == "permessage-deflate" + answer
-
-
-DECLINED = [
-    f"{S_BITS}=8",  # valid, but nothing that zlib could keep to
-    *(f"{S_BITS}{value}" for value in ("", "=7", "=16", "=09", "=0", "=-9", "=+9", "=1e1", '="8"')),
-    *(f"{C_BITS}{value}" for value in ("=7", "=16", "=010", "=x", '="7"')),
-    *(f"{name}{value}" for name in (NO_S, NO_C) for value in ("=1", "=true", '="x"')),
-    *(f"{twice}; {twice}" for twice in (NO_S, NO_C, C_BITS, f"{S_BITS}=10")),
-    f"{C_BITS}; {C_BITS}=10",
-    "x",
-    "x=1",
-    "Server_No_Context_Takeover",
-]
-
-
-@pytest.mark.parametrize("parameters", DECLINED)
-def test_an_offer_that_is_declined(parameters: str) -> None:
-    """An offer with a parameter that is unknown, repeated or out of range is declined; the next one counts."""
-    offer = f"permessage-deflate; {parameters}"
-
-    assert negotiate(Deflate(), parse_offers([offer])) is None
-    assert agree(WIDE, f"{offer}, permessage-deflate; {NO_S}")[0] == f"permessage-deflate; {NO_S}"
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [f"permessage-deflate; {NO_C}, permessage-deflate; {NO_S}"],
-        [f"permessage-deflate; {NO_C}", f"permessage-deflate; {NO_S}"],
-        [f'x-webkit-deflate-frame; a; b="c", permessage-deflate; {NO_C}', "permessage-deflate"],
-        [f",, permessage-deflate;{NO_C},", "", "permessage-deflate"],
-    ],
-)
-def test_the_first_acceptable_offer_counts(lines: list[str]) -> None:
-    """The first acceptable offer is accepted and no other, over all lines; unknown extensions do not matter."""
-    assert agree(WIDE, *lines)[0] == f"permessage-deflate; {NO_C}"
-
-
-@pytest.mark.parametrize("lines", [[], [""], ["bbf-usp-protocol"], ["permessage-bzip2; x=1", "foo"]])
-def test_nothing_acceptable(lines: list[str]) -> None:
-    """Without an offer of permessage-deflate there is no agreement, and no error."""
-    assert negotiate(Deflate(), parse_offers(lines)) is None
-
-
-@pytest.mark.parametrize(
-    "malformed",
-    [
-        "permessage-deflate;",
-        "permessage-deflate; ;",
-        "permessage-deflate; =1",
-        "permessage-deflate; x=",
-        "permessage-deflate; x y",
-        "permessage deflate",
-        "; permessage-deflate",
-        'permessage-deflate; x="',
-        'permessage-deflate; x=""',
-        'permessage-deflate; x="a b"',
-        'permessage-deflate; x="a,b"',
-        'permessage-deflate; x="a"b',
-        "permessage-deflate; x=\xe9",
-        "permessage-deflate/1",
-        "permessage-deflate, (",
-    ],
-)
-def test_malformed_offers(malformed: str) -> None:
-    """A header that is no list of extensions refuses the handshake with 400, wherever the mistake stands."""
-    with pytest.raises(HandshakeError, match="malformed") as caught:
-        parse_offers(["permessage-deflate", malformed])
-
-    assert caught.value.status == 400
-
-
-@pytest.mark.parametrize(
-    "evil", [" " * 16000 + "(", "a;" + "b;" * 8000, 'a;b="' + "\\c" * 8000, "," * 16000 + "("]
-)
-def test_malformed_offers_cost_little(evil: str) -> None:
-    """A long malformed header is refused in one pass; one that took quadratic time would hang here."""
-    for _ in range(20):
-        with pytest.raises(HandshakeError):
-            parse_offers([evil])
-
-
-@given(st.text(alphabet='ab=;, "\\\t(', max_size=30))
-def test_any_header(value: str) -> None:
-    """Whatever a client offers is parsed or refused."""
-    try:
-        offers = parse_offers([value])
-    except HandshakeError:
-        return
-    assert all(re.fullmatch("[ab]+", name) for name, _ in offers)
-
-
-@pytest.mark.parametrize("settings", [Deflate(), FORGETFUL, WIDE])
-@pytest.mark.parametrize("server_bits", [None, 9, 15])
-@pytest.mark.parametrize("client_bits", [None, True, 9])
-@pytest.mark.parametrize("no_takeover", [False, True])
-def test_another_implementation_takes_our_answers(
-    settings: Deflate, server_bits: int | None, client_bits: int | bool | None, no_takeover: bool
-) -> None:
-    """A client of another make accepts the answer to each of its offers."""
-    factory = ClientPerMessageDeflateFactory(no_takeover, no_takeover, server_bits, client_bits)
-    offer = "; ".join(["permessage-deflate", *(f"{k}={v}" if v else k for k, v in factory.get_request_params())])
-
-    ((_, parameters),) = parse_offers([agree(settings, offer)[0]])
-
-    factory.process_response_params(parameters, [])
-
-
-# ------------------------------------------------------------------------------------------ the RFC's own
 
 #: RFC 7692, section 7.2.3: the fragments of one message after the other, all of them "Hello" or empty.
 VECTORS = {
@@ -300,11 +58,6 @@ def test_vectors(name: str, messages: tuple[list[str], ...]) -> None:
 
     assert events_of(meet()[1], frames) == said
     assert events_of(meet()[1], *one_by_one(frames)) == said
-
-
-# -------------------------------------------------------------------------------------------- inflating
-
-HELLO = bytes.fromhex("f2 48 cd c9 c9 07 00")
 
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
@@ -464,7 +217,6 @@ def test_streams_that_never_cease() -> None:
 
 # -------------------------------------------------------------------------------------------------- limits
 
-
 BOMBS = {
     "200 kB": lambda: [compressed_frame(bomb(190), BINARY)],
     "1 GiB": lambda: [compressed_frame(bomb(1024), BINARY)],
@@ -558,8 +310,8 @@ def test_empty_blocks_without_end() -> None:
 # ------------------------------------------------------------------------------------------ any traffic
 
 reads_end = st.lists(st.integers(0, 2**16), max_size=12)
-words = st.lists(st.sampled_from(["window", "€", "deflate ", "\x00", "x" * 300]), max_size=20).map("".join)
-contents = st.one_of(words, words.map(str.encode), st.text(), st.binary())
+
+
 agreements = st.sampled_from([Deflate(), FORGETFUL, WIDE, Deflate(client_context_takeover=False)])
 offers = st.sampled_from(["permessage-deflate", OFFER, f"{OFFER}=9", f"{OFFER}; {NO_C}", f"{OFFER}; {NO_S}"])
 
@@ -648,129 +400,3 @@ def test_any_split_of_a_text_that_is_too_long_or_bad(content: bytes, after: byte
 
     assert codes(events_of(meet(WIDE, limits=limits)[1], *cut(wire, places))) == events
     assert codes(events_of(meet(WIDE, limits=limits)[1], *one_by_one(wire))) == events
-
-
-# -------------------------------------------------------------------------------------------- compressing
-
-
-@pytest.mark.parametrize("settings", [Deflate(), FORGETFUL, WIDE, Deflate(level=1, memory_level=9)])
-def test_what_is_sent(settings: Deflate) -> None:
-    """What is compressed for a client it can read: text, bytes, empty ones in a row, and sizes of any header."""
-    client, _, deflate = meet(settings)
-    sizes = [100, 1000, 100_000, 1]
-
-    for data in ("text", b"bytes", "", "", b"", "text", *(random.Random(n).randbytes(n) for n in sizes), "text"):
-        assert client.read(encode_compressed(data, deflate.compress)) == Message(data)
-
-
-def test_context_takeover_pays() -> None:
-    """With context takeover what was sent before makes the next message smaller, without it nothing does."""
-    message = random.Random(1).randbytes(500)
-    _, _, remembers = meet()
-    _, _, forgets = meet(FORGETFUL)
-
-    assert len(remembers.compress(message)) > 500 > 10 * len(remembers.compress(message))
-    assert len(forgets.compress(message)) == len(forgets.compress(message)) > 500
-
-
-def test_a_message_can_be_sent_uncompressed() -> None:
-    """Messages that go out uncompressed in between leave both windows as they are."""
-    client, _, deflate = meet()
-
-    for _ in range(3):
-        assert client.read(encode_compressed("window window", deflate.compress)) == Message("window window")
-        assert client.read(encode_message("plain")) == Message("plain")
-
-
-def test_a_peer_that_was_not_reset_would_read_nonsense() -> None:
-    """A message compressed apart spoils what follows for a peer with context takeover: so we reset."""
-    history, apart = random.Random(1).randbytes(1000), random.Random(2).randbytes(1000)
-
-    def read_again(*, resets: bool) -> Message:
-        client, _, deflate = meet()
-        client.read(encode_compressed(history, deflate.compress))
-        client.read(encode_compressed(apart, lambda payload: compress_apart(payload, Deflate(), 12)))
-        if resets:
-            deflate.reset()
-        return client.read(encode_compressed(history, deflate.compress))
-
-    assert read_again(resets=True) == Message(history)
-    assert read_again(resets=False) != Message(history)
-
-
-@settings(deadline=None)
-@given(data=st.data())
-def test_broadcasts_among_messages(data: st.DataObject) -> None:
-    """Any mix of broadcasts, compressed once for all who can share them, and messages of one's own is read."""
-    ours = Deflate(server_max_window_bits=11)
-    peers = [
-        meet(ours, offer)
-        for offer in (OFFER, f"{OFFER}; {NO_S}", f"{OFFER}; {S_BITS}=9", f"{OFFER}; {S_BITS}=9; {NO_S}")
-    ]
-    for content in data.draw(st.lists(contents, max_size=12)):
-        to = data.draw(st.sampled_from(["all", "one", "uncompressed"]))
-        client, _, deflate = data.draw(st.sampled_from(peers))
-        if to == "one":
-            assert client.read(encode_compressed(content, deflate.compress)) == Message(content)
-        elif to == "uncompressed":
-            assert client.read(encode_message(content)) == Message(content)
-        else:
-            bits = data.draw(st.sampled_from([9, 11]))
-            shared = encode_compressed(content, lambda payload, bits=bits: compress_apart(payload, ours, bits))
-            for client, _, deflate in peers:
-                if deflate.window_bits >= bits:
-                    assert client.read(shared) == Message(content)
-                    deflate.reset()
-
-
-# ------------------------------------------------------------------------------------------------ memory
-
-#: What a connection may take, in KiB, by its settings, its offer and what happened on it.
-MEMORY = {
-    "defaults": (Deflate(), OFFER, "conversation", 70),
-    "a client that cannot be limited": (Deflate(), "permessage-deflate", "conversation", 70),
-    "without context takeover": (FORGETFUL, OFFER, "conversation", 12),
-    "broadcasts only": (Deflate(), OFFER, "broadcasts", 12),
-    "nothing yet": (Deflate(), OFFER, "nothing", 12),
-}
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory. What zlib allocates is no Python object."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-def serve_many(name: str, count: int = 300) -> float:
-    """The KiB that each of many idle connections takes, with all that happened on it before."""
-    settings, offer, happened, _ = MEMORY[name]
-    chance = random.Random(name)
-    texts = [json.dumps({str(i): chance.random() for i in range(300)}) for _ in range(3)]
-
-    def serve_one() -> tuple[Decoder, PerMessageDeflate]:
-        client, decoder, deflate = meet(settings, offer)
-        for text in texts:
-            if happened == "conversation":
-                assert events_of(decoder, compressed_frame(client.compress(text.encode()))) == [Message(text)]
-                assert client.read(encode_compressed(text, deflate.compress)) == Message(text)
-            elif happened == "broadcasts":
-                compress_apart(text.encode(), settings, deflate.window_bits)
-                deflate.reset()
-        return decoder, deflate
-
-    connections = [serve_one() for _ in range(20)]
-    before = resident()
-    connections += [serve_one() for _ in range(count)]
-    return (resident() - before) / count / 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
-@pytest.mark.parametrize("name", MEMORY)
-def test_memory_of_an_idle_connection(name: str) -> None:
-    """An idle connection takes less than is promised, whatever was said on it before."""
-    script = f"from {__name__} import serve_many; print(serve_many({name!r}))"
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    done = subprocess.run([sys.executable, "-c", script], env=paths, capture_output=True, text=True, timeout=60)
-
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < MEMORY[name][-1]

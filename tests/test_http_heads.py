@@ -1,81 +1,22 @@
-"""HTTP on the wire, without I/O: which bytes are a request, which are refused and how, and what a response is."""
+"""Heads of requests: which bytes are a head, and which are refused with which status."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humphrey_trio._server._head import BadRequest, Head
+from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
-from humphrey_trio._server._response_writer import ResponseWriter
-from humphrey_trio.http import Address, Headers, Limits, Response
+from humphrey_trio.http import Address, Headers, Limits
+from tests.support.http_reader import BIG, all_of, at_once, cuts, get, head_of, in_drops
 from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.reads import cut
 
 # Every test runs with each parser of request heads.
 pytestmark = pytest.mark.usefixtures("each_parser")
-
-# ---------------------------------------------------------------------------------------------- reading
-
-
-def head_of(raw: bytes, limits: Limits = Limits()) -> Head:  # noqa: B008  (frozen)
-    """The one head that these bytes are."""
-    reader = RequestReader(limits)
-    reader.receive(raw)
-    head = reader.next_head()
-    assert head is not None
-    assert reader.buffered == 0
-    return head
-
-
-def get(*lines: str, start: str = "GET / HTTP/1.1", host: str = "Host: a") -> bytes:
-    """A request's head, with a Host unless it is told otherwise."""
-    return "\r\n".join([start, *([host] if host else []), *lines, "", ""]).encode("latin-1")
-
-
-def exchanges(reader: RequestReader, reads: Iterable[bytes]) -> Iterator[tuple[Head, bytes]]:
-    """The heads of a connection, each with its body, from bytes that come in these reads."""
-    source = iter(reads)
-
-    def more() -> bool:
-        data = next(source, b"")
-        reader.receive(data)
-        return data != b""
-
-    while True:
-        while (head := reader.next_head()) is None:
-            if not more():
-                return
-        pieces: list[bytes] = []
-        while head.has_body:
-            piece = reader.next_body()
-            if piece == b"":
-                break
-            if piece is not None:
-                pieces.append(piece)
-            elif not more():
-                return
-        yield head, b"".join(pieces)
-
-
-def all_of(*reads: bytes, limits: Limits = Limits()) -> list[tuple[Head, bytes]]:  # noqa: B008  (frozen)
-    return list(exchanges(RequestReader(limits), reads))
-
-
-def at_once(raw: bytes) -> list[bytes]:
-    """The bytes, in one read."""
-    return [raw]
-
-
-def in_drops(raw: bytes) -> list[bytes]:
-    """The bytes, one a read."""
-    return [raw[at : at + 1] for at in range(len(raw))]
 
 
 def test_a_head_is_taken_apart() -> None:
@@ -197,7 +138,6 @@ def test_who_wants_a_websocket(start: str, lines: list[str], wants: bool) -> Non
 
 
 # What is refused: the bytes, the status, and a part of the reason. Every reason names what was wrong.
-BIG = Limits().head
 REFUSED: dict[str, tuple[bytes, int, str]] = {
     # Line ends.
     "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n", 400, "LF"),
@@ -365,186 +305,6 @@ def test_a_cut_head_is_no_head() -> None:
         assert all_of(raw[:size]) == []
 
 
-# Bodies...
-
-CHUNKED = get("Transfer-Encoding: chunked", start="POST / HTTP/1.1")
-
-
-@pytest.mark.parametrize(
-    ("lines", "sent", "body"),
-    [
-        (["Content-Length: 5"], b"hello", b"hello"),
-        (["Content-Length: 0"], b"", b""),
-        (["Content-Length: 005"], b"hello", b"hello"),
-        (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
-        (["Transfer-Encoding: chunked"], b"2;a=b\r\nhe\r\n03\r\nllo\r\n0;c\r\n\r\n", b"hello"),
-        (["Transfer-Encoding: chunked"], b"0\r\n\r\n", b""),
-        (["Transfer-Encoding: chunked"], b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
-        (["Transfer-Encoding: chunked"], b"5 \t\r\nhello\r\n0  \r\n\r\n", b"hello"),
-        (["Transfer-Encoding: chunked"], b'5 ; a = "b;\tc\xe9" \r\nhello\r\n0;\r\n\r\n', b"hello"),
-        (["Transfer-Encoding: chunked"], b"00000000000000000005\r\nhello\r\n0000\r\n\r\n", b"hello"),
-        (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", b"hello"),
-    ],
-)
-def test_bodies(lines: list[str], sent: bytes, body: bytes) -> None:
-    """A body is as long as Content-Length or its chunks say; what stands behind it is the next request."""
-    raw = get(*lines, start="POST /a HTTP/1.1") + sent + get(start="GET /b HTTP/1.1")
-    for reads in ([raw], in_drops(raw)):
-        assert [(head.path, content) for head, content in all_of(*reads)] == [("/a", body), ("/b", b"")]
-
-
-def test_trailers_are_no_headers() -> None:
-    """Fields behind a chunked body do not reach the request (RFC 9110, section 6.5.1)."""
-    [(head, _)] = all_of(CHUNKED + b"0\r\nX-Admin: yes\r\nHost: b\r\n\r\n")
-    assert list(head.headers) == [("Host", "a"), ("Transfer-Encoding", "chunked")]
-    assert head.host == "a"
-
-
-def test_pieces_come_as_they_arrive() -> None:
-    """A body is handed on piece by piece, so that nobody has to hold it whole."""
-    reader = RequestReader(Limits())
-    reader.receive(get("Content-Length: 5", start="POST / HTTP/1.1") + b"he")
-    assert reader.next_head() is not None
-    assert [reader.next_body(), reader.next_body()] == [b"he", None]
-    reader.receive(b"llo")
-    assert [reader.next_body(), reader.next_body()] == [b"llo", b""]
-
-
-@pytest.mark.parametrize("length", [10**15, 2**64 - 1, 10**20 - 1])
-def test_a_lying_length_costs_nothing(length: int) -> None:
-    """A length that no machine has room for is a number, which the server compares with its limit."""
-    assert head_of(get(f"Content-Length: {length}")).content_length == length
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        # Sizes.
-        b"x\r\nhello\r\n0\r\n\r\n",
-        b"-5\r\nhello\r\n0\r\n\r\n",
-        b"+5\r\nhello\r\n0\r\n\r\n",
-        b"0x5\r\nhello\r\n0\r\n\r\n",
-        b" 5\r\nhello\r\n0\r\n\r\n",
-        b"5 5\r\nhello\r\n",
-        b"5\0\r\nhello\r\n",
-        b"\r5\r\nhello\r\n",
-        b"5\r\r\nhello\r\n",
-        b"\r\nhello",
-        b"123456789012345678901\r\n",
-        b"5\nhello\r\n0\r\n\r\n",
-        # Ends of chunks.
-        b"5\r\nhello!\r\n0\r\n\r\n",
-        b"5\r\nhello\n0\r\n\r\n",
-        b"5\r\nhello\r0\r\n\r\n",
-        b"5\r\nhello0\r\n\r\n",
-        # Extensions.
-        b"5;a\rb\r\nhello\r\n0\r\n\r\n",
-        b"5;a=b\r\r\nhello\r\n0\r\n\r\n",
-        b"5;a\nb\r\nhello\r\n0\r\n\r\n",
-        b"5;a\0b\r\nhello\r\n0\r\n\r\n",
-        b"5;a\x0bb\r\nhello\r\n0\r\n\r\n",
-        b'5;a="\x7f"\r\nhello\r\n0\r\n\r\n',
-        b"5\r\nhello\r\n0;\r;\r\n\r\n",
-        b"5;" + b"a" * 2 * BIG,
-        b"5;" + b"a" * 2 * BIG + b"\r\nhello\r\n0\r\n\r\n",
-        # Trailers.
-        b"0\r\nno trailer\r\n\r\n",
-        b"0\r\n: no name\r\n\r\n",
-        b"0\r\nX : y\r\n\r\n",
-        b"0\r\n folded: y\r\n\r\n",
-        b"0\r\nX: y\r\n folded\r\n\r\n",
-        b"0\r\nX: a\rb\r\n\r\n",
-        b"0\r\nX: a\0b\r\n\r\n",
-        b"0\r\nX: a\x0bb\r\n\r\n",
-        b"0\r\n\n",
-        b"0\r\nX: y\n\n",
-        b"0\r\nX: y\r\n\n",
-        b"0\r\nX: " + b"a" * 2 * BIG,
-        b"0\r\nX: " + b"a" * 2 * BIG + b"\r\n\r\n",
-        b"0\r\n" + b"X: y\r\n" * 101 + b"\r\n",
-    ],
-)
-def test_malformed_chunks_are_refused(sent: bytes) -> None:
-    """Chunks that break a rule, or never end their line, are refused, in whatever reads they come."""
-    for reads in ([CHUNKED + sent], [CHUNKED, *in_drops(sent)]):
-        with pytest.raises(BadRequest) as refused:
-            all_of(*reads)
-        assert refused.value.status in (400, 431)
-
-
-def test_a_cut_body_is_no_request() -> None:
-    """However a body is cut off, nothing says that it has ended."""
-    for raw in (
-        get("Content-Length: 5", start="POST / HTTP/1.1") + b"hello",
-        CHUNKED + b"5\r\nhello\r\n0\r\nX: y\r\n\r\n",
-    ):
-        assert len(all_of(raw)) == 1
-        for size in range(len(raw)):
-            assert all_of(raw[:size]) == []
-
-
-# Any bytes in any reads...
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A request as a client sends it: the bytes, and what has to arrive."""
-
-    raw: bytes
-    method: str
-    path: str
-    query: str
-    body: bytes
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> Sent:
-    """Any request, with no body, one of a stated length, or a chunked one with trailers."""
-    method = draw(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "X-Y"]))
-    path = "/" + draw(st.text("ab/%.", max_size=8))
-    query = draw(st.text("ab=&?", max_size=8))
-    names = draw(st.lists(st.sampled_from(["X-A", "x-b", "Accept", "Cookie"]), max_size=4))
-    values = st.text("ab ,;=\t\xe9", max_size=12).map(lambda value: value.strip(" \t"))
-    lines = [f"{name}: {draw(values)}" for name in names]
-    body = draw(st.binary(max_size=40))
-    framing = draw(st.sampled_from(["none", "length", "chunked"]))
-    if framing == "none":
-        body = sent = b""
-    elif framing == "length":
-        lines.append(f"Content-Length: {len(body)}")
-        sent = body
-    else:
-        lines.append("Transfer-Encoding: chunked")
-        sent = b"".join(draw(chunk(piece)) for piece in cut(body, draw(cuts(len(body)))) if piece)
-        sent += (
-            b"0\r\n" + b"".join(draw(st.lists(st.sampled_from([b"X-T: 1\r\n", b"Y: \r\n"]), max_size=2))) + b"\r\n"
-        )
-    empty_line = b"\r\n" if draw(st.booleans()) else b""
-    target = f"{path}?{query}" if query else path
-    raw = empty_line + get(*lines, start=f"{method} {target} HTTP/1.1") + sent
-    return Sent(raw, method, path, query, body)
-
-
-@st.composite
-def chunk(draw: st.DrawFn, data: bytes) -> bytes:
-    extension = draw(st.sampled_from([b"", b" ", b";a", b';a="b"', b" ; a = b\t"]))
-    return b"%x%b\r\n%b\r\n" % (len(data), extension, data)
-
-
-def cuts(size: int) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, size), max_size=12).map(sorted)
-
-
-@settings(max_examples=300, deadline=None, database=None)
-@given(st.lists(requests(), max_size=4), st.data())
-def test_any_reads_give_the_same_requests(sent: list[Sent], data: st.DataObject) -> None:
-    """A pipelined sequence of requests arrives as it was sent, however the network has cut it."""
-    raw = b"".join(request.raw for request in sent)
-    reads = [piece for piece in cut(raw, data.draw(cuts(len(raw)))) if piece]
-    got = [(head.method, head.path, head.query, body) for head, body in all_of(*reads)]
-    assert got == [(request.method, request.path, request.query, request.body) for request in sent]
-
-
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.one_of(st.binary(max_size=60), st.sampled_from([raw for raw, _, _ in REFUSED.values()])), st.data())
 def test_no_bytes_break_the_reader(raw: bytes, data: st.DataObject) -> None:
@@ -565,134 +325,6 @@ def test_what_stands_behind_a_head_can_be_taken_away() -> None:
     assert reader.buffered == 2
     assert reader.take_rest() == b"\x81\x00"
     assert reader.take_rest() == b""
-
-
-# ---------------------------------------------------------------------------------------------- writing
-
-DATE = re.compile(rb"Date: ([A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT)\r\n")
-
-
-def encoded(response: Response, *, head_only: bool = False, close: bool = False, server: str = "s") -> bytes:
-    """A response on the wire, with its Date checked and shortened."""
-    raw = ResponseWriter(server).encode(response, head_only=head_only, close=close)
-    found = DATE.search(raw)
-    assert found is not None
-    parsedate_to_datetime(found[1].decode())
-    return raw.replace(found[0], b"Date: now\r\n")
-
-
-def test_a_response_on_the_wire() -> None:
-    """A response has Date, Server, Content-Type and Content-Length without being told."""
-    assert encoded(Response(200, "Hello world!")) == (
-        b"HTTP/1.1 200 OK\r\nDate: now\r\nServer: s\r\n"
-        b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\r\nHello world!"
-    )
-
-
-@pytest.mark.parametrize(
-    ("response", "behind_server"),
-    [
-        (Response(200, b"\xff"), b"Content-Type: application/octet-stream\r\nContent-Length: 1\r\n\r\n\xff"),
-        (Response(200), b"Content-Length: 0\r\n\r\n"),
-        (Response(200, "é"), b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n\r\n\xc3\xa9"),
-        (Response(205), b"Content-Length: 0\r\n\r\n"),
-        (Response(204), b"\r\n"),
-        (Response(304), b"\r\n"),
-        (Response(304, headers={"ETag": '"1"', "Content-Length": "5"}), b'ETag: "1"\r\nContent-Length: 5\r\n\r\n'),
-        (Response(204, headers={"Content-Length": "5"}), b"\r\n"),
-        (Response(200, b"", {"Content-Type": "a/b"}), b"Content-Type: a/b\r\nContent-Length: 0\r\n\r\n"),
-    ],
-)
-def test_bodies_of_responses(response: Response, behind_server: bytes) -> None:
-    """A response says its type and length where it has a body, and no length where it can have none."""
-    assert encoded(response).partition(b"Server: s\r\n")[2] == behind_server
-
-
-def test_own_fields_stand_in_insertion_order() -> None:
-    """The handler's fields stand in the order in which they were added, in their case, repeated if they are."""
-    fields = [("Set-Cookie", "a=1"), ("x-b", "2"), ("Set-Cookie", "c=3"), ("A", "é")]
-    assert b"Server: s\r\nSet-Cookie: a=1\r\nx-b: 2\r\nSet-Cookie: c=3\r\nA: \xe9\r\n" in encoded(
-        Response(200, b"", fields)
-    )
-
-
-def test_own_fields_win() -> None:
-    """Date, Server and Content-Type of the handler take the place of the automatic ones, whatever their case."""
-    fields = [("content-type", "a/b"), ("SERVER", "me"), ("date", "today")]
-    raw = ResponseWriter("s").encode(Response(200, "x", fields), head_only=False, close=False)
-    assert raw == (
-        b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\nSERVER: me\r\ndate: today\r\nContent-Length: 1\r\n\r\nx"
-    )
-
-
-def test_a_wrong_length_is_put_right() -> None:
-    """A handler's Content-Length gives way to the length of the body that is sent."""
-    raw = encoded(Response(200, "four", {"Content-Length": "1000", "X": "y"}))
-    assert re.findall(rb"(?i)content-length: (\d+)", raw) == [b"4"]
-
-
-@pytest.mark.parametrize(
-    ("response", "length"),
-    [
-        (Response(200, "four"), b"4"),
-        (Response(200), b"0"),
-        (Response(200, headers={"Content-Length": "1000"}), b"1000"),
-    ],
-)
-def test_head_has_no_body_but_its_length(response: Response, length: bytes) -> None:
-    """The answer to HEAD ends behind its head, which says how long the body would be."""
-    raw = encoded(response, head_only=True)
-    assert raw.endswith(b"\r\n\r\n")
-    assert raw.count(b"\r\n\r\n") == 1
-    assert re.findall(rb"Content-Length: (\d+)\r\n", raw) == [length]
-
-
-def test_the_end_of_the_connection_is_announced() -> None:
-    """The last response of a connection says so, once, also if the handler has said it."""
-    assert b"Connection" not in encoded(Response(200, "x"))
-    for response in (Response(200, "x"), Response(200, "x", {"connection": "Close"})):
-        assert len(re.findall(rb"(?i)connection: close\r\n", encoded(response, close=True))) == 1
-
-
-@pytest.mark.parametrize(
-    ("given", "kept_alive", "closed"),
-    [
-        ([], [], [b"close"]),
-        (["keep-alive"], [b"keep-alive"], [b"close"]),
-        (["Keep-Alive, X-Hop"], [b"Keep-Alive, X-Hop"], [b"X-Hop, close"]),
-        (["Upgrade"], [b"Upgrade"], [b"Upgrade, close"]),
-        (["Upgrade", "keep-alive"], [b"Upgrade, keep-alive"], [b"Upgrade, close"]),
-        (["X-Hop", "x-hop, ,"], [b"x-hop"], [b"x-hop, close"]),
-        (["keep-alive", "CLOSE"], [b"keep-alive, CLOSE"], [b"close"]),
-        ([""], [b""], [b"close"]),
-    ],
-)
-def test_one_connection_field(given: list[str], kept_alive: list[bytes], closed: list[bytes]) -> None:
-    """A response has one Connection field at most, in which nothing contradicts the end of the connection."""
-    response = Response(200, "x", [("connection", value) for value in given])
-    for close, values in ((False, kept_alive), (True, closed)):
-        assert re.findall(rb"(?i)connection: (.*)\r\n", encoded(response, close=close)) == values
-
-
-@pytest.mark.parametrize(("status", "line"), [(404, b"HTTP/1.1 404 Not Found"), (799, b"HTTP/1.1 799 ")])
-def test_status_lines(status: int, line: bytes) -> None:
-    """A status line has the standard phrase, or none but its space (RFC 9112, section 4)."""
-    assert encoded(Response(status)).startswith(line + b"\r\n")
-
-
-def test_no_server_field_without_a_name() -> None:
-    """A server without a name does not say any."""
-    assert b"Server" not in encoded(Response(200), server="")
-    assert b"Server" not in encoded(Response(200, headers={"X": "y"}), server="")
-
-
-def test_date_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Date is that of the second in which the response leaves, for all responses of one writer."""
-    writer = ResponseWriter("s")
-    for now, date in [(1628437415.2, b"Sun, 08 Aug 2021 15:43:35"), (1628437416, b"Sun, 08 Aug 2021 15:43:36")]:
-        monkeypatch.setattr("time.time", lambda now=now: now)
-        for _ in range(2):
-            assert b"\r\nDate: %b GMT\r\n" % date in writer.encode(Response(200), head_only=False, close=False)
 
 
 def test_only_blanks_surround_a_member() -> None:
