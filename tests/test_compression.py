@@ -38,7 +38,7 @@ from tests.support.compression_clients import (
     echo_app,
     factory,
     text_of,
-    wire,
+    wire_client,
 )
 from tests.support.deflate import COMPRESSED, FORGETFUL, OFFER
 from tests.support.links import Link, each_link, listening
@@ -56,21 +56,21 @@ from tests.support.wire import (
 
 
 @asynccontextmanager
-async def serving(app: App, link: Link) -> AsyncGenerator[str]:
-    """Serve on a real socket; its address."""
+async def serving_url(app: App, link: Link) -> AsyncGenerator[str]:
+    """Run an app on a socket. Yields its URL."""
     async with listening(app, link) as address:
         yield f"{'ws' if link is Link.PLAIN else 'wss'}://127.0.0.1:{address.port}/"
 
 
 async def talk(app: App, conversation: Callable[[ClientConnection], None], link: Link, **options: Any) -> None:
-    """Have a client of the ``websockets`` package, in a thread, talk to an app on a real socket."""
+    """Run an exchange of a ``websockets`` client, in a thread, with an app on a socket."""
 
     def run(url: str) -> None:
         tls = None if link is Link.PLAIN else trusting_in_threads(authority())
         with connect(url, proxy=None, max_size=None, ssl=tls, **options) as client:
             conversation(client)
 
-    async with serving(app, link) as url:
+    async with serving_url(app, link) as url:
         await trio.to_thread.run_sync(run, url)
 
 
@@ -89,8 +89,8 @@ SERVERS = {
 
 @each_link
 @pytest.mark.parametrize("size", SIZES)
-async def test_sizes_on_a_socket(size: int, link: Link) -> None:
-    """A message of any size comes back as it went: text, binary that compresses, and binary that does not."""
+async def test_message_sizes(size: int, link: Link) -> None:
+    """Messages of any size are echoed: text, compressible binary, and random binary."""
 
     def conversation(client: ClientConnection) -> None:
         assert [extension.name for extension in client.protocol.extensions] == ["permessage-deflate"]
@@ -103,8 +103,8 @@ async def test_sizes_on_a_socket(size: int, link: Link) -> None:
 
 @pytest.mark.parametrize("client_name", CLIENTS)
 @pytest.mark.parametrize("server_name", SERVERS)
-async def test_many_messages(server_name: str, client_name: str) -> None:
-    """Message after message comes back as it went, whatever both sides remember and how far back they look."""
+async def test_many_messages_with_all_parameters(server_name: str, client_name: str) -> None:
+    """Messages are echoed one after the other, with all parameters of both sides."""
     rng = random.Random(f"{server_name} {client_name}")
     with trio.fail_after(PATIENCE):
         async with served_in_memory(echo_app(SERVERS[server_name])) as connect:
@@ -117,8 +117,8 @@ async def test_many_messages(server_name: str, client_name: str) -> None:
 
 
 @each_link
-async def test_many_messages_on_a_socket(link: Link) -> None:
-    """On a real socket, too, messages follow each other without waiting."""
+async def test_many_messages_without_waiting(link: Link) -> None:
+    """Messages that a client sends without waiting are echoed in order."""
     messages = [text_of(200 + 37 * number, number % 4) for number in range(300)]
 
     def conversation(client: ClientConnection) -> None:
@@ -130,8 +130,8 @@ async def test_many_messages_on_a_socket(link: Link) -> None:
 
 
 @each_link
-async def test_a_client_without_compression(link: Link) -> None:
-    """A client that does not offer compression gets none, from a route that has it."""
+async def test_client_without_compression(link: Link) -> None:
+    """A client that does not offer compression gets none."""
 
     def conversation(client: ClientConnection) -> None:
         assert client.protocol.extensions == []
@@ -145,8 +145,8 @@ async def test_a_client_without_compression(link: Link) -> None:
 
 
 async def test_off_by_default() -> None:
-    """Without ``deflate`` an offer is ignored, and nothing is compressed."""
-    async with wire(App().with_websocket_route("/*", websocket_handler(echo)), OFFER) as client:
+    """Without ``deflate`` an offer is ignored, and no message is compressed."""
+    async with wire_client(App().with_websocket_route("/*", websocket_handler(echo)), OFFER) as client:
         assert client.answer == ()
         await client.send(client_frame(TEXT, b"x" * 1000))
         assert await client.frame() == (False, TEXT, b"x" * 1000)
@@ -160,8 +160,8 @@ def own_route(deflate: Deflate) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "hook", "own"])
-async def test_every_route_compresses(kind: str, nursery: trio.Nursery) -> None:
-    """Each kind of route takes ``deflate``, says what was agreed on in the 101, and keeps to it."""
+async def test_compression_of_every_kind_of_route(kind: str, nursery: trio.Nursery) -> None:
+    """Each kind of route has ``deflate``, answers offers in the 101, and compresses messages."""
 
     async def answer(stream: AsyncStream, message: Message, state: None) -> None:
         await stream.send(message)
@@ -173,15 +173,15 @@ async def test_every_route_compresses(kind: str, nursery: trio.Nursery) -> None:
         "hook": async_websocket_handler(websocket_app.connect_hook(), deflate=Deflate()),
         "own": own_route(Deflate()),
     }
-    async with wire(App().with_websocket_route("/*", routes[kind]), OFFER) as client:
+    async with wire_client(App().with_websocket_route("/*", routes[kind]), OFFER) as client:
         assert client.answer == ("permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",)
         await client.send(client_frame(TEXT, deflated(b"x" * 1000), rsv=COMPRESSED))
         assert await client.message() == (True, b"x" * 1000)
     nursery.cancel_scope.cancel()
 
 
-async def test_an_internally_linked_app_compresses() -> None:
-    """``AsyncWebsocketApp`` takes ``deflate`` where it is linked internally."""
+async def test_compression_of_an_internally_linked_app() -> None:
+    """``AsyncWebsocketApp`` has ``deflate`` for apps that are linked internally."""
 
     async def answer(stream: AsyncStream, message: Message, state: None) -> None:
         await stream.send(message)
@@ -209,24 +209,24 @@ async def test_an_internally_linked_app_compresses() -> None:
         "x-webkit-deflate-frame",
     ],
 )
-async def test_offers_that_are_declined(offer: str) -> None:
-    """An offer with an unknown or invalid parameter is declined: the 101 does not mention it."""
-    async with wire(echo_app(Deflate()), offer) as client:
+async def test_declined_offers_are_not_in_the_101(offer: str) -> None:
+    """An offer with an unknown or invalid parameter is not in the 101."""
+    async with wire_client(echo_app(Deflate()), offer) as client:
         assert client.answer == ()
         await client.send(client_frame(TEXT, b"x" * 1000))
         assert await client.frame() == (False, TEXT, b"x" * 1000)
 
 
-async def test_the_next_offer_is_taken() -> None:
-    """Behind an offer that is declined, the next is accepted, also on a line of its own."""
-    async with wire(echo_app(Deflate()), "permessage-deflate; mystery", OFFER) as client:
+async def test_next_offer_after_a_declined_one() -> None:
+    """After a declined offer the next one is accepted, also in another header line."""
+    async with wire_client(echo_app(Deflate()), "permessage-deflate; mystery", OFFER) as client:
         assert len(client.answer) == 1
         assert client.answer[0].startswith("permessage-deflate; ")
 
 
 @pytest.mark.parametrize("malformed", ["permessage-deflate; =", "permessage-deflate;", 'a; b="', "a b", "@"])
-async def test_malformed_offers(malformed: str) -> None:
-    """A malformed Sec-WebSocket-Extensions is a 400, and its connection goes on with HTTP."""
+async def test_malformed_offers_are_a_400(malformed: str) -> None:
+    """A malformed Sec-WebSocket-Extensions is a 400, and the connection is kept alive."""
     fields = [*HANDSHAKE_FIELDS, ("Sec-WebSocket-Extensions", malformed)]
     with trio.fail_after(PATIENCE):
         async with served_in_memory(echo_app(Deflate())) as connect:
@@ -241,15 +241,15 @@ async def test_malformed_offers(malformed: str) -> None:
 # --------------------------------------------------------------------------------------------- on the wire
 
 
-async def test_a_message_can_be_sent_uncompressed() -> None:
-    """``compress=False`` sends one message as it is; those around it are compressed, with what was remembered."""
+async def test_send_without_compression() -> None:
+    """``compress=False`` sends one message uncompressed; those around it are compressed with the same window."""
 
     async def handler(stream: WebsocketStream, state: None) -> None:
         for compress in (True, False, True):
             await stream.send(text_of(500), compress=compress)
 
     app = App().with_websocket_route("/*", websocket_handler(handler, deflate=Deflate()))
-    async with wire(app, OFFER) as client:
+    async with wire_client(app, OFFER) as client:
         expected = text_of(500).encode()
         assert [await client.message() for _ in range(3)] == [
             (True, expected),
@@ -260,18 +260,18 @@ async def test_a_message_can_be_sent_uncompressed() -> None:
 
 @pytest.mark.parametrize(("size", "compressed"), [(99, False), (100, True)])
 async def test_min_size(size: int, compressed: bool) -> None:
-    """A payload is compressed from ``min_size`` bytes of UTF-8 on."""
-    async with wire(echo_app(Deflate(min_size=100)), OFFER) as client:
+    """A payload is compressed if it has at least ``min_size`` bytes of UTF-8."""
+    async with wire_client(echo_app(Deflate(min_size=100)), OFFER) as client:
         await client.send(client_frame(TEXT, b"x" * (size % 2) + "ä".encode() * (size // 2)))
         found, opcode, _ = await client.frame()
         assert (found, opcode) == (compressed, TEXT)
 
 
-async def test_control_frames_between_compressed_fragments() -> None:
-    """A ping between the fragments of a compressed message is answered, and the message comes out whole."""
+async def test_ping_between_compressed_fragments() -> None:
+    """A ping between the fragments of a compressed message is answered, and the message is complete."""
     payload = deflated(text_of(5000).encode())
     middle = len(payload) // 2
-    async with wire(echo_app(Deflate()), OFFER) as client:
+    async with wire_client(echo_app(Deflate()), OFFER) as client:
         for _ in range(2):
             await client.send(
                 client_frame(TEXT, payload[:middle], fin=False, rsv=COMPRESSED),
@@ -288,8 +288,8 @@ async def test_control_frames_between_compressed_fragments() -> None:
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
-async def test_a_bomb(fragmented: bool) -> None:
-    """Some kilobytes that inflate to 100 MiB are closed with 1009, and cost no more than the message limit."""
+async def test_decompression_bomb_over_a_connection(fragmented: bool) -> None:
+    """A message that decompresses to 100 MiB is closed with 1009, within the memory of the message limit."""
     payload = bomb(100)
     assert len(payload) < 150_000
     frames = (
@@ -300,7 +300,7 @@ async def test_a_bomb(fragmented: bool) -> None:
         if fragmented
         else [client_frame(BINARY, payload, rsv=COMPRESSED)]
     )
-    async with wire(echo_app(Deflate(), max_message_size=2**20), OFFER) as client:
+    async with wire_client(echo_app(Deflate(), max_message_size=2**20), OFFER) as client:
         tracemalloc.start()
         try:
             await client.send(*frames)
@@ -326,16 +326,16 @@ async def test_a_bomb(fragmented: bool) -> None:
         ),
     ],
 )
-async def test_what_a_client_may_not(frames: bytes, code: int) -> None:
-    """A corrupt stream is closed with 1007, a reserved bit in the wrong place with 1002."""
-    async with wire(echo_app(Deflate()), OFFER) as client:
+async def test_invalid_compressed_frames(frames: bytes, code: int) -> None:
+    """Corrupt data is closed with 1007, and a misplaced reserved bit with 1002."""
+    async with wire_client(echo_app(Deflate()), OFFER) as client:
         await client.send(frames)
         assert await client.close_code() == code
 
 
 @pytest.mark.parametrize("offers", [(), ("permessage-deflate; mystery",)])
-async def test_compressed_without_agreement(offers: tuple[str, ...]) -> None:
-    """A compressed message is a breach of the protocol, 1002, where no compression was agreed on."""
-    async with wire(echo_app(Deflate()), *offers) as client:
+async def test_compressed_message_without_agreement(offers: tuple[str, ...]) -> None:
+    """A compressed message without an agreement is closed with 1002."""
+    async with wire_client(echo_app(Deflate()), *offers) as client:
         await client.send(client_frame(TEXT, deflated(b"x" * 99), rsv=COMPRESSED))
         assert await client.close_code() == 1002

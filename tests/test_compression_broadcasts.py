@@ -39,8 +39,8 @@ from tests.support.wire import (
 Connect = Callable[[], trio.abc.Stream]
 
 
-class Room:
-    """An app and the streams of its clients, in the order in which they came."""
+class BroadcastApp:
+    """An app, and the streams of its clients in the order in which they connected."""
 
     def __init__(self, **options: Any) -> None:
         self.streams: list[AsyncStream] = []
@@ -62,7 +62,8 @@ class Room:
                     yield connect
                 nursery.cancel_scope.cancel()
 
-    async def until(self, count: int) -> None:
+    async def wait_for_clients(self, count: int) -> None:
+        """Wait wait_for_clients so many clients have connected."""
         await trio.testing.wait_all_tasks_blocked()
         assert len(self.streams) == count
 
@@ -72,33 +73,33 @@ AUDIENCE = ("default", "server-forgets", "small-windows", None)
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_broadcasts_among_messages(seed: int) -> None:
-    """In any order of broadcasts and messages, compressed or not, every client reads what was meant for it."""
+async def test_broadcasts_and_messages_with_compression(seed: int) -> None:
+    """Each client receives its messages and all broadcasts in order, compressed or not."""
     rng = random.Random(seed)
-    room = Room()
-    async with room.served(Deflate(min_size=20)) as connect:
+    broadcast_app = BroadcastApp()
+    async with broadcast_app.served(Deflate(min_size=20)) as connect:
         clients = []
         for name in AUDIENCE:
             clients.append(await MemoryClient(connect(), name and factory(name)).open())
-            await room.until(len(clients))
+            await broadcast_app.wait_for_clients(len(clients))
         expected: list[list[str | bytes]] = [[] for _ in clients]
         for _ in range(60):
             text = text_of(rng.choice((0, 10, 100, 1000, 9000)), rng.randrange(4))
             message, compress = rng.choice((text, text.encode())), rng.random() < 0.8
             if rng.random() < 0.4:
-                await room.sender.broadcast(message, compress=compress)
+                await broadcast_app.sender.broadcast(message, compress=compress)
                 for messages in expected:
                     messages.append(message)
             else:
                 number = rng.randrange(len(clients))
-                await room.streams[number].send(message, compress=compress)
+                await broadcast_app.streams[number].send(message, compress=compress)
                 expected[number].append(message)
         for client, messages in zip(clients, expected, strict=True):
             assert [await client.receive() for _ in messages] == messages
 
 
-async def test_a_broadcast_is_compressed_once_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients with the same window share one compressed frame, with takeover or without; others get none."""
+async def test_broadcast_is_compressed_once_per_window_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients with the same window size share one compressed frame, with context takeover or without."""
     compressed: Counter[int] = Counter()
     compress_apart = _deflate.compress_apart
 
@@ -107,14 +108,14 @@ async def test_a_broadcast_is_compressed_once_for_each_kind(monkeypatch: pytest.
         return compress_apart(payload, settings, window_bits)
 
     monkeypatch.setattr(_deflate, "compress_apart", count)
-    room = Room()
-    async with room.served(Deflate()) as connect:
+    broadcast_app = BroadcastApp()
+    async with broadcast_app.served(Deflate()) as connect:
         clients = [await MemoryClient(connect(), name and factory(name)).open() for name in AUDIENCE * 3]
-        await room.until(len(clients))
-        await room.sender.broadcast(text_of(1000))
+        await broadcast_app.wait_for_clients(len(clients))
+        await broadcast_app.sender.broadcast(text_of(1000))
         assert compressed == {12: 1, 9: 1}
-        await room.sender.broadcast("short")
-        await room.sender.broadcast(text_of(1000), compress=False)
+        await broadcast_app.sender.broadcast("short")
+        await broadcast_app.sender.broadcast(text_of(1000), compress=False)
         assert compressed == {12: 1, 9: 1}
         for client in clients:
             assert [await client.receive() for _ in range(3)] == [text_of(1000), "short", text_of(1000)]
@@ -134,18 +135,18 @@ class CountedText(str):
 @pytest.mark.parametrize("way", ["send", "broadcast", "publish"])
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("size", [10, 60_000])  # the first is too short to be compressed
-async def test_a_text_is_encoded_once(size: int, compress: bool, way: str, kind: str) -> None:
-    """However many clients get a text, compressed or not, it is turned into bytes once."""
+async def test_text_is_encoded_once_per_broadcast(size: int, compress: bool, way: str, kind: str) -> None:
+    """A text is encoded once for all clients that receive it, compressed or not."""
     text = CountedText("語" * size)
-    room = Room()
-    async with room.served(Deflate()) as connect:
+    broadcast_app = BroadcastApp()
+    async with broadcast_app.served(Deflate()) as connect:
         clients = [await MemoryClient(connect(), name and factory(name)).open() for name in AUDIENCE]
-        await room.until(len(clients))
-        for stream in room.streams:
+        await broadcast_app.wait_for_clients(len(clients))
+        for stream in broadcast_app.streams:
             stream.subscribe("topic")
-        sender, message = room.sender, text if kind == "text" else Message(text)
+        sender, message = broadcast_app.sender, text if kind == "text" else Message(text)
         if way == "send":
-            for number, (stream, client) in enumerate(zip(room.streams, clients, strict=True), 1):
+            for number, (stream, client) in enumerate(zip(broadcast_app.streams, clients, strict=True), 1):
                 await stream.send(message, compress=compress)
                 assert await client.receive() == text
                 assert text.encoded == number
@@ -156,34 +157,34 @@ async def test_a_text_is_encoded_once(size: int, compress: bool, way: str, kind:
             assert text.encoded == 1
 
 
-async def test_a_broadcast_can_be_sent_uncompressed() -> None:
+async def test_broadcast_without_compression() -> None:
     """``broadcast(..., compress=False)`` sends the same uncompressed frame to all clients."""
-    room = Room()
-    async with room.served(Deflate()) as connect:
+    broadcast_app = BroadcastApp()
+    async with broadcast_app.served(Deflate()) as connect:
         client = await WireClient(connect()).open(OFFER)
-        await room.until(1)
-        await room.streams[0].broadcast(text_of(1000), compress=False)
-        await room.streams[0].broadcast(text_of(1000))
+        await broadcast_app.wait_for_clients(1)
+        await broadcast_app.streams[0].broadcast(text_of(1000), compress=False)
+        await broadcast_app.streams[0].broadcast(text_of(1000))
         assert await client.frame() == (False, TEXT, text_of(1000).encode())
         assert await client.message() == (True, text_of(1000).encode())
 
 
-async def test_a_slow_client_of_compressed_broadcasts() -> None:
-    """A client that does not read is closed with 1013 by what waits compressed; the others read everything."""
-    room = Room(max_outbox_bytes=5000)
+async def test_slow_client_of_compressed_broadcasts() -> None:
+    """A client that does not read is closed with 1013 by its compressed queue; others receive everything."""
+    broadcast_app = BroadcastApp(max_outbox_bytes=5000)
     noise = [random.Random(number).randbytes(1000) for number in range(20)]
-    async with room.served(Deflate(), trio.testing.lockstep_stream_pair) as connect:
+    async with broadcast_app.served(Deflate(), trio.testing.lockstep_stream_pair) as connect:
         slow = await WireClient(connect()).open(OFFER)
         quick = await MemoryClient(connect(), factory("default")).open()
-        await room.until(2)
+        await broadcast_app.wait_for_clients(2)
         sent = []
         for message in noise:
-            await room.sender.broadcast(message)
+            await broadcast_app.sender.broadcast(message)
             sent.append(await quick.receive())
         assert sent == noise
-        assert [stream.close_code for stream in room.streams] == [1013, None]
+        assert [stream.close_code for stream in broadcast_app.streams] == [1013, None]
         with pytest.raises(ConnectionClosed):
-            await room.streams[0].send("more")
+            await broadcast_app.streams[0].send("more")
         codes = []
         while (frame := await slow.frame())[1] != CLOSE:
             codes.append(frame[0])
@@ -192,24 +193,24 @@ async def test_a_slow_client_of_compressed_broadcasts() -> None:
         await slow.send(close_frame(1013))
 
 
-async def test_closed_clients_cost_a_broadcast_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a client that is closed already, nothing is compressed."""
+async def test_broadcast_is_not_compressed_for_closed_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broadcast is not compressed for clients that are closed already."""
 
     def fail(*_: object) -> bytes:
         raise AssertionError("there is no client to compress for")
 
-    room = Room()
-    async with room.served(Deflate()) as connect:
+    broadcast_app = BroadcastApp()
+    async with broadcast_app.served(Deflate()) as connect:
         client = await WireClient(connect()).open(OFFER)
-        await room.until(1)
-        await room.streams[0].close(1000)
+        await broadcast_app.wait_for_clients(1)
+        await broadcast_app.streams[0].close(1000)
         monkeypatch.setattr(_deflate, "compress_apart", fail)
-        await room.sender.broadcast(text_of(1000))
+        await broadcast_app.sender.broadcast(text_of(1000))
         assert await client.close_code() == 1000
 
 
-async def test_concurrent_senders_keep_the_order_of_compression() -> None:
-    """Messages of many tasks that wait for room are compressed in the order in which they are sent."""
+async def test_concurrent_sends_are_compressed_in_order() -> None:
+    """Messages of tasks that wait for room are compressed in the order in which they are sent."""
 
     async def handler(stream: WebsocketStream, state: None) -> None:
         async with trio.open_nursery() as nursery:
@@ -225,8 +226,8 @@ async def test_concurrent_senders_keep_the_order_of_compression() -> None:
     assert received == Counter(text_of(2000, number) for number in range(30))
 
 
-async def test_a_cancelled_send_leaves_the_compressor_alone(autojump_clock: trio.testing.MockClock) -> None:
-    """A send that is cancelled while it waits for room was never compressed, so that what follows can be read."""
+async def test_cancelled_send_is_not_compressed(autojump_clock: trio.testing.MockClock) -> None:
+    """A send that is cancelled while it waits for room does not change the window of the compressor."""
     full = trio.Event()
 
     async def handler(stream: WebsocketStream, state: None) -> None:

@@ -24,7 +24,7 @@ from tests.support.deflate import (
     OFFER,
     TAIL,
     WIDE,
-    Client,
+    DeflateClient,
     agree,
     compressed_frame,
     compressed_frames,
@@ -49,8 +49,8 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("name", "messages"), VECTORS.items(), ids=VECTORS)
-def test_vectors(name: str, messages: tuple[list[str], ...]) -> None:
-    """The RFC's examples say what they shall, in one read and in single bytes."""
+def test_vectors_of_the_rfc(name: str, messages: tuple[list[str], ...]) -> None:
+    """The examples of RFC 7692 are decompressed, in one read and byte by byte."""
     frames = b"".join(
         b"".join(compressed_frames(bytes.fromhex(fragment) for fragment in fragments)) for fragments in messages
     )
@@ -62,7 +62,7 @@ def test_vectors(name: str, messages: tuple[list[str], ...]) -> None:
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
 def test_control_frames_between_compressed_fragments(settings: Deflate) -> None:
-    """Control frames between the fragments of a compressed message come out as they are and leave it alone."""
+    """Control frames between the fragments of a compressed message do not change it."""
     client, decoder, _ = meet(settings)
 
     for text in ("some text, some text", "more text, some text"):
@@ -72,8 +72,8 @@ def test_control_frames_between_compressed_fragments(settings: Deflate) -> None:
         assert events_of(decoder, *one_by_one(frames)) == [Ping(HELLO), Pong(b""), Message(text)]
 
 
-def test_uncompressed_messages_in_between() -> None:
-    """Messages that are not compressed, short, long or fragmented, leave the window as it is."""
+def test_uncompressed_messages_do_not_change_the_window() -> None:
+    """Uncompressed messages, short, long or fragmented, do not change the window."""
     client, decoder, _ = meet()
     long = b"x" * 1000
     plain = (
@@ -103,14 +103,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("frames", BROKEN.values(), ids=BROKEN)
-def test_the_bit_belongs_to_the_first_frame(frames: bytes) -> None:
-    """A frame that says it is compressed and is not a message's first breaks the protocol: 1002."""
+def test_rsv1_is_allowed_in_the_first_frame_only(frames: bytes) -> None:
+    """RSV1 in a frame that is not the first of a message is a protocol error, 1002."""
     assert failure_code(events_of(meet()[1], frames)) == 1002
     assert failure_code(events_of(meet()[1], *one_by_one(frames))) == 1002
 
 
-def test_the_bit_needs_an_agreement() -> None:
-    """Without permessage-deflate a compressed message breaks the protocol: 1002."""
+def test_rsv1_without_permessage_deflate() -> None:
+    """Without permessage-deflate a compressed message is a protocol error, 1002."""
     assert failure_code(events_of(Decoder(StreamLimits()), compressed_frame(HELLO))) == 1002
 
 
@@ -124,8 +124,8 @@ CORRUPT = {
 
 @pytest.mark.parametrize("payload", CORRUPT.values(), ids=CORRUPT)
 @pytest.mark.parametrize("fragmented", [False, True])
-def test_corrupt_streams(payload: str, fragmented: bool) -> None:
-    """What is no DEFLATE stream is refused with 1007, before its message ends."""
+def test_corrupt_compressed_data(payload: str, fragmented: bool) -> None:
+    """Data that is not DEFLATE is refused with 1007, before its message ends."""
     data = bytes.fromhex(payload)
     frames = compressed_frames([b"", data, b""]) if fragmented else [compressed_frame(data + bytes(50))[:-40]]
     _, decoder, _ = meet()
@@ -134,8 +134,8 @@ def test_corrupt_streams(payload: str, fragmented: bool) -> None:
     assert events_of(decoder, compressed_frame(HELLO)) == []
 
 
-def test_a_client_that_refers_back_against_the_agreement() -> None:
-    """Without context takeover nothing of the message before is kept: referring to it is corrupt."""
+def test_reference_to_the_previous_message_without_context_takeover() -> None:
+    """Without context takeover, a reference to the previous message is corrupt data."""
     _, decoder, _ = meet(FORGETFUL)
     second = bytes.fromhex("f2 00 11 00 00")
 
@@ -143,8 +143,8 @@ def test_a_client_that_refers_back_against_the_agreement() -> None:
     assert failure_code(events_of(decoder, compressed_frame(second))) == 1007
 
 
-def test_compressed_text_is_checked() -> None:
-    """A compressed text that is not UTF-8 is refused with 1007 at its first bad fragment."""
+def test_compressed_text_must_be_utf8() -> None:
+    """A compressed text that is not UTF-8 is refused with 1007 at its first invalid fragment."""
     client, decoder, _ = meet()
     flushed = client.compress(b"good \xff bad") + TAIL
 
@@ -153,12 +153,12 @@ def test_compressed_text_is_checked() -> None:
 
 @pytest.mark.parametrize("offered", ["", "=8", "=9", "=15"])
 @pytest.mark.parametrize("takeover", [False, True])
-def test_every_window_that_a_client_may_have(offered: str, takeover: bool) -> None:
-    """Whatever window was agreed on, we can inflate what the client compresses with it."""
+def test_all_window_sizes_of_clients(offered: str, takeover: bool) -> None:
+    """With each agreed window, messages that use all of it are decompressed."""
     settings = Deflate(client_max_window_bits=15, client_context_takeover=takeover)
     answer, deflate = agree(settings, f"permessage-deflate; client_max_window_bits{offered}")
     # zlib says 8 and takes 9.
-    client = Client(answer.replace("client_max_window_bits=8", "client_max_window_bits=9"))
+    client = DeflateClient(answer.replace("client_max_window_bits=8", "client_max_window_bits=9"))
     decoder = Decoder(StreamLimits(), deflate=deflate)
     chance = random.Random(offered)
     block = chance.randbytes(20_000)
@@ -167,8 +167,8 @@ def test_every_window_that_a_client_may_have(offered: str, takeover: bool) -> No
         assert events_of(decoder, compressed_frame(client.compress(text), BINARY)) == [Message(text)]
 
 
-def test_a_client_that_cannot_be_limited() -> None:
-    """A client that does not let its window be limited may use all of it."""
+def test_client_without_client_max_window_bits() -> None:
+    """A client that does not offer client_max_window_bits may use the largest window."""
     client, decoder, _ = meet(Deflate(client_max_window_bits=9), "permessage-deflate")
     far = random.Random(1).randbytes(15_000) * 2
     payload = client.compress(far)
@@ -181,14 +181,14 @@ def test_a_client_that_cannot_be_limited() -> None:
 
 
 def ended(payload: bytes) -> bytes:
-    """A complete DEFLATE stream, as a compressor writes it that cannot flush."""
+    """A complete DEFLATE stream, of a compressor that does not flush."""
     compressor = zlib.compressobj(wbits=-12)
     return compressor.compress(payload) + compressor.flush()
 
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
-def test_streams_that_end(settings: Deflate) -> None:
-    """A message may be made of several complete streams, split anywhere, and the next begins a new one."""
+def test_complete_streams_in_a_message(settings: Deflate) -> None:
+    """A message may consist of several complete streams, split anywhere, and the next message begins a new one."""
     _, decoder, _ = meet(settings)
     payload = ended(b"one, ") + ended(b"") + ended(b"two") + b"\x00"
 
@@ -198,8 +198,8 @@ def test_streams_that_end(settings: Deflate) -> None:
         assert events_of(decoder, compressed_frame(HELLO)) == [Message("Hello")]
 
 
-def test_a_stream_that_ends_without_its_padding() -> None:
-    """A client that forgets the empty block behind its last one is understood, and the next message too."""
+def test_complete_stream_without_an_empty_block() -> None:
+    """A complete stream without the empty block at its end is accepted, and so is the next message."""
     _, decoder, _ = meet()
 
     for _ in range(2):
@@ -207,8 +207,8 @@ def test_a_stream_that_ends_without_its_padding() -> None:
         assert events_of(decoder, compressed_frame(HELLO)) == [Message("Hello")]
 
 
-def test_streams_that_never_cease() -> None:
-    """Thousands of ended streams in one message, each a new inflater, are refused instead of made."""
+def test_too_many_complete_streams_in_a_message() -> None:
+    """A message of thousands of complete streams is refused with 1007."""
     few, many = ended(b"") * 200 + b"\x00", ended(b"") * 20_000
 
     assert events_of(meet()[1], compressed_frame(few)) == [Message("")]
@@ -228,8 +228,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("frames", BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize("limit", [1000, 2**20])
-def test_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
-    """A bomb costs the message limit, however big it would become, and is refused with 1009 at its first read."""
+def test_decompression_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
+    """A decompression bomb is refused with 1009 at its first read, within the memory of the message limit."""
     data = b"".join(frames())
     chunk = 2**16
     _, decoder, _ = meet(limits=StreamLimits(max_message_size=limit))
@@ -246,8 +246,8 @@ def test_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
 @pytest.mark.parametrize("kind", [TEXT, BINARY])
-def test_the_limit_is_one_of_inflated_bytes(settings: Deflate, kind: int) -> None:
-    """A message may inflate to the limit, again and again, and not to one byte more."""
+def test_message_limit_counts_decompressed_bytes(settings: Deflate, kind: int) -> None:
+    """Each message may decompress to exactly the limit, and not to one byte more."""
     client, decoder, _ = meet(settings, limits=StreamLimits(max_message_size=1000))
 
     for _ in range(3):
@@ -256,16 +256,16 @@ def test_the_limit_is_one_of_inflated_bytes(settings: Deflate, kind: int) -> Non
     assert failure_code(events_of(decoder, compressed_frame(client.compress(b"x" * 1001), kind))) == 1009
 
 
-def test_a_limit_that_comes_later() -> None:
-    """A stream that changes hands before its first frame inflates to its new limit."""
+def test_limit_set_before_the_first_frame() -> None:
+    """A limit that is set after the handshake applies to the first message."""
     client, decoder, _ = meet()
     decoder.limit(StreamLimits(max_message_size=4))
 
     assert failure_code(events_of(decoder, compressed_frame(client.compress(b"Hello")))) == 1009
 
 
-def test_nothing_inflates_without_a_limit() -> None:
-    """What nobody has set a limit for does not inflate."""
+def test_nothing_is_decompressed_without_a_limit() -> None:
+    """With a limit of 0, no more than one byte is decompressed."""
     _, deflate = agree(Deflate())
 
     decoder = Decoder(StreamLimits(), deflate=deflate)
@@ -278,8 +278,8 @@ def test_nothing_inflates_without_a_limit() -> None:
 @pytest.mark.parametrize("level", [1, 2, 9])
 @pytest.mark.parametrize("fragments", [1, 2, 50])
 @pytest.mark.parametrize("size", [100, 10_000, 100_000])
-def test_a_message_that_does_not_compress(size: int, fragments: int, level: int) -> None:
-    """A message within the limit passes though it is longer on the wire, flushed with every fragment."""
+def test_incompressible_message_within_the_limit(size: int, fragments: int, level: int) -> None:
+    """A message within the limit is accepted even if it is longer on the wire."""
     _, decoder, _ = meet(limits=StreamLimits(max_message_size=size))
     content = random.Random(size).randbytes(size)
     compressor = zlib.compressobj(level, zlib.DEFLATED, -12, 1, zlib.Z_FIXED)
@@ -291,15 +291,15 @@ def test_a_message_that_does_not_compress(size: int, fragments: int, level: int)
     assert events_of(decoder, *compressed_frames(parts, BINARY)) == [Message(content)]
 
 
-def test_a_declared_length_far_above_the_limit() -> None:
-    """A compressed frame whose length no message within the limit can need is refused by its header."""
+def test_declared_length_of_a_compressed_frame() -> None:
+    """A compressed frame is refused by its header if no message within the limit can be so long."""
     header = compressed_frame(bytes(2**21))[:14]
 
     assert failure_code(events_of(meet()[1], header)) == 1009
 
 
-def test_empty_blocks_without_end() -> None:
-    """A message of blocks that hold nothing is refused when it is longer than any honest one."""
+def test_empty_blocks_are_limited() -> None:
+    """A message of empty blocks is refused when it is longer than any message within the limit can be."""
     nothing = compressed_frame(b"\x00" + TAIL, fin=False) + client_frame(
         CONTINUATION, (b"\x00" + TAIL) * 1000, fin=False
     )
@@ -317,7 +317,7 @@ offers = st.sampled_from(["permessage-deflate", OFFER, f"{OFFER}=9", f"{OFFER}; 
 
 
 def frames_of(data: str | bytes, fragments: list[bytes], *, compressed: bool) -> list[bytes]:
-    """All frames of a message whose payload was cut."""
+    """All frames of a message whose payload was cut into fragments."""
     kind = TEXT if isinstance(data, str) else BINARY
     if compressed:
         return compressed_frames(fragments, kind)
@@ -329,8 +329,8 @@ def frames_of(data: str | bytes, fragments: list[bytes], *, compressed: bool) ->
 
 @settings(deadline=None)
 @given(data=st.data(), deflate=agreements, offer=offers, places=reads_end)
-def test_any_conversation(data: st.DataObject, deflate: Deflate, offer: str, places: list[int]) -> None:
-    """Messages come out as they went in, however compressed, fragmented, mixed and split into reads."""
+def test_any_messages_in_any_reads(data: st.DataObject, deflate: Deflate, offer: str, places: list[int]) -> None:
+    """Messages are the same, however compressed, fragmented, mixed and split into reads."""
     client, decoder, _ = meet(deflate, offer)
     wire = b""
     said: list[Event] = []
@@ -350,14 +350,14 @@ def test_any_conversation(data: st.DataObject, deflate: Deflate, offer: str, pla
 
 
 def codes(events: list[Event]) -> list[Event | int]:
-    """Events, with the code in the place of a failure, whose words may differ."""
+    """Events, with the close codes of failures, whose reasons may differ."""
     return [event.code if isinstance(event, Failure) else event for event in events]
 
 
 @settings(deadline=None)
 @given(junk=st.one_of(st.binary(max_size=60), st.builds(bytes.__add__, st.just(HELLO), st.binary(max_size=20))))
-def test_any_payload(junk: bytes) -> None:
-    """Whatever is called compressed becomes a message or is refused with 1007, the same in any reads."""
+def test_any_compressed_payload(junk: bytes) -> None:
+    """Any compressed payload becomes a message or is refused with 1007, the same in any reads."""
     for kind in (TEXT, BINARY):
         wire = compressed_frame(junk, kind) + client_frame(PING)
         events = codes(events_of(meet()[1], wire))
@@ -375,10 +375,10 @@ def test_any_payload(junk: bytes) -> None:
         (b"\xe2\x82\xac" * 21, 1009),
     ],
 )
-def test_what_came_first_decides(content: bytes, code: int) -> None:
-    """A text that is bad up to the first byte too many is bad, and else too long, in one read and in many."""
+def test_first_error_decides_the_code(content: bytes, code: int) -> None:
+    """The first invalid byte of a text decides between 1007 and 1009, in one read and byte by byte."""
     limits = StreamLimits(max_message_size=60)
-    wire = compressed_frame(Client("").compress(content))
+    wire = compressed_frame(DeflateClient("").compress(content))
 
     assert failure_code(events_of(meet(WIDE, limits=limits)[1], wire)) == code
     assert failure_code(events_of(meet(WIDE, limits=limits)[1], *one_by_one(wire))) == code
@@ -392,10 +392,10 @@ def test_what_came_first_decides(content: bytes, code: int) -> None:
     after=st.binary(max_size=20),
     places=reads_end,
 )
-def test_any_split_of_a_text_that_is_too_long_or_bad(content: bytes, after: bytes, places: list[int]) -> None:
-    """A text that is too long, or bad, or both, has the same end in any reads: what came first decides."""
+def test_invalid_or_long_text_in_any_reads(content: bytes, after: bytes, places: list[int]) -> None:
+    """A text that is invalid, too long or both is refused with the same code in any reads."""
     limits = StreamLimits(max_message_size=60)
-    wire = compressed_frame(Client("").compress(content + after))
+    wire = compressed_frame(DeflateClient("").compress(content + after))
     events = codes(events_of(meet(WIDE, limits=limits)[1], wire))
 
     assert codes(events_of(meet(WIDE, limits=limits)[1], *cut(wire, places))) == events

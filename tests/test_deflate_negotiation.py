@@ -17,21 +17,21 @@ from tests.support.deflate import C_BITS, FORGETFUL, NO_C, NO_S, S_BITS, WIDE, a
 
 @pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_window_bits_are_those_of_zlib(name: str, bits: int) -> None:
-    """A window that zlib has no compressor for is refused at once, and it is said why."""
+def test_window_bits_are_checked(name: str, bits: int) -> None:
+    """Window bits that zlib does not support are refused, and the error says why."""
     with pytest.raises(ValueError, match=rf"{name}=\.\.\.\) must be from 9 to 15: zlib"):
         Deflate(**{name: bits})
 
 
 @pytest.mark.parametrize("bad", [{"memory_level": 0}, {"memory_level": 10}, {"level": 0}, {"level": 10}])
-def test_levels_are_those_of_zlib(bad: dict[str, int]) -> None:
-    """A level out of zlib's range is refused at once."""
+def test_levels_are_checked(bad: dict[str, int]) -> None:
+    """A level out of the range of zlib is refused."""
     with pytest.raises(ValueError, match="must be from 1 to 9"):
         Deflate(**bad)
 
 
-def test_min_size_is_a_size() -> None:
-    """The smallest size worth compressing may be 0, and reaches whoever has to decide; less is refused."""
+def test_min_size_is_checked() -> None:
+    """``min_size`` may be 0 and is passed on; a negative one is refused."""
     assert agree(Deflate(min_size=0))[1].min_size == 0
     assert agree(Deflate(min_size=1000))[1].min_size == 1000
     with pytest.raises(ValueError, match="min_size"):
@@ -63,8 +63,8 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("settings", "offer", "answer"), ANSWERS)
-def test_an_offer_and_its_answer(settings: Deflate, offer: str, answer: str) -> None:
-    """What is offered is answered within our settings, and never with what the client did not allow."""
+def test_accepted_offers(settings: Deflate, offer: str, answer: str) -> None:
+    """An offer is accepted with parameters of the settings, and with none that the client did not allow."""
     assert agree(settings, "permessage-deflate" + offer)[0] == "permessage-deflate" + answer
 
 
@@ -82,8 +82,8 @@ DECLINED = [
 
 
 @pytest.mark.parametrize("parameters", DECLINED)
-def test_an_offer_that_is_declined(parameters: str) -> None:
-    """An offer with a parameter that is unknown, repeated or out of range is declined; the next one counts."""
+def test_declined_offers(parameters: str) -> None:
+    """An offer with an unknown, repeated or invalid parameter is declined, and the next one is considered."""
     offer = f"permessage-deflate; {parameters}"
 
     assert negotiate(Deflate(), parse_offers([offer])) is None
@@ -99,13 +99,13 @@ def test_an_offer_that_is_declined(parameters: str) -> None:
         [f",, permessage-deflate;{NO_C},", "", "permessage-deflate"],
     ],
 )
-def test_the_first_acceptable_offer_counts(lines: list[str]) -> None:
-    """The first acceptable offer is accepted and no other, over all lines; unknown extensions do not matter."""
+def test_first_acceptable_offer(lines: list[str]) -> None:
+    """The first acceptable offer in all header lines is accepted; unknown extensions are ignored."""
     assert agree(WIDE, *lines)[0] == f"permessage-deflate; {NO_C}"
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["bbf-usp-protocol"], ["permessage-bzip2; x=1", "foo"]])
-def test_nothing_acceptable(lines: list[str]) -> None:
+def test_no_offer(lines: list[str]) -> None:
     """Without an offer of permessage-deflate there is no agreement, and no error."""
     assert negotiate(Deflate(), parse_offers(lines)) is None
 
@@ -131,7 +131,7 @@ def test_nothing_acceptable(lines: list[str]) -> None:
     ],
 )
 def test_malformed_offers(malformed: str) -> None:
-    """A header that is no list of extensions refuses the handshake with 400, wherever the mistake stands."""
+    """A malformed list of extensions refuses the handshake with 400, wherever the error is."""
     with pytest.raises(HandshakeError, match="malformed") as caught:
         parse_offers(["permessage-deflate", malformed])
 
@@ -141,16 +141,16 @@ def test_malformed_offers(malformed: str) -> None:
 @pytest.mark.parametrize(
     "evil", [" " * 16000 + "(", "a;" + "b;" * 8000, 'a;b="' + "\\c" * 8000, "," * 16000 + "("]
 )
-def test_malformed_offers_cost_little(evil: str) -> None:
-    """A long malformed header is refused in one pass; one that took quadratic time would hang here."""
+def test_long_malformed_offers(evil: str) -> None:
+    """A long malformed header field is refused in linear time; quadratic time would exceed the time limit."""
     for _ in range(20):
         with pytest.raises(HandshakeError):
             parse_offers([evil])
 
 
 @given(st.text(alphabet='ab=;, "\\\t(', max_size=30))
-def test_any_header(value: str) -> None:
-    """Whatever a client offers is parsed or refused."""
+def test_any_extensions_field(value: str) -> None:
+    """Any field value is parsed or refused with a HandshakeError."""
     try:
         offers = parse_offers([value])
     except HandshakeError:
@@ -162,10 +162,10 @@ def test_any_header(value: str) -> None:
 @pytest.mark.parametrize("server_bits", [None, 9, 15])
 @pytest.mark.parametrize("client_bits", [None, True, 9])
 @pytest.mark.parametrize("no_takeover", [False, True])
-def test_another_implementation_takes_our_answers(
+def test_websockets_accepts_the_answers(
     settings: Deflate, server_bits: int | None, client_bits: int | bool | None, no_takeover: bool
 ) -> None:
-    """A client of another make accepts the answer to each of its offers."""
+    """The websockets package accepts the answer to each of its offers."""
     factory = ClientPerMessageDeflateFactory(no_takeover, no_takeover, server_bits, client_bits)
     offer = "; ".join(["permessage-deflate", *(f"{k}={v}" if v else k for k, v in factory.get_request_params())])
 

@@ -33,8 +33,8 @@ from tests.support.reads import events_of
 
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL, WIDE, Deflate(level=1, memory_level=9)])
-def test_what_is_sent(settings: Deflate) -> None:
-    """What is compressed for a client it can read: text, bytes, empty ones in a row, and sizes of any header."""
+def test_compressed_messages_can_be_read(settings: Deflate) -> None:
+    """A client decompresses messages of all kinds and sizes."""
     client, _, deflate = meet(settings)
     sizes = [100, 1000, 100_000, 1]
 
@@ -42,8 +42,8 @@ def test_what_is_sent(settings: Deflate) -> None:
         assert client.read(encode_compressed(data, deflate.compress)) == Message(data)
 
 
-def test_context_takeover_pays() -> None:
-    """With context takeover what was sent before makes the next message smaller, without it nothing does."""
+def test_context_takeover_reduces_the_size() -> None:
+    """With context takeover a repeated message is much smaller; without it, it is not."""
     message = random.Random(1).randbytes(500)
     _, _, remembers = meet()
     _, _, forgets = meet(FORGETFUL)
@@ -52,8 +52,8 @@ def test_context_takeover_pays() -> None:
     assert len(forgets.compress(message)) == len(forgets.compress(message)) > 500
 
 
-def test_a_message_can_be_sent_uncompressed() -> None:
-    """Messages that go out uncompressed in between leave both windows as they are."""
+def test_uncompressed_messages_keep_the_window() -> None:
+    """Uncompressed messages in between change neither window."""
     client, _, deflate = meet()
 
     for _ in range(3):
@@ -61,8 +61,8 @@ def test_a_message_can_be_sent_uncompressed() -> None:
         assert client.read(encode_message("plain")) == Message("plain")
 
 
-def test_a_peer_that_was_not_reset_would_read_nonsense() -> None:
-    """A message compressed apart spoils what follows for a peer with context takeover: so we reset."""
+def test_shared_frame_needs_a_reset() -> None:
+    """After a frame that was compressed for several clients, the compressor has to be reset."""
     history, apart = random.Random(1).randbytes(1000), random.Random(2).randbytes(1000)
 
     def read_again(*, resets: bool) -> Message:
@@ -79,8 +79,8 @@ def test_a_peer_that_was_not_reset_would_read_nonsense() -> None:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_broadcasts_among_messages(data: st.DataObject) -> None:
-    """Any mix of broadcasts, compressed once for all who can share them, and messages of one's own is read."""
+def test_broadcasts_and_messages_in_any_order(data: st.DataObject) -> None:
+    """Clients read any mix of messages and of broadcasts that are compressed once for several clients."""
     ours = Deflate(server_max_window_bits=11)
     peers = [
         meet(ours, offer)
@@ -115,13 +115,13 @@ MEMORY = {
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory. What zlib allocates is no Python object."""
+    """The resident memory of this process in bytes. Memory that zlib allocates is not in Python's statistics."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 def serve_many(name: str, count: int = 300) -> float:
-    """The KiB that each of many idle connections takes, with all that happened on it before."""
+    """The KiB that each of many idle connections uses after its messages."""
     settings, offer, happened, _ = MEMORY[name]
     chance = random.Random(name)
     texts = [json.dumps({str(i): chance.random() for i in range(300)}) for _ in range(3)]
@@ -146,7 +146,7 @@ def serve_many(name: str, count: int = 300) -> float:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory_of_an_idle_connection(name: str) -> None:
-    """An idle connection takes less than is promised, whatever was said on it before."""
+    """An idle connection uses less memory than documented, whatever was sent on it before."""
     script = f"from {__name__} import serve_many; print(serve_many({name!r}))"
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], env=paths, capture_output=True, text=True, timeout=60)

@@ -39,8 +39,8 @@ from tests.support.wire import (
 )
 
 
-async def test_the_answer() -> None:
-    """A handshake is answered with a 101 that proves that its key was read (RFC 6455, section 1.3)."""
+async def test_101_response() -> None:
+    """A handshake gets a 101 that proves that the server has read the key (RFC 6455, section 1.3)."""
     async with client_of_echo() as client:
         await client.send(HANDSHAKE)
         status, headers, content = await client.reply()
@@ -72,8 +72,8 @@ async def test_the_answer() -> None:
     ],
     ids=str,
 )
-async def test_other_good_handshakes(fields: Fields) -> None:
-    """Letter case does not count, Upgrade and Connection are lists, and what is not supported is not agreed to."""
+async def test_other_valid_handshakes(fields: Fields) -> None:
+    """Names and tokens are case-insensitive, Upgrade and Connection are lists, and unknown offers are ignored."""
     async with client_of_echo() as client:
         await client.send(request_bytes("GET /ws HTTP/1.1", fields))
         status, headers, _ = await client.reply()
@@ -85,7 +85,7 @@ async def test_other_good_handshakes(fields: Fields) -> None:
 
 
 @pytest.mark.parametrize("value", ["h2c", "websocket/13", "web socket"])
-async def test_an_upgrade_to_something_else(value: str) -> None:
+async def test_upgrade_to_another_protocol(value: str) -> None:
     """A request to upgrade to another protocol is an ordinary request."""
     async with client_of_echo() as client:
         await client.send(request_bytes("GET /hello HTTP/1.1", with_value("Upgrade", value)))
@@ -93,8 +93,8 @@ async def test_an_upgrade_to_something_else(value: str) -> None:
         assert (await client.reply()).content == b"hello"
 
 
-async def test_the_request_is_the_streams() -> None:
-    """The stream has the request that opened it: path, query and headers."""
+async def test_stream_has_the_request() -> None:
+    """The stream has the request of its handshake: path, query and headers."""
     requests: list[Request] = []
 
     async def look(stream: WebsocketStream, state: None) -> None:
@@ -110,8 +110,8 @@ async def test_the_request_is_the_streams() -> None:
 
 
 @pytest.mark.parametrize("size", [10000, 1], ids=["in one packet", "byte by byte"])
-async def test_bytes_behind_the_handshake(size: int) -> None:
-    """Frames in the same packet as the handshake are not lost, a Close at their end neither."""
+async def test_frames_in_the_packet_of_the_handshake(size: int) -> None:
+    """Frames in the packet of the handshake are received, including a Close."""
     received: list[str | bytes] = []
 
     async def listen(stream: WebsocketStream, state: None) -> None:
@@ -130,8 +130,8 @@ async def test_bytes_behind_the_handshake(size: int) -> None:
         assert received == ["early", b"bird"]
 
 
-async def test_half_a_frame_behind_the_handshake() -> None:
-    """A frame that begins in the handshake's packet and ends later is one frame."""
+async def test_incomplete_frame_in_the_packet_of_the_handshake() -> None:
+    """A frame that begins in the packet of the handshake and ends later is received."""
     frame = client_frame(TEXT, b"early")
     async with client_of_echo() as client:
         await client.send(HANDSHAKE + frame[:3])
@@ -141,8 +141,8 @@ async def test_half_a_frame_behind_the_handshake() -> None:
         assert await client.frame() == (TEXT, b"early")
 
 
-async def test_pipelined_behind_requests() -> None:
-    """A handshake pipelined behind other requests is answered behind them, and what follows it is WebSocket."""
+async def test_handshake_pipelined_after_requests() -> None:
+    """A handshake that is pipelined after other requests is answered after them, and frames may follow it."""
     async with client_of_echo() as client:
         await client.send(HELLO * 2 + HANDSHAKE + client_frame(BINARY, b"early"))
 
@@ -169,8 +169,8 @@ FAULTS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
 
 
 @pytest.mark.parametrize(("line", "fields", "reason"), FAULTS.values(), ids=FAULTS)
-async def test_a_fault_is_a_400(line: str, fields: Fields, reason: str) -> None:
-    """A faulty handshake is a 400 whose page says what is wrong, and the connection stays usable."""
+async def test_invalid_handshakes(line: str, fields: Fields, reason: str) -> None:
+    """An invalid handshake is a 400 with the reason, and the connection is kept alive."""
     async with client_of_echo() as client:
         await client.send(request_bytes(line, fields))
         status, _, content = await client.reply()
@@ -181,8 +181,8 @@ async def test_a_fault_is_a_400(line: str, fields: Fields, reason: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["8", "0", "14", "13, 8", "013", ""])
-async def test_another_version_is_a_426(version: str) -> None:
-    """A version that is not spoken here is a 426 that says which one is, and the connection stays usable."""
+async def test_other_versions(version: str) -> None:
+    """Another version is a 426 with the supported one, and the connection is kept alive."""
     async with client_of_echo() as client:
         await client.send(request_bytes(GET, with_value(VERSION, version)))
         status, headers, content = await client.reply()
@@ -194,8 +194,8 @@ async def test_another_version_is_a_426(version: str) -> None:
         await assert_still_http(client)
 
 
-async def test_a_good_handshake_behind_a_bad_one() -> None:
-    """A client may correct its handshake on the same connection, in the same packet too."""
+async def test_valid_handshake_after_an_invalid_one() -> None:
+    """A client may repeat its handshake on the same connection, even in the same packet."""
     async with client_of_echo() as client:
         bad = request_bytes(GET, with_value(VERSION, "8"))
         await client.send(bad + HANDSHAKE + client_frame(TEXT, b"at last"))
@@ -204,8 +204,8 @@ async def test_a_good_handshake_behind_a_bad_one() -> None:
         assert await client.frame() == (TEXT, b"at last")
 
 
-async def test_a_faults_page_is_the_error_handlers() -> None:
-    """The error handler answers faulty handshakes: it gets the status, the request and the HandshakeError."""
+async def test_error_handler_of_invalid_handshakes() -> None:
+    """The error handler answers invalid handshakes, with the status, the request and the HandshakeError."""
     seen: list[tuple[int, Request | None, Exception | None]] = []
 
     def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:

@@ -90,7 +90,7 @@ FORBIDDEN: list[tuple[str, str, Collection[str] | None]] = [
 
 
 async def reply_for(origin: str | None, host: str, origins: Collection[str] | None) -> Reply:
-    """The reply to a handshake with that Origin and Host."""
+    """The response to a handshake with this Origin and Host."""
     fields = with_value("Host", host) + ([] if origin is None else [("Origin", origin)])
     async with client_of(app_with(websocket_handler(echo, origins=origins))) as client:
         await client.send(request_bytes(GET, fields))
@@ -101,7 +101,7 @@ async def reply_for(origin: str | None, host: str, origins: Collection[str] | No
 
 @pytest.mark.parametrize(("origin", "host", "origins"), ALLOWED)
 async def test_allowed_origins(origin: str | None, host: str, origins: Collection[str] | None) -> None:
-    """Pages of the host itself, of an origin on the list, and clients without Origin may connect."""
+    """Clients without Origin, and pages of the host itself or of an allowed origin, may connect."""
     assert (await reply_for(origin, host, origins)).status == 101
 
 
@@ -109,7 +109,7 @@ async def test_allowed_origins(origin: str | None, host: str, origins: Collectio
 async def test_forbidden_origins(
     origin: str, host: str, origins: Collection[str] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every other page gets a 403; its page and one line of the log name its origin and the host."""
+    """Every other origin gets a 403; the response and one log line name the origin and the host."""
     caplog.set_level(logging.INFO, "humphrey_trio.websocket")
     status, _, content = await reply_for(origin, host, origins)
 
@@ -124,8 +124,8 @@ async def test_forbidden_origins(
     assert extra["peer_addr"] == "memory:0"
 
 
-async def test_two_origins_are_none() -> None:
-    """A handshake with two Origin fields is of no page that may connect, though one of them may."""
+async def test_two_origin_fields() -> None:
+    """A handshake with two Origin fields is refused, even if one of them is allowed."""
     fields = [*HANDSHAKE_FIELDS, ("Origin", "http://testserver"), ("Origin", "http://evil.example")]
     async with client_of(app_with(websocket_handler(echo))) as client:
         await client.send(request_bytes(GET, fields))
@@ -134,8 +134,8 @@ async def test_two_origins_are_none() -> None:
     assert "'http://testserver, http://evil.example'" in html.unescape(reply.content.decode())
 
 
-async def test_the_origin_on_the_page_is_harmless() -> None:
-    """What a client calls its origin stands on the error page as text, not as HTML."""
+async def test_origin_is_escaped_on_the_error_page() -> None:
+    """The error page escapes the origin."""
     fields = [*HANDSHAKE_FIELDS, ("Origin", "<script>alert(1)</script>"), ("Accept", "text/html")]
     async with client_of(app_with(websocket_handler(echo))) as client:
         await client.send(request_bytes(GET, fields))
@@ -145,7 +145,7 @@ async def test_the_origin_on_the_page_is_harmless() -> None:
 
 
 @pytest.mark.parametrize("origins", ["example.com", {"https://example.com/path"}, ["https://"]])
-async def test_what_is_no_origin(origins: str | set[str] | list[str]) -> None:
+async def test_invalid_origins_of_a_route(origins: str | set[str] | list[str]) -> None:
     """An origin that no browser can send is refused when the route is made."""
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     with pytest.raises(ValueError, match="is no origin"):

@@ -52,8 +52,8 @@ no_upgrade = pytest.mark.parametrize(("line", "fields"), NO_UPGRADES.values(), i
 
 
 @no_upgrade
-async def test_no_upgrade_where_only_a_websocket_is(line: str, fields: Fields) -> None:
-    """A GET or HEAD that asks for no WebSocket where nothing else is, is a 426 that says what would be served."""
+async def test_no_upgrade_at_a_websocket_route(line: str, fields: Fields) -> None:
+    """A GET or HEAD without an upgrade, where only a WebSocket route matches, is a 426 that says so."""
     async with client_of_echo() as client:
         await client.send(request_bytes(line, fields))
         head, _, page = (await client.stream.receive_some()).partition(b"\r\n\r\n")
@@ -72,8 +72,8 @@ async def test_no_upgrade_where_only_a_websocket_is(line: str, fields: Fields) -
 
 
 @no_upgrade
-async def test_no_upgrade_where_a_request_is_answered_too(line: str, fields: Fields) -> None:
-    """What asks for no WebSocket goes to the HTTP route of the path, and what asks for one to the WebSocket."""
+async def test_websocket_route_and_http_route_at_one_path(line: str, fields: Fields) -> None:
+    """Requests without an upgrade go to the HTTP route of a path, and upgrades to its WebSocket route."""
     seen: list[Request] = []
 
     def see(request: Request) -> Response:
@@ -96,8 +96,8 @@ async def test_no_upgrade_where_a_request_is_answered_too(line: str, fields: Fie
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "BREW", "get"])
 @pytest.mark.parametrize("fields", [HOST, list(HANDSHAKE_FIELDS)], ids=["plain", "with the fields of an upgrade"])
-async def test_another_method_where_only_a_websocket_is(method: str, fields: Fields) -> None:
-    """Any method but GET and HEAD is a 405 that names GET, whatever the request asks for."""
+async def test_other_methods_at_a_websocket_route(method: str, fields: Fields) -> None:
+    """Any method but GET and HEAD at a WebSocket route is a 405 that allows GET."""
     async with client_of_echo() as client:
         await client.send(request_bytes(f"{method} /ws HTTP/1.1", fields))
         status, headers, content = await client.reply()
@@ -108,8 +108,8 @@ async def test_another_method_where_only_a_websocket_is(method: str, fields: Fie
         await assert_still_http(client)
 
 
-async def test_a_body_where_only_a_websocket_is() -> None:
-    """A body is not read there, and is never taken for a request: the connection ends behind the answer."""
+async def test_body_at_a_websocket_route() -> None:
+    """A body at a WebSocket route is not read, and the connection ends after the response."""
     async with client_of_echo() as client:
         await client.send(request_bytes("POST /ws HTTP/1.1", [*HOST, ("Content-Length", str(len(HELLO)))]) + HELLO)
         status, headers, _ = await client.reply()
@@ -119,8 +119,8 @@ async def test_a_body_where_only_a_websocket_is() -> None:
         assert await client.at_end()
 
 
-async def test_pages_where_only_a_websocket_is() -> None:
-    """The error handler answers there: it gets the request and what is wrong, and its answer gets the fields."""
+async def test_error_handler_at_a_websocket_route() -> None:
+    """The error handler answers 426 and 405 at a WebSocket route, and the required fields are added."""
     seen: list[tuple[int, str, str]] = []
 
     def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -139,8 +139,8 @@ async def test_pages_where_only_a_websocket_is() -> None:
     assert seen == [(426, "GET", "only WebSockets are "), (405, "POST", "a WebSocket is opene")]
 
 
-async def test_no_socket_where_only_a_websocket_is() -> None:
-    """``App.handle`` answers as a connection does: 426, 405, and 404 where nothing is."""
+async def test_app_handle_at_a_websocket_route() -> None:
+    """``App.handle`` answers as a connection does: 426, 405, and 404 without a route."""
     app = app_with(websocket_handler(echo))
     requests = [Request(path="/ws"), Request("HEAD", "/ws"), Request("PUT", "/ws"), Request(path="/other")]
     answers = [await app.handle(request) for request in requests]
@@ -156,7 +156,7 @@ async def test_no_socket_where_only_a_websocket_is() -> None:
     ids=["no route", "a route for requests only"],
 )
 async def test_no_websocket_route(path: str, status: int, content: bytes) -> None:
-    """An upgrade where no WebSocket is, is an ordinary request, and the connection stays usable."""
+    """An upgrade where no WebSocket route matches is an ordinary request, and the connection is kept alive."""
 
     def on_error(status: int, request: Request | None, exception: Exception | None) -> Response:
         assert (status, exception) == (404, None)
@@ -169,8 +169,8 @@ async def test_no_websocket_route(path: str, status: int, content: bytes) -> Non
         await assert_still_http(client)
 
 
-async def test_hosts_decide_what_is_served() -> None:
-    """A WebSocket that only another host has is a 404, and one of the app itself is there for all hosts."""
+async def test_websocket_routes_of_hosts_and_of_the_app() -> None:
+    """A WebSocket route of a host is a 404 for other hosts, and one of the app is there for all hosts."""
     subapp: SubApp = SubApp().with_websocket_route("/one", websocket_handler(echo))
     app = app_with(websocket_handler(echo)).with_host("one.example", subapp)
     async with client_of(app) as client:
@@ -186,8 +186,8 @@ async def test_hosts_decide_what_is_served() -> None:
     ("host", "greeting"),
     [("one.example", b"one"), ("ONE.example:8080", b"one"), ("other.example", b"default")],
 )
-async def test_routes_of_hosts(host: str, greeting: bytes) -> None:
-    """A WebSocket route of a host's SubApp comes before the app's own."""
+async def test_websocket_route_of_a_host_is_first(host: str, greeting: bytes) -> None:
+    """A WebSocket route of the SubApp of a host comes before that of the app."""
 
     def greeter(text: bytes) -> Route:
         async def greet(stream: WebsocketStream, state: None) -> None:

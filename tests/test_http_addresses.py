@@ -15,7 +15,7 @@ import trio.testing
 from humphrey_trio.http import Address, App, Response
 from tests.support import ANY_PORT
 from tests.support.cancellation import open_files
-from tests.support.http_clients import dial, get, is_served, listening
+from tests.support.http_clients import dial, get, is_served, serving
 from tests.support.links import is_refused
 from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.programs import free_port
@@ -39,7 +39,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 
 def address_app() -> App:
-    """An app that says from where it was asked."""
+    """A small app that responds with the address of the client at ``/who``."""
     return small_app().with_stateless_route("/who", lambda request: Response(200, str(request.address)))
 
 
@@ -50,9 +50,9 @@ def address_app() -> App:
         pytest.param("[::1]:0", "::1", marks=needs_ipv6),
     ],
 )
-async def test_a_started_server_has_a_real_port(wanted: str, host: str) -> None:
-    """Port 0 takes a free port, which ``nursery.start`` gives; a request has the client's address."""
-    async with listening(address_app(), wanted) as [address]:
+async def test_port_0(wanted: str, host: str) -> None:
+    """Port 0 selects a free port, which ``nursery.start`` returns; a request has the address of the client."""
+    async with serving(address_app(), wanted) as [address]:
         assert address.host == host
         assert address.port > 0
         client = await dial(address)
@@ -63,10 +63,10 @@ async def test_a_started_server_has_a_real_port(wanted: str, host: str) -> None:
     assert await is_refused(address)
 
 
-async def test_a_unix_socket_is_a_file_as_long_as_it_is_served(tmp_path: Path) -> None:
-    """``unix:/path`` is served at that path; the file is there from the start to the end."""
+async def test_unix_socket_file_exists_while_it_is_served(tmp_path: Path) -> None:
+    """An app listens on ``unix:/path``; the file exists from its start to its end."""
     path = tmp_path / "socket"
-    async with listening(address_app(), f"unix:{path}") as [address]:
+    async with serving(address_app(), f"unix:{path}") as [address]:
         assert address == Address(f"unix:{path}")
         assert path.is_socket()
         client = await dial(address)
@@ -75,41 +75,41 @@ async def test_a_unix_socket_is_a_file_as_long_as_it_is_served(tmp_path: Path) -
     assert not path.exists()
 
 
-async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
-    """A socket file that a dead server left behind does not keep the next one from starting."""
+async def test_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
+    """The socket file of a process that no longer runs is replaced."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
-    async with listening(small_app(), f"unix:{path}") as [address]:
+    async with serving(small_app(), f"unix:{path}") as [address]:
         assert await is_served(address)
     assert not path.exists()
 
 
-async def test_a_live_socket_file_is_not_stolen(tmp_path: Path) -> None:
-    """A socket file that somebody listens on is left to them, and the second server says so."""
+async def test_unix_socket_in_use_is_kept(tmp_path: Path) -> None:
+    """A socket file on which a process listens is kept, and the second app fails with that error."""
     path = tmp_path / "socket"
-    async with listening(small_app(), f"unix:{path}") as [address]:
+    async with serving(small_app(), f"unix:{path}") as [address]:
         with pytest.raises(OSError, match=f"cannot listen on unix:{path}: Address already in use"):
             await small_app().run(f"unix:{path}")
         assert await is_served(address)
 
 
-async def test_another_file_is_not_removed(tmp_path: Path) -> None:
-    """A file that is no socket is never removed, neither at the start nor at the end."""
+async def test_other_files_are_not_removed(tmp_path: Path) -> None:
+    """A file that is not a socket is never removed, neither at the start nor at the end."""
     path = tmp_path / "file"
     path.write_text("precious")
     with pytest.raises(OSError, match=f"cannot listen on unix:{path}: "):
         await small_app().run(f"unix:{path}")
-    async with listening(small_app(), f"unix:{tmp_path / 'socket'}"):
+    async with serving(small_app(), f"unix:{tmp_path / 'socket'}"):
         path.replace(tmp_path / "socket")
     assert (tmp_path / "socket").read_text() == "precious"
 
 
-async def test_several_addresses_are_served_at_once(tmp_path: Path) -> None:
-    """An app listens on all of its addresses, and gives them in the order in which they were asked for."""
+async def test_several_addresses(tmp_path: Path) -> None:
+    """An app listens on all of its addresses, and returns them in the order of the arguments."""
     wanted = [ANY_PORT, f"unix:{tmp_path / 'socket'}", ANY_PORT, *(["[::1]:0"] if has_ipv6() else [])]
-    async with listening(small_app(), *wanted) as addresses:
+    async with serving(small_app(), *wanted) as addresses:
         assert [address.host for address in addresses] == [Address.parse(text).host for text in wanted]
         for address in addresses:
             assert await is_served(address)
@@ -118,8 +118,8 @@ async def test_several_addresses_are_served_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", ["taken", "foreign", "no directory", "long path"])
-async def test_one_bad_address_leaves_nothing_behind(bad: str, tmp_path: Path) -> None:
-    """When one address cannot be had, the error names it and its reason, and none of the others is listened on."""
+async def test_bad_address_releases_the_others(bad: str, tmp_path: Path) -> None:
+    """If one address cannot be used, the error names it with the reason, and no other address stays open."""
     good = [Address("127.0.0.1", free_port()), Address(f"unix:{tmp_path / 'socket'}")]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text, reason = {
@@ -137,7 +137,7 @@ async def test_one_bad_address_leaves_nothing_behind(bad: str, tmp_path: Path) -
 
 
 class TwoAddresses(trio.abc.HostnameResolver):
-    """A resolver that knows two addresses for every name: two ports of 127.0.0.1."""
+    """A resolver that resolves every name to two ports of 127.0.0.1."""
 
     def __init__(self, *ports: int) -> None:
         self.ports = ports
@@ -147,19 +147,19 @@ class TwoAddresses(trio.abc.HostnameResolver):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in self.ports]
 
     async def getnameinfo(self, *_: object, **__: object) -> Any:
-        raise AssertionError("nobody asks for a name")
+        raise AssertionError("no name is resolved back")
 
 
-async def test_a_name_is_listened_on_at_all_its_addresses() -> None:
-    """A host name that stands for several addresses is served at each of them."""
+async def test_host_name_with_several_addresses() -> None:
+    """An app listens on all addresses of a host name."""
     trio.socket.set_custom_hostname_resolver(TwoAddresses(free_port(), free_port()))
-    async with listening(small_app(), "name.test:80") as addresses:
+    async with serving(small_app(), "name.test:80") as addresses:
         assert len(addresses) == 2
         assert [await is_served(address) for address in addresses] == [True, True]
 
 
-async def test_a_name_with_a_bad_address_leaves_nothing_behind() -> None:
-    """When one address of a host name cannot be had, the others of the name are given back too."""
+async def test_host_name_with_a_bad_address_releases_the_others() -> None:
+    """If one address of a host name cannot be used, the others of the name are closed."""
     good = Address("127.0.0.1", free_port())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         trio.socket.set_custom_hostname_resolver(TwoAddresses(good.port, taken.getsockname()[1]))
@@ -169,16 +169,16 @@ async def test_a_name_with_a_bad_address_leaves_nothing_behind() -> None:
     assert await is_refused(good)
 
 
-async def test_a_server_needs_an_address() -> None:
-    """``run`` without an address, or with a text that is none, says what would be one."""
+async def test_run_needs_valid_addresses() -> None:
+    """``run`` without an address, or with an invalid one, raises an error with an example of an address."""
     with pytest.raises(ValueError, match=r"pass at least one address to listen on, such as '127\.0\.0\.1:8080'"):
         await small_app().run()
     with pytest.raises(ValueError, match=r"'8080' is not an address: write '127\.0\.0\.1:80'"):
         await small_app().run("8080")
 
 
-async def test_a_start_can_be_cancelled_at_every_step(tmp_path: Path) -> None:
-    """Cancelled while it starts, an app leaves nothing that listens, and no file."""
+async def test_start_cancelled_at_every_step(tmp_path: Path) -> None:
+    """An app that is cancelled while it starts leaves no listener and no file."""
     app = small_app()
     trio.socket.set_custom_hostname_resolver(TwoAddresses(free_port(), free_port()))
     files = open_files()
@@ -187,7 +187,7 @@ async def test_a_start_can_be_cancelled_at_every_step(tmp_path: Path) -> None:
     while not started:
         step += 1
         with trio.CancelScope() as scope, at_step(step, scope.cancel):
-            async with listening(app, ANY_PORT, f"unix:{tmp_path / 'socket'}", "name.test:80"):
+            async with serving(app, ANY_PORT, f"unix:{tmp_path / 'socket'}", "name.test:80"):
                 started = True
         assert os.listdir(tmp_path) == []
         assert open_files() == files

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio.http import Limits
-from tests.support.http_reader import BIG, all_of, cuts, get, head_of, in_drops
+from tests.support.http_reader import BIG, all_of, byte_by_byte, cuts, get, head_of
 from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.reads import cut
 
@@ -37,22 +37,22 @@ CHUNKED = get("Transfer-Encoding: chunked", start="POST / HTTP/1.1")
         (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", b"hello"),
     ],
 )
-def test_bodies(lines: list[str], sent: bytes, body: bytes) -> None:
-    """A body is as long as Content-Length or its chunks say; what stands behind it is the next request."""
+def test_body_framing(lines: list[str], sent: bytes, body: bytes) -> None:
+    """Content-Length or the chunks delimit a body, and the bytes after it are the next request."""
     raw = get(*lines, start="POST /a HTTP/1.1") + sent + get(start="GET /b HTTP/1.1")
-    for reads in ([raw], in_drops(raw)):
+    for reads in ([raw], byte_by_byte(raw)):
         assert [(head.path, content) for head, content in all_of(*reads)] == [("/a", body), ("/b", b"")]
 
 
-def test_trailers_are_no_headers() -> None:
-    """Fields behind a chunked body do not reach the request (RFC 9110, section 6.5.1)."""
+def test_trailers_are_discarded() -> None:
+    """Trailer fields of a chunked body do not reach the request (RFC 9110, section 6.5.1)."""
     [(head, _)] = all_of(CHUNKED + b"0\r\nX-Admin: yes\r\nHost: b\r\n\r\n")
     assert list(head.headers) == [("Host", "a"), ("Transfer-Encoding", "chunked")]
     assert head.host == "a"
 
 
-def test_pieces_come_as_they_arrive() -> None:
-    """A body is handed on piece by piece, so that nobody has to hold it whole."""
+def test_body_is_returned_in_pieces() -> None:
+    """A body is returned piece by piece as it arrives."""
     reader = RequestReader(Limits())
     reader.receive(get("Content-Length: 5", start="POST / HTTP/1.1") + b"he")
     assert reader.next_head() is not None
@@ -62,8 +62,8 @@ def test_pieces_come_as_they_arrive() -> None:
 
 
 @pytest.mark.parametrize("length", [10**15, 2**64 - 1, 10**20 - 1])
-def test_a_lying_length_costs_nothing(length: int) -> None:
-    """A length that no machine has room for is a number, which the server compares with its limit."""
+def test_huge_content_length(length: int) -> None:
+    """A huge Content-Length is only a number, which the server compares with its limit."""
     assert head_of(get(f"Content-Length: {length}")).content_length == length
 
 
@@ -115,16 +115,16 @@ def test_a_lying_length_costs_nothing(length: int) -> None:
         b"0\r\n" + b"X: y\r\n" * 101 + b"\r\n",
     ],
 )
-def test_malformed_chunks_are_refused(sent: bytes) -> None:
-    """Chunks that break a rule, or never end their line, are refused, in whatever reads they come."""
-    for reads in ([CHUNKED + sent], [CHUNKED, *in_drops(sent)]):
+def test_malformed_chunks(sent: bytes) -> None:
+    """Malformed chunks, and lines of chunks that never end, are refused in any reads."""
+    for reads in ([CHUNKED + sent], [CHUNKED, *byte_by_byte(sent)]):
         with pytest.raises(BadRequest) as refused:
             all_of(*reads)
         assert refused.value.status in (400, 431)
 
 
-def test_a_cut_body_is_no_request() -> None:
-    """However a body is cut off, nothing says that it has ended."""
+def test_incomplete_body() -> None:
+    """An incomplete body has no end, wherever it is cut."""
     for raw in (
         get("Content-Length: 5", start="POST / HTTP/1.1") + b"hello",
         CHUNKED + b"5\r\nhello\r\n0\r\nX: y\r\n\r\n",
@@ -136,7 +136,7 @@ def test_a_cut_body_is_no_request() -> None:
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as a client sends it: the bytes, and what has to arrive."""
+    """A request as a client sends it: its bytes, and the values that the server must see."""
 
     raw: bytes
     method: str
@@ -147,7 +147,7 @@ class Sent:
 
 @st.composite
 def requests(draw: st.DrawFn) -> Sent:
-    """Any request, with no body, one of a stated length, or a chunked one with trailers."""
+    """Any request with no body, a Content-Length, or chunks with trailers."""
     method = draw(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "X-Y"]))
     path = "/" + draw(st.text("ab/%.", max_size=8))
     query = draw(st.text("ab=&?", max_size=8))
@@ -181,8 +181,8 @@ def chunk(draw: st.DrawFn, data: bytes) -> bytes:
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.lists(requests(), max_size=4), st.data())
-def test_any_reads_give_the_same_requests(sent: list[Sent], data: st.DataObject) -> None:
-    """A pipelined sequence of requests arrives as it was sent, however the network has cut it."""
+def test_pipelined_requests_in_any_reads(sent: list[Sent], data: st.DataObject) -> None:
+    """Pipelined requests are the same in any reads."""
     raw = b"".join(request.raw for request in sent)
     reads = [piece for piece in cut(raw, data.draw(cuts(len(raw)))) if piece]
     got = [(head.method, head.path, head.query, body) for head, body in all_of(*reads)]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("each_parser")
 
 
 async def test_a_connection_is_kept_alive() -> None:
-    """A connection serves one request after the other, and says nothing about it."""
+    """A connection serves requests one after the other, without a Connection field."""
     async with in_memory(small_app()) as connect:
         client = connect()
         for _ in range(3):
@@ -33,7 +33,7 @@ async def test_a_connection_is_kept_alive() -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order(autojump_clock: trio.testing.MockClock) -> None:
-    """Requests that come at once are answered one after the other, however long each one takes."""
+    """Pipelined requests are handled one at a time and answered in order, however long each one takes."""
     running: list[str] = []
 
     async def slow_first(request: Request) -> Response:
@@ -49,8 +49,8 @@ async def test_pipelined_requests_are_answered_in_order(autojump_clock: trio.tes
         assert [(await client.receive()).content for _ in range(10)] == [b"/%d" % number for number in range(10)]
 
 
-async def test_pipelining_does_not_hold_up_others() -> None:
-    """While a client's thousand requests are answered, another client gets its turn."""
+async def test_pipelining_leaves_time_for_other_connections() -> None:
+    """While a connection has a thousand pipelined requests, another connection is served."""
     done = 0
     done_at_mark: int | None = None
 
@@ -72,7 +72,7 @@ async def test_pipelining_does_not_hold_up_others() -> None:
 
 
 async def test_head_is_get_without_the_body() -> None:
-    """HEAD is answered as GET, length included, but for the body; the next response is where it belongs."""
+    """The response to HEAD has the fields of the response to GET, and no body."""
     async with in_memory(small_app()) as connect:
         client = connect()
         for path in ("/", "/nowhere"):
@@ -94,8 +94,8 @@ async def test_head_is_get_without_the_body() -> None:
     ],
     ids=["HTTP/1.0", "client", "HTTP/1.0 keep-alive", "handler"],
 )
-async def test_a_connection_is_closed_when_one_side_says_so(request_: bytes) -> None:
-    """Behind the response to HTTP/1.0, or to a close from either side, nothing is served; the response says so."""
+async def test_connection_close_by_either_side(request_: bytes) -> None:
+    """After HTTP/1.0, or ``Connection: close`` of either side, the response says so and the connection ends."""
     app = small_app().with_stateless_route("/bye", lambda _: Response(200, "fine", {"Connection": "close"}))
     async with in_memory(app) as connect:
         client = connect()
@@ -104,8 +104,8 @@ async def test_a_connection_is_closed_when_one_side_says_so(request_: bytes) -> 
         assert await client.rest() == b""
 
 
-async def test_a_client_may_end_its_side_early() -> None:
-    """A client that has sent its requests and an end of file gets all of its answers."""
+async def test_half_closed_client_gets_all_responses() -> None:
+    """A client that sends an end of file after its requests gets all responses."""
     async with in_memory(small_app()) as connect:
         client = connect()
         await client.send(get() + sized("/echo", b"body"))
@@ -116,8 +116,8 @@ async def test_a_client_may_end_its_side_early() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r", get()[:-1], sized("/echo", b"body")[:-1]])
-async def test_what_is_cut_off_is_not_answered(sent: bytes) -> None:
-    """A request that the client does not finish is dropped without a word, and no handler sees it."""
+async def test_incomplete_request_is_dropped(sent: bytes) -> None:
+    """A request that is not complete at the end of file gets no response and reaches no handler."""
     seen: list[Request] = []
 
     def see(request: Request) -> Response:
@@ -143,15 +143,15 @@ async def test_what_is_cut_off_is_not_answered(sent: bytes) -> None:
     ],
 )
 async def test_bodies_arrive_whole(lines: list[str], sent: list[bytes]) -> None:
-    """A handler gets the whole body, however it is framed and cut; the connection goes on behind it."""
+    """A handler gets the whole body in any framing and reads, and the connection is kept alive."""
     async with in_memory(small_app()) as connect:
         client = connect()
         assert (await client.ask(post("/echo", *lines), *sent)).content == b"0123456789"
         assert (await client.ask(get())).content == b"fine"
 
 
-async def test_a_request_behind_a_body_is_served() -> None:
-    """What stands behind a body, in the same read, is the next request."""
+async def test_request_after_a_body_in_the_same_read() -> None:
+    """A request that follows a body in the same read is served."""
     async with in_memory(small_app()) as connect:
         client = connect()
         for body in (
@@ -165,8 +165,8 @@ async def test_a_request_behind_a_body_is_served() -> None:
 @pytest.mark.parametrize(
     ("line", "sent"), [("Content-Length: 4", b"body"), ("Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n")]
 )
-async def test_a_client_that_waits_is_told_to_continue(line: str, sent: bytes) -> None:
-    """A client that expects a 100 gets it when its body is wanted, and behind the body the response."""
+async def test_100_continue(line: str, sent: bytes) -> None:
+    """A client that expects 100 Continue gets it when the handler needs the body, and then the response."""
     async with in_memory(small_app()) as connect:
         client = connect()
         assert await client.ask(post("/echo", line, EXPECT)) == (100, Headers(), b"")
@@ -186,16 +186,16 @@ async def test_a_client_that_waits_is_told_to_continue(line: str, sent: bytes) -
     ],
     ids=["no route", "too large", "empty", "none", "sent already", "HTTP/1.0"],
 )
-async def test_nobody_is_told_to_continue_in_vain(sent: bytes, status: int, closes: bool) -> None:
-    """There is no 100 for a body that nobody wants, that there is not, or that has come already."""
+async def test_no_100_continue_without_need(sent: bytes, status: int, closes: bool) -> None:
+    """There is no 100 Continue for a body that is refused, absent, or already received."""
     async with in_memory(small_app(limits=Limits(body=98))) as connect:
         client = connect()
         answer = await client.ask(sent)
         assert (answer.status, "Connection" in answer.headers) == (status, closes)
 
 
-async def test_a_body_that_nobody_reads_is_no_request() -> None:
-    """The body of a request without a route is not taken for a request: the connection ends behind the 404."""
+async def test_unread_body_is_not_parsed_as_a_request() -> None:
+    """A body that is not read is never parsed as a request: the connection closes after the 404."""
     async with in_memory(small_app()) as connect:
         client = connect()
         answer = await client.ask(sized("/nowhere", get()))
@@ -219,8 +219,8 @@ async def test_a_body_that_nobody_reads_is_no_request() -> None:
     ],
     ids=["Content-Length", "lying Content-Length", "chunks", "lying chunk"],
 )
-async def test_a_body_has_a_limit(fits: bytes, too_large: bytes) -> None:
-    """A body may be as long as its limit; one that says or shows that it is longer is a 413 at once."""
+async def test_body_limit(fits: bytes, too_large: bytes) -> None:
+    """A body of exactly the limit is accepted; one that declares or sends more is a 413 at once."""
     async with in_memory(small_app(limits=Limits(body=10))) as connect:
         client = connect()
         assert (await client.ask(fits)).content == b"0123456789"
@@ -229,8 +229,8 @@ async def test_a_body_has_a_limit(fits: bytes, too_large: bytes) -> None:
         assert b"longer than 10 bytes" in answer.content
 
 
-async def test_a_body_of_tiny_chunks_is_stored_once() -> None:
-    """What a body costs is its size, whatever the size of its chunks."""
+async def test_memory_of_a_body_in_tiny_chunks() -> None:
+    """The memory of a body depends on its size, not on the size of its chunks."""
     size = 64 * 1024
     wire = chunks(*[b"x"] * size) + b"0\r\n\r\n"
     async with in_memory(small_app()) as connect:
@@ -249,8 +249,8 @@ async def test_a_body_of_tiny_chunks_is_stored_once() -> None:
     assert peak < 10 * size
 
 
-async def test_an_error_comes_behind_the_answers_before_it() -> None:
-    """Bad bytes behind good requests are answered in their turn, and end the connection."""
+async def test_error_response_after_pipelined_responses() -> None:
+    """Malformed bytes after valid requests get their 400 after the other responses, and end the connection."""
     async with in_memory(small_app()) as connect:
         client = connect()
         await client.send(get() + sized("/echo", b"body") + b"\x00" + get())
@@ -258,21 +258,23 @@ async def test_an_error_comes_behind_the_answers_before_it() -> None:
         assert await client.rest() == b""
 
 
-class Later:
-    """An awaitable that is no coroutine."""
+class AwaitableResponse:
+    """An awaitable that is not a coroutine."""
 
     def __await__(self) -> Generator[Any, Any, Response]:
         return wait_a_second(Request()).__await__()
 
 
 @pytest.mark.parametrize(
-    "handler", [wait_a_second, lambda _: wait_a_second(_), lambda _: Later()], ids=["async def", "plain", "object"]
+    "handler",
+    [wait_a_second, lambda _: wait_a_second(_), lambda _: AwaitableResponse()],
+    ids=["async def", "plain", "object"],
 )
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_handler_behind_a_reply_that_cannot_be_sent(
+async def test_handler_whose_previous_response_cannot_be_sent(
     handler: Callable[[Request], Awaitable[Response]], cancelled: bool
 ) -> None:
-    """When the reply before it cannot be sent, a handler is not awaited, and Python has nothing to warn of."""
+    """If the previous response cannot be sent, the handler is not awaited, and Python warns of no coroutine."""
     app = small_app().with_stateless_route("/handler", handler)
     async with in_memory(app, stream_pair=trio.testing.lockstep_stream_pair) as connect:
         client = connect()
@@ -284,8 +286,8 @@ async def test_a_handler_behind_a_reply_that_cannot_be_sent(
     gc.collect()
 
 
-async def test_a_failure_behind_a_reply_that_cannot_be_sent(caplog: pytest.LogCaptureFixture) -> None:
-    """A plain handler that raises is logged, also if the reply before it cannot be sent."""
+async def test_handler_failure_is_logged_if_the_previous_response_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain handler that raises is logged, even if the previous response cannot be sent."""
 
     def fail(request: Request) -> Response:
         raise ValueError("boom")
@@ -307,16 +309,16 @@ async def refuse(upgrade: Upgrade, state: None) -> Response:
 UPGRADE = request_bytes("GET /ws HTTP/1.1")
 
 
-async def test_a_refused_upgrade_is_an_exchange_like_any_other() -> None:
-    """Requests around a refused upgrade are answered in order, those in the same read, too."""
+async def test_refused_upgrade_keeps_the_connection() -> None:
+    """Requests around a refused upgrade are answered in order, even if they arrive in one read."""
     async with in_memory(small_app().with_websocket_route("/ws", refuse)) as connect:
         client = connect()
         await client.send(get() + UPGRADE * 2 + get())
         assert [(await client.receive()).status for _ in range(4)] == [200, 403, 403, 200]
 
 
-async def test_a_refused_upgrade_that_closes_closes() -> None:
-    """A refused upgrade that says close gets its answer and nothing behind it."""
+async def test_refused_upgrade_with_connection_close() -> None:
+    """A refused upgrade with ``Connection: close`` gets its response, and then the connection ends."""
     fields = [(name, "upgrade, close" if name == "Connection" else value) for name, value in HANDSHAKE_FIELDS]
     async with in_memory(small_app().with_websocket_route("/ws", refuse)) as connect:
         client = connect()
@@ -325,8 +327,8 @@ async def test_a_refused_upgrade_that_closes_closes() -> None:
         assert await client.rest() == b""
 
 
-async def test_an_upgrade_without_a_websocket_is_an_ordinary_request() -> None:
-    """A site behind a proxy that sends the fields of an upgrade with every request is served all the same."""
+async def test_upgrade_without_a_websocket_route_is_a_request() -> None:
+    """A request with the fields of an upgrade is an ordinary request where no WebSocket route matches."""
     head = request_bytes("GET / HTTP/1.1")
     fields = [*HANDSHAKE_FIELDS, ("Content-Length", "4")]
     async with in_memory(small_app()) as connect:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio.http import Address, Headers, Limits
-from tests.support.http_reader import BIG, all_of, at_once, cuts, get, head_of, in_drops
+from tests.support.http_reader import BIG, all_of, at_once, byte_by_byte, cuts, get, head_of
 from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.reads import cut
 
@@ -19,8 +19,8 @@ from tests.support.reads import cut
 pytestmark = pytest.mark.usefixtures("each_parser")
 
 
-def test_a_head_is_taken_apart() -> None:
-    """A head has a method, a path, a query, a version, and its fields in order and in their case."""
+def test_head_parts() -> None:
+    """A head has a method, a path, a query, a version, and its fields in order with their letter case."""
     raw = get(
         "X-One: 1",
         "x-two:  2 \t",
@@ -35,8 +35,8 @@ def test_a_head_is_taken_apart() -> None:
     assert (head.content_length, head.has_body, head.close, head.expects_continue) == (0, False, False, False)
 
 
-def test_a_head_and_a_body_make_a_request() -> None:
-    """What a handler gets has the head's parts, the body and the peer."""
+def test_head_and_body_become_a_request() -> None:
+    """A request has the parts of the head, the body, and the address of the peer."""
     request = head_of(get("X: \xe9", start="POST /a?b HTTP/1.1")).to_request(b"body", Address("::1", 5))
     assert (request.method, request.path, request.query, request.version) == ("POST", "/a", "b", "HTTP/1.1")
     assert request.headers == Headers([("Host", "a"), ("X", "é")])
@@ -58,15 +58,15 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(("method", "target", "path", "query", "host"), TARGETS)
-def test_targets(method: str, target: str, path: str, query: str, host: str) -> None:
-    """A target is a path, a URL, whose host then counts, or the star of OPTIONS; nothing in it is decoded."""
+def test_request_targets(method: str, target: str, path: str, query: str, host: str) -> None:
+    """A target is a path, a URL whose host replaces the Host field, or ``*`` for OPTIONS; nothing is decoded."""
     head = head_of(get(start=f"{method} {target} HTTP/1.1"))
     assert (head.method, head.path, head.query, head.host) == (method, path, query, host)
 
 
 @pytest.mark.parametrize("host", ["a", "A.example.com:80", "[::1]", "[::1]:80", "127.0.0.1:", "a_b-c.d", ""])
-def test_hosts(host: str) -> None:
-    """A Host field is a name or an address, with a port or without, or empty (RFC 9112, section 3.2)."""
+def test_host_fields(host: str) -> None:
+    """A Host field is a name or an address, with or without a port, or empty (RFC 9112, section 3.2)."""
     assert head_of(get(host=f"Host: {host}")).host == host.lower()
 
 
@@ -83,13 +83,13 @@ def test_hosts(host: str) -> None:
         ("GET / HTTP/1.0", ["Connection: keep-alive"], True),
     ],
 )
-def test_who_wants_the_connection_closed(start: str, lines: list[str], closes: bool) -> None:
-    """A client of HTTP/1.0, or one that says close anywhere in Connection, gets no second response."""
+def test_connection_close(start: str, lines: list[str], closes: bool) -> None:
+    """A connection closes after a request of HTTP/1.0, and after ``close`` in any Connection field."""
     assert head_of(get(*lines, start=start)).close is closes
 
 
 def test_http_1_0_needs_no_host() -> None:
-    """A request of HTTP/1.0 may come without Host."""
+    """A request of HTTP/1.0 may lack a Host field."""
     head = head_of(get(start="GET / HTTP/1.0", host=""))
     assert (head.version, head.host) == ("HTTP/1.0", "")
 
@@ -104,8 +104,8 @@ def test_http_1_0_needs_no_host() -> None:
         ("POST / HTTP/1.0", ["Expect: 100-continue", "Content-Length: 1"], False),
     ],
 )
-def test_who_waits_for_a_100(start: str, lines: list[str], expects: bool) -> None:
-    """A client of HTTP/1.1 that says so waits for a 100; one of HTTP/1.0 cannot (RFC 9110, section 10.1.1)."""
+def test_expect_100_continue(start: str, lines: list[str], expects: bool) -> None:
+    """Only a request of HTTP/1.1 can expect 100 Continue (RFC 9110, section 10.1.1)."""
     assert head_of(get(*lines, start=start)).expects_continue is expects
 
 
@@ -132,8 +132,8 @@ UPGRADE = ["Connection: Upgrade", "Upgrade: websocket"]
         ("GET / HTTP/1.1", [*UPGRADE, "Transfer-Encoding: chunked"], False),
     ],
 )
-def test_who_wants_a_websocket(start: str, lines: list[str], wants: bool) -> None:
-    """A request asks for a WebSocket if it is a GET of HTTP/1.1 without a body and both its fields say so."""
+def test_websocket_upgrade(start: str, lines: list[str], wants: bool) -> None:
+    """A WebSocket upgrade is a GET of HTTP/1.1 without a body, with both fields of an upgrade."""
     assert head_of(get(*lines, start=start)).wants_websocket is wants
 
 
@@ -221,10 +221,10 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("deliver", [at_once, byte_by_byte])
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_is_refused(fault: str, deliver: Callable[[bytes], list[bytes]]) -> None:
-    """A head that breaks a rule gets its status and a reason, in whatever reads it comes."""
+def test_refused_heads(fault: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """A malformed head is refused with its status and reason, however it is split into reads."""
     raw, status, reason = REFUSED[fault]
     with pytest.raises(BadRequest, match=reason) as refused:
         all_of(*deliver(raw))
@@ -247,8 +247,8 @@ def test_what_is_refused(fault: str, deliver: Callable[[bytes], list[bytes]]) ->
         b"SSH-2.0-OpenSSH_9.2p1\r\n",
     ],
 )
-def test_what_is_no_http_is_refused_at_once(raw: bytes) -> None:
-    """Bytes that can never become a head are a 400 as soon as they are there; nobody waits for the rest."""
+def test_bytes_that_are_not_http(raw: bytes) -> None:
+    """Bytes that can never become a head are a 400 as soon as they arrive."""
     with pytest.raises(BadRequest) as refused:
         all_of(raw)
     assert refused.value.status == 400
@@ -257,10 +257,10 @@ def test_what_is_no_http_is_refused_at_once(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "status"), [(b"GET /" + b"a" * 8188, 414), (b"GET / HTTP/1.1\r\nX: " + b"a" * BIG, 431)]
 )
-def test_what_is_too_long_is_refused_at_once(raw: bytes, status: int) -> None:
-    """The first byte beyond a limit is one too many, even where the line or the head never ends."""
+def test_limits_of_incomplete_heads(raw: bytes, status: int) -> None:
+    """The first byte beyond a limit is refused, even if the line or the head is incomplete."""
     with pytest.raises(BadRequest) as refused:
-        all_of(*in_drops(raw))
+        all_of(*byte_by_byte(raw))
     assert refused.value.status == status
 
 
@@ -272,13 +272,13 @@ FITTING = [
 
 
 @pytest.mark.parametrize("raw", FITTING, ids=["request line", "head", "fields"])
-def test_what_just_fits_is_taken(raw: bytes) -> None:
-    """A request line, a head and a number of fields may be exactly as large as their limit, in whatever reads."""
-    assert all_of(raw) == all_of(*in_drops(raw)) == [(head_of(raw), b"")]
+def test_heads_at_the_limits(raw: bytes) -> None:
+    """A request line, a head and a number of fields of exactly the limit are accepted, in any reads."""
+    assert all_of(raw) == all_of(*byte_by_byte(raw)) == [(head_of(raw), b"")]
 
 
-def test_limits_can_be_set() -> None:
-    """The limits are those of the server's settings."""
+def test_custom_limits() -> None:
+    """The limits are those of ``Limits``."""
     limits = Limits(head=100, request_line=30, headers=2)
     assert head_of(get("X: a"), limits).path == "/"
     for raw, status in [
@@ -291,15 +291,15 @@ def test_limits_can_be_set() -> None:
         assert refused.value.status == status
 
 
-def test_one_empty_line_in_front_is_ignored() -> None:
-    """One CRLF in front of a request is ignored, of each one on a connection (RFC 9112, section 2.2)."""
+def test_empty_line_before_a_request() -> None:
+    """One CRLF before each request is ignored (RFC 9112, section 2.2)."""
     raw = b"\r\n" + get() + b"\r\n" + get(start="GET /b HTTP/1.1")
-    for reads in ([raw], in_drops(raw)):
+    for reads in ([raw], byte_by_byte(raw)):
         assert [head.path for head, _ in all_of(*reads)] == ["/", "/b"]
 
 
-def test_a_cut_head_is_no_head() -> None:
-    """However a head is cut off, what is there is no request, and no fault."""
+def test_incomplete_head() -> None:
+    """An incomplete head is neither a request nor an error."""
     raw = get("Connection: close")
     for size in range(len(raw)):
         assert all_of(raw[:size]) == []
@@ -307,8 +307,8 @@ def test_a_cut_head_is_no_head() -> None:
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.one_of(st.binary(max_size=60), st.sampled_from([raw for raw, _, _ in REFUSED.values()])), st.data())
-def test_no_bytes_break_the_reader(raw: bytes, data: st.DataObject) -> None:
-    """Whatever arrives, however it is cut, ends in requests, a BadRequest of 4xx or 5xx, or a wait for more."""
+def test_any_bytes_in_any_reads(raw: bytes, data: st.DataObject) -> None:
+    """Any bytes in any reads result in requests, a BadRequest of 4xx or 5xx, or a wait for more."""
     status = 400
     try:
         all_of(*(piece for piece in cut(raw, data.draw(cuts(len(raw)))) if piece))
@@ -317,8 +317,8 @@ def test_no_bytes_break_the_reader(raw: bytes, data: st.DataObject) -> None:
     assert 400 <= status < 600
 
 
-def test_what_stands_behind_a_head_can_be_taken_away() -> None:
-    """Bytes right behind an upgrade's head are kept for whom the connection goes to, and given once."""
+def test_bytes_after_the_head_of_an_upgrade() -> None:
+    """Bytes after the head of an upgrade are kept, and returned once."""
     reader = RequestReader(Limits())
     reader.receive(get("Upgrade: websocket") + b"\x81\x00")
     assert reader.next_head() is not None
@@ -327,7 +327,7 @@ def test_what_stands_behind_a_head_can_be_taken_away() -> None:
     assert reader.take_rest() == b""
 
 
-def test_only_blanks_surround_a_member() -> None:
+def test_whitespace_around_list_members() -> None:
     """White space around the members of a list is SP and HTAB only (RFC 9110, section 5.6.3)."""
     reader = RequestReader(Limits())
     fields = "Host: a\r\nConnection: close\x85\r\nUpgrade: websocket\xa0\r\nConnection: \tupgrade \r\n"

@@ -18,7 +18,7 @@ DATE = re.compile(rb"Date: ([A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d
 
 
 def encoded(response: Response, *, head_only: bool = False, close: bool = False, server: str = "s") -> bytes:
-    """A response on the wire, with its Date checked and shortened."""
+    """The bytes of a response. Its Date is checked and replaced."""
     raw = ResponseWriter(server).encode(response, head_only=head_only, close=close)
     found = DATE.search(raw)
     assert found is not None
@@ -26,8 +26,8 @@ def encoded(response: Response, *, head_only: bool = False, close: bool = False,
     return raw.replace(found[0], b"Date: now\r\n")
 
 
-def test_a_response_on_the_wire() -> None:
-    """A response has Date, Server, Content-Type and Content-Length without being told."""
+def test_automatic_fields() -> None:
+    """A response has Date, Server, Content-Type and Content-Length by default."""
     assert encoded(Response(200, "Hello world!")) == (
         b"HTTP/1.1 200 OK\r\nDate: now\r\nServer: s\r\n"
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\r\nHello world!"
@@ -48,21 +48,21 @@ def test_a_response_on_the_wire() -> None:
         (Response(200, b"", {"Content-Type": "a/b"}), b"Content-Type: a/b\r\nContent-Length: 0\r\n\r\n"),
     ],
 )
-def test_bodies_of_responses(response: Response, behind_server: bytes) -> None:
-    """A response says its type and length where it has a body, and no length where it can have none."""
+def test_content_type_and_length(response: Response, behind_server: bytes) -> None:
+    """A response with a body has its type and length; one that cannot have a body has no length."""
     assert encoded(response).partition(b"Server: s\r\n")[2] == behind_server
 
 
-def test_own_fields_stand_in_insertion_order() -> None:
-    """The handler's fields stand in the order in which they were added, in their case, repeated if they are."""
+def test_fields_of_the_handler_keep_their_order() -> None:
+    """The fields of a handler keep their order, letter case and repetitions."""
     fields = [("Set-Cookie", "a=1"), ("x-b", "2"), ("Set-Cookie", "c=3"), ("A", "é")]
     assert b"Server: s\r\nSet-Cookie: a=1\r\nx-b: 2\r\nSet-Cookie: c=3\r\nA: \xe9\r\n" in encoded(
         Response(200, b"", fields)
     )
 
 
-def test_own_fields_win() -> None:
-    """Date, Server and Content-Type of the handler take the place of the automatic ones, whatever their case."""
+def test_fields_of_the_handler_replace_automatic_ones() -> None:
+    """Date, Server and Content-Type of a handler replace the automatic ones, whatever their letter case."""
     fields = [("content-type", "a/b"), ("SERVER", "me"), ("date", "today")]
     raw = ResponseWriter("s").encode(Response(200, "x", fields), head_only=False, close=False)
     assert raw == (
@@ -70,8 +70,8 @@ def test_own_fields_win() -> None:
     )
 
 
-def test_a_wrong_length_is_put_right() -> None:
-    """A handler's Content-Length gives way to the length of the body that is sent."""
+def test_wrong_content_length_is_replaced() -> None:
+    """The length of the body replaces a wrong Content-Length of the handler."""
     raw = encoded(Response(200, "four", {"Content-Length": "1000", "X": "y"}))
     assert re.findall(rb"(?i)content-length: (\d+)", raw) == [b"4"]
 
@@ -84,16 +84,16 @@ def test_a_wrong_length_is_put_right() -> None:
         (Response(200, headers={"Content-Length": "1000"}), b"1000"),
     ],
 )
-def test_head_has_no_body_but_its_length(response: Response, length: bytes) -> None:
-    """The answer to HEAD ends behind its head, which says how long the body would be."""
+def test_response_to_head(response: Response, length: bytes) -> None:
+    """The response to HEAD has no body, and the Content-Length of the response to GET."""
     raw = encoded(response, head_only=True)
     assert raw.endswith(b"\r\n\r\n")
     assert raw.count(b"\r\n\r\n") == 1
     assert re.findall(rb"Content-Length: (\d+)\r\n", raw) == [length]
 
 
-def test_the_end_of_the_connection_is_announced() -> None:
-    """The last response of a connection says so, once, also if the handler has said it."""
+def test_last_response_has_connection_close() -> None:
+    """The last response of a connection has ``Connection: close`` once, even if the handler has set it."""
     assert b"Connection" not in encoded(Response(200, "x"))
     for response in (Response(200, "x"), Response(200, "x", {"connection": "Close"})):
         assert len(re.findall(rb"(?i)connection: close\r\n", encoded(response, close=True))) == 1
@@ -113,7 +113,7 @@ def test_the_end_of_the_connection_is_announced() -> None:
     ],
 )
 def test_one_connection_field(given: list[str], kept_alive: list[bytes], closed: list[bytes]) -> None:
-    """A response has one Connection field at most, in which nothing contradicts the end of the connection."""
+    """A response has at most one Connection field, and it does not contradict the end of the connection."""
     response = Response(200, "x", [("connection", value) for value in given])
     for close, values in ((False, kept_alive), (True, closed)):
         assert re.findall(rb"(?i)connection: (.*)\r\n", encoded(response, close=close)) == values
@@ -121,18 +121,18 @@ def test_one_connection_field(given: list[str], kept_alive: list[bytes], closed:
 
 @pytest.mark.parametrize(("status", "line"), [(404, b"HTTP/1.1 404 Not Found"), (799, b"HTTP/1.1 799 ")])
 def test_status_lines(status: int, line: bytes) -> None:
-    """A status line has the standard phrase, or none but its space (RFC 9112, section 4)."""
+    """A status line has the standard phrase, or an empty one (RFC 9112, section 4)."""
     assert encoded(Response(status)).startswith(line + b"\r\n")
 
 
 def test_no_server_field_without_a_name() -> None:
-    """A server without a name does not say any."""
+    """A server without a name sends no Server field."""
     assert b"Server" not in encoded(Response(200), server="")
     assert b"Server" not in encoded(Response(200, headers={"X": "y"}), server="")
 
 
-def test_date_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Date is that of the second in which the response leaves, for all responses of one writer."""
+def test_date_changes_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Date is that of the second in which a response is sent."""
     writer = ResponseWriter("s")
     for now, date in [(1628437415.2, b"Sun, 08 Aug 2021 15:43:35"), (1628437416, b"Sun, 08 Aug 2021 15:43:36")]:
         monkeypatch.setattr("time.time", lambda now=now: now)

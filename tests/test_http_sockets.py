@@ -14,7 +14,7 @@ import trio.testing
 from humphrey_trio.http import Address, Request, Response
 from tests.support import ANY_PORT
 from tests.support.cancellation import open_files
-from tests.support.http_clients import EXPECT, Client, Closed, dial, get, is_served, listening, post, reset, sized
+from tests.support.http_clients import EXPECT, Client, Closed, dial, get, is_served, post, reset, serving, sized
 from tests.support.links import is_refused
 from tests.support.parsers import each_parser as each_parser  # the fixture
 from tests.support.small_app import big_app, small_app
@@ -46,13 +46,15 @@ BAD: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-async def test_every_error_answer_can_be_read(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that sends far more than was read gets the whole error page and an end of file, not a reset.
+async def test_error_responses_reach_the_client_before_a_reset(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that sends far more than was read gets the whole error response and an end of file, not a reset.
 
     The next client is served, and a client's fault is none of the server's.
     """
     raw, status = BAD[fault]
-    async with listening(small_app()) as [address]:
+    async with serving(small_app()) as [address]:
         client = await dial(address)
         async with client.stream:
             await client.send(raw + MUCH)
@@ -66,9 +68,9 @@ async def test_every_error_answer_can_be_read(fault: str, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/echo"])
-async def test_an_early_answer_can_be_read_late(path: str) -> None:
-    """A client that sends all of a body that nobody wants, and reads only then, finds the answer and no reset."""
-    async with listening(small_app()) as [address]:
+async def test_early_response_is_read_after_the_whole_body(path: str) -> None:
+    """A client that sends a refused body completely, and only then reads, gets the response and no reset."""
+    async with serving(small_app()) as [address]:
         client = await dial(address)
         async with client.stream:
             await client.send(post(path, "Content-Length: 10000000"))
@@ -79,9 +81,9 @@ async def test_an_early_answer_can_be_read_late(path: str) -> None:
             assert await client.rest() == b""
 
 
-async def test_half_closed_sockets_get_their_answers() -> None:
-    """Over a socket too, a client that has ended its side gets all of its answers, then an end of file."""
-    async with listening(big_app(3_000_000)) as [address]:
+async def test_half_closed_socket_gets_all_responses() -> None:
+    """Over a socket, a client that has sent an end of file gets all responses, then an end of file."""
+    async with serving(big_app(3_000_000)) as [address]:
         client = await dial(address)
         async with client.stream:
             await client.send(get() + get("/big") + sized("/echo", MUCH))
@@ -92,9 +94,9 @@ async def test_half_closed_sockets_get_their_answers() -> None:
             assert await client.rest() == b""
 
 
-async def test_a_socket_that_is_never_read_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that takes nothing off its socket is cut off after the write timeout, and others are served."""
-    async with listening(big_app(30_000_000)) as [address]:
+async def test_write_timeout_of_a_socket(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that does not read its socket is closed at the write timeout, and others are served."""
+    async with serving(big_app(30_000_000)) as [address]:
         stuck = await dial(address)
         async with stuck.stream:
             await stuck.send(get("/big"))
@@ -107,47 +109,47 @@ async def test_a_socket_that_is_never_read_is_cut_off(autojump_clock: trio.testi
         assert await is_served(address)
 
 
-Stage = Callable[[Client, "Handshake"], Awaitable[None]]
+Stage = Callable[[Client, "HandlerEvents"], Awaitable[None]]
 
 
-class Handshake(NamedTuple):
-    """Tells a test that a handler has begun, and the handler that it may end."""
+class HandlerEvents(NamedTuple):
+    """Events that a handler sets when it begins, and awaits before it ends."""
 
     begun: trio.Event
     may_end: trio.Event
 
 
-async def before_anything(client: Client, _: Handshake) -> None:
+async def before_the_request(client: Client, _: HandlerEvents) -> None:
     pass
 
 
-async def in_the_head(client: Client, _: Handshake) -> None:
+async def in_the_head(client: Client, _: HandlerEvents) -> None:
     await client.send(get()[:-4])
 
 
-async def in_the_body(client: Client, _: Handshake) -> None:
+async def in_the_body(client: Client, _: HandlerEvents) -> None:
     await client.send(post("/echo", "Content-Length: 1000000") + b"x")
 
 
-async def in_the_handler(client: Client, handler: Handshake) -> None:
+async def in_the_handler(client: Client, handler: HandlerEvents) -> None:
     await client.send(get("/handler"))
     await handler.begun.wait()
 
 
-async def in_the_response(client: Client, _: Handshake) -> None:
+async def in_the_response(client: Client, _: HandlerEvents) -> None:
     await client.send(get("/big"))
     await client.stream.receive_some(1)
 
 
-async def between_requests(client: Client, _: Handshake) -> None:
+async def between_requests(client: Client, _: HandlerEvents) -> None:
     await client.ask(get())
 
 
-async def in_the_drain(client: Client, _: Handshake) -> None:
+async def while_the_server_lingers(client: Client, _: HandlerEvents) -> None:
     await client.ask(b"\x00")
 
 
-async def in_a_pipeline(client: Client, handler: Handshake) -> None:
+async def in_a_pipeline(client: Client, handler: HandlerEvents) -> None:
     await client.send(get("/handler") + get("/big") * 10)
     await handler.begun.wait()
 
@@ -155,26 +157,26 @@ async def in_a_pipeline(client: Client, handler: Handshake) -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        before_anything,
+        before_the_request,
         in_the_head,
         in_the_body,
         in_the_handler,
         in_the_response,
         between_requests,
-        in_the_drain,
+        while_the_server_lingers,
         in_a_pipeline,
     ],
 )
 async def test_a_reset_ends_one_connection_only(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """A client may reset its connection at any moment: others are served, and it is nothing to log."""
-    handler = Handshake(trio.Event(), trio.Event())
+    """A client may reset its connection at any moment: others are served, and nothing is logged."""
+    handler = HandlerEvents(trio.Event(), trio.Event())
 
     async def answer_late(_: Request) -> Response:
         handler.begun.set()
         await handler.may_end.wait()
         return Response(200, "late")
 
-    async with listening(big_app(10_000_000).with_stateless_route("/handler", answer_late)) as [address]:
+    async with serving(big_app(10_000_000).with_stateless_route("/handler", answer_late)) as [address]:
         client = await dial(address)
         await stage(client, handler)
         await reset(client)
@@ -187,8 +189,8 @@ async def test_a_reset_ends_one_connection_only(stage: Stage, caplog: pytest.Log
 async def test_a_defect_ends_one_connection_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What goes wrong in the server itself costs one connection and is logged; the next client is served."""
-    async with listening(small_app()) as [address]:
+    """An unexpected exception in the server ends one connection and is logged; the next client is served."""
+    async with serving(small_app()) as [address]:
         with monkeypatch.context() as broken:
             broken.setattr("humphrey_trio._server._response_writer.ResponseWriter.encode", None)
             client = await dial(address)
@@ -201,9 +203,8 @@ async def test_a_defect_ends_one_connection_only(
     assert record.exc_info is not None
 
 
-async def hold_a_conversation(address: Address) -> bool:
-    """All that a connection can do: a body, a 100, a handler that waits, much to send, an error; whether it came
-    to its end."""
+async def exchange_everything(address: Address) -> bool:
+    """Exchange a chunked body, a 100 Continue, a long response and an error; whether all completed."""
     client = await dial(address)
     async with client.stream:
         with suppress(trio.BrokenResourceError, Closed):  # the server may leave at any moment
@@ -223,8 +224,8 @@ async def pause(_: Request) -> Response:
     return Response(200, "paused")
 
 
-async def test_an_app_can_be_cancelled_at_every_step() -> None:
-    """Cancelled at any checkpoint of an exchange, an app leaves no task and no socket, and its client knows."""
+async def test_app_cancelled_at_every_step() -> None:
+    """An app that is cancelled at any checkpoint of an exchange leaves no task and no socket."""
     app = big_app(6_000_000).with_stateless_route("/pause", pause)
     tasks, files = trio.lowlevel.current_statistics().tasks_living, open_files()
 
@@ -243,8 +244,8 @@ async def test_an_app_can_be_cancelled_at_every_step() -> None:
                 at_step(step, scope.cancel),
                 trio.fail_after(10),
                 suppress(OSError),
-            ):  # nobody may listen any more
-                complete = await hold_a_conversation(address)
+            ):  # the listener may be closed already
+                complete = await exchange_everything(address)
             assert complete or scope.cancel_called
             scope.cancel()
         assert trio.lowlevel.current_statistics().tasks_living == tasks

@@ -18,8 +18,8 @@ from tests.support.small_app import big_app, small_app
 pytestmark = pytest.mark.usefixtures("each_parser")
 
 
-async def drip(client: Client, data: bytes) -> None:
-    """Send one byte a second, until the server has had enough."""
+async def send_slowly(client: Client, data: bytes) -> None:
+    """Send one byte a second, until the server closes the connection."""
     with suppress(trio.BrokenResourceError):
         for at in range(len(data)):
             await client.send(data[at : at + 1])
@@ -29,7 +29,7 @@ async def drip(client: Client, data: bytes) -> None:
 async def seconds_until_end(
     client: Client, while_sending: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 ) -> tuple[float, bytes]:
-    """How long the server takes to say its last words, and these."""
+    """The seconds until the server ends the connection, and the bytes that it sends before."""
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(while_sending)
@@ -40,14 +40,14 @@ async def seconds_until_end(
 
 
 @pytest.mark.parametrize("silence", [0, 9])
-async def test_a_dripping_head_is_cut_off(silence: float, autojump_clock: trio.testing.MockClock) -> None:
-    """A head that comes byte by byte is a 408 at the header timeout from the accept on, whenever it began."""
+async def test_header_timeout_of_a_slow_head(silence: float, autojump_clock: trio.testing.MockClock) -> None:
+    """A head that is not complete at the header timeout, counted from the accept, gets a 408."""
     async with in_memory(small_app()) as connect:
         client = connect()
 
         async def wait_and_drip() -> None:
             await trio.sleep(silence)
-            await drip(client, get("/" + "a" * 100))
+            await send_slowly(client, get("/" + "a" * 100))
 
         seconds, last = await seconds_until_end(client, wait_and_drip)
     assert 10 <= seconds <= 10.25
@@ -55,26 +55,26 @@ async def test_a_dripping_head_is_cut_off(silence: float, autojump_clock: trio.t
     assert b"\r\nConnection: close\r\n" in last
 
 
-async def test_a_head_that_comes_in_time_is_served(autojump_clock: trio.testing.MockClock) -> None:
-    """The header timeout ends with the head: a client that drips quickly enough is served."""
+async def test_slow_head_within_the_header_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    """The header timeout ends with the head: a slow client whose head is complete in time is served."""
     async with in_memory(small_app()) as connect:
         client = connect()
         await client.send(get()[:-5])
-        await drip(client, get()[-5:])
+        await send_slowly(client, get()[-5:])
         await trio.sleep(30)
         assert (await client.receive()).content == b"fine"
 
 
-async def test_a_silent_client_is_closed_silently(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that never sends anything is closed without a word at the header timeout."""
+async def test_header_timeout_without_a_byte(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that sends nothing is closed at the header timeout, without a response."""
     async with in_memory(small_app(timeouts=Timeouts(header=3))) as connect:
         seconds, last = await seconds_until_end(connect())
     assert 3 <= seconds <= 3.25
     assert last == b""
 
 
-async def test_an_idle_connection_is_closed_silently(autojump_clock: trio.testing.MockClock) -> None:
-    """Between two requests a connection may be idle for its timeout; then it is closed without a word."""
+async def test_idle_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    """Between two requests a connection may be idle for the idle timeout; then it is closed without a response."""
     async with in_memory(small_app(timeouts=Timeouts(idle=20))) as connect:
         client = connect()
         for _ in range(3):
@@ -85,19 +85,19 @@ async def test_an_idle_connection_is_closed_silently(autojump_clock: trio.testin
     assert last == b""
 
 
-async def test_a_later_head_has_its_own_time(autojump_clock: trio.testing.MockClock) -> None:
-    """The head of a later request is due within the header timeout from its first byte on."""
+async def test_header_timeout_of_a_later_request(autojump_clock: trio.testing.MockClock) -> None:
+    """The header timeout of a later request counts from its first byte."""
     async with in_memory(small_app()) as connect:
         client = connect()
         await client.ask(get())
         await trio.sleep(50)
-        seconds, last = await seconds_until_end(client, lambda: drip(client, get("/" + "a" * 100)))
+        seconds, last = await seconds_until_end(client, lambda: send_slowly(client, get("/" + "a" * 100)))
     assert 10 <= seconds <= 10.25
     assert last.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_half_a_request_behind_another_has_its_time(autojump_clock: trio.testing.MockClock) -> None:
-    """A head that began in the read of the request before it is due within the header timeout too."""
+async def test_header_timeout_of_a_head_in_the_previous_read(autojump_clock: trio.testing.MockClock) -> None:
+    """The header timeout holds for a head that began in the read of the previous request."""
     async with in_memory(small_app()) as connect:
         client = connect()
         assert (await client.ask(get() + b"GET /")).content == b"fine"
@@ -107,17 +107,17 @@ async def test_half_a_request_behind_another_has_its_time(autojump_clock: trio.t
 
 
 @pytest.mark.parametrize("line", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-async def test_a_dripping_body_is_cut_off(line: str, autojump_clock: trio.testing.MockClock) -> None:
-    """A body that does not come whole within its timeout from its head on is a 408, however it drips."""
+async def test_body_timeout(line: str, autojump_clock: trio.testing.MockClock) -> None:
+    """A body that is not complete at the body timeout, counted from its head, gets a 408."""
     async with in_memory(small_app(timeouts=Timeouts(body=40))) as connect:
         client = connect()
         await client.send(post("/echo", line))
-        seconds, last = await seconds_until_end(client, lambda: drip(client, b"3e8\r\n" + b"0" * 1000))
+        seconds, last = await seconds_until_end(client, lambda: send_slowly(client, b"3e8\r\n" + b"0" * 1000))
     assert 40 <= seconds <= 40.25
     assert last.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_handler_has_all_the_time_it_wants(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_timeout_while_a_handler_runs(autojump_clock: trio.testing.MockClock) -> None:
     """No timeout counts while a handler runs."""
 
     async def take_long(request: Request) -> Response:
@@ -130,8 +130,8 @@ async def test_a_handler_has_all_the_time_it_wants(autojump_clock: trio.testing.
             assert (await client.ask(sized("/", b"late"))).content == b"late"
 
 
-async def test_timeouts_can_be_switched_off(autojump_clock: trio.testing.MockClock) -> None:
-    """A timeout of infinity waits for ever."""
+async def test_infinite_timeouts(autojump_clock: trio.testing.MockClock) -> None:
+    """A timeout of infinity never fires."""
     forever = float("inf")
     app = small_app(timeouts=Timeouts(header=forever, idle=forever))
     async with in_memory(app, patience=10_000) as connect:
@@ -143,8 +143,8 @@ async def test_timeouts_can_be_switched_off(autojump_clock: trio.testing.MockClo
             assert (await client.ask(get()[5:])).content == b"fine"
 
 
-async def test_a_client_that_never_reads_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that takes nothing of its response is gone after the write timeout, and others are served."""
+async def test_write_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that does not read its response is closed at the write timeout, and others are served."""
     async with in_memory(big_app(10**6), stream_pair=trio.testing.lockstep_stream_pair) as connect:
         stuck, other = connect(), connect()
         await stuck.send(get("/big"))
@@ -155,8 +155,8 @@ async def test_a_client_that_never_reads_is_cut_off(autojump_clock: trio.testing
         assert 30 <= trio.current_time() - start <= 31
 
 
-async def test_a_slow_client_gets_everything(autojump_clock: trio.testing.MockClock) -> None:
-    """The write timeout counts from the last byte that was taken, so a slow reader is not a stuck one."""
+async def test_write_timeout_of_a_slow_reader(autojump_clock: trio.testing.MockClock) -> None:
+    """The write timeout counts from the last byte that was sent, so a slow reader gets the whole response."""
     async with in_memory(
         big_app(500_000), patience=1_000, stream_pair=trio.testing.lockstep_stream_pair
     ) as connect:
@@ -169,8 +169,8 @@ async def test_a_slow_client_gets_everything(autojump_clock: trio.testing.MockCl
     assert received.endswith(b"\r\n\r\n" + bytes(500_000))
 
 
-async def test_a_client_that_reads_no_error_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
-    """An error answer of which nothing is taken ends with ``Timeouts.write``, as every response does."""
+async def test_write_timeout_of_an_error_response(autojump_clock: trio.testing.MockClock) -> None:
+    """An error response that is not read ends at the write timeout, as every response does."""
     app = small_app(timeouts=Timeouts(write=7))
     async with in_memory(app, stream_pair=trio.testing.lockstep_stream_pair) as connect:
         client = connect()
@@ -181,8 +181,8 @@ async def test_a_client_that_reads_no_error_is_cut_off(autojump_clock: trio.test
         assert trio.current_time() - start == pytest.approx(7, abs=0.5)
 
 
-async def test_a_slow_client_reads_a_long_error_answer(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that reads slowly gets all of an error handler's page for a request that cannot be served."""
+async def test_slow_reader_gets_a_long_error_response(autojump_clock: trio.testing.MockClock) -> None:
+    """A slow reader gets the whole page of an error handler for a request that could not be parsed."""
     page = "x" * 300_000
     app = small_app().with_error_handler(lambda status, request, exception: Response(status, page))
     async with in_memory(app, patience=1000, stream_pair=trio.testing.lockstep_stream_pair) as connect:

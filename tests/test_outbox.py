@@ -14,12 +14,12 @@ from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.websocket import WhenFull
-from tests.support.outboxes import GOODBYE, HEAD, ScriptedTransport, blocked, flush, messages, opened
+from tests.support.outboxes import HEAD, NORMAL_CLOSE, ScriptedTransport, blocked, flush, messages, opened
 from tests.support.wire import BINARY, CLOSE, PING, PONG
 
 
-def test_the_quick_path() -> None:
-    """A frame that the transport takes at once is sent by whoever put it, and the writer has nothing to do."""
+def test_direct_send() -> None:
+    """A frame that the transport takes at once is sent by ``put`` itself; nothing is left for the writer."""
     transport = ScriptedTransport()
     outbox = opened(transport)
     outbox.put(encode_message(b"hi"))
@@ -29,8 +29,8 @@ def test_the_quick_path() -> None:
     assert outbox.queued_bytes == 0
 
 
-async def test_the_quick_path_comes_back() -> None:
-    """A frame that did not go out at once holds back the later ones until it is written; then they go directly."""
+async def test_direct_send_after_a_partial_write() -> None:
+    """Frames wait behind a frame that was taken in part; after it is written, frames are sent directly again."""
     transport = ScriptedTransport([len(HEAD), 3])
     outbox = opened(transport)
     for frame in messages(b"one", b"two"):
@@ -43,8 +43,8 @@ async def test_the_quick_path_comes_back() -> None:
     assert not outbox.pending
 
 
-async def test_small_frames_leave_together() -> None:
-    """Frames that wait are written in chunks, not one by one."""
+async def test_queued_frames_are_written_in_chunks() -> None:
+    """Queued frames are written in chunks, not one by one."""
     outbox, transport = blocked()
     payloads = [i.to_bytes(2, "big") * 100 for i in range(1000)]
     for frame in messages(*payloads):
@@ -60,8 +60,8 @@ async def test_small_frames_leave_together() -> None:
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["nothing ever waited", "all was written"])
-async def test_an_empty_outbox_takes_one_of_any_size(direct: bool) -> None:
-    """One frame of any size may be put into an empty outbox, and then none until there is room."""
+async def test_empty_outbox_accepts_a_frame_of_any_size(direct: bool) -> None:
+    """An empty outbox accepts one frame of any size, and then none until there is room."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=10))
     if not direct:
         outbox.put(encode_message(b"before"))
@@ -76,7 +76,7 @@ async def test_an_empty_outbox_takes_one_of_any_size(direct: bool) -> None:
 
 
 def test_limit_in_bytes() -> None:
-    """Beside frames that wait there is room up to the limit in bytes, what has begun to be sent included."""
+    """With queued frames there is room up to the limit in bytes, which includes a frame that was sent in part."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
     outbox.put(bytes(40))
     outbox.put(bytes(40))
@@ -87,7 +87,7 @@ def test_limit_in_bytes() -> None:
 
 
 def test_limit_in_messages() -> None:
-    """As many messages may wait as the limit says, behind the one that has begun."""
+    """The limit in messages counts the messages after the one that was sent in part."""
     outbox, _ = blocked(StreamLimits(max_outbox_messages=3))
     outbox.put(b"begun")
     for _ in range(3):
@@ -97,8 +97,8 @@ def test_limit_in_messages() -> None:
     assert not outbox.has_room(0)
 
 
-def test_other_limits() -> None:
-    """Limits that are set later hold at once."""
+def test_limits_can_be_changed() -> None:
+    """New limits apply at once."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
     outbox.put(bytes(40))
     outbox.limit(StreamLimits(max_outbox_bytes=50))
@@ -106,8 +106,8 @@ def test_other_limits() -> None:
     assert not outbox.has_room(11)
 
 
-async def test_a_long_message_takes_the_place_of_all() -> None:
-    """Where nothing has begun, all that waits and may go goes for a message of any size."""
+async def test_long_message_replaces_all_droppable_messages() -> None:
+    """If no frame was sent in part, a message of any size replaces all messages that may be dropped."""
     outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=30), Counters())
     for _ in range(3):
         outbox.put_droppable(bytes(10), WhenFull.DROP_OLDEST)
@@ -123,8 +123,8 @@ async def test_a_long_message_takes_the_place_of_all() -> None:
 # ------------------------------------------------------------------------------------- the control lane
 
 
-async def test_control_frames_pass_the_queue() -> None:
-    """A pong and a ping go out behind the frame that has begun, and in front of all that waits."""
+async def test_control_frames_overtake_messages() -> None:
+    """Pings and pongs are sent after the frame that was sent in part, and before all queued messages."""
     outbox, transport = blocked()
     for frame in messages(b"begun", b"waits", b"waits too"):
         outbox.put(frame)
@@ -135,8 +135,8 @@ async def test_control_frames_pass_the_queue() -> None:
     assert [opcode for opcode, _ in transport.frames()] == [BINARY, PING, PONG, BINARY, BINARY]
 
 
-async def test_only_the_latest_control_frames_wait() -> None:
-    """Of pongs and pings that cannot go out only the latest of each is kept, however many there are."""
+async def test_only_the_latest_ping_and_pong_are_queued() -> None:
+    """Of pings and pongs that cannot be sent, only the latest of each is kept."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=1))
     outbox.put(encode_message(b"begun"))
     for i in range(1000):
@@ -148,8 +148,8 @@ async def test_only_the_latest_control_frames_wait() -> None:
 
 
 @pytest.mark.parametrize("frame", [encode_pong(b"x"), encode_ping(b"x")])
-async def test_control_frames_are_never_cut(frame: bytes) -> None:
-    """A control frame that goes out in part is finished before anything else."""
+async def test_control_frames_are_completed_first(frame: bytes) -> None:
+    """A control frame that was sent in part is completed before anything else."""
     transport = ScriptedTransport([len(HEAD), 1])
     outbox = opened(transport)
     outbox.put_control(frame)
@@ -163,12 +163,12 @@ async def test_control_frames_are_never_cut(frame: bytes) -> None:
 # ---------------------------------------------------------------------------------------------- the end
 
 
-async def test_close_is_the_last() -> None:
-    """A Close goes out behind all that waits; behind it no control frame goes out, and no second Close."""
+async def test_close_is_the_last_frame() -> None:
+    """A Close is sent after all queued frames; no control frame and no second Close follows."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
-    outbox.end(GOODBYE)
+    outbox.end(NORMAL_CLOSE)
     outbox.put_control(encode_pong(b""))
     outbox.put_control(encode_ping(b""))
     outbox.end(encode_close(1001))
@@ -181,27 +181,27 @@ async def test_close_is_the_last() -> None:
     assert outbox.ended
 
 
-async def test_close_in_place_of_the_queue() -> None:
-    """A Close that drops the queue goes out behind the frame that has begun, and nothing of the rest is kept."""
+async def test_close_that_drops_the_queue() -> None:
+    """A Close that drops the queue is sent after the frame that was sent in part, and the rest is dropped."""
     transport = ScriptedTransport([len(HEAD), 3])
     outbox = opened(transport)
     for frame in messages(b"begun", b"dropped", b"dropped too"):
         outbox.put(frame)
-    outbox.end(GOODBYE, drop_queue=True)
+    outbox.end(NORMAL_CLOSE, drop_queue=True)
     assert outbox.queued_bytes == 4
     await flush(outbox)
 
     assert transport.frames() == [(BINARY, b"begun"), (CLOSE, b"\x03\xe8")]
 
 
-async def test_abandoned() -> None:
-    """An abandoned outbox keeps nothing, writes nothing and takes nothing."""
+async def test_abandoned_outbox() -> None:
+    """An abandoned outbox keeps, writes and accepts nothing."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
     outbox.put_control(encode_pong(b""))
     outbox.abandon()
-    outbox.end(GOODBYE)
+    outbox.end(NORMAL_CLOSE)
     outbox.put_control(encode_ping(b""))
     await flush(outbox)
 
@@ -209,8 +209,8 @@ async def test_abandoned() -> None:
     assert (outbox.ended, outbox.pending, outbox.queued_bytes) == (True, False, 0)
 
 
-async def test_abandoned_while_it_is_written() -> None:
-    """An outbox that is abandoned during a write stays empty when the write comes back."""
+async def test_outbox_abandoned_during_a_write() -> None:
+    """An outbox that is abandoned during a write is empty when the write returns."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
@@ -226,8 +226,8 @@ async def test_abandoned_while_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["corked", "torn"])
-def test_no_last_words(torn: bool) -> None:
-    """There are no last words before the handshake's answer, nor where nobody knows what was sent."""
+def test_no_final_frames(torn: bool) -> None:
+    """There are no final frames before the response to the handshake, nor after a write of unknown length."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"waits"))
@@ -235,11 +235,11 @@ def test_no_last_words(torn: bool) -> None:
         outbox.uncork(HEAD)
         transport.tear()
 
-    assert outbox.final_frames(GOODBYE) == b""
+    assert outbox.final_frames(NORMAL_CLOSE) == b""
 
 
-def test_a_peer_that_is_gone() -> None:
-    """Putting a frame says so when the peer is gone, and counts for nothing."""
+def test_put_raises_after_the_peer_has_disconnected() -> None:
+    """``put`` raises if the peer has disconnected, and the message is not counted."""
     transport = ScriptedTransport()
     outbox = opened(transport)
     transport.gone = True
@@ -252,8 +252,8 @@ def test_a_peer_that_is_gone() -> None:
 # ------------------------------------------------------------------------------------------------- corks
 
 
-async def test_frames_gather_behind_the_cork() -> None:
-    """Whatever is put before the handshake's answer goes out behind it, control frames too."""
+async def test_corked_frames_follow_the_handshake() -> None:
+    """Frames that are put before the response to the handshake are sent after it, control frames included."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
@@ -267,8 +267,8 @@ async def test_frames_gather_behind_the_cork() -> None:
     assert not outbox.corked
 
 
-async def test_a_control_frame_alone_behind_the_cork() -> None:
-    """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
+async def test_corked_control_frame_alone() -> None:
+    """A corked control frame is sent even if it is the only frame."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put_control(encode_ping(b""))
@@ -278,20 +278,20 @@ async def test_a_control_frame_alone_behind_the_cork() -> None:
     assert transport.frames() == [(PING, b"")]
 
 
-async def test_the_handshakes_answer_is_not_dropped() -> None:
-    """A Close that drops the queue right behind the cork leaves the handshake's answer where it is."""
+async def test_close_does_not_drop_the_response_to_the_handshake() -> None:
+    """A Close that drops the queue directly after the cork leaves the response to the handshake."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
     outbox.uncork(HEAD)
-    outbox.end(GOODBYE, drop_queue=True)
+    outbox.end(NORMAL_CLOSE, drop_queue=True)
     await flush(outbox)
 
     assert transport.frames() == [(CLOSE, b"\x03\xe8")]
 
 
-def test_limits_behind_the_cork() -> None:
-    """A corked outbox has the same bounds."""
+def test_limits_of_a_corked_outbox() -> None:
+    """A corked outbox has the same limits."""
     outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10), Counters())
 
     assert outbox.has_room(1000)
@@ -303,8 +303,8 @@ def test_limits_behind_the_cork() -> None:
 # ----------------------------------------------------------------------------------------------- waiting
 
 
-async def test_room_is_given_in_order() -> None:
-    """Whoever waits for room gets it in the order of asking, also where a later one would fit earlier."""
+async def test_waits_for_room_are_in_order() -> None:
+    """Tasks get room in the order in which they began to wait, even if a later message would fit earlier."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=10, max_outbox_messages=1))
     outbox.put(bytes(9))
     order: list[int] = []
@@ -329,8 +329,8 @@ async def test_room_is_given_in_order() -> None:
     assert transport.wire
 
 
-async def test_whoever_stops_waiting_lets_the_next_one_in() -> None:
-    """A cancelled wait for room takes nobody's turn."""
+async def test_cancelled_wait_for_room() -> None:
+    """After a cancelled wait for room, the next task gets its turn."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
     outbox.put(bytes(10))
     scope = trio.CancelScope()
@@ -351,9 +351,9 @@ async def test_whoever_stops_waiting_lets_the_next_one_in() -> None:
     assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("end", [lambda outbox: outbox.end(GOODBYE), Outbox.abandon], ids=["end", "abandon"])
-async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None]) -> None:
-    """The end of an outbox wakes everybody who waits for room in it."""
+@pytest.mark.parametrize("end", [lambda outbox: outbox.end(NORMAL_CLOSE), Outbox.abandon], ids=["end", "abandon"])
+async def test_end_wakes_all_waits_for_room(end: Callable[[Outbox], None]) -> None:
+    """The end of an outbox wakes all tasks that wait for room."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
     outbox.put(bytes(10))
     with trio.fail_after(5):
@@ -372,14 +372,14 @@ async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None
         lambda outbox: outbox.put(encode_message(b"hi")),
         lambda outbox: outbox.put_control(encode_pong(b"")),
         lambda outbox: outbox.put_control(encode_ping(b"")),
-        lambda outbox: outbox.end(GOODBYE),
+        lambda outbox: outbox.end(NORMAL_CLOSE),
         Outbox.abandon,
         Outbox.wake,
     ],
     ids=["message", "pong", "ping", "end", "abandon", "wake"],
 )
-async def test_the_writer_is_called(call: Callable[[Outbox], None]) -> None:
-    """The writer, parked without work, looks up for each thing that concerns it."""
+async def test_writer_is_woken(call: Callable[[Outbox], None]) -> None:
+    """A writer that waits for work is woken by each call that concerns it."""
     outbox, _ = blocked()
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -388,8 +388,8 @@ async def test_the_writer_is_called(call: Callable[[Outbox], None]) -> None:
             call(outbox)
 
 
-async def test_a_cancelled_writer() -> None:
-    """A writer that was cancelled while it was parked is called no more."""
+async def test_cancelled_writer_is_not_woken() -> None:
+    """A writer that was cancelled while it waited is not woken later."""
     outbox, _ = blocked()
     with trio.move_on_after(0) as scope:
         await outbox.wait_for_work()
@@ -400,16 +400,16 @@ async def test_a_cancelled_writer() -> None:
 
 
 @pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 0), (11, 1), (21, 2), (25, 3), (26, 3)])
-def test_last_words_that_are_cut(taken: int, sent: int) -> None:
-    """Of the last words only the messages that were taken whole are sent; the others are dropped, and counted."""
+def test_final_frames_that_are_cut(taken: int, sent: int) -> None:
+    """Of the final frames, messages that were taken whole count as sent, and the others as dropped."""
     counters = Counters()
     outbox = Outbox(ScriptedTransport([]), StreamLimits(), counters)
     outbox.uncork(HEAD)
     outbox.put_later(encode_message("a" * 8))
     outbox.put_later(encode_message("b" * 8))
     outbox.put_later(encode_message("c" * 3))
-    words = outbox.final_frames(encode_close(1000))
-    assert len(words) == 10 + 10 + 5 + 4
+    final = outbox.final_frames(encode_close(1000))
+    assert len(final) == 10 + 10 + 5 + 4
     outbox.count_final_frames(taken)
     outbox.abandon()
     assert outbox.messages_put == sent

@@ -15,7 +15,7 @@ from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._stream._outbox import Outbox
 from humphrey_trio.websocket import KeepLatest, WhenFull
-from tests.support.outboxes import GOODBYE, HEAD, ScriptedTransport, arrived, flush, opened
+from tests.support.outboxes import HEAD, NORMAL_CLOSE, ScriptedTransport, arrived, flush, opened
 from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
 
 #: What is done with an outbox: a message of some size, or the name of something else.
@@ -28,7 +28,7 @@ script = st.lists(st.one_of(st.integers(0, 20), st.integers(0, CHUNK)), max_size
 
 
 async def perform(outbox: Outbox, plan: list[int | str]) -> dict[int, list[bytes]]:
-    """Do all that; the payloads that were put, by their frames' opcode."""
+    """Carry out a plan. Returns the payloads that were put, by opcode."""
     put: dict[int, list[bytes]] = {BINARY: [], PING: [], PONG: []}
     for i, step in enumerate(plan):
         number = i.to_bytes(2, "big")
@@ -53,12 +53,12 @@ def is_subsequence(part: list[bytes], whole: list[bytes]) -> bool:
 
 @settings(deadline=None, max_examples=150)
 @given(plan=st.lists(steps, max_size=25), takes=script)
-async def test_everything_arrives_whole_and_in_order(plan: list[int | str], takes: list[int]) -> None:
-    """However little a transport takes, frames arrive whole, in order, and with the latest pong and ping."""
+async def test_frames_arrive_whole_and_in_order(plan: list[int | str], takes: list[int]) -> None:
+    """However little a transport takes, frames arrive whole and in order, with the latest ping and pong."""
     transport = ScriptedTransport(takes)
     outbox = opened(transport)
     put = await perform(outbox, plan)
-    outbox.end(GOODBYE)
+    outbox.end(NORMAL_CLOSE)
     await flush(outbox)
 
     *frames, last = transport.frames()
@@ -73,12 +73,12 @@ async def test_everything_arrives_whole_and_in_order(plan: list[int | str], take
 
 @settings(deadline=None, max_examples=100)
 @given(plan=st.lists(steps, max_size=25), takes=script)
-async def test_dropping_the_queue_cuts_no_frame(plan: list[int | str], takes: list[int]) -> None:
-    """A Close in the queue's place comes behind whole frames, the first so many of those that were put."""
+async def test_close_that_drops_the_queue_cuts_no_frame(plan: list[int | str], takes: list[int]) -> None:
+    """A Close that drops the queue follows whole frames, which are the first that were put."""
     transport = ScriptedTransport(takes)
     outbox = opened(transport)
     put = await perform(outbox, plan)
-    outbox.end(GOODBYE, drop_queue=True)
+    outbox.end(NORMAL_CLOSE, drop_queue=True)
     await flush(outbox)
 
     *frames, last = transport.frames()
@@ -90,13 +90,13 @@ async def test_dropping_the_queue_cuts_no_frame(plan: list[int | str], takes: li
 
 @settings(deadline=None, max_examples=100)
 @given(plan=st.lists(steps, max_size=25), takes=script, ended=st.booleans())
-async def test_last_words_complete_the_wire(plan: list[int | str], takes: list[int], ended: bool) -> None:
-    """What is on the wire and the last words behind it are whole frames: every message, and one Close."""
+async def test_final_frames_complete_the_stream(plan: list[int | str], takes: list[int], ended: bool) -> None:
+    """The bytes on the wire and the final frames are whole frames: every message, and one Close."""
     transport = ScriptedTransport(takes)
     outbox = opened(transport)
     put = await perform(outbox, plan)
     if ended:
-        outbox.end(GOODBYE)
+        outbox.end(NORMAL_CLOSE)
     transport.wire += outbox.final_frames(encode_close(1001))
 
     *frames, last = transport.frames()
@@ -109,19 +109,19 @@ Policy = WhenFull | KeepLatest
 
 
 @dataclass(eq=False)
-class Waiting:
-    """A message that waits: its frame, and with which policy it came, if it may be dropped."""
+class QueuedMessage:
+    """A message in the queue: its frame, and its policy if it may be dropped."""
 
     frame: bytes
     policy: Policy | None
 
 
 class Model:
-    """What an outbox has to do, said simply: a list of what waits, and a number of bytes that have begun."""
+    """A simple outbox: a list of queued messages, and the bytes left of frames that were sent in part."""
 
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
-        self.waiting: list[Waiting] = []
+        self.waiting: list[QueuedMessage] = []
         self.lane: dict[int, bytes] = {}
         self.keys: list[Hashable] = []  # of which messages wait, in the order in which each began to
         self.begun = self.begun_messages = 0
@@ -136,20 +136,20 @@ class Model:
     def queued_messages(self) -> int:
         return self.begun_messages + len(self.waiting)
 
-    def fits(self, size: int, without: list[Waiting] | None = None) -> bool:
-        """Whether there is room for so many bytes, once some that wait are gone."""
+    def fits(self, size: int, without: list[QueuedMessage] | None = None) -> bool:
+        """Whether there is room for so many bytes, after some queued messages are dropped."""
         rest = [one for one in self.waiting if one not in (without or [])]
         queued = self.begun + sum(len(one.frame) for one in rest)
         return queued == 0 or (
             queued + size <= self._limits.max_outbox_bytes and len(rest) < self._limits.max_outbox_messages
         )
 
-    def victims(self, size: int, policy: Policy) -> list[Waiting] | None:
-        """Which messages make room for so many bytes; None if they cannot."""
+    def victims(self, size: int, policy: Policy) -> list[QueuedMessage] | None:
+        """The messages that are dropped to make room for so many bytes; None if there would be no room."""
         return next((some for some in self._choices(policy) if self.fits(size, some)), None)
 
-    def _choices(self, policy: Policy) -> Iterator[list[Waiting]]:
-        """What may be dropped, the least first."""
+    def _choices(self, policy: Policy) -> Iterator[list[QueuedMessage]]:
+        """The sets of messages that may be dropped, the smallest first."""
         if isinstance(policy, KeepLatest):
             outdated = self._of_key(policy.key)
             if outdated:
@@ -163,25 +163,25 @@ class Model:
             for count in range(1, len(mine) + 1):
                 yield mine[:count]
 
-    def _of_key(self, key: Hashable) -> list[Waiting]:
+    def _of_key(self, key: Hashable) -> list[QueuedMessage]:
         return [one for one in self.waiting if one.policy == KeepLatest(key)]
 
-    def remove(self, some: list[Waiting]) -> None:
+    def remove(self, some: list[QueuedMessage]) -> None:
         self.waiting = [one for one in self.waiting if one not in some]
         self.keys = [key for key in self.keys if self._of_key(key)]
 
-    def drop(self, some: list[Waiting]) -> None:
+    def drop(self, some: list[QueuedMessage]) -> None:
         self.remove(some)
         self.dropped += len(some)
 
     def wait(self, frame: bytes, policy: Policy | None) -> None:
-        self.waiting.append(Waiting(frame, policy))
+        self.waiting.append(QueuedMessage(frame, policy))
         if isinstance(policy, KeepLatest) and policy.key not in self.keys:
             self.keys.append(policy.key)
 
 
-class Pair:
-    """An outbox and its model, which do the same; after every step they say the same."""
+class OutboxAndModel:
+    """An outbox and its model, to which all calls go. ``check`` compares them."""
 
     def __init__(self, limits: StreamLimits, takes: list[int]) -> None:
         self.transport = ScriptedTransport(takes)
@@ -198,7 +198,7 @@ class Pair:
         self.head_left -= len(self.transport.wire)
 
     def frame(self, size: int) -> bytes:
-        """A frame that is like no other."""
+        """A frame with unique content."""
         self._number += 1
         return encode_message(self._number.to_bytes(3, "big") + bytes(size))
 
@@ -219,14 +219,14 @@ class Pair:
         model.sent.append(frame)
 
     def send(self, size: int, *, later: bool) -> None:
-        """What ``send`` does, except that it does not wait."""
+        """Do what ``send`` does, but do not wait."""
         frame = self.frame(size)
         assert self.outbox.has_room(len(frame)) == self.model.fits(len(frame))
         if self.model.fits(len(frame)):
             self.put(frame, None, self.outbox.put_later if later else self.outbox.put)
 
     def broadcast(self, size: int, policy: Policy) -> None:
-        """What a broadcast does, except that it closes nothing."""
+        """Do what a broadcast does, but close nothing."""
         outbox, model, frame = self.outbox, self.model, self.frame(size)
         assert outbox.has_room(len(frame)) == model.fits(len(frame))
         if not model.fits(len(frame)):
@@ -273,14 +273,14 @@ class Pair:
             model.begun_messages = 0
 
     def _begin(self, batch: bytes) -> None:
-        """Whole frames go to the transport: all control frames, and behind them the first that wait."""
+        """Whole frames go to the transport: all control frames, and then the first queued messages."""
         model = self.model
         head = b"".join(model.lane.values())
-        taken: list[Waiting] = []
+        taken: list[QueuedMessage] = []
         while len(head) + sum(len(one.frame) for one in taken) < len(batch) and len(taken) < len(model.waiting):
             taken.append(model.waiting[len(taken)])
         frames = [one.frame for one in taken]
-        assert batch in (head + b"".join(frames), head + b"".join(frames) + GOODBYE)
+        assert batch in (head + b"".join(frames), head + b"".join(frames) + NORMAL_CLOSE)
         assert taken or head or self.outbox.ended
         model.lane.clear()
         model.sent += frames
@@ -288,7 +288,7 @@ class Pair:
         model.remove(taken)
 
     def check(self) -> None:
-        """They say the same, and the bounds hold."""
+        """Assert that the counts are equal, and that the limits hold."""
         outbox, model = self.outbox, self.model
         assert outbox.queued_bytes == model.queued_bytes
         assert outbox.queued_messages == model.queued_messages
@@ -322,7 +322,7 @@ bounds = st.builds(
 )
 
 
-async def do(pair: Pair, plan: list[tuple[Any, ...]]) -> None:
+async def do(pair: OutboxAndModel, plan: list[tuple[Any, ...]]) -> None:
     for what, *how in plan:
         match what:
             case "send":
@@ -343,13 +343,13 @@ async def do(pair: Pair, plan: list[tuple[Any, ...]]) -> None:
     limits=bounds,
     corked=st.sampled_from([0, 0, 5, 10]),
     slow=st.booleans(),
-    end=st.sampled_from(["flush", "close", "close at once", "abandon", "last words"]),
+    end=st.sampled_from(["flush", "close", "close at once", "abandon", "final frames"]),
 )
-async def test_dropping(
+async def test_policies_agree_with_the_model(
     plan: list[tuple[Any, ...]], takes: list[int], limits: StreamLimits, corked: int, slow: bool, end: str
 ) -> None:
-    """Whatever is put, dropped and written: the wire, the room and every count are those of a simple model."""
-    pair = Pair(limits, takes)
+    """After any puts, drops and writes, the wire, the room and all counts are those of a simple model."""
+    pair = OutboxAndModel(limits, takes)
     outbox, model, transport = pair.outbox, pair.model, pair.transport
     transport.blocked = slow
     await do(pair, plan[:corked])
@@ -357,7 +357,7 @@ async def test_dropping(
     await do(pair, plan[corked:])
 
     if end in ("close", "close at once"):
-        outbox.end(GOODBYE, drop_queue=end != "close")
+        outbox.end(NORMAL_CLOSE, drop_queue=end != "close")
         if end == "close at once":
             model.drop(model.waiting)
     elif end == "abandon":
@@ -371,13 +371,13 @@ async def test_dropping(
         payloads = arrived(received, BINARY)
         assert payloads == arrived(sent, BINARY)[: len(payloads)]
         return
-    elif end == "last words":
-        words = outbox.final_frames(GOODBYE)
-        transport.wire += words
-        outbox.count_final_frames(len(words))
+    elif end == "final frames":
+        final = outbox.final_frames(NORMAL_CLOSE)
+        transport.wire += final
+        outbox.count_final_frames(len(final))
         outbox.abandon()
         model.sent += [one.frame for one in model.waiting]
-    if end != "last words":
+    if end != "final frames":
         while outbox.pending:
             if end == "flush":
                 await pair.flush()

@@ -25,8 +25,8 @@ from tests.support.tls_transports import LONG, any_version, discard_to_end, read
 
 
 @any_version
-async def test_content_in_front_of_close_notify(version: ssl.TLSVersion) -> None:
-    """Content that comes together with close_notify is received first, then the end, without an end of file."""
+async def test_content_before_close_notify(version: ssl.TLSVersion) -> None:
+    """Content before close_notify is received first, and then the end, without an end of file."""
     async with connected(version) as (transport, client):
         await client.send_all(
             client.records.encrypt(b"a") + client.records.encrypt(LONG[:30_000]) + client.records.end()
@@ -39,8 +39,8 @@ async def test_content_in_front_of_close_notify(version: ssl.TLSVersion) -> None
 
 @any_version
 @pytest.mark.parametrize("part", [b"", b"\x17\x03\x03\x00\x20abc"], ids=["between records", "in a record"])
-async def test_an_end_of_file_without_close_notify(version: ssl.TLSVersion, part: bytes) -> None:
-    """An unexpected end of file is an end of file."""
+async def test_end_of_file_without_close_notify(version: ssl.TLSVersion, part: bytes) -> None:
+    """An end of file without close_notify is an end of file."""
     async with connected(version) as (transport, client):
         await client.send(b"content")
         await client.send_all(part)
@@ -53,8 +53,8 @@ async def test_an_end_of_file_without_close_notify(version: ssl.TLSVersion, part
 
 
 @any_version
-async def test_a_bad_record_behind_content(version: ssl.TLSVersion) -> None:
-    """Content in front of a bad record is received first; then it breaks, without another byte of the peer."""
+async def test_bad_record_after_content(version: ssl.TLSVersion) -> None:
+    """Content before a bad record is received first; then the connection is broken."""
     async with connected(version) as (transport, client):
         await client.send_all(client.records.encrypt(b"content") + b"\x17\x03\x03\x00\x20" + bytes(32))
         assert await transport.receive_some() == b"content"
@@ -68,8 +68,8 @@ async def test_a_bad_record_behind_content(version: ssl.TLSVersion) -> None:
 
 
 @any_version
-async def test_a_reset(version: ssl.TLSVersion) -> None:
-    """After a reset every direction is broken, and it shows before anything is received."""
+async def test_reset(version: ssl.TLSVersion) -> None:
+    """A reset breaks both directions, and ``hung_up`` reports it before a receive does."""
     async with connected(version, pair=tcp_pair) as (transport, client):
         assert not transport.hung_up()
         reset(client.socket)
@@ -86,8 +86,8 @@ async def test_a_reset(version: ssl.TLSVersion) -> None:
 
 @any_version
 @pytest.mark.parametrize("end", ["close", "abort"])
-async def test_nothing_works_on_a_closed_transport(version: ssl.TLSVersion, end: str) -> None:
-    """Once it is closed or aborted, everything but closing again raises ClosedResourceError."""
+async def test_closed_transport_raises(version: ssl.TLSVersion, end: str) -> None:
+    """After ``close`` or ``abort``, all methods but these raise ClosedResourceError."""
     async with connected(version) as (transport, _):
         if end == "close":
             await transport.close()
@@ -114,8 +114,8 @@ async def test_nothing_works_on_a_closed_transport(version: ssl.TLSVersion, end:
 
 
 @any_version
-async def test_closing_sends_close_notify(version: ssl.TLSVersion) -> None:
-    """A close ends TLS behind everything that was sent, without waiting for the client's end."""
+async def test_close_sends_close_notify(version: ssl.TLSVersion) -> None:
+    """``close`` sends close_notify after all content, without waiting for that of the client."""
     async with connected(version) as (transport, client):
         transport.send_now(LONG[:1000])
         await transport.close()
@@ -124,8 +124,8 @@ async def test_closing_sends_close_notify(version: ssl.TLSVersion) -> None:
 
 
 @any_version
-async def test_no_close_notify_behind_half_a_record(version: ssl.TLSVersion) -> None:
-    """A close in the middle of a record does not look as if all had been sent."""
+async def test_no_close_notify_after_an_incomplete_record(version: ssl.TLSVersion) -> None:
+    """``close`` in the middle of a record sends no close_notify."""
     async with connected(version, pair=local_pair) as (transport, client):
         sent = 0
         while taken := transport.send_now(bytes(100)):
@@ -138,8 +138,8 @@ async def test_no_close_notify_behind_half_a_record(version: ssl.TLSVersion) -> 
 
 
 @any_version
-async def test_nothing_is_sent_behind_the_end(version: ssl.TLSVersion) -> None:
-    """After send_eof nothing more can be sent, least of all without TLS; the client sees a clean end at once."""
+async def test_no_send_after_eof(version: ssl.TLSVersion) -> None:
+    """After ``send_eof`` nothing can be sent, and the client receives close_notify at once."""
     async with connected(version) as (transport, client):
         await client.send_all(client.records.end())
         assert await transport.receive_some() == b""
@@ -153,8 +153,8 @@ async def test_nothing_is_sent_behind_the_end(version: ssl.TLSVersion) -> None:
 
 @any_version
 @pytest.mark.parametrize("unread", [0, 1, 200_000])
-async def test_lingering(version: ssl.TLSVersion, unread: int) -> None:
-    """A client that goes on sending gets everything and a clean end; what it sends is discarded up to its end."""
+async def test_lingering_over_tls(version: ssl.TLSVersion, unread: int) -> None:
+    """A client that still sends receives everything and close_notify; the server discards what it sends."""
     async with connected(version, pair=tcp_pair) as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(client.send, LONG[:unread])
         await transport.send_all(LONG[:100_000])
@@ -169,8 +169,8 @@ async def test_lingering(version: ssl.TLSVersion, unread: int) -> None:
 
 
 @any_version
-async def test_discarding_needs_no_whole_records(version: ssl.TLSVersion) -> None:
-    """What is discarded is ciphertext: any bytes, also behind half a record, and a reset shows."""
+async def test_discard_of_incomplete_records(version: ssl.TLSVersion) -> None:
+    """``discard_some`` discards any bytes, including incomplete records, and reports a reset."""
     async with connected(version, pair=tcp_pair) as (transport, client):
         await client.send_all(client.records.encrypt(b"content") + b"\x17\x03\x03\x40\x00")
         assert await transport.receive_some() == b"content"
@@ -184,8 +184,8 @@ async def test_discarding_needs_no_whole_records(version: ssl.TLSVersion) -> Non
 
 
 @any_version
-async def test_close_notify_that_the_kernel_has_no_room_for(version: ssl.TLSVersion) -> None:
-    """A clean end follows as soon as there is room, while what the client still sends is discarded."""
+async def test_close_notify_waits_for_room(version: ssl.TLSVersion) -> None:
+    """close_notify is sent as soon as there is room, while the input is discarded."""
     async with connected(version, pair=local_pair) as (transport, client):
         sent = 0
         while taken := transport.send_now(b"x"):
@@ -203,8 +203,8 @@ async def test_close_notify_that_the_kernel_has_no_room_for(version: ssl.TLSVers
 
 
 @any_version
-async def test_close_notify_to_a_client_that_sends_without_a_pause(version: ssl.TLSVersion) -> None:
-    """close_notify and the end of file are sent as soon as there is room, although there is always input."""
+async def test_close_notify_during_constant_input(version: ssl.TLSVersion) -> None:
+    """close_notify and the end of file are sent as soon as there is room, even if there is always input."""
     async with connected(version, pair=local_pair) as (transport, client):
         while transport.send_now(b"x"):
             pass
@@ -221,7 +221,7 @@ async def test_close_notify_to_a_client_that_sends_without_a_pause(version: ssl.
 
 
 def blocking_exchange(sock: socket.socket, context: ssl.SSLContext, upload: bytes) -> bytes:
-    """What an ordinary client does that takes nothing but close_notify for an end."""
+    """Upload and download with a client that accepts only close_notify as an end."""
     sock.setblocking(True)
     with context.wrap_socket(sock, server_hostname=HOST, suppress_ragged_eofs=False) as tls:
         tls.sendall(upload)
@@ -233,8 +233,8 @@ def blocking_exchange(sock: socket.socket, context: ssl.SSLContext, upload: byte
 
 @any_version
 @pytest.mark.parametrize("upload", [b"request", LONG * 4], ids=["short", "long"])
-async def test_a_client_that_insists_on_a_clean_end(version: ssl.TLSVersion, upload: bytes) -> None:
-    """Python's client without tolerance for ragged ends gets everything, also if its request was not read."""
+async def test_client_that_requires_close_notify(version: ssl.TLSVersion, upload: bytes) -> None:
+    """A client that requires close_notify receives everything, even if its request was not read."""
     ours, theirs = tcp_pair()
     transport = TlsTransport(ours, PEER, server_context())
     received: list[bytes] = []

@@ -23,13 +23,13 @@ from tests.support.tls_peers import (
     server_context,
     tcp_pair,
 )
-from tests.support.tls_transports import LONG, any_version, read, send_in_vain
+from tests.support.tls_transports import LONG, any_version, read, send_until_closed
 
 LOCALHOST = "127.0.0.1"
 
 
-async def test_key_updates() -> None:
-    """A client may change its keys as often as it likes, as long as it sends content, and may ask us to do so."""
+async def test_key_updates_with_content() -> None:
+    """A client may update its keys, and request that of the server, as often as it sends content."""
     async with connected(own_records=True) as (transport, client):
         for number in range(3000):
             await client.send_all(client.own.key_update(request=number % 2 == 0) + client.records.encrypt(b"x"))
@@ -39,8 +39,8 @@ async def test_key_updates() -> None:
         assert client.own.key_updates == 1500
 
 
-async def test_key_updates_without_content_in_between() -> None:
-    """What came without content counts only until there is some."""
+async def test_key_updates_are_counted_until_content_arrives() -> None:
+    """The limit of TLS messages without content starts again after each content."""
     async with connected(own_records=True) as (transport, client), trio.open_nursery() as nursery:
         received: list[bytes] = []
 
@@ -56,8 +56,8 @@ async def test_key_updates_without_content_in_between() -> None:
         assert received == [b"x"] * 100
 
 
-class Counter:
-    """Counts the KeyUpdates that OpenSSL handles, in all and between two turns of another task."""
+class KeyUpdateCounter:
+    """Counts the KeyUpdates that OpenSSL handles: all, and the most between two turns of another task."""
 
     def __init__(self) -> None:
         self.all = self.most = 0
@@ -76,15 +76,15 @@ class Counter:
 
 
 @pytest.mark.parametrize("request_", [False, True], ids=["silent", "with replies"])
-async def test_a_flood_of_key_updates(request_: bool) -> None:
-    """A client that sends nothing but KeyUpdates is cut off soon, and other tasks run in between."""
-    counter = Counter()
+async def test_flood_of_key_updates(request_: bool) -> None:
+    """A client that sends only KeyUpdates is disconnected, and other tasks run in between."""
+    counter = KeyUpdateCounter()
     context = server_context()
     context._msg_callback = counter  # type: ignore[attr-defined]  # the only way to look at it
     async with connected(context=context, pair=tcp_pair, own_records=True) as (transport, client):
         client.to_send = b"".join([client.own.key_update(request=request_) for _ in range(20_000)])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_in_vain, client)
+            nursery.start_soon(send_until_closed, client)
             nursery.start_soon(counter.watch)
             with pytest.raises(trio.BrokenResourceError) as caught:
                 await transport.receive_some()
@@ -94,9 +94,9 @@ async def test_a_flood_of_key_updates(request_: bool) -> None:
     assert 0 < counter.most <= 2500
 
 
-async def test_key_updates_with_a_little_content() -> None:
-    """A client that mixes a little content into a flood of KeyUpdates does not hold up other tasks for long."""
-    counter = Counter()
+async def test_flood_of_key_updates_with_little_content() -> None:
+    """A flood of KeyUpdates with a little content does not block other tasks for long."""
+    counter = KeyUpdateCounter()
     context = server_context()
     context._msg_callback = counter  # type: ignore[attr-defined]
     async with connected(context=context, pair=tcp_pair, own_records=True) as (transport, client):
@@ -120,8 +120,8 @@ async def test_key_updates_with_a_little_content() -> None:
         assert len(await transport.receive_some()) >= RECORD
 
 
-async def test_half_a_key_update() -> None:
-    """The TLS parameters are known while half a KeyUpdate has arrived; what is sent then ends the connection."""
+async def test_incomplete_key_update() -> None:
+    """``tls_info`` works while half a KeyUpdate has arrived; a send then ends the connection."""
     async with connected(own_records=True) as (transport, client):
         await client.send_all(client.records.encrypt(b"x") + client.own.half_key_update())
         assert await transport.receive_some() == b"x"
@@ -164,7 +164,7 @@ async def next_receive(transport: TlsTransport, client: Client, sock: RecordingS
 
 
 @any_version
-async def test_a_record_in_two_parts(version: ssl.TLSVersion) -> None:
+async def test_record_in_two_parts(version: ssl.TLSVersion) -> None:
     """A record that arrives in two parts does not make later receives smaller."""
     ours, theirs = recording_pair()
     async with connected(version, pair=lambda: (ours, theirs)) as (transport, client):
@@ -179,8 +179,8 @@ async def test_a_record_in_two_parts(version: ssl.TLSVersion) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-async def test_key_updates_that_end_with_content(pieces: int) -> None:
-    """KeyUpdates that end with one byte of content make the next receive smaller, in one piece or in two."""
+async def test_key_updates_before_content_make_receives_smaller(pieces: int) -> None:
+    """KeyUpdates before one byte of content make the next receive smaller."""
     ours, theirs = recording_pair()
     async with connected(pair=lambda: (ours, theirs), own_records=True) as (transport, client):
         largest = await next_receive(transport, client, ours)
@@ -198,8 +198,8 @@ async def test_key_updates_that_end_with_content(pieces: int) -> None:
         assert await next_receive(transport, client, ours) == largest
 
 
-async def test_replies_to_key_updates_that_are_not_read() -> None:
-    """A client that asks for KeyUpdates, sends content, and does not read is cut off before much has gathered."""
+async def test_unread_replies_to_key_updates() -> None:
+    """A client that requests KeyUpdates and does not read them is disconnected before many are queued."""
     async with connected(pair=local_pair, own_records=True) as (transport, client), trio.open_nursery() as nursery:
         turn = b"".join(client.own.key_update(request=True) for _ in range(10))
         turns = [turn + client.records.encrypt(b"x")]
@@ -207,7 +207,7 @@ async def test_replies_to_key_updates_that_are_not_read() -> None:
             turn = b"".join(client.own.key_update(request=True) for _ in range(10))
             turns.append(turn + client.records.encrypt(b"x"))
         client.to_send = b"".join(turns)
-        nursery.start_soon(send_in_vain, client)
+        nursery.start_soon(send_until_closed, client)
         with pytest.raises(trio.BrokenResourceError) as caught:
             await read(transport, 400)
         assert "does not read" in str(caught.value.__cause__)
@@ -215,7 +215,7 @@ async def test_replies_to_key_updates_that_are_not_read() -> None:
 
 
 async def test_key_updates_while_a_record_waits() -> None:
-    """Content and KeyUpdates are received while a record waits for room, and neither side waits for the other."""
+    """Content and KeyUpdates are received while a record waits for room."""
     async with connected(pair=local_pair, own_records=True) as (transport, client), trio.open_nursery() as nursery:
         received: list[bytes] = []
 
@@ -238,7 +238,7 @@ async def test_key_updates_while_a_record_waits() -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl program to renegotiate with")
 @pytest.mark.parametrize("forbidden", [True, False], ids=["by the context", "by OpenSSL"])
 async def test_renegotiation_is_refused(forbidden: bool) -> None:
-    """A client of TLS 1.2 that wants to negotiate anew is refused, and what it sent before has arrived."""
+    """Renegotiation in TLS 1.2 is refused, after the content before it was received."""
     context = server_context()
     if forbidden:
         context.options |= ssl.OP_NO_RENEGOTIATION

@@ -27,8 +27,8 @@ from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
 
 
 @dataclass
-class Talk:
-    """A connection whose caller does as the outbox: it offers again what was refused, with more behind it.
+class Exchange:
+    """A connection on which, as in the outbox, bytes that were not taken are offered again with others after them.
 
     Attributes:
         taken: how much the transport has taken.
@@ -76,9 +76,9 @@ key_updates = st.tuples(st.sampled_from(["update", "request"]), st.just(0))
 
 
 async def follow(schedule: list[Step], version: ssl.TLSVersion | None, *, own_records: bool) -> None:
-    """Follow a schedule, then let everything arrive and end; whatever happens, both sides agree."""
+    """Follow a schedule, then complete all transfers and close. Both sides must agree."""
     async with connected(version, pair=local_pair, own_records=own_records) as (transport, client):
-        talk = Talk(transport, client)
+        talk = Exchange(transport, client)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk.receive)
             for kind, size in schedule:
@@ -100,7 +100,7 @@ async def follow(schedule: list[Step], version: ssl.TLSVersion | None, *, own_re
         assert not transport.torn
 
 
-async def take_step(talk: Talk, kind: str, size: int) -> None:
+async def take_step(talk: Exchange, kind: str, size: int) -> None:
     if kind == "offer":
         talk.offer(size)
     elif kind == "put":
@@ -118,7 +118,7 @@ async def take_step(talk: Talk, kind: str, size: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(schedule=st.lists(steps, max_size=40))
 def test_any_schedule(version: ssl.TLSVersion, schedule: list[Step]) -> None:
-    """The client decrypts exactly what was handed over, and the server what the client has sent.
+    """The client decrypts exactly what was taken, and the server receives exactly what the client has sent.
 
     Buffers are tiny, ciphertext travels in any pieces, and reads and writes are interleaved in any way.
     """
@@ -132,7 +132,7 @@ def test_any_schedule(version: ssl.TLSVersion, schedule: list[Step]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(schedule=st.lists(steps | key_updates, max_size=40))
 def test_any_schedule_with_key_updates(schedule: list[Step]) -> None:
-    """The same with KeyUpdates of the client, which the server may have to answer, wherever they come."""
+    """The same holds with KeyUpdates of the client at any place."""
 
     async def main() -> None:
         await follow(schedule, None, own_records=True)
@@ -151,7 +151,7 @@ frames = st.tuples(
 @settings(max_examples=60, deadline=None)
 @given(script=st.lists(frames, max_size=30))
 @example(script=[("message", 50_000), ("ping", 1), ("flush", 0), ("pull", 5_000), ("message", 1), ("flush", 0)])
-def test_an_outbox_over_tls(script: list[Frame]) -> None:
+def test_outbox_over_tls(script: list[Frame]) -> None:
     """Frames of an outbox arrive whole, and messages in order, wherever its writer is cancelled."""
 
     async def main() -> None:
@@ -171,9 +171,9 @@ def test_an_outbox_over_tls(script: list[Frame]) -> None:
                 elif outbox.pending:
                     with trio.move_on_after(0):
                         await outbox.flush_some()
-            words = outbox.final_frames(encode_close(1001))
+            final = outbox.final_frames(encode_close(1001))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.send_all, words)
+                nursery.start_soon(transport.send_all, final)
                 frames = await read_to_close(client)
             assert [payload for opcode, payload in frames if opcode == BINARY] == messages
             assert {opcode for opcode, _ in frames} <= {BINARY, PING, PONG, CLOSE}

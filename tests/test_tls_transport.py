@@ -42,7 +42,7 @@ def nothing_to_receive(client: Client) -> bool:
 
 @any_version
 async def test_both_directions(version: ssl.TLSVersion) -> None:
-    """Short content arrives in both directions, again and again."""
+    """Short content arrives in both directions, repeatedly."""
     async with connected(version) as (transport, client):
         for number in range(20):
             message = b"%d" % number * (number + 1)
@@ -55,7 +55,7 @@ async def test_both_directions(version: ssl.TLSVersion) -> None:
 @any_version
 @pytest.mark.parametrize("size", [1, RECORD, RECORD + 1, CHUNK, CHUNK + 1, len(LONG)])
 async def test_long_content(version: ssl.TLSVersion, size: int) -> None:
-    """Content of any length arrives in both directions, although buffers are small."""
+    """Content of any length arrives in both directions through small buffers."""
     data = LONG[:size]
     async with connected(version, pair=local_pair) as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(transport.send_all, data)
@@ -65,14 +65,14 @@ async def test_long_content(version: ssl.TLSVersion, size: int) -> None:
 
 
 @any_version
-async def test_a_request_that_comes_with_the_end_of_the_handshake(version: ssl.TLSVersion) -> None:
-    """Content that arrived together with the handshake's last message is received without waiting for more."""
+async def test_request_in_the_same_packet_as_finished(version: ssl.TLSVersion) -> None:
+    """Content that arrives together with the last message of the handshake is received without waiting."""
     async with connected(version, then=b"request") as (transport, _):
         assert await transport.receive_some() == b"request"
 
 
-async def test_session_tickets_go_out_with_the_first_response() -> None:
-    """Session tickets of TLS 1.3 cost no send of their own if a request has come with the end of the handshake."""
+async def test_session_tickets_are_sent_with_the_first_response() -> None:
+    """TLS 1.3 session tickets need no send of their own if a request has arrived with the end of the handshake."""
     async with connected(ssl.TLSVersion.TLSv1_3, then=b"request") as (transport, client):
         assert await transport.receive_some() == b"request"
         assert nothing_to_receive(client)
@@ -83,8 +83,8 @@ async def test_session_tickets_go_out_with_the_first_response() -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1, -1], ids=["nothing", "a byte", "all but a byte"])
-async def test_session_tickets_go_out_without_a_request(part: int) -> None:
-    """A client that sends the rest of its request after an acknowledgement receives the tickets before that."""
+async def test_session_tickets_are_sent_without_a_request(part: int) -> None:
+    """Without a whole request, session tickets are sent before the server waits for it."""
     async with connected(ssl.TLSVersion.TLSv1_3) as (transport, client), trio.open_nursery() as nursery:
         record = client.records.encrypt(b"request")
         await client.send_all(record[:part])
@@ -97,8 +97,8 @@ async def test_session_tickets_go_out_without_a_request(part: int) -> None:
 
 
 @any_version
-async def test_records_that_come_together(version: ssl.TLSVersion) -> None:
-    """Many records that arrive together are received, without waiting for more, in pieces of at most a CHUNK."""
+async def test_records_in_one_read(version: ssl.TLSVersion) -> None:
+    """Records that arrive together are received without waiting, in pieces of at most CHUNK bytes."""
     pieces = [LONG[:size] for size in (*range(1, 300, 7), RECORD, RECORD - 1, 5, RECORD, RECORD, RECORD)]
     data = b"".join(pieces)
     async with connected(version) as (transport, client):
@@ -113,7 +113,7 @@ async def test_records_that_come_together(version: ssl.TLSVersion) -> None:
 
 
 async def test_a_receive_is_a_checkpoint() -> None:
-    """A peer that sends without end lets other tasks run between any two pieces, of which none is long."""
+    """Each receive is a checkpoint, even if the peer sends without a pause."""
     turns = 0
 
     async def take_turns() -> None:
@@ -139,8 +139,8 @@ async def test_a_receive_is_a_checkpoint() -> None:
 
 @any_version
 @pytest.mark.parametrize("behind", [b"", b"x", LONG], ids=["nothing", "a byte", "much"])
-async def test_what_is_offered_after_a_refusal(version: ssl.TLSVersion, behind: bytes) -> None:
-    """The bytes that were refused may be offered again with others behind them; all arrive, once."""
+async def test_refused_bytes_are_offered_again(version: ssl.TLSVersion, behind: bytes) -> None:
+    """Bytes that were not taken may be offered again with others after them, and arrive once."""
     async with connected(version, pair=local_pair) as (transport, client):
         sent = fill(transport)
         data = LONG + behind
@@ -153,8 +153,8 @@ async def test_what_is_offered_after_a_refusal(version: ssl.TLSVersion, behind: 
 
 @any_version
 @pytest.mark.parametrize("other", [b"x" * len(LONG), LONG[:100], b""], ids=["others", "fewer", "none"])
-async def test_other_bytes_after_a_refusal(version: ssl.TLSVersion, other: bytes) -> None:
-    """Bytes in the place of those that were refused are an error; the client gets only what was begun."""
+async def test_other_bytes_than_those_refused(version: ssl.TLSVersion, other: bytes) -> None:
+    """Other bytes than those that were not taken are an error, and the client gets only the bytes before."""
     begun = b"b" * RECORD
     async with connected(version, pair=local_pair) as (transport, client):
         sent = 0
@@ -172,8 +172,8 @@ async def test_other_bytes_after_a_refusal(version: ssl.TLSVersion, other: bytes
         assert not client.records.ended
 
 
-async def test_nothing_is_sent_for_no_bytes() -> None:
-    """Sending no bytes sends nothing."""
+async def test_sending_no_bytes() -> None:
+    """Sending no bytes sends no record."""
     async with connected() as (transport, client):
         assert transport.send_now(b"") == 0
         assert transport.send_now(b"x") == 1
@@ -181,8 +181,8 @@ async def test_nothing_is_sent_for_no_bytes() -> None:
 
 
 @any_version
-async def test_a_cancelled_send_has_sent_nothing(version: ssl.TLSVersion) -> None:
-    """A send that is cancelled while it waits has sent nothing that is not sent when it is tried again."""
+async def test_cancelled_send(version: ssl.TLSVersion) -> None:
+    """A cancelled send has sent nothing that the next send does not include."""
     async with connected(version, pair=local_pair) as (transport, client):
         sent = fill(transport)
         for _ in range(5):
@@ -196,8 +196,8 @@ async def test_a_cancelled_send_has_sent_nothing(version: ssl.TLSVersion) -> Non
             assert await client.read(len(LONG)) == LONG
 
 
-class StingySocket(socket.socket):
-    """A socket that takes only a part of what it is given.
+class PartialSocket(socket.socket):
+    """A socket that takes only a part of each send.
 
     Attributes:
         left: how many bytes it leaves, send for send; if that has ended, none.
@@ -219,13 +219,13 @@ class StingySocket(socket.socket):
     left=st.lists(st.integers(0, 60) | st.integers(RECORD, RECORD + 60) | st.integers(0, 80_000), max_size=20),
 )
 def test_what_counts_as_sent(version: ssl.TLSVersion, sizes: list[int], left: list[int]) -> None:
-    """Content counts as sent if the client can decrypt it, whatever part of a record the kernel leaves."""
+    """Content counts as sent if and only if the client can decrypt it, wherever the kernel cuts a record."""
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-        stingy = StingySocket(fileno=ours.detach())
+        stingy = PartialSocket(fileno=ours.detach())
         async with connected(version, pair=lambda: (stingy, theirs)) as (transport, client):
             stingy.left = iter(left)
             offered, taken = b"", 0
@@ -243,13 +243,13 @@ def test_what_counts_as_sent(version: ssl.TLSVersion, sizes: list[int], left: li
 
 
 @any_version
-async def test_last_words(version: ssl.TLSVersion) -> None:
-    """The last bytes of a cancelled task are counted in whole records, and reach a client that goes on sending."""
+async def test_send_last(version: ssl.TLSVersion) -> None:
+    """``send_last`` counts bytes in whole records, and they reach a client that still sends."""
     async with connected(version, pair=tcp_pair) as (transport, client):
         await client.send(LONG[:CHUNK])
-        assert await transport.send_last(b"last words") == 10
+        assert await transport.send_last(b"last bytes") == 10
         await transport.close()
-        assert await client.read_to_end() == b"last words"
+        assert await client.read_to_end() == b"last bytes"
         assert client.records.ended
 
 
@@ -281,8 +281,8 @@ async def discard_without_room(transport: TlsTransport) -> None:
     "wait", [TlsTransport.receive_some, wait_for_room, discard_after_the_end, discard_without_room]
 )
 @pytest.mark.parametrize("end", ["interrupt", "abort"])
-async def test_interrupting_a_wait(wait: Callable[[TlsTransport], Awaitable[object]], end: str) -> None:
-    """An interrupt or an abort ends whatever waits, with ClosedResourceError."""
+async def test_interrupt_and_abort_end_waits(wait: Callable[[TlsTransport], Awaitable[object]], end: str) -> None:
+    """An interrupt or an abort ends each wait with ClosedResourceError."""
     async with connected(pair=local_pair) as (transport, _), trio.open_nursery() as nursery:
 
         async def run() -> None:
@@ -294,8 +294,8 @@ async def test_interrupting_a_wait(wait: Callable[[TlsTransport], Awaitable[obje
         getattr(transport, end)()
 
 
-async def test_an_interrupted_transport_stays_open() -> None:
-    """After an interrupt everything still works."""
+async def test_transport_works_after_an_interrupt() -> None:
+    """After an interrupt the transport still works."""
     async with connected() as (transport, client):
         async with trio.open_nursery() as nursery:
 
@@ -313,8 +313,8 @@ async def test_an_interrupted_transport_stays_open() -> None:
 
 
 @any_version
-async def test_cancelling_at_every_checkpoint(version: ssl.TLSVersion) -> None:
-    """Wherever a task is cancelled that receives or sends, nothing is lost, repeated or torn."""
+async def test_cancelled_at_every_checkpoint(version: ssl.TLSVersion) -> None:
+    """Cancelled at any checkpoint, a receive or a send loses, repeats and tears nothing."""
     for step in range(1, 100):
         async with connected(version, pair=local_pair) as (transport, client), trio.open_nursery() as nursery:
             sent = received = 0
@@ -341,8 +341,8 @@ async def test_cancelling_at_every_checkpoint(version: ssl.TLSVersion) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(min_size=1, max_size=200), at=st.integers(0, 300))
-def test_any_bytes_behind_a_handshake(data: bytes, at: int) -> None:
-    """Whatever comes between records, receiving ends or breaks, in no other way."""
+def test_any_bytes_after_a_handshake(data: bytes, at: int) -> None:
+    """Any bytes between records end the receive with an end of file or BrokenResourceError."""
 
     async def main() -> None:
         async with connected() as (transport, client):

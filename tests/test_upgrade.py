@@ -25,8 +25,8 @@ from tests.support.wire import (
 )
 
 
-async def test_a_route_gets_the_state() -> None:
-    """A WebSocket route gets the app's state as its second argument."""
+async def test_route_gets_the_state() -> None:
+    """A WebSocket route gets the state of the app as its second argument."""
 
     async def route(upgrade: Upgrade, state: str) -> Response | None:
         return Response(403, f"{upgrade.request.path} {state}")
@@ -37,8 +37,8 @@ async def test_a_route_gets_the_state() -> None:
         assert (await client.reply()).content == b"/ws the state"
 
 
-async def test_a_route_refuses() -> None:
-    """A route refuses by returning a response, and the connection stays usable."""
+async def test_route_refuses_with_a_response() -> None:
+    """A route refuses an upgrade by returning a response, and the connection is kept alive."""
 
     async def refuse(upgrade: Upgrade, state: None) -> Response | None:
         return Response(401, "who are you?", {"WWW-Authenticate": "Basic"})
@@ -52,8 +52,8 @@ async def test_a_route_refuses() -> None:
         await assert_still_http(client)
 
 
-async def test_a_route_raises(caplog: pytest.LogCaptureFixture) -> None:
-    """A route that raises before it accepts is a 500 and logged, and the connection stays usable."""
+async def test_route_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """A route that raises before it accepts is a 500 and logged, and the connection is kept alive."""
 
     async def fail(upgrade: Upgrade, state: None) -> Response | None:
         raise RuntimeError("a secret")
@@ -71,8 +71,8 @@ async def test_a_route_raises(caplog: pytest.LogCaptureFixture) -> None:
     assert "a secret" in str(record.exc_info[1])
 
 
-async def test_a_route_that_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A route that neither accepts nor refuses is a 500, and the log says what it has left out."""
+async def test_route_that_neither_accepts_nor_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    """A route that neither accepts nor refuses is a 500, and the log names the mistake."""
 
     async def forget(upgrade: Upgrade, state: None) -> Response | None:
         return None
@@ -85,8 +85,8 @@ async def test_a_route_that_does_nothing(caplog: pytest.LogCaptureFixture) -> No
     assert "must accept the upgrade or return a Response" in caplog.text
 
 
-async def test_a_route_that_hands_over_and_raises(caplog: pytest.LogCaptureFixture) -> None:
-    """A route of one's own may end in a hook's; what it raises behind that is logged, and the stream goes on."""
+async def test_route_raises_after_a_hook_has_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of a route after a hook has got the stream is logged, and the stream stays open."""
     hook, streams = trio.open_memory_channel[WebsocketStream](1)
     hand_over = async_websocket_handler(hook)
 
@@ -104,8 +104,8 @@ async def test_a_route_that_hands_over_and_raises(caplog: pytest.LogCaptureFixtu
     assert "too late" in caplog.text
 
 
-async def test_a_route_refuses_by_an_error() -> None:
-    """A route may also raise HandshakeError, whose status and reason the client gets."""
+async def test_route_refuses_with_a_handshake_error() -> None:
+    """A route may raise HandshakeError, whose status and reason the client gets."""
 
     async def refuse(upgrade: Upgrade, state: None) -> Response | None:
         raise HandshakeError("not on Sundays", 403)
@@ -119,7 +119,7 @@ async def test_a_route_refuses_by_an_error() -> None:
         await assert_still_http(client)
 
 
-async def test_further_headers() -> None:
+async def test_headers_of_the_101() -> None:
     """A route may add header fields to the 101."""
 
     async def accept(upgrade: Upgrade, state: None) -> Response | None:
@@ -137,8 +137,8 @@ async def test_further_headers() -> None:
     [{"headers": {"X": "a\r\nY: b"}}, {"max_message_size": 0}],
     ids=["a header with a line end", "a limit of zero"],
 )
-async def test_invalid_options(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Accepting with an invalid header or limit is a ValueError before anything is sent, so it becomes a 500."""
+async def test_invalid_options_of_accept(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """An invalid header or limit of ``accept`` is a ValueError before anything is sent."""
 
     async def accept(upgrade: Upgrade, state: None) -> Response | None:
         with pytest.raises(ValueError, match=r"header|max_message_size"):
@@ -151,8 +151,8 @@ async def test_invalid_options(options: dict[str, Any], caplog: pytest.LogCaptur
         assert (await client.reply()).status == 418
 
 
-async def test_accepted_twice() -> None:
-    """A second accept is a RuntimeError, and leaves the stream as it is."""
+async def test_second_accept_raises() -> None:
+    """A second ``accept`` is a RuntimeError, and does not affect the stream."""
 
     async def accept(upgrade: Upgrade, state: None) -> Response | None:
         stream = await upgrade.accept()
@@ -179,14 +179,14 @@ async def refuse_by_an_error(upgrade: Upgrade, state: list[Upgrade]) -> Response
     raise HandshakeError("no", 403)
 
 
-async def fail_to_decide(upgrade: Upgrade, state: list[Upgrade]) -> Response | None:
+async def raise_an_error(upgrade: Upgrade, state: list[Upgrade]) -> Response | None:
     state.append(upgrade)
     raise ValueError("no")
 
 
-@pytest.mark.parametrize("route", [refuse_by_a_response, refuse_by_an_error, fail_to_decide])
-async def test_accepted_after_a_refusal(route: Route) -> None:
-    """An upgrade whose route has ended cannot be accepted, and nothing gets into the connection, which is HTTP."""
+@pytest.mark.parametrize("route", [refuse_by_a_response, refuse_by_an_error, raise_an_error])
+async def test_accept_after_a_refusal(route: Route) -> None:
+    """An upgrade whose route has ended cannot be accepted, and the connection stays HTTP."""
     kept: list[Upgrade] = []
     hook, _ = trio.open_memory_channel[WebsocketStream](1)
     app = App(kept).with_websocket_route("/ws", route)
@@ -202,8 +202,8 @@ async def test_accepted_after_a_refusal(route: Route) -> None:
         await assert_still_http(client)
 
 
-async def test_refused_while_another_task_waits_for_a_place(autojump_clock: trio.testing.MockClock) -> None:
-    """A refusal counts at once: a task that still waits for a place in a hook gets a 503 and no place."""
+async def test_refused_while_a_task_waits_for_a_hook(autojump_clock: trio.testing.MockClock) -> None:
+    """After a refusal, a task that still waits for a place in a hook gets a 503."""
     hook, streams = trio.open_memory_channel[WebsocketStream](0)
     statuses: list[int] = []
 
@@ -230,7 +230,7 @@ async def test_refused_while_another_task_waits_for_a_place(autojump_clock: trio
     assert statuses == [503]
 
 
-async def test_a_cancelled_accept_has_not_accepted(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancelled_accept(autojump_clock: trio.testing.MockClock) -> None:
     """A route whose ``accept`` was cancelled may still refuse."""
 
     async def route(upgrade: Upgrade, state: None) -> Response:
@@ -246,8 +246,8 @@ async def test_a_cancelled_accept_has_not_accepted(autojump_clock: trio.testing.
 
 
 @pytest.mark.parametrize("second", ["a hook", "accept"])
-async def test_a_second_attempt_after_a_503(second: str, autojump_clock: trio.testing.MockClock) -> None:
-    """When a hook has no place, the route may try another, or accept by itself; what came early is not lost."""
+async def test_second_attempt_after_a_full_hook(second: str, autojump_clock: trio.testing.MockClock) -> None:
+    """If a hook has no place, the route may use another one or accept itself; early frames are kept."""
     full, _ = trio.open_memory_channel[WebsocketStream](0)
     gone, receiver = trio.open_memory_channel[WebsocketStream](1)
     receiver.close()
@@ -275,8 +275,8 @@ async def test_a_second_attempt_after_a_503(second: str, autojump_clock: trio.te
         assert await client.close_code() == 1000
 
 
-async def test_a_response_after_accepting(caplog: pytest.LogCaptureFixture) -> None:
-    """A route that returns a response after it has accepted ends its stream with 1000, and is logged."""
+async def test_response_after_accept(caplog: pytest.LogCaptureFixture) -> None:
+    """A response that is returned after ``accept`` closes the stream with 1000 and is logged."""
 
     async def confused(upgrade: Upgrade, state: None) -> Response | None:
         await upgrade.accept()

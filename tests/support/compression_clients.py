@@ -44,7 +44,7 @@ def echo_app(deflate: Deflate | None, **options: Any) -> App:
 
 
 class MemoryClient:
-    """A client of the ``websockets`` package on any stream, which keeps the headers of the frames it gets."""
+    """A client of the ``websockets`` package on any stream."""
 
     def __init__(self, stream: trio.abc.Stream, extension: ClientPerMessageDeflateFactory | None) -> None:
         self._stream = stream
@@ -87,7 +87,7 @@ class MemoryClient:
 
 
 class WireClient:
-    """A client that sends frames as it likes, and shows the first byte of those it gets.
+    """A client that sends any frames, and returns the first byte of those that it receives.
 
     Attributes:
         answer: the 101's extensions.
@@ -110,7 +110,7 @@ class WireClient:
         await self.raw.send(b"".join(frames))
 
     async def frame(self) -> tuple[bool, int, bytes]:
-        """The next frame: whether it is compressed, its opcode, and its payload as it stands there."""
+        """The next frame: whether it is compressed, its opcode, and its payload as received."""
         first, size = await self.raw.read(2)
         if size > 125:
             size = int.from_bytes(await self.raw.read(2 if size == 126 else 8), "big")
@@ -118,7 +118,7 @@ class WireClient:
         return bool(first & 0x40), first & 0xF, await self.raw.read(size)
 
     async def message(self) -> tuple[bool, bytes]:
-        """The next frame, inflated with what was remembered of those before it."""
+        """The next message, decompressed with the window of those before it."""
         compressed, _, payload = await self.frame()
         return compressed, self._inflater.decompress(payload + b"\x00\x00\xff\xff") if compressed else payload
 
@@ -129,15 +129,15 @@ class WireClient:
 
 
 @asynccontextmanager
-async def wire(app: App, *offers: str) -> AsyncGenerator[WireClient]:
-    """A client of an app in memory, whose handshake is done."""
+async def wire_client(app: App, *offers: str) -> AsyncGenerator[WireClient]:
+    """A client of an app in memory, after its handshake."""
     with trio.fail_after(PATIENCE):
         async with served_in_memory(app) as connect:
             yield await WireClient(connect()).open(*offers)
 
 
 def deflated(payload: bytes) -> bytes:
-    """The payload of a compressed message that refers to none before it."""
+    """The payload of a compressed message that refers to no other message."""
     compressor = zlib.compressobj(wbits=-12)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
@@ -159,7 +159,7 @@ def factory(name: str) -> ClientPerMessageDeflateFactory:
 
 
 def text_of(size: int, seed: int = 0) -> str:
-    """Text that compresses about as well as people's does."""
+    """Text that compresses about as well as natural language."""
     words = ("trio ", "nursery ", "humphrey ", "cancel ", "scope ")
     chosen = random.Random(seed).choices(words, k=size // 5 + 1)
     return "".join(chosen)[:size]

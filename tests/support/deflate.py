@@ -29,8 +29,8 @@ def encode_compressed(data: str | bytes, compress: Callable[[bytes | memoryview]
     return compress_frame(encode_message(data), compress)
 
 
-class Client:
-    """The other side of an agreement, on Python's zlib alone."""
+class DeflateClient:
+    """The client's side of an agreement, which uses only Python's zlib."""
 
     def __init__(self, answer: str) -> None:
         self._server_bits = _bits(answer, "server")
@@ -49,7 +49,7 @@ class Client:
         return (self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
     def read(self, frame: bytes) -> Message:
-        """The message in a server's frame, be it compressed or not."""
+        """The message in a frame of a server, compressed or not."""
         first, size = frame[0], frame[1]
         payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
         if first & (COMPRESSED << 4):
@@ -65,7 +65,7 @@ def _bits(answer: str, side: str) -> int:
 
 
 def agree(settings: Deflate, *offers: str) -> tuple[str, PerMessageDeflate]:
-    """What comes of offers, one header line each; one of them has to be accepted."""
+    """Negotiate offers, each a header line. One of them must be accepted."""
     agreed = negotiate(settings, parse_offers(offers or [OFFER]))
     assert agreed is not None
     return agreed
@@ -73,14 +73,14 @@ def agree(settings: Deflate, *offers: str) -> tuple[str, PerMessageDeflate]:
 
 def meet(
     settings: Deflate | None = None, offer: str = OFFER, limits: StreamLimits | None = None
-) -> tuple[Client, Decoder, PerMessageDeflate]:
-    """A client, and both directions of its server."""
+) -> tuple[DeflateClient, Decoder, PerMessageDeflate]:
+    """A client, and the decoder and the compressor of its server."""
     answer, deflate = agree(settings or Deflate(), offer)
-    return Client(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
+    return DeflateClient(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
 
 
 def compressed_frame(payload: bytes, kind: int = TEXT, *, fin: bool = True) -> bytes:
-    """The first frame of a compressed message, as a client sends it."""
+    """The first frame of a compressed message of a client."""
     return client_frame(kind, payload, fin=fin, rsv=COMPRESSED)
 
 

@@ -46,7 +46,7 @@ def app_with(route: Route) -> App:
 
 @asynccontextmanager
 async def client_of(app: App[Any]) -> AsyncGenerator[RawClient]:
-    """A raw client of an app, on memory streams."""
+    """A raw client of an app in memory."""
     with trio.fail_after(10):
         async with served_in_memory(app) as connect:
             yield RawClient(connect())
@@ -60,13 +60,13 @@ async def client_of_echo() -> AsyncGenerator[RawClient]:
 
 
 async def assert_still_http(client: RawClient) -> None:
-    """The connection answers another request."""
+    """Assert that the connection answers another request."""
     await client.send(HELLO)
     assert (await client.reply()).content == b"hello"
 
 
 async def assert_echoes(client: RawClient) -> None:
-    """The WebSocket echoes another message."""
+    """Assert that the WebSocket echoes another message."""
     await client.send(client_frame(TEXT, b"hi"))
     assert await client.frame() == (TEXT, b"hi")
 
@@ -77,7 +77,7 @@ def without(name: str) -> list[tuple[str, str]]:
 
 
 def with_value(name: str, *values: str) -> list[tuple[str, str]]:
-    """The handshake's fields with other values under a name."""
+    """The fields of a valid handshake, with other values of one field."""
     return [*without(name), *((name, value) for value in values)]
 
 

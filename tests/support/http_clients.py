@@ -28,7 +28,7 @@ class Closed(Exception):
 
 
 class Client:
-    """A client's end of a connection: bytes out, whole responses in."""
+    """A client of HTTP/1.1 on any stream."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -39,7 +39,7 @@ class Client:
             await self.stream.send_all(piece)
 
     async def receive(self, *, head_only: bool = False) -> Answer:
-        """The next response; what comes behind it is kept."""
+        """The next response. The bytes after it are kept."""
         raw, self._buffer = await self._until(b"\r\n\r\n")
         status_line, *lines = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
         headers = Headers([(name, value) for name, _, value in (line.partition(": ") for line in lines)])
@@ -54,7 +54,7 @@ class Client:
         return await self.receive()
 
     async def rest(self) -> bytes:
-        """All that still comes, up to the server's end of file."""
+        """All bytes up to the end of file of the server."""
         while data := await self.stream.receive_some():
             self._buffer += data
         return self._buffer
@@ -97,15 +97,15 @@ Connect = Callable[[], Client]
 
 @asynccontextmanager
 async def in_memory(app: App[Any], *, patience: float = PATIENCE, **options: Any) -> AsyncGenerator[Connect]:
-    """Serve an app without sockets; gives a function that connects."""
+    """Serve an app without sockets. Yields a function that connects a client."""
     with trio.fail_after(patience):
         async with served_in_memory(app, **options) as connect:
             yield lambda: Client(connect())
 
 
 @asynccontextmanager
-async def listening(app: App[Any], *addresses: str) -> AsyncGenerator[tuple[Address, ...]]:
-    """Run an app on sockets until the end of the block; gives its addresses."""
+async def serving(app: App[Any], *addresses: str) -> AsyncGenerator[tuple[Address, ...]]:
+    """Run an app on sockets until the end of the block. Yields its addresses."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             yield await nursery.start(app.run, *(addresses or (ANY_PORT,)))
@@ -118,14 +118,14 @@ async def dial(address: Address) -> Client:
 
 
 async def is_served(address: Address) -> bool:
-    """Whether a new client gets its answer."""
+    """Whether a new client receives the response of ``small_app``."""
     client = await dial(address)
     async with client.stream:
         return (await client.ask(get())).content == b"fine"
 
 
 async def reset(client: Client) -> None:
-    """Leave with a TCP reset."""
+    """Reset the connection."""
     reset_connection(client.stream)
     await trio.lowlevel.checkpoint()
 

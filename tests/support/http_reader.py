@@ -12,7 +12,7 @@ from humphrey_trio.http import Limits
 
 
 def head_of(raw: bytes, limits: Limits = Limits()) -> Head:  # noqa: B008  (frozen)
-    """The one head that these bytes are."""
+    """The only head in some bytes."""
     reader = RequestReader(limits)
     reader.receive(raw)
     head = reader.next_head()
@@ -22,12 +22,12 @@ def head_of(raw: bytes, limits: Limits = Limits()) -> Head:  # noqa: B008  (froz
 
 
 def get(*lines: str, start: str = "GET / HTTP/1.1", host: str = "Host: a") -> bytes:
-    """A request's head, with a Host unless it is told otherwise."""
+    """The head of a request, by default with a Host field."""
     return "\r\n".join([start, *([host] if host else []), *lines, "", ""]).encode("latin-1")
 
 
 def exchanges(reader: RequestReader, reads: Iterable[bytes]) -> Iterator[tuple[Head, bytes]]:
-    """The heads of a connection, each with its body, from bytes that come in these reads."""
+    """The heads of a connection, each with its body."""
     source = iter(reads)
 
     def more() -> bool:
@@ -57,12 +57,12 @@ def all_of(*reads: bytes, limits: Limits = Limits()) -> list[tuple[Head, bytes]]
 
 
 def at_once(raw: bytes) -> list[bytes]:
-    """The bytes, in one read."""
+    """All bytes in one read."""
     return [raw]
 
 
-def in_drops(raw: bytes) -> list[bytes]:
-    """The bytes, one a read."""
+def byte_by_byte(raw: bytes) -> list[bytes]:
+    """Each byte in a read of its own."""
     return [raw[at : at + 1] for at in range(len(raw))]
 
 

@@ -16,18 +16,18 @@ from humphrey_trio.http import Address
 from tests.support.wire import split_frames
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-GOODBYE = encode_close(1000)
+NORMAL_CLOSE = encode_close(1000)
 
 
 class ScriptedTransport(Transport):
-    """Takes as many bytes at a time as its script says, and everything when that has ended.
+    """A transport that takes as many bytes at a time as its script says, and then everything.
 
     It asserts what TLS needs: bytes that were offered and not taken are the first that are offered next.
 
     Attributes:
         wire: what it took.
         sends: how often bytes were given to it.
-        offered: the bytes that were given to it last, taken or not; whoever looks at them resets them.
+        offered: the bytes that were given to it last, taken or not; a test that compares them resets them first.
         blocked: whether it takes nothing, as a peer that does not read.
         resume: what a write waits for.
         gone: whether there is no peer any more.
@@ -53,7 +53,7 @@ class ScriptedTransport(Transport):
         self._torn = True
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """The frames on the wire, which are all whole."""
+        """The frames that were taken, all complete."""
         assert self.wire.startswith(HEAD)
         frames, rest = split_frames(self.wire[len(HEAD) :])
         assert rest == b""
@@ -116,14 +116,14 @@ class ScriptedTransport(Transport):
 
 
 def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
-    """An outbox behind its handshake."""
+    """An outbox after its handshake."""
     outbox = Outbox(transport, limits or StreamLimits(), Counters())
     outbox.uncork(HEAD)
     return outbox
 
 
 def blocked(limits: StreamLimits | None = None) -> tuple[Outbox, ScriptedTransport]:
-    """An outbox behind its handshake whose transport takes nothing at once, so that everything waits."""
+    """An outbox after its handshake, whose transport takes nothing without waiting."""
     transport = ScriptedTransport()
     outbox = opened(transport, limits)
     transport.blocked = True
@@ -131,7 +131,7 @@ def blocked(limits: StreamLimits | None = None) -> tuple[Outbox, ScriptedTranspo
 
 
 async def flush(outbox: Outbox) -> None:
-    """Write until nothing waits, as the connection task does."""
+    """Write until the outbox is empty, as the connection task does."""
     while outbox.pending:
         await outbox.flush_some()
 

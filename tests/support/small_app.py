@@ -21,7 +21,7 @@ async def wait_a_second(_: Request) -> Response:
 
 
 def small_app(**settings: Any) -> App:
-    """An app that says fine at ``/``, echoes a body at ``/echo`` and takes a second for ``/wait``."""
+    """An app that responds "fine" at ``/``, echoes a body at ``/echo``, and takes a second at ``/wait``."""
     return (
         App(**settings)
         .with_stateless_route("/", lambda _: Response(200, "fine"))
@@ -31,5 +31,5 @@ def small_app(**settings: Any) -> App:
 
 
 def big_app(size: int, **settings: Any) -> App:
-    """An app whose ``/big`` says very much."""
+    """A small app with a response of so many bytes at ``/big``."""
     return small_app(**settings).with_stateless_route("/big", lambda _: Response(200, bytes(size)))

@@ -19,7 +19,7 @@ LONG = bytes(range(256)) * 4096  # 1 MiB
 
 
 async def read(transport: TlsTransport, size: int) -> bytes:
-    """So much content from the client."""
+    """Exactly so much content from the client."""
     received = b""
     while len(received) < size:
         data = await transport.receive_some()
@@ -43,7 +43,7 @@ async def discard_to_end(transport: TlsTransport) -> None:
 
 
 def fill(transport: TlsTransport, data: bytes = LONG) -> int:
-    """Send until the kernel refuses a record; how much it took."""
+    """Send until the kernel accepts no more records. Returns how much was taken."""
     sent = 0
     while sent < len(data):
         taken = transport.send_now(data[sent:])
@@ -54,7 +54,7 @@ def fill(transport: TlsTransport, data: bytes = LONG) -> int:
     return sent
 
 
-async def send_in_vain(client: Client) -> None:
+async def send_until_closed(client: Client) -> None:
     """Send what the client has to send, until the server closes the connection."""
     with contextlib.suppress(OSError):
         await client.send_all(b"")
