@@ -74,7 +74,7 @@ async def talk(app: App, conversation: Callable[[ClientConnection], None], link:
         await trio.to_thread.run_sync(run, url)
 
 
-# ------------------------------------------------------------------------------------------- other clients
+# -------------------------------------------------------------------------------- other implementations
 
 SIZES = (0, 1, 63, 64, 125, 126, 65_535, 65_536, 1024 * 1024)
 
@@ -141,7 +141,7 @@ async def test_client_without_compression(link: Link) -> None:
     await talk(echo_app(Deflate()), conversation, link, compression=None)
 
 
-# ---------------------------------------------------------------------------------------------- agreeing
+# ------------------------------------------------------------------------------------------ negotiation
 
 
 async def test_off_by_default() -> None:
@@ -238,7 +238,7 @@ async def test_malformed_offers_are_a_400(malformed: str) -> None:
             await client.open()
 
 
-# --------------------------------------------------------------------------------------------- on the wire
+# ----------------------------------------------------------------------------------------------- frames
 
 
 async def test_send_without_compression() -> None:
@@ -284,7 +284,7 @@ async def test_ping_between_compressed_fragments() -> None:
             assert await client.message() == (True, text_of(5000).encode())
 
 
-# ----------------------------------------------------------------------------------- what a client may not
+# -------------------------------------------------------------------------------------- protocol errors
 
 
 @pytest.mark.parametrize("fragmented", [False, True])

@@ -177,7 +177,7 @@ def test_client_without_client_max_window_bits() -> None:
     assert events_of(decoder, compressed_frame(payload, BINARY)) == [Message(far)]
 
 
-# ----------------------------------------------------------------------------------------- ended streams
+# ------------------------------------------------------------------------------------- complete streams
 
 
 def ended(payload: bytes) -> bytes:
@@ -307,7 +307,7 @@ def test_empty_blocks_are_limited() -> None:
     assert failure_code(events_of(meet(limits=StreamLimits(max_message_size=1000))[1], nothing)) == 1009
 
 
-# ------------------------------------------------------------------------------------------ any traffic
+# ----------------------------------------------------------------------------------- generated messages
 
 reads_end = st.lists(st.integers(0, 2**16), max_size=12)
 

@@ -56,7 +56,7 @@ async def test_queued_frames_are_written_in_chunks() -> None:
     assert transport.sends == 1 + -(-999 * 204 // CHUNK)  # the first had begun already
 
 
-# ----------------------------------------------------------------------------------------------- bounds
+# ----------------------------------------------------------------------------------------------- limits
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["nothing ever waited", "all was written"])
@@ -120,7 +120,7 @@ async def test_long_message_replaces_all_droppable_messages() -> None:
     assert (outbox.queued_bytes, outbox.messages_put) == (11, 2)
 
 
-# ------------------------------------------------------------------------------------- the control lane
+# --------------------------------------------------------------------------------------- control frames
 
 
 async def test_control_frames_overtake_messages() -> None:
@@ -160,7 +160,7 @@ async def test_control_frames_are_completed_first(frame: bytes) -> None:
     assert [payload for _, payload in transport.frames()] == [b"x", b"x", b"message"]
 
 
-# ---------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------------ Close
 
 
 async def test_close_is_the_last_frame() -> None:
@@ -300,7 +300,7 @@ def test_limits_of_a_corked_outbox() -> None:
     assert not outbox.has_room(3)
 
 
-# ----------------------------------------------------------------------------------------------- waiting
+# ------------------------------------------------------------------------------------------------ waits
 
 
 async def test_waits_for_room_are_in_order() -> None:

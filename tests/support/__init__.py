@@ -14,6 +14,7 @@
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
 | `event_recorder` | handlers that record the events of their streams in order |
+| `growth` | how the time of some work grows with the size of its data |
 | `handler_recorder` | message handlers that do some work and record when they begin and how they end |
 | `handshakes` | opening handshakes, and apps and clients for them |
 | `held_app` | an app whose message handlers wait, for tests of statistics |
