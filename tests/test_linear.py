@@ -292,7 +292,7 @@ MULTIPARTS: dict[str, tuple[int, Callable[[int], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("deliver", [at_once, in_drops])
+@pytest.mark.parametrize("deliver", [at_once, byte_by_byte])
 @pytest.mark.parametrize("body", MULTIPARTS)
 def test_multipart(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
     """A multipart body costs its size, whatever its parts are, and however it is split into reads."""
