@@ -171,7 +171,7 @@ async def test_the_first_registered_route_wins(patterns: list[str], path: str, w
 
 
 async def test_order_counts_across_kinds_of_routes() -> None:
-    """Routes of different kinds stand in one order."""
+    """Routes of different kinds have one common order."""
     app = (
         App(0)
         .with_path_aware_route("/a*", lambda *_: Response(200, "path-aware"))
@@ -407,7 +407,7 @@ NO_RESPONSE = [lambda _: None, lambda _: "text", lambda _: (200, "text"), lambda
 async def test_a_failing_handler_is_a_500(
     handler: Callable[[Request], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A handler that raises, or returns no Response, is a 500 and a traceback in the log; the server goes on."""
+    """A handler that raises or returns no Response is a 500, and the log has the traceback."""
     app = App().with_stateless_route("/fail", handler).with_stateless_route("/", respond_with("fine"))
     async with http_client(app) as client:
         assert (await client.get("/fail")).status == 500

@@ -295,7 +295,7 @@ MULTIPARTS: dict[str, tuple[int, Callable[[int], bytes]]] = {
 @pytest.mark.parametrize("deliver", [at_once, byte_by_byte])
 @pytest.mark.parametrize("body", MULTIPARTS)
 def test_multipart(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
-    """A multipart body costs its size, whatever its parts are, and however it is split into reads."""
+    """The time for a multipart body is linear in its size, in any reads."""
     size, make = MULTIPARTS[body]
     size = size if deliver is at_once else max(1, size // 10)
     assert_linear(lambda size: parse_parts(deliver(make(size))), size)
@@ -315,7 +315,7 @@ PARAMETERS: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("value", PARAMETERS)
 def test_field_parameters(value: str) -> None:
-    """The parameters of a field cost its length, whatever they are."""
+    """The time for the parameters of a field is linear in their length."""
 
     def parse(size: int) -> None:
         with suppress(ValueError):

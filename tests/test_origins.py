@@ -1,4 +1,4 @@
-"""Origins: what a pattern stands for, what it must never stand for, and what is refused when it is given."""
+"""Origins: which origins a pattern matches, and which patterns are refused."""
 
 from __future__ import annotations
 

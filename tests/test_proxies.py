@@ -1,4 +1,4 @@
-"""Trusted proxies: which entry of the forwarding fields is the client, and what is never believed."""
+"""Trusted proxies: which entry of the forwarding fields is the client, and which are not trusted."""
 
 from __future__ import annotations
 
