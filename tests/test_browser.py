@@ -1,4 +1,4 @@
-"""A real browser: its page is served by an App, and its script opens a WebSocket to it."""
+"""A real browser: an App serves a page, and the script of the page opens a WebSocket."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium h
 
 @asynccontextmanager
 async def browsing(url: str, profile: Path) -> AsyncGenerator[None]:
-    """A browser that shows a page, with a new profile."""
+    """A browser that opens a page, with a new profile."""
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", url]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -72,7 +72,7 @@ async def browsing(url: str, profile: Path) -> AsyncGenerator[None]:
 
 
 class Pair:
-    """An HTTP app with a page, linked to a WebSocket app that echoes; it keeps what it was told."""
+    """An HTTP app with a page, linked to a WebSocket app that echoes and records its messages."""
 
     def __init__(self) -> None:
         self._report, self.shown = trio.open_memory_channel[str](1)
@@ -110,8 +110,8 @@ class Pair:
         self.ended.set()
 
 
-async def test_a_page_shows_the_echo(tmp_path: Path) -> None:
-    """A page shows the text that its script has sent through the linked pair, and closes with its own code."""
+async def test_page_with_a_websocket(tmp_path: Path) -> None:
+    """A page shows the echo of its message, and closes with its own code."""
     pair = Pair()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -124,8 +124,8 @@ async def test_a_page_shows_the_echo(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_page_of_another_origin_is_refused(tmp_path: Path) -> None:
-    """A browser sends its page's origin, and a page of another origin gets no WebSocket."""
+async def test_page_of_another_origin(tmp_path: Path) -> None:
+    """A page of another origin gets no WebSocket."""
     pair, other = Pair(), Pair()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Certificates in files: what is wrong with them, and what happens when they are replaced."""
+"""Certificates in files: errors of their content, and files that are replaced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_pair(folder: Path, name: str = HOST) -> trustme.LeafCert:
 
 
 def open_pair(folder: Path) -> CertificateFiles:
-    """The files of ``write_pair``. Each look at the clock takes as long as the interval between two checks."""
+    """The files of ``write_pair``. Each reading of the clock is later by the interval between two checks."""
     return CertificateFiles(folder / "cert.pem", folder / "key.pem", clock=slow_clock())
 
 
@@ -41,7 +41,7 @@ def slow_clock() -> Callable[[], float]:
 
 
 async def shown(context: ssl.SSLContext) -> bytes | None:
-    """The certificate that a new connection gets to see, in DER."""
+    """The certificate that a new connection receives, in DER."""
     async with connection(context) as (transport, client):
         await shake_hands(transport, client, client_context())
         return client.tls.getpeercert(binary_form=True)
@@ -51,8 +51,8 @@ def der(issued: trustme.LeafCert) -> bytes:
     return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
 
-def look_often(files: CertificateFiles, times: int = 5) -> int:
-    """Look at the files so many times; how often there was a new context."""
+def check_often(files: CertificateFiles, times: int = 5) -> int:
+    """Check the files so many times. Returns how often there was a new context."""
     return sum(files.reload_if_changed() for _ in range(times))
 
 
@@ -64,8 +64,8 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 # -------------------------------------------------------------------------------------------------- loading
 
 
-async def test_a_context_of_files(tmp_path: Path) -> None:
-    """It serves with the pair, TLS 1.2 and 1.3, ``http/1.1`` and one ticket, and refuses to renegotiate."""
+async def test_context_of_files(tmp_path: Path) -> None:
+    """The context has the pair, TLS 1.2 and 1.3, ``http/1.1``, one session ticket and no renegotiation."""
     issued = write_pair(tmp_path)
     context = server_context(tmp_path / "cert.pem", str(tmp_path / "key.pem"))
     assert await shown(context) == der(issued)
@@ -80,8 +80,8 @@ async def test_a_context_of_files(tmp_path: Path) -> None:
     assert transport.tls_info().version == "TLSv1.3"
 
 
-async def test_one_file_for_both(tmp_path: Path) -> None:
-    """Certificate and key may be in one file."""
+async def test_certificate_and_key_in_one_file(tmp_path: Path) -> None:
+    """The certificate and the key may be in one file."""
     issued = write_pair(tmp_path)
     both = tmp_path / "both.pem"
     both.write_bytes((tmp_path / "key.pem").read_bytes() + (tmp_path / "cert.pem").read_bytes())
@@ -109,8 +109,8 @@ async def test_one_file_for_both(tmp_path: Path) -> None:
         ("cert.pem", None, "the certificate '{}/cert.pem' cannot be used: PEM lib; both must be PEM"),
     ],
 )
-def test_files_that_are_wrong(tmp_path: Path, cert: str, key: str | None, message: str) -> None:
-    """Files that are missing, are no PEM or do not fit together are a ValueError that says which and why."""
+def test_invalid_files(tmp_path: Path, cert: str, key: str | None, message: str) -> None:
+    """Files that are missing, not PEM or do not match are a ValueError with the name and the reason."""
     write_pair(tmp_path)
     write_pair(tmp_path / "other")
     (tmp_path / "text.pem").write_text("This is no certificate.")
@@ -119,8 +119,8 @@ def test_files_that_are_wrong(tmp_path: Path, cert: str, key: str | None, messag
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.EACCES])
-def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
-    """An error of the system is a ValueError with its text, and says nothing about the content of the files."""
+def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """An error of the system is a ValueError with its text, without the content of the files."""
     write_pair(tmp_path)
 
     def fail(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "PEM" not in str(caught.value)
 
 
-def test_a_key_log_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_key_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the file of SSLKEYLOGFILE cannot be opened, the ValueError names the variable."""
     write_pair(tmp_path)
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "absent" / "log"))
@@ -151,26 +151,26 @@ def encrypt_key(folder: Path, issued: trustme.LeafCert) -> None:
     )
 
 
-def test_a_key_that_is_encrypted(tmp_path: Path) -> None:
-    """A key with a password is a ValueError that says what to do; nothing asks for the password."""
+def test_encrypted_key(tmp_path: Path) -> None:
+    """A key with a password is a ValueError that says what to do, and no password is requested."""
     encrypt_key(tmp_path, write_pair(tmp_path))
     with pytest.raises(ValueError, match=r"key\.pem' is encrypted: use a key without a password"):
         server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
 
 
-# ------------------------------------------------------------------------------------------------ replacing
+# --------------------------------------------------------------------------------------- replaced files
 
 
-async def test_a_pair_that_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """New connections get the new certificate, which is loaded once; a connection that is open goes on."""
+async def test_replaced_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """New connections get a replaced certificate, which is loaded once; open connections continue."""
     caplog.set_level(logging.INFO)
     first = write_pair(tmp_path)
     files = open_pair(tmp_path)
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     async with connection(files.context) as (transport, client):
         await shake_hands(transport, client, client_context())
         second = write_pair(tmp_path)
-        assert look_often(files) == 1
+        assert check_often(files) == 1
         transport.send_now(b"content")
         assert await client.read(7) == b"content"
         assert client.tls.getpeercert(binary_form=True) == der(first)
@@ -180,20 +180,20 @@ async def test_a_pair_that_is_replaced(tmp_path: Path, caplog: pytest.LogCapture
     ]
 
 
-async def test_files_that_are_links(tmp_path: Path) -> None:
-    """A link that leads to another file is a change."""
+async def test_replaced_links(tmp_path: Path) -> None:
+    """A symbolic link to another file is a change."""
     write_pair(tmp_path / "1")
     (tmp_path / "live").symlink_to(tmp_path / "1")
     files = open_pair(tmp_path / "live")
     second = write_pair(tmp_path / "2")
     (tmp_path / "new").symlink_to(tmp_path / "2")
     (tmp_path / "new").rename(tmp_path / "live")
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert await shown(files.context) == der(second)
 
 
-async def test_one_file_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is tried, and no error logged, while the files change between two looks."""
+async def test_files_replaced_one_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """While the files change between two checks, nothing is loaded and no error is logged."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     second = write_pair(tmp_path / "new")
@@ -202,14 +202,14 @@ async def test_one_file_after_the_other(tmp_path: Path, caplog: pytest.LogCaptur
         (tmp_path / "cert.pem").write_bytes(new[:size])
         assert not files.reload_if_changed()
     (tmp_path / "new" / "key.pem").replace(tmp_path / "key.pem")
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert await shown(files.context) == der(second)
     assert errors(caplog) == []
 
 
 @pytest.mark.parametrize("spoil", ["other key", "half", "text", "missing", "encrypted"])
-async def test_a_pair_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: str) -> None:
-    """The context stays, the error is logged once, and the next change is tried again."""
+async def test_mismatched_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: str) -> None:
+    """A pair that does not match keeps the context, is logged once, and the next change is tried again."""
     first = write_pair(tmp_path)
     files = open_pair(tmp_path)
     second = write_pair(tmp_path / "new")
@@ -223,21 +223,21 @@ async def test_a_pair_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptur
         key.unlink()
     elif spoil == "encrypted":
         encrypt_key(tmp_path, second)
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     (error,) = errors(caplog)
     assert error.startswith("the certificate files have changed and cannot be used; the old certificate is kept: ")
     assert str(key) in error
     assert await shown(files.context) == der(first)
     (new / "key.pem").replace(key)
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert await shown(files.context) == der(second)
     assert len(errors(caplog)) == 1
 
 
-async def test_a_failure_that_passes(
+async def test_temporary_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files that the system could not open for a while are loaded without another change."""
+    """Files that the system could temporarily not open are loaded without another change."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     second = write_pair(tmp_path)
@@ -249,17 +249,17 @@ async def test_a_failure_that_passes(
 
     with monkeypatch.context() as patch:
         patch.setattr(ssl.SSLContext, "load_cert_chain", fail)
-        assert look_often(files, 10) == 0
+        assert check_often(files, 10) == 0
     # Each reason was logged once.
     assert [message.rpartition(": ")[2] for message in errors(caplog)] == [
         os.strerror(errno.EMFILE),
         os.strerror(errno.ENFILE),
     ]
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert await shown(files.context) == der(second)
 
 
-def test_a_reload_that_cannot_write_the_key_log(
+def test_reload_with_an_unwritable_key_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reload raises nothing if the file of SSLKEYLOGFILE cannot be opened."""
@@ -268,33 +268,33 @@ def test_a_reload_that_cannot_write_the_key_log(
     write_pair(tmp_path)
     with monkeypatch.context() as patch:
         patch.setenv("SSLKEYLOGFILE", str(tmp_path / "absent" / "log"))
-        assert look_often(files) == 0
+        assert check_often(files) == 0
     (error,) = errors(caplog)
     assert "SSLKEYLOGFILE" in error
-    assert look_often(files) == 1
+    assert check_often(files) == 1
 
 
 def test_checks_of_two_servers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Changed files are loaded when they were unchanged for the interval, however many checks there are."""
+    """Changed files are loaded after they were unchanged for the interval, however many checks there are."""
     now = 0.0
     write_pair(tmp_path)
     files = CertificateFiles(tmp_path / "cert.pem", tmp_path / "key.pem", clock=lambda: now)
     write_pair(tmp_path / "new")
     (tmp_path / "new" / "cert.pem").replace(tmp_path / "cert.pem")
     now = 100.0
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     now += RELOAD_INTERVAL - 0.1
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     (tmp_path / "new" / "key.pem").replace(tmp_path / "key.pem")
     now += 0.1
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     assert errors(caplog) == []
     now += RELOAD_INTERVAL
-    assert look_often(files) == 1
+    assert check_often(files) == 1
 
 
-def test_a_change_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Files that are away for a moment, and come back as they were, are no change."""
+def test_files_that_return_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that are missing for a moment and return unchanged are no change."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     context = files.context
@@ -302,13 +302,13 @@ def test_a_change_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     tmp_path.rename(away)
     assert not files.reload_if_changed()
     away.rename(tmp_path)
-    assert look_often(files) == 0
+    assert check_often(files) == 0
     assert files.context is context
     assert errors(caplog) == []
 
 
-async def test_a_change_while_the_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pair that is replaced just while the one before is loaded is loaded at the next look."""
+async def test_files_replaced_while_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that is replaced while the previous one is loaded is loaded at the next check."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     load = ssl.SSLContext.load_cert_chain
@@ -321,11 +321,11 @@ async def test_a_change_while_the_files_are_read(tmp_path: Path, monkeypatch: py
         second = write_pair(tmp_path)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_replace)
-    assert look_often(files) == 2
+    assert check_often(files) == 2
     assert await shown(files.context) == der(second)
 
 
-async def test_files_that_change_in_nothing_but_their_times(tmp_path: Path) -> None:
+async def test_files_overwritten_in_place(tmp_path: Path) -> None:
     """A certificate of the same length that is written in place is a change."""
     pairs = [write_pair(tmp_path / "new") for _ in range(2)]
     cert = tmp_path / "both.pem"
@@ -336,12 +336,12 @@ async def test_files_that_change_in_nothing_but_their_times(tmp_path: Path) -> N
     cert.write_bytes(pairs[1].private_key_and_cert_chain_pem.bytes().ljust(size, b"\n"))
     os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert (cert.stat().st_size, cert.stat().st_ino) == (before.st_size, before.st_ino)
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert await shown(files.context) == der(pairs[1])
 
 
-def test_looking_in_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread loads a pair, another that looks does nothing."""
+def test_checks_in_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread loads a pair, a check in another thread does nothing."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     load = ssl.SSLContext.load_cert_chain
@@ -353,12 +353,12 @@ def test_looking_in_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_look)
     write_pair(tmp_path)
-    assert look_often(files) == 1
+    assert check_often(files) == 1
     assert looked == [False]
 
 
-async def test_looking_in_a_thread(tmp_path: Path) -> None:
-    """The look may be taken in a worker thread."""
+async def test_check_in_a_worker_thread(tmp_path: Path) -> None:
+    """A check may run in a worker thread."""
     write_pair(tmp_path)
     files = open_pair(tmp_path)
     second = write_pair(tmp_path)

@@ -132,7 +132,7 @@ async def test_without_hangup_events(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_abandoned_polls_do_not_block_a_server() -> None:
-    """At the limit of connections, those whose clients have left make room for new ones."""
+    """At the limit of connections, connections whose clients have left make room for new ones."""
     poll = Poll()
     begun = trio.Event()
 

@@ -1,281 +1,39 @@
-"""Compressed messages: what is agreed on, what is inflated and how far, what is sent to one and to many."""
+"""permessage-deflate: decompression of what a client sends, and its limits."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import re
-import subprocess
-import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from humphrey_trio._websocket._deflate_settings import Deflate
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Ping, Pong
-from humphrey_trio._websocket._protocol._deflate import PerMessageDeflate, compress_apart, negotiate, parse_offers
-from humphrey_trio._websocket._protocol._encoder import compress_frame, encode_message
-from humphrey_trio.websocket import HandshakeError, Message
+from humphrey_trio.websocket import Message
+from tests.support.deflate import (
+    COMPRESSED,
+    FORGETFUL,
+    HELLO,
+    NO_C,
+    NO_S,
+    OFFER,
+    TAIL,
+    WIDE,
+    DeflateClient,
+    agree,
+    compressed_frame,
+    compressed_frames,
+    contents,
+    meet,
+    words,
+)
 from tests.support.reads import bomb, cut, events_of, failure_code, one_by_one
 from tests.support.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
-
-#: The three reserved bits of a frame whose message is compressed.
-COMPRESSED = 0b100
-TAIL = b"\x00\x00\xff\xff"
-#: What browsers offer.
-OFFER = "permessage-deflate; client_max_window_bits"
-FORGETFUL = Deflate(server_context_takeover=False, client_context_takeover=False)
-
-
-def encode_compressed(data: str | bytes, compress: Callable[[bytes | memoryview], bytes]) -> bytes:
-    """The compressed frame of a message."""
-    return compress_frame(encode_message(data), compress)
-
-
-class Client:
-    """The other side of an agreement, on Python's zlib alone."""
-
-    def __init__(self, answer: str) -> None:
-        self._server_bits = _bits(answer, "server")
-        self._client_bits = _bits(answer, "client")
-        self._server_takeover = "server_no_context_takeover" not in answer
-        self._client_takeover = "client_no_context_takeover" not in answer
-        self._compressor = zlib.compressobj(wbits=-self._client_bits)
-        self._inflater = zlib.decompressobj(-self._server_bits)
-
-    def compress(self, payload: bytes) -> bytes:
-        """The payload of a compressed message."""
-        if not self._client_takeover:
-            self._compressor = zlib.compressobj(wbits=-self._client_bits)
-        if not payload:
-            return b"\x00"
-        return (self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-    def read(self, frame: bytes) -> Message:
-        """The message in a server's frame, be it compressed or not."""
-        first, size = frame[0], frame[1]
-        payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
-        if first & (COMPRESSED << 4):
-            if not self._server_takeover:
-                self._inflater = zlib.decompressobj(-self._server_bits)
-            payload = self._inflater.decompress(payload + TAIL)
-        return Message(payload.decode() if first & 0xF == TEXT else payload)
-
-
-def _bits(answer: str, side: str) -> int:
-    found = re.search(rf"{side}_max_window_bits=(\d+)", answer)
-    return int(found[1]) if found else 15
-
-
-def agree(settings: Deflate, *offers: str) -> tuple[str, PerMessageDeflate]:
-    """What comes of offers, one header line each; one of them has to be accepted."""
-    agreed = negotiate(settings, parse_offers(offers or [OFFER]))
-    assert agreed is not None
-    return agreed
-
-
-def meet(
-    settings: Deflate | None = None, offer: str = OFFER, limits: StreamLimits | None = None
-) -> tuple[Client, Decoder, PerMessageDeflate]:
-    """A client, and both directions of its server."""
-    answer, deflate = agree(settings or Deflate(), offer)
-    return Client(answer), Decoder(limits or StreamLimits(), deflate=deflate), deflate
-
-
-def compressed_frame(payload: bytes, kind: int = TEXT, *, fin: bool = True) -> bytes:
-    """The first frame of a compressed message, as a client sends it."""
-    return client_frame(kind, payload, fin=fin, rsv=COMPRESSED)
-
-
-def compressed_frames(fragments: Iterable[bytes], kind: int = TEXT) -> list[bytes]:
-    """All frames of a compressed message."""
-    *most, last = fragments
-    if not most:
-        return [compressed_frame(last, kind)]
-    return [
-        compressed_frame(most[0], kind, fin=False),
-        *(client_frame(CONTINUATION, part, fin=False) for part in most[1:]),
-        client_frame(CONTINUATION, last),
-    ]
-
-
-# ---------------------------------------------------------------------------------------------- settings
-
-
-@pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_window_bits_are_those_of_zlib(name: str, bits: int) -> None:
-    """A window that zlib has no compressor for is refused at once, and it is said why."""
-    with pytest.raises(ValueError, match=rf"{name}=\.\.\.\) must be from 9 to 15: zlib"):
-        Deflate(**{name: bits})
-
-
-@pytest.mark.parametrize("bad", [{"memory_level": 0}, {"memory_level": 10}, {"level": 0}, {"level": 10}])
-def test_levels_are_those_of_zlib(bad: dict[str, int]) -> None:
-    """A level out of zlib's range is refused at once."""
-    with pytest.raises(ValueError, match="must be from 1 to 9"):
-        Deflate(**bad)
-
-
-def test_min_size_is_a_size() -> None:
-    """The smallest size worth compressing may be 0, and reaches whoever has to decide; less is refused."""
-    assert agree(Deflate(min_size=0))[1].min_size == 0
-    assert agree(Deflate(min_size=1000))[1].min_size == 1000
-    with pytest.raises(ValueError, match="min_size"):
-        Deflate(min_size=-1)
-
-
-# ------------------------------------------------------------------------------------------- negotiating
-
-S_BITS, C_BITS = "server_max_window_bits", "client_max_window_bits"
-NO_S, NO_C = "server_no_context_takeover", "client_no_context_takeover"
-WIDE = Deflate(server_max_window_bits=15, client_max_window_bits=15)
-
-#: Settings, the parameters of an offer, and those of its answer.
-ANSWERS = [
-    (Deflate(), f"; {C_BITS}", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}=15", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}=10", f"; {S_BITS}=12; {C_BITS}=10"),
-    (Deflate(), f"; {C_BITS}=8", f"; {S_BITS}=12; {C_BITS}=8"),
-    (Deflate(), f"; {C_BITS}; {S_BITS}=15", f"; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {S_BITS}=9", f"; {S_BITS}=9; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {NO_S}", f"; {NO_S}; {S_BITS}=12; {C_BITS}=12"),
-    (Deflate(), f"; {C_BITS}; {NO_C}", f"; {NO_C}; {S_BITS}=12; {C_BITS}=12"),
-    # A client that cannot be limited is asked to forget, so that its big window does not stay.
-    (Deflate(), "", f"; {NO_C}; {S_BITS}=12"),
-    (Deflate(client_max_window_bits=15), "", f"; {S_BITS}=12"),
-    (FORGETFUL, f"; {C_BITS}", f"; {NO_S}; {NO_C}; {S_BITS}=12; {C_BITS}=12"),
-    (WIDE, "", ""),
-    (WIDE, f"; {C_BITS}", f"; {C_BITS}=15"),
-    (WIDE, f"; {S_BITS}=15", f"; {S_BITS}=15"),
-    (WIDE, f"; {NO_S}; {NO_C}", f"; {NO_S}; {NO_C}"),
-    # The same said otherwise.
-    (WIDE, f' ;{S_BITS} =\t"10"', f"; {S_BITS}=10"),
-    (WIDE, f'; {S_BITS}="1\\0" ', f"; {S_BITS}=10"),
-]
-
-
-@pytest.mark.parametrize(("settings", "offer", "answer"), ANSWERS)
-def test_an_offer_and_its_answer(settings: Deflate, offer: str, answer: str) -> None:
-    """What is offered is answered within our settings, and never with what the client did not allow."""
-    assert agree(settings, "permessage-deflate" + offer)[0] == "permessage-deflate" + answer
-
-
-DECLINED = [
-    f"{S_BITS}=8",  # valid, but nothing that zlib could keep to
-    *(f"{S_BITS}{value}" for value in ("", "=7", "=16", "=09", "=0", "=-9", "=+9", "=1e1", '="8"')),
-    *(f"{C_BITS}{value}" for value in ("=7", "=16", "=010", "=x", '="7"')),
-    *(f"{name}{value}" for name in (NO_S, NO_C) for value in ("=1", "=true", '="x"')),
-    *(f"{twice}; {twice}" for twice in (NO_S, NO_C, C_BITS, f"{S_BITS}=10")),
-    f"{C_BITS}; {C_BITS}=10",
-    "x",
-    "x=1",
-    "Server_No_Context_Takeover",
-]
-
-
-@pytest.mark.parametrize("parameters", DECLINED)
-def test_an_offer_that_is_declined(parameters: str) -> None:
-    """An offer with a parameter that is unknown, repeated or out of range is declined; the next one counts."""
-    offer = f"permessage-deflate; {parameters}"
-
-    assert negotiate(Deflate(), parse_offers([offer])) is None
-    assert agree(WIDE, f"{offer}, permessage-deflate; {NO_S}")[0] == f"permessage-deflate; {NO_S}"
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [f"permessage-deflate; {NO_C}, permessage-deflate; {NO_S}"],
-        [f"permessage-deflate; {NO_C}", f"permessage-deflate; {NO_S}"],
-        [f'x-webkit-deflate-frame; a; b="c", permessage-deflate; {NO_C}', "permessage-deflate"],
-        [f",, permessage-deflate;{NO_C},", "", "permessage-deflate"],
-    ],
-)
-def test_the_first_acceptable_offer_counts(lines: list[str]) -> None:
-    """The first acceptable offer is accepted and no other, over all lines; unknown extensions do not matter."""
-    assert agree(WIDE, *lines)[0] == f"permessage-deflate; {NO_C}"
-
-
-@pytest.mark.parametrize("lines", [[], [""], ["bbf-usp-protocol"], ["permessage-bzip2; x=1", "foo"]])
-def test_nothing_acceptable(lines: list[str]) -> None:
-    """Without an offer of permessage-deflate there is no agreement, and no error."""
-    assert negotiate(Deflate(), parse_offers(lines)) is None
-
-
-@pytest.mark.parametrize(
-    "malformed",
-    [
-        "permessage-deflate;",
-        "permessage-deflate; ;",
-        "permessage-deflate; =1",
-        "permessage-deflate; x=",
-        "permessage-deflate; x y",
-        "permessage deflate",
-        "; permessage-deflate",
-        'permessage-deflate; x="',
-        'permessage-deflate; x=""',
-        'permessage-deflate; x="a b"',
-        'permessage-deflate; x="a,b"',
-        'permessage-deflate; x="a"b',
-        "permessage-deflate; x=\xe9",
-        "permessage-deflate/1",
-        "permessage-deflate, (",
-    ],
-)
-def test_malformed_offers(malformed: str) -> None:
-    """A header that is no list of extensions refuses the handshake with 400, wherever the mistake stands."""
-    with pytest.raises(HandshakeError, match="malformed") as caught:
-        parse_offers(["permessage-deflate", malformed])
-
-    assert caught.value.status == 400
-
-
-@pytest.mark.parametrize(
-    "evil", [" " * 16000 + "(", "a;" + "b;" * 8000, 'a;b="' + "\\c" * 8000, "," * 16000 + "("]
-)
-def test_malformed_offers_cost_little(evil: str) -> None:
-    """A long malformed header is refused in one pass; one that took quadratic time would hang here."""
-    for _ in range(20):
-        with pytest.raises(HandshakeError):
-            parse_offers([evil])
-
-
-@given(st.text(alphabet='ab=;, "\\\t(', max_size=30))
-def test_any_header(value: str) -> None:
-    """Whatever a client offers is parsed or refused."""
-    try:
-        offers = parse_offers([value])
-    except HandshakeError:
-        return
-    assert all(re.fullmatch("[ab]+", name) for name, _ in offers)
-
-
-@pytest.mark.parametrize("settings", [Deflate(), FORGETFUL, WIDE])
-@pytest.mark.parametrize("server_bits", [None, 9, 15])
-@pytest.mark.parametrize("client_bits", [None, True, 9])
-@pytest.mark.parametrize("no_takeover", [False, True])
-def test_another_implementation_takes_our_answers(
-    settings: Deflate, server_bits: int | None, client_bits: int | bool | None, no_takeover: bool
-) -> None:
-    """A client of another make accepts the answer to each of its offers."""
-    factory = ClientPerMessageDeflateFactory(no_takeover, no_takeover, server_bits, client_bits)
-    offer = "; ".join(["permessage-deflate", *(f"{k}={v}" if v else k for k, v in factory.get_request_params())])
-
-    ((_, parameters),) = parse_offers([agree(settings, offer)[0]])
-
-    factory.process_response_params(parameters, [])
-
-
-# ------------------------------------------------------------------------------------------ the RFC's own
 
 #: RFC 7692, section 7.2.3: the fragments of one message after the other, all of them "Hello" or empty.
 VECTORS = {
@@ -291,8 +49,8 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("name", "messages"), VECTORS.items(), ids=VECTORS)
-def test_vectors(name: str, messages: tuple[list[str], ...]) -> None:
-    """The RFC's examples say what they shall, in one read and in single bytes."""
+def test_vectors_of_the_rfc(name: str, messages: tuple[list[str], ...]) -> None:
+    """The examples of RFC 7692 are decompressed, in one read and byte by byte."""
     frames = b"".join(
         b"".join(compressed_frames(bytes.fromhex(fragment) for fragment in fragments)) for fragments in messages
     )
@@ -302,14 +60,9 @@ def test_vectors(name: str, messages: tuple[list[str], ...]) -> None:
     assert events_of(meet()[1], *one_by_one(frames)) == said
 
 
-# -------------------------------------------------------------------------------------------- inflating
-
-HELLO = bytes.fromhex("f2 48 cd c9 c9 07 00")
-
-
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
 def test_control_frames_between_compressed_fragments(settings: Deflate) -> None:
-    """Control frames between the fragments of a compressed message come out as they are and leave it alone."""
+    """Control frames between the fragments of a compressed message do not change it."""
     client, decoder, _ = meet(settings)
 
     for text in ("some text, some text", "more text, some text"):
@@ -319,8 +72,8 @@ def test_control_frames_between_compressed_fragments(settings: Deflate) -> None:
         assert events_of(decoder, *one_by_one(frames)) == [Ping(HELLO), Pong(b""), Message(text)]
 
 
-def test_uncompressed_messages_in_between() -> None:
-    """Messages that are not compressed, short, long or fragmented, leave the window as it is."""
+def test_uncompressed_messages_do_not_change_the_window() -> None:
+    """Uncompressed messages, short, long or fragmented, do not change the window."""
     client, decoder, _ = meet()
     long = b"x" * 1000
     plain = (
@@ -350,14 +103,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("frames", BROKEN.values(), ids=BROKEN)
-def test_the_bit_belongs_to_the_first_frame(frames: bytes) -> None:
-    """A frame that says it is compressed and is not a message's first breaks the protocol: 1002."""
+def test_rsv1_is_allowed_in_the_first_frame_only(frames: bytes) -> None:
+    """RSV1 in a frame that is not the first of a message is a protocol error, 1002."""
     assert failure_code(events_of(meet()[1], frames)) == 1002
     assert failure_code(events_of(meet()[1], *one_by_one(frames))) == 1002
 
 
-def test_the_bit_needs_an_agreement() -> None:
-    """Without permessage-deflate a compressed message breaks the protocol: 1002."""
+def test_rsv1_without_permessage_deflate() -> None:
+    """Without permessage-deflate a compressed message is a protocol error, 1002."""
     assert failure_code(events_of(Decoder(StreamLimits()), compressed_frame(HELLO))) == 1002
 
 
@@ -371,8 +124,8 @@ CORRUPT = {
 
 @pytest.mark.parametrize("payload", CORRUPT.values(), ids=CORRUPT)
 @pytest.mark.parametrize("fragmented", [False, True])
-def test_corrupt_streams(payload: str, fragmented: bool) -> None:
-    """What is no DEFLATE stream is refused with 1007, before its message ends."""
+def test_corrupt_compressed_data(payload: str, fragmented: bool) -> None:
+    """Data that is not DEFLATE is refused with 1007, before its message ends."""
     data = bytes.fromhex(payload)
     frames = compressed_frames([b"", data, b""]) if fragmented else [compressed_frame(data + bytes(50))[:-40]]
     _, decoder, _ = meet()
@@ -381,8 +134,8 @@ def test_corrupt_streams(payload: str, fragmented: bool) -> None:
     assert events_of(decoder, compressed_frame(HELLO)) == []
 
 
-def test_a_client_that_refers_back_against_the_agreement() -> None:
-    """Without context takeover nothing of the message before is kept: referring to it is corrupt."""
+def test_reference_to_the_previous_message_without_context_takeover() -> None:
+    """Without context takeover, a reference to the previous message is corrupt data."""
     _, decoder, _ = meet(FORGETFUL)
     second = bytes.fromhex("f2 00 11 00 00")
 
@@ -390,8 +143,8 @@ def test_a_client_that_refers_back_against_the_agreement() -> None:
     assert failure_code(events_of(decoder, compressed_frame(second))) == 1007
 
 
-def test_compressed_text_is_checked() -> None:
-    """A compressed text that is not UTF-8 is refused with 1007 at its first bad fragment."""
+def test_compressed_text_must_be_utf8() -> None:
+    """A compressed text that is not UTF-8 is refused with 1007 at its first invalid fragment."""
     client, decoder, _ = meet()
     flushed = client.compress(b"good \xff bad") + TAIL
 
@@ -400,12 +153,12 @@ def test_compressed_text_is_checked() -> None:
 
 @pytest.mark.parametrize("offered", ["", "=8", "=9", "=15"])
 @pytest.mark.parametrize("takeover", [False, True])
-def test_every_window_that_a_client_may_have(offered: str, takeover: bool) -> None:
-    """Whatever window was agreed on, we can inflate what the client compresses with it."""
+def test_all_window_sizes_of_clients(offered: str, takeover: bool) -> None:
+    """With each agreed window, messages that use all of it are decompressed."""
     settings = Deflate(client_max_window_bits=15, client_context_takeover=takeover)
     answer, deflate = agree(settings, f"permessage-deflate; client_max_window_bits{offered}")
     # zlib says 8 and takes 9.
-    client = Client(answer.replace("client_max_window_bits=8", "client_max_window_bits=9"))
+    client = DeflateClient(answer.replace("client_max_window_bits=8", "client_max_window_bits=9"))
     decoder = Decoder(StreamLimits(), deflate=deflate)
     chance = random.Random(offered)
     block = chance.randbytes(20_000)
@@ -414,8 +167,8 @@ def test_every_window_that_a_client_may_have(offered: str, takeover: bool) -> No
         assert events_of(decoder, compressed_frame(client.compress(text), BINARY)) == [Message(text)]
 
 
-def test_a_client_that_cannot_be_limited() -> None:
-    """A client that does not let its window be limited may use all of it."""
+def test_client_without_client_max_window_bits() -> None:
+    """A client that does not offer client_max_window_bits may use the largest window."""
     client, decoder, _ = meet(Deflate(client_max_window_bits=9), "permessage-deflate")
     far = random.Random(1).randbytes(15_000) * 2
     payload = client.compress(far)
@@ -424,18 +177,18 @@ def test_a_client_that_cannot_be_limited() -> None:
     assert events_of(decoder, compressed_frame(payload, BINARY)) == [Message(far)]
 
 
-# ----------------------------------------------------------------------------------------- ended streams
+# ------------------------------------------------------------------------------------- complete streams
 
 
 def ended(payload: bytes) -> bytes:
-    """A complete DEFLATE stream, as a compressor writes it that cannot flush."""
+    """A complete DEFLATE stream, of a compressor that does not flush."""
     compressor = zlib.compressobj(wbits=-12)
     return compressor.compress(payload) + compressor.flush()
 
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
-def test_streams_that_end(settings: Deflate) -> None:
-    """A message may be made of several complete streams, split anywhere, and the next begins a new one."""
+def test_complete_streams_in_a_message(settings: Deflate) -> None:
+    """A message may consist of several complete streams, split anywhere, and the next message begins a new one."""
     _, decoder, _ = meet(settings)
     payload = ended(b"one, ") + ended(b"") + ended(b"two") + b"\x00"
 
@@ -445,8 +198,8 @@ def test_streams_that_end(settings: Deflate) -> None:
         assert events_of(decoder, compressed_frame(HELLO)) == [Message("Hello")]
 
 
-def test_a_stream_that_ends_without_its_padding() -> None:
-    """A client that forgets the empty block behind its last one is understood, and the next message too."""
+def test_complete_stream_without_an_empty_block() -> None:
+    """A complete stream without the empty block at its end is accepted, and so is the next message."""
     _, decoder, _ = meet()
 
     for _ in range(2):
@@ -454,8 +207,8 @@ def test_a_stream_that_ends_without_its_padding() -> None:
         assert events_of(decoder, compressed_frame(HELLO)) == [Message("Hello")]
 
 
-def test_streams_that_never_cease() -> None:
-    """Thousands of ended streams in one message, each a new inflater, are refused instead of made."""
+def test_too_many_complete_streams_in_a_message() -> None:
+    """A message of thousands of complete streams is refused with 1007."""
     few, many = ended(b"") * 200 + b"\x00", ended(b"") * 20_000
 
     assert events_of(meet()[1], compressed_frame(few)) == [Message("")]
@@ -463,7 +216,6 @@ def test_streams_that_never_cease() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- limits
-
 
 BOMBS = {
     "200 kB": lambda: [compressed_frame(bomb(190), BINARY)],
@@ -476,8 +228,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("frames", BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize("limit", [1000, 2**20])
-def test_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
-    """A bomb costs the message limit, however big it would become, and is refused with 1009 at its first read."""
+def test_decompression_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
+    """A decompression bomb is refused with 1009 at its first read, within the memory of the message limit."""
     data = b"".join(frames())
     chunk = 2**16
     _, decoder, _ = meet(limits=StreamLimits(max_message_size=limit))
@@ -494,8 +246,8 @@ def test_bombs(frames: Callable[[], list[bytes]], limit: int) -> None:
 
 @pytest.mark.parametrize("settings", [Deflate(), FORGETFUL])
 @pytest.mark.parametrize("kind", [TEXT, BINARY])
-def test_the_limit_is_one_of_inflated_bytes(settings: Deflate, kind: int) -> None:
-    """A message may inflate to the limit, again and again, and not to one byte more."""
+def test_message_limit_counts_decompressed_bytes(settings: Deflate, kind: int) -> None:
+    """Each message may decompress to exactly the limit, and not to one byte more."""
     client, decoder, _ = meet(settings, limits=StreamLimits(max_message_size=1000))
 
     for _ in range(3):
@@ -504,16 +256,16 @@ def test_the_limit_is_one_of_inflated_bytes(settings: Deflate, kind: int) -> Non
     assert failure_code(events_of(decoder, compressed_frame(client.compress(b"x" * 1001), kind))) == 1009
 
 
-def test_a_limit_that_comes_later() -> None:
-    """A stream that changes hands before its first frame inflates to its new limit."""
+def test_limit_set_before_the_first_frame() -> None:
+    """A limit that is set after the handshake applies to the first message."""
     client, decoder, _ = meet()
     decoder.limit(StreamLimits(max_message_size=4))
 
     assert failure_code(events_of(decoder, compressed_frame(client.compress(b"Hello")))) == 1009
 
 
-def test_nothing_inflates_without_a_limit() -> None:
-    """What nobody has set a limit for does not inflate."""
+def test_nothing_is_decompressed_without_a_limit() -> None:
+    """With a limit of 0, no more than one byte is decompressed."""
     _, deflate = agree(Deflate())
 
     decoder = Decoder(StreamLimits(), deflate=deflate)
@@ -526,8 +278,8 @@ def test_nothing_inflates_without_a_limit() -> None:
 @pytest.mark.parametrize("level", [1, 2, 9])
 @pytest.mark.parametrize("fragments", [1, 2, 50])
 @pytest.mark.parametrize("size", [100, 10_000, 100_000])
-def test_a_message_that_does_not_compress(size: int, fragments: int, level: int) -> None:
-    """A message within the limit passes though it is longer on the wire, flushed with every fragment."""
+def test_incompressible_message_within_the_limit(size: int, fragments: int, level: int) -> None:
+    """A message within the limit is accepted even if it is longer on the wire."""
     _, decoder, _ = meet(limits=StreamLimits(max_message_size=size))
     content = random.Random(size).randbytes(size)
     compressor = zlib.compressobj(level, zlib.DEFLATED, -12, 1, zlib.Z_FIXED)
@@ -539,15 +291,15 @@ def test_a_message_that_does_not_compress(size: int, fragments: int, level: int)
     assert events_of(decoder, *compressed_frames(parts, BINARY)) == [Message(content)]
 
 
-def test_a_declared_length_far_above_the_limit() -> None:
-    """A compressed frame whose length no message within the limit can need is refused by its header."""
+def test_declared_length_of_a_compressed_frame() -> None:
+    """A compressed frame is refused by its header if no message within the limit can be so long."""
     header = compressed_frame(bytes(2**21))[:14]
 
     assert failure_code(events_of(meet()[1], header)) == 1009
 
 
-def test_empty_blocks_without_end() -> None:
-    """A message of blocks that hold nothing is refused when it is longer than any honest one."""
+def test_empty_blocks_are_limited() -> None:
+    """A message of empty blocks is refused when it is longer than any message within the limit can be."""
     nothing = compressed_frame(b"\x00" + TAIL, fin=False) + client_frame(
         CONTINUATION, (b"\x00" + TAIL) * 1000, fin=False
     )
@@ -555,17 +307,17 @@ def test_empty_blocks_without_end() -> None:
     assert failure_code(events_of(meet(limits=StreamLimits(max_message_size=1000))[1], nothing)) == 1009
 
 
-# ------------------------------------------------------------------------------------------ any traffic
+# ----------------------------------------------------------------------------------- generated messages
 
 reads_end = st.lists(st.integers(0, 2**16), max_size=12)
-words = st.lists(st.sampled_from(["window", "€", "deflate ", "\x00", "x" * 300]), max_size=20).map("".join)
-contents = st.one_of(words, words.map(str.encode), st.text(), st.binary())
+
+
 agreements = st.sampled_from([Deflate(), FORGETFUL, WIDE, Deflate(client_context_takeover=False)])
 offers = st.sampled_from(["permessage-deflate", OFFER, f"{OFFER}=9", f"{OFFER}; {NO_C}", f"{OFFER}; {NO_S}"])
 
 
 def frames_of(data: str | bytes, fragments: list[bytes], *, compressed: bool) -> list[bytes]:
-    """All frames of a message whose payload was cut."""
+    """All frames of a message whose payload was cut into fragments."""
     kind = TEXT if isinstance(data, str) else BINARY
     if compressed:
         return compressed_frames(fragments, kind)
@@ -577,8 +329,8 @@ def frames_of(data: str | bytes, fragments: list[bytes], *, compressed: bool) ->
 
 @settings(deadline=None)
 @given(data=st.data(), deflate=agreements, offer=offers, places=reads_end)
-def test_any_conversation(data: st.DataObject, deflate: Deflate, offer: str, places: list[int]) -> None:
-    """Messages come out as they went in, however compressed, fragmented, mixed and split into reads."""
+def test_any_messages_in_any_reads(data: st.DataObject, deflate: Deflate, offer: str, places: list[int]) -> None:
+    """Messages are the same, however compressed, fragmented, mixed and split into reads."""
     client, decoder, _ = meet(deflate, offer)
     wire = b""
     said: list[Event] = []
@@ -598,14 +350,14 @@ def test_any_conversation(data: st.DataObject, deflate: Deflate, offer: str, pla
 
 
 def codes(events: list[Event]) -> list[Event | int]:
-    """Events, with the code in the place of a failure, whose words may differ."""
+    """Events, with the close codes of failures, whose reasons may differ."""
     return [event.code if isinstance(event, Failure) else event for event in events]
 
 
 @settings(deadline=None)
 @given(junk=st.one_of(st.binary(max_size=60), st.builds(bytes.__add__, st.just(HELLO), st.binary(max_size=20))))
-def test_any_payload(junk: bytes) -> None:
-    """Whatever is called compressed becomes a message or is refused with 1007, the same in any reads."""
+def test_any_compressed_payload(junk: bytes) -> None:
+    """Any compressed payload becomes a message or is refused with 1007, the same in any reads."""
     for kind in (TEXT, BINARY):
         wire = compressed_frame(junk, kind) + client_frame(PING)
         events = codes(events_of(meet()[1], wire))
@@ -623,10 +375,10 @@ def test_any_payload(junk: bytes) -> None:
         (b"\xe2\x82\xac" * 21, 1009),
     ],
 )
-def test_what_came_first_decides(content: bytes, code: int) -> None:
-    """A text that is bad up to the first byte too many is bad, and else too long, in one read and in many."""
+def test_first_error_decides_the_code(content: bytes, code: int) -> None:
+    """The first invalid byte of a text decides between 1007 and 1009, in one read and byte by byte."""
     limits = StreamLimits(max_message_size=60)
-    wire = compressed_frame(Client("").compress(content))
+    wire = compressed_frame(DeflateClient("").compress(content))
 
     assert failure_code(events_of(meet(WIDE, limits=limits)[1], wire)) == code
     assert failure_code(events_of(meet(WIDE, limits=limits)[1], *one_by_one(wire))) == code
@@ -640,137 +392,11 @@ def test_what_came_first_decides(content: bytes, code: int) -> None:
     after=st.binary(max_size=20),
     places=reads_end,
 )
-def test_any_split_of_a_text_that_is_too_long_or_bad(content: bytes, after: bytes, places: list[int]) -> None:
-    """A text that is too long, or bad, or both, has the same end in any reads: what came first decides."""
+def test_invalid_or_long_text_in_any_reads(content: bytes, after: bytes, places: list[int]) -> None:
+    """A text that is invalid, too long or both is refused with the same code in any reads."""
     limits = StreamLimits(max_message_size=60)
-    wire = compressed_frame(Client("").compress(content + after))
+    wire = compressed_frame(DeflateClient("").compress(content + after))
     events = codes(events_of(meet(WIDE, limits=limits)[1], wire))
 
     assert codes(events_of(meet(WIDE, limits=limits)[1], *cut(wire, places))) == events
     assert codes(events_of(meet(WIDE, limits=limits)[1], *one_by_one(wire))) == events
-
-
-# -------------------------------------------------------------------------------------------- compressing
-
-
-@pytest.mark.parametrize("settings", [Deflate(), FORGETFUL, WIDE, Deflate(level=1, memory_level=9)])
-def test_what_is_sent(settings: Deflate) -> None:
-    """What is compressed for a client it can read: text, bytes, empty ones in a row, and sizes of any header."""
-    client, _, deflate = meet(settings)
-    sizes = [100, 1000, 100_000, 1]
-
-    for data in ("text", b"bytes", "", "", b"", "text", *(random.Random(n).randbytes(n) for n in sizes), "text"):
-        assert client.read(encode_compressed(data, deflate.compress)) == Message(data)
-
-
-def test_context_takeover_pays() -> None:
-    """With context takeover what was sent before makes the next message smaller, without it nothing does."""
-    message = random.Random(1).randbytes(500)
-    _, _, remembers = meet()
-    _, _, forgets = meet(FORGETFUL)
-
-    assert len(remembers.compress(message)) > 500 > 10 * len(remembers.compress(message))
-    assert len(forgets.compress(message)) == len(forgets.compress(message)) > 500
-
-
-def test_a_message_can_be_sent_uncompressed() -> None:
-    """Messages that go out uncompressed in between leave both windows as they are."""
-    client, _, deflate = meet()
-
-    for _ in range(3):
-        assert client.read(encode_compressed("window window", deflate.compress)) == Message("window window")
-        assert client.read(encode_message("plain")) == Message("plain")
-
-
-def test_a_peer_that_was_not_reset_would_read_nonsense() -> None:
-    """A message compressed apart spoils what follows for a peer with context takeover: so we reset."""
-    history, apart = random.Random(1).randbytes(1000), random.Random(2).randbytes(1000)
-
-    def read_again(*, resets: bool) -> Message:
-        client, _, deflate = meet()
-        client.read(encode_compressed(history, deflate.compress))
-        client.read(encode_compressed(apart, lambda payload: compress_apart(payload, Deflate(), 12)))
-        if resets:
-            deflate.reset()
-        return client.read(encode_compressed(history, deflate.compress))
-
-    assert read_again(resets=True) == Message(history)
-    assert read_again(resets=False) != Message(history)
-
-
-@settings(deadline=None)
-@given(data=st.data())
-def test_broadcasts_among_messages(data: st.DataObject) -> None:
-    """Any mix of broadcasts, compressed once for all who can share them, and messages of one's own is read."""
-    ours = Deflate(server_max_window_bits=11)
-    peers = [
-        meet(ours, offer)
-        for offer in (OFFER, f"{OFFER}; {NO_S}", f"{OFFER}; {S_BITS}=9", f"{OFFER}; {S_BITS}=9; {NO_S}")
-    ]
-    for content in data.draw(st.lists(contents, max_size=12)):
-        to = data.draw(st.sampled_from(["all", "one", "uncompressed"]))
-        client, _, deflate = data.draw(st.sampled_from(peers))
-        if to == "one":
-            assert client.read(encode_compressed(content, deflate.compress)) == Message(content)
-        elif to == "uncompressed":
-            assert client.read(encode_message(content)) == Message(content)
-        else:
-            bits = data.draw(st.sampled_from([9, 11]))
-            shared = encode_compressed(content, lambda payload, bits=bits: compress_apart(payload, ours, bits))
-            for client, _, deflate in peers:
-                if deflate.window_bits >= bits:
-                    assert client.read(shared) == Message(content)
-                    deflate.reset()
-
-
-# ------------------------------------------------------------------------------------------------ memory
-
-#: What a connection may take, in KiB, by its settings, its offer and what happened on it.
-MEMORY = {
-    "defaults": (Deflate(), OFFER, "conversation", 70),
-    "a client that cannot be limited": (Deflate(), "permessage-deflate", "conversation", 70),
-    "without context takeover": (FORGETFUL, OFFER, "conversation", 12),
-    "broadcasts only": (Deflate(), OFFER, "broadcasts", 12),
-    "nothing yet": (Deflate(), OFFER, "nothing", 12),
-}
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory. What zlib allocates is no Python object."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-def serve_many(name: str, count: int = 300) -> float:
-    """The KiB that each of many idle connections takes, with all that happened on it before."""
-    settings, offer, happened, _ = MEMORY[name]
-    chance = random.Random(name)
-    texts = [json.dumps({str(i): chance.random() for i in range(300)}) for _ in range(3)]
-
-    def serve_one() -> tuple[Decoder, PerMessageDeflate]:
-        client, decoder, deflate = meet(settings, offer)
-        for text in texts:
-            if happened == "conversation":
-                assert events_of(decoder, compressed_frame(client.compress(text.encode()))) == [Message(text)]
-                assert client.read(encode_compressed(text, deflate.compress)) == Message(text)
-            elif happened == "broadcasts":
-                compress_apart(text.encode(), settings, deflate.window_bits)
-                deflate.reset()
-        return decoder, deflate
-
-    connections = [serve_one() for _ in range(20)]
-    before = resident()
-    connections += [serve_one() for _ in range(count)]
-    return (resident() - before) / count / 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
-@pytest.mark.parametrize("name", MEMORY)
-def test_memory_of_an_idle_connection(name: str) -> None:
-    """An idle connection takes less than is promised, whatever was said on it before."""
-    script = f"from {__name__} import serve_many; print(serve_many({name!r}))"
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    done = subprocess.run([sys.executable, "-c", script], env=paths, capture_output=True, text=True, timeout=60)
-
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < MEMORY[name][-1]

@@ -39,11 +39,11 @@ class Block(NamedTuple):
 
     @property
     def is_program(self) -> bool:
-        """Whether it stands alone, and so begins with what it imports; else it is a fragment."""
+        """Whether it imports what it uses. Otherwise it is a fragment."""
         return bool(re.search(r"^(import|from) ", self.source, re.MULTILINE))
 
     def code(self, source: str) -> CodeType:
-        """Compile it with the line numbers of its page, and without the future import of this module."""
+        """Compile it with the line numbers of its page, without the future import of this module."""
         return compile("\n" * self.line + source, self.page, "exec", dont_inherit=True)
 
     def run(self) -> dict[str, Any]:
@@ -73,14 +73,14 @@ def name_of(block: Block) -> str:
 
 
 def block_with(text: str) -> Block:
-    """The one program that has some text."""
+    """The only program that contains a text."""
     (found,) = (block for block in PROGRAMS if text in block.source)
     return found
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """The calls of ``trio.run``, which only notes them down."""
+    """The calls of ``trio.run``, which are recorded and not executed."""
     calls: list[tuple[Any, ...]] = []
 
     def run(async_fn: Any, *args: object, **_: object) -> None:
@@ -92,8 +92,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_every_page_with_code_is_here() -> None:
-    """Python stands in blocks that say so, on pages that are looked at, and nowhere else."""
+def test_all_python_blocks_are_tested() -> None:
+    """All blocks of Python are marked as such, and are on pages that are tested."""
     languages = {kind for page in PAGES for kind, _, _ in fences(page)}
     assert languages == {"json", "python", "sh"}
     assert {*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")} == {*PAGES}
@@ -117,26 +117,26 @@ def test_every_page_with_code_is_here() -> None:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=name_of)
 def test_programs(block: Block, runs: list[tuple[Any, ...]]) -> None:
-    """A program builds its app with nothing but what it imports, and starts it where it says so."""
+    """A program builds its app with its own imports, and starts it where it says so."""
     namespace = block.run()
     assert len(runs) == block.source.count("trio.run(")
     assert global_names(block.code(block.source)) <= {*namespace, *dir(builtins)}
 
 
 def global_names(code: CodeType) -> set[str]:
-    """The global names that some code and the functions in it look up, though it may not have been called."""
+    """The global names that some code and the functions in it use."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return names.union(*(global_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=name_of)
 def test_fragments(block: Block) -> None:
-    """A fragment is the inside of an async function."""
+    """A fragment compiles as the body of an async function."""
     block.code("async def fragment():\n" + textwrap.indent(block.source, "    "))
 
 
 def documented_tests() -> Iterator[Any]:
-    """The tests that testing.md shows."""
+    """The tests in testing.md."""
     for block in PROGRAMS:
         if block.page.name == "testing.md":
             for name, value in block.run().items():
@@ -150,14 +150,14 @@ assert DOCUMENTED_TESTS, "testing.md shows no test"
 
 @pytest.mark.parametrize("function", DOCUMENTED_TESTS)
 async def test_documented_tests(function: Any, nursery: trio.Nursery) -> None:
-    """A test that the documentation shows passes."""
+    """Each documented test passes."""
     with trio.fail_after(PATIENCE):
         await (function(nursery) if inspect.signature(function).parameters else function())
     nursery.cancel_scope.cancel()
 
 
 async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:
-    """The program under "Who may connect" greets whom it knows, and refuses everybody else."""
+    """The program under "Who may connect" accepts users with a valid token, and refuses others."""
     app: App[Any] = block_with("Accept(value=user)").run()["app"]
     headers = {"Authorization": "Bearer secret", "Sec-WebSocket-Protocol": "chat.v1, chat.v2"}
     async with websocket_client(app, "/ws", headers=headers) as client:
@@ -173,7 +173,7 @@ async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:
 async def client_of(
     addresses: tuple[Address, ...], path: str = "/", **options: Any
 ) -> AsyncIterator[WebsocketClient]:
-    """A client of an internally linked app, which closes at the end of the block."""
+    """A client of an internally linked app. It closes at the end of the block."""
     (address,) = addresses
     async with await trio.open_tcp_stream(*address) as stream:
         client = await open_websocket(stream, path, **options)
@@ -182,7 +182,7 @@ async def client_of(
 
 
 async def test_compression(runs: list[tuple[Any, ...]]) -> None:
-    """The program under "Compression" agrees on it with a client that offers it, and broadcasts."""
+    """The program under "Compression" agrees on compression with a client that offers it, and broadcasts."""
     websocket_app: AsyncWebsocketApp = block_with("AsyncWebsocketApp(deflate=Deflate())").run()["app"]
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -200,7 +200,7 @@ async def test_compression(runs: list[tuple[Any, ...]]) -> None:
 async def run_documented(
     text: str, seconds: float = PATIENCE
 ) -> AsyncIterator[tuple[dict[str, Any], tuple[Address, ...]]]:
-    """Run the internally linked app of a program; with what the program defines, and where the app listens."""
+    """Run the internally linked app of a program. Yields the namespace of the program and the addresses."""
     namespace = block_with(text).run()
     websocket_app: AsyncWebsocketApp = namespace["app"]
     with trio.fail_after(seconds):
@@ -210,7 +210,7 @@ async def run_documented(
 
 
 async def test_topics(runs: list[tuple[Any, ...]]) -> None:
-    """The program under "Topics" has rooms, and somebody in one may be quiet."""
+    """The program under "Topics" publishes to a room, except to its clients that are quiet."""
     async with (
         run_documented('stream.subscribe(("room"') as (_, addresses),
         client_of(addresses, "/?red") as ann,
@@ -224,8 +224,8 @@ async def test_topics(runs: list[tuple[Any, ...]]) -> None:
         await ann.send("/quiet")
         await ann.send("to bob")
         assert (await bob.receive()).text == "to bob"
-        await bob.send("nobody else")
-        assert (await bob.receive()).text == "nobody else"
+        await bob.send("to all others")
+        assert (await bob.receive()).text == "to all others"
         await ann.close()
         assert [message async for message in ann] == []
 
@@ -233,7 +233,7 @@ async def test_topics(runs: list[tuple[Any, ...]]) -> None:
 async def test_what_belongs_to_a_client(
     runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The program under "What belongs to a client" tells the time until the token expires."""
+    """The program under "What belongs to a client" sends the seconds until the token expires."""
     async with run_documented("TOKEN_SECONDS = ", inf) as (namespace, addresses), client_of(addresses) as client:
         begun = trio.current_time()
         assert (await client.receive()).text == "0"
@@ -249,7 +249,7 @@ async def test_what_belongs_to_a_client(
 async def test_why_it_closed(
     runs: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], code: int, said: str
 ) -> None:
-    """The program under "Why it closed" speaks of streams that the server has closed."""
+    """The program under "Why it closed" reports streams that the server has closed."""
     async with run_documented("record.initiator ==") as (_, addresses), client_of(addresses) as client:
         if code == 1002:
             await client.send_raw(b"\xff\x80\x00\x00\x00\x00")
@@ -259,7 +259,7 @@ async def test_why_it_closed(
 
 
 async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
-    """The program under "A client that does not read" sends its announcements to whoever has room."""
+    """The program under "A client that does not read" sends its announcements to a client that has room."""
     async with run_documented('KeepLatest("EUR")') as (namespace, addresses), client_of(addresses) as client:
         await trio.testing.wait_all_tasks_blocked()
         await namespace["announce"](namespace["app"].sender())
@@ -267,7 +267,7 @@ async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
 
 
 async def test_handlers_that_finish(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
-    """The program under "A client that leaves while its handler runs" stores all that it has ordered."""
+    """The program under "A client that leaves while its handler runs" stores all orders."""
     async with run_documented("when_left=WhenLeft.FINISH, concurrency") as (namespace, addresses):
         async with client_of(addresses) as client:
             for number in range(20):
@@ -282,7 +282,7 @@ async def test_reported_statistics(
     nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The program under "Statistics" tells how many clients there are."""
+    """The program under "Statistics" prints the number of clients."""
     async with run_documented("statistics = app.statistics()") as (namespace, addresses), client_of(addresses):
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(namespace["report"])
@@ -291,8 +291,8 @@ async def test_reported_statistics(
     assert capsys.readouterr().out == "1 connections, 0 bytes queued\n"
 
 
-async def test_a_route_of_ones_own() -> None:
-    """The program under "Routes of your own" echoes in its room, and knows no other."""
+async def test_own_route() -> None:
+    """The program under "Routes of your own" echoes in its room, and refuses others."""
     app: App[Any] = block_with('subprotocols=["chat"], deflate=Deflate()').run()["app"]
     async with websocket_client(app, "/ws?room=1") as client:
         await client.send("hello")
@@ -303,8 +303,8 @@ async def test_a_route_of_ones_own() -> None:
     assert refused.value.status == 404
 
 
-async def test_a_route_with_two_hooks() -> None:
-    """The program with two hooks gives a client to the second when the first has no place."""
+async def test_route_with_two_hooks() -> None:
+    """The program with two hooks passes a client to the second if the first has no place."""
     names = block_with("first, place_timeout=0.1").run()
     for _ in range(64):
         names["first"].send_nowait(None)
@@ -316,7 +316,7 @@ async def test_a_route_with_two_hooks() -> None:
 
 
 async def test_routing(runs: list[tuple[Any, ...]]) -> None:
-    """The program at the beginning of routing.md adds and shows items, and refuses what it does not take."""
+    """The program at the beginning of routing.md adds and shows items, and refuses invalid requests."""
     app: App[Any] = block_with("ITEMS: dict[int, str]").run()["app"]
     async with http_client(app) as client:
         added = await client.post("/items", content="tea")

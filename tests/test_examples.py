@@ -1,4 +1,4 @@
-"""The examples, each run as its first lines say, with real clients."""
+"""The examples, each run as its first lines describe, with real clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANY_PORT = "0"
 
 @contextmanager
 def example(name: str, *arguments: str) -> Iterator[tuple[Program, list[str]]]:
-    """Run an example; with the URLs that its first line shows."""
+    """Run an example. Yields it with the URLs of its first line of output."""
     with running(str(EXAMPLES / name), *arguments, ANY_PORT) as program:
         yield program, re.findall(r"(?:http|ws)s?://\S+", program.read_line())
 
@@ -53,7 +53,7 @@ def assert_going_away(client: ClientConnection) -> None:
 
 
 def test_linked() -> None:
-    """linked.py greets over HTTP and echoes over WebSockets; Ctrl-C ends it with 130, quietly."""
+    """linked.py answers HTTP and echoes over WebSockets; Ctrl-C ends it with 130 and no traceback."""
     with example("linked.py") as (program, (page, socket)):
         assert get(page).text == "Hello world!"
         with open_client(socket) as client:
@@ -65,7 +65,7 @@ def test_linked() -> None:
 
 
 async def test_linked_with_trio_websocket() -> None:
-    """linked.py echoes to a trio-websocket client, too."""
+    """linked.py echoes to a trio-websocket client."""
     with example("linked.py") as (_, (_, url)):
         async with open_websocket_url(url) as client:
             for message in ("text", b"bytes"):
@@ -75,7 +75,7 @@ async def test_linked_with_trio_websocket() -> None:
 
 
 def test_websocket() -> None:
-    """websocket.py numbers the messages of each connection for itself, and serves a page that talks to it."""
+    """websocket.py numbers the messages of each connection, and serves a page that opens a WebSocket."""
     with example("websocket.py") as (program, (page, socket)):
         answer = get(page)
         assert answer.headers["Content-Type"].startswith("text/html")
@@ -93,7 +93,7 @@ def test_websocket() -> None:
 
 
 def test_async_websocket() -> None:
-    """async_websocket.py greets each client, counts its messages, and tells the others when it leaves."""
+    """async_websocket.py greets each client, counts its messages, and tells the others when it disconnects."""
     with example("async_websocket.py") as (program, (url,)), open_client(url) as stays:
         with open_client(url) as leaves:
             for client in (stays, leaves):
@@ -109,7 +109,7 @@ def test_async_websocket() -> None:
 
 
 def test_broadcast() -> None:
-    """broadcast.py sends each line that is typed to everybody; Ctrl-C ends it while it waits for a line."""
+    """broadcast.py sends each line of its input to all clients; Ctrl-C ends it while it waits for a line."""
     with example("broadcast.py") as (program, (url,)), open_client(url) as first, open_client(url) as second:
         # The streams are taken a moment after their 101, so the first line waits until both answer.
         for client in (first, second):
@@ -124,7 +124,7 @@ def test_broadcast() -> None:
 
 
 def test_rooms() -> None:
-    """rooms.py tells each room, and no other, who comes, speaks and leaves."""
+    """rooms.py tells the clients of a room, and no others, which clients enter, speak and leave."""
     with (
         example("rooms.py") as (program, (url,)),
         open_client(f"{url}red") as ann,
@@ -139,14 +139,14 @@ def test_rooms() -> None:
             for client in (ann, guest):
                 assert str(client.recv(timeout=10)).endswith(": hello")
         assert str(ann.recv(timeout=10)).endswith(" has left")
-        bob.send("nobody here?")
-        assert str(bob.recv(timeout=10)).endswith(": nobody here?")
+        bob.send("is this room empty?")
+        assert str(bob.recv(timeout=10)).endswith(": is this room empty?")
         assert_ended_by_ctrl_c(program.interrupt())
         assert_going_away(ann)
 
 
 def test_graceful() -> None:
-    """graceful.py answers what was asked, says 1012 and when to come back at the first Ctrl-C, and ends with 0."""
+    """graceful.py completes requests and closes with 1012 at the first Ctrl-C, and ends with 0."""
     with example("graceful.py") as (program, (page, socket)), open_client(socket) as client:
         assert get(page).text == "Hello world!"
         client.send("text")
@@ -160,7 +160,7 @@ def test_graceful() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    """files.py serves a directory: whole files, ranges, and 304 for what the client has."""
+    """files.py serves a directory: whole files, ranges, and 304 for cached files."""
     (tmp_path / "index.html").write_text("<h1>Hello</h1>")
     (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 1024)
     for path in tmp_path.iterdir():
@@ -214,7 +214,7 @@ def test_upload() -> None:
 
 
 def test_tls_without_files() -> None:
-    """tls.py without its files says how to call it."""
+    """tls.py without arguments prints its usage."""
     with running(str(EXAMPLES / "tls.py")) as program:
         ending = program.finish()
     assert ending.status == 1
@@ -222,7 +222,7 @@ def test_tls_without_files() -> None:
 
 
 def test_every_example_is_tested() -> None:
-    """Each example has a test here, and says in its first lines how to run it."""
+    """Each example has a test here, and its first lines say how to run it."""
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     found = sorted(EXAMPLES.glob("*.py"))
     assert found

@@ -244,8 +244,8 @@ async def test_a_file_that_grows(site: Path) -> None:
     assert sent == CONTENT
 
 
-async def test_a_file_that_shrinks(site: Path) -> None:
-    """A file that becomes shorter raises an exception behind what could be sent, and is closed."""
+async def test_file_that_shrinks(site: Path) -> None:
+    """A file that becomes shorter raises an exception after the bytes that could be sent, and is closed."""
     path = site / "sub" / "file.bin"
     body = await open_body(path)
     sent = bytearray()

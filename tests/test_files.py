@@ -343,8 +343,8 @@ async def test_ranges_that_are_ignored(site: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["bytes=10-", "bytes=99-100", "bytes=-0"])
-async def test_ranges_behind_the_end(site: Path, value: str) -> None:
-    """A Range behind the end is a 416 with the size, and no other Content-Range (RFC 9110, section 15.5.17)."""
+async def test_ranges_after_the_end(site: Path, value: str) -> None:
+    """A Range after the end is a 416 with the size, and no other Content-Range (RFC 9110, section 15.5.17)."""
     response = await get(site, "/small.txt", {"Range": value})
     assert (response.status, response.headers["Content-Range"]) == (416, "bytes */10")
     assert {"ETag", "Last-Modified"}.isdisjoint(names_of(response))

@@ -46,8 +46,8 @@ def test_a_long_payload_is_not_copied() -> None:
 
 @pytest.mark.parametrize("gathers", [True, False])
 @pytest.mark.parametrize("room", [*range(1, 13), 1000, 2**20])
-async def test_a_frame_that_is_sent_in_part(room: int, gathers: bool) -> None:
-    """Wherever the kernel stops accepting a frame, in its header or behind it, the rest follows."""
+async def test_frame_that_is_sent_in_part(room: int, gathers: bool) -> None:
+    """Wherever the kernel stops accepting a frame, in its header or after it, the rest follows."""
     client, server = memory_connection(len(HEAD) + room)
     transport = (Gathering if gathers else DirectTransport)(server, Address("memory"))
     outbox = Outbox(transport, StreamLimits(), Counters())

@@ -1,4 +1,4 @@
-"""The HTTP application without sockets: which handler answers, what it gets, and what happens when it fails."""
+"""The HTTP app without sockets: which handler is called, its arguments, and its failures."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support.parsers import each_parser as each_parser  # the fixture
 pytestmark = pytest.mark.usefixtures("each_parser")
 
 
-def says(text: str) -> Callable[[Request], Response]:
-    """A stateless handler that always says the same."""
+def respond_with(text: str) -> Callable[[Request], Response]:
+    """A stateless handler that returns a text."""
     return lambda _: Response(200, text)
 
 
 async def answer(app: App[Any], path: str, host: str | None = None) -> str:
-    """What an app says to a GET; a bare number where it is no success."""
+    """The text of a response to GET, or its status if it is no success."""
     headers = Headers() if host is None else Headers([("Host", host)])
     response = await app.handle(Request(path=path, headers=headers))
     return response.text if response.status == 200 else str(response.status)
@@ -73,8 +73,8 @@ async def test_a_handler_gets_request_and_state(
     assert state.count == 2
 
 
-async def test_an_app_without_a_state_hands_on_none() -> None:
-    """Without a state, a handler gets None for it."""
+async def test_app_without_a_state() -> None:
+    """Without a state, handlers get None."""
     app = App().with_route("/", lambda _, state: Response(200, repr(state)))
     assert await answer(app, "/") == "None"
 
@@ -103,27 +103,27 @@ async def echo_all_later(request: Request, state: int, pattern: str) -> Response
 async def test_a_path_aware_handler_gets_its_pattern(
     handler: Callable[[Request, int, str], Response | Awaitable[Response]],
 ) -> None:
-    """A path-aware handler, plain or async, gets the pattern of its route too, as it was registered."""
+    """A path-aware handler, plain or async, also gets the pattern of its route, as it was registered."""
     app = App(1).with_path_aware_route("/a/*", handler).with_path_aware_route("/B*", handler)
     assert await answer(app, "/a/b") == "/a/b 1 /a/*"
     assert await answer(app, "/B") == "/B 1 /B*"
 
 
 async def test_any_awaitable_is_a_result() -> None:
-    """What a plain handler returns is awaited if it can be, so a handler may pass on another's coroutine."""
+    """An awaitable that a plain handler returns is awaited."""
     app = App().with_stateless_route("/", lambda request: echo_path(request))
     assert await answer(app, "/") == "/"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
 async def test_a_route_takes_every_method(method: str) -> None:
-    """A route is chosen by its path alone; the handler sees the method."""
+    """A route without ``methods`` accepts every method."""
     app = App().with_stateless_route("/", lambda request: Response(200, request.method))
     assert (await app.handle(Request(method))).text == method
 
 
 async def test_a_handler_gets_all_of_a_request() -> None:
-    """Served, a handler gets path and query raw, headers in order, the body and the peer."""
+    """A handler gets path and query undecoded, headers in order, the body, and the address of the peer."""
     seen: list[Request] = []
 
     def keep(request: Request) -> Response:
@@ -166,23 +166,23 @@ async def test_the_first_registered_route_wins(patterns: list[str], path: str, w
     """Of the routes that match, literal or not, the one that was registered first answers."""
     app = App()
     for number, pattern in enumerate(patterns):
-        app.with_stateless_route(pattern, says(str(number)))
+        app.with_stateless_route(pattern, respond_with(str(number)))
     assert await answer(app, path) == winner
 
 
 async def test_order_counts_across_kinds_of_routes() -> None:
-    """Routes of different kinds stand in one order."""
+    """Routes of different kinds have one common order."""
     app = (
         App(0)
         .with_path_aware_route("/a*", lambda *_: Response(200, "path-aware"))
-        .with_stateless_route("/ab*", says("stateless"))
+        .with_stateless_route("/ab*", respond_with("stateless"))
         .with_route("/*", lambda *_: Response(200, "stateful"))
     )
     assert [await answer(app, path) for path in ("/abc", "/a", "/b")] == ["path-aware", "path-aware", "stateful"]
 
 
-async def test_the_query_does_not_choose() -> None:
-    """A route is matched against the path in front of the question mark only."""
+async def test_query_is_not_matched() -> None:
+    """A route is compared with the path without its query."""
     async with http_client(App().with_stateless_route("/a", lambda it: Response(200, it.query))) as client:
         assert [(await client.get(target)).text for target in ("/a", "/a?", "/a?b=/c?d")] == ["", "", "b=/c?d"]
 
@@ -201,7 +201,7 @@ def test_a_wrong_route_is_refused(register: Callable[..., object]) -> None:
     """A pattern that no path matches and a handler that cannot be called are refused when they are registered."""
     for pattern in ("", "a", "http://a/"):
         with pytest.raises(ValueError, match="a pattern begins with '/' or '\\*'"):
-            register(App(), pattern, says(""))
+            register(App(), pattern, respond_with(""))
     with pytest.raises(TypeError, match="the handler of '/a' must be callable, not str"):
         register(App(), "/a", "handler")
 
@@ -210,9 +210,9 @@ def test_a_wrong_route_is_refused(register: Callable[..., object]) -> None:
 
 
 def hosts(pattern: str) -> App:
-    """An app that says whether the host pattern matches."""
-    subapp = SubApp().with_stateless_route("/", says("host"))
-    return App().with_host(pattern, subapp).with_stateless_route("/", says("default"))
+    """An app that respond_with whether the host pattern matches."""
+    subapp = SubApp().with_stateless_route("/", respond_with("host"))
+    return App().with_host(pattern, subapp).with_stateless_route("/", respond_with("default"))
 
 
 @pytest.mark.parametrize(
@@ -250,12 +250,12 @@ def hosts(pattern: str) -> App:
     ],
 )
 async def test_hosts_match_without_case_and_port(pattern: str, host: str | None, winner: str) -> None:
-    """A host's letter case does not count, nor a dot at its end, nor its port unless the pattern has one."""
+    """Hosts are compared without letter case, final dot, and port unless the pattern has one."""
     assert await answer(hosts(pattern), "/", host) == winner
 
 
-async def test_hosts_are_served() -> None:
-    """A server looks at the Host field, or at the host of a whole URL, which wins over it."""
+async def test_host_of_a_request() -> None:
+    """The host is that of the Host field, or of a URL as the target, which comes first."""
     async with http_client(hosts("example.com")) as client:
         assert (await client.get("/", headers={"Host": "Example.com:80"})).text == "host"
         assert (await client.get("/")).text == "default"
@@ -264,29 +264,29 @@ async def test_hosts_are_served() -> None:
 
 async def test_the_first_registered_host_wins() -> None:
     """Of the hosts that match, the one that was registered first answers; it alone decides about the path."""
-    first = SubApp().with_stateless_route("/a", says("first"))
-    second = SubApp().with_stateless_route("/*", says("second"))
+    first = SubApp().with_stateless_route("/a", respond_with("first"))
+    second = SubApp().with_stateless_route("/*", respond_with("second"))
     app = App().with_host("a.*", first).with_host("*.com", second)
     assert await answer(app, "/a", "a.com") == "first"
     assert await answer(app, "/b", "b.com") == "second"
     assert await answer(app, "/b", "a.com") == "404"
 
 
-async def test_an_unknown_path_of_a_host_goes_to_the_default() -> None:
-    """A path that a host does not know is looked for in the app's own routes."""
-    app = hosts("example.com").with_stateless_route("/help", says("help"))
+async def test_unknown_path_of_a_host_uses_the_routes_of_the_app() -> None:
+    """A path that no route of a host matches is compared with the routes of the app."""
+    app = hosts("example.com").with_stateless_route("/help", respond_with("help"))
     assert await answer(app, "/help", "example.com") == "help"
     assert await answer(app, "/", "example.com") == "host"
     assert await answer(app, "/nowhere", "example.com") == "404"
 
 
-async def test_a_default_subapp_takes_the_place_of_the_routes() -> None:
-    """``with_default_subapp`` discards the routes in front of it; those behind it add to it."""
+async def test_default_subapp_replaces_the_routes() -> None:
+    """``with_default_subapp`` replaces the routes before it; those after it are added."""
     app = (
         App()
-        .with_stateless_route("/old", says("old"))
-        .with_default_subapp(SubApp().with_stateless_route("/sub", says("sub")))
-        .with_stateless_route("/*", says("new"))
+        .with_stateless_route("/old", respond_with("old"))
+        .with_default_subapp(SubApp().with_stateless_route("/sub", respond_with("sub")))
+        .with_stateless_route("/*", respond_with("new"))
         .with_host("a", SubApp())
     )
     assert [await answer(app, path) for path in ("/old", "/sub")] == ["new", "sub"]
@@ -301,8 +301,8 @@ async def test_a_subapp_gets_the_state() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*", "*."])
-def test_a_host_for_all_is_refused(pattern: str) -> None:
-    """A host pattern that would leave nothing to the default is refused, with what to use instead."""
+def test_host_pattern_for_all_hosts_is_refused(pattern: str) -> None:
+    """A host pattern that matches all hosts is refused, and the error says what to use."""
     with pytest.raises(ValueError, match="use with_default_subapp, or routes of the app itself"):
         App().with_host(pattern, SubApp())
 
@@ -310,9 +310,9 @@ def test_a_host_for_all_is_refused(pattern: str) -> None:
 # ------------------------------------------------------------------------------------------------ errors
 
 
-async def test_an_unknown_path_is_a_404_with_a_small_page() -> None:
-    """What no route matches is answered by a line of text, and the connection goes on."""
-    async with http_client(App().with_stateless_route("/", says("here"))) as client:
+async def test_unknown_path_is_a_404() -> None:
+    """A request that no route matches gets a 404 with a line of text, and the connection is kept alive."""
+    async with http_client(App().with_stateless_route("/", respond_with("here"))) as client:
         response = await client.get("/<script>")
         assert response.status == StatusCode.NOT_FOUND
         assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -342,7 +342,7 @@ def reporting_app(seen: list[Failure], *, later: bool) -> App:
         return report(status, request, exception)
 
     app = App().with_error_handler(report_later if later else report)
-    return app.with_stateless_route("/fail", fail).with_stateless_route("/", says("fine"))
+    return app.with_stateless_route("/fail", fail).with_stateless_route("/", respond_with("fine"))
 
 
 def fail(_: Request) -> Response:
@@ -350,7 +350,7 @@ def fail(_: Request) -> Response:
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["plain", "async"])
-async def test_an_error_handler_answers_what_went_wrong(seen: list[Failure], later: bool) -> None:
+async def test_error_handler(seen: list[Failure], later: bool) -> None:
     """An error handler, plain or async, gets status, request and exception, and its response is sent."""
     async with http_client(reporting_app(seen, later=later)) as client:
         replies = [await client.get(path) for path in ("/nowhere", "/fail", "/")]
@@ -362,8 +362,8 @@ async def test_an_error_handler_answers_what_went_wrong(seen: list[Failure], lat
     assert seen == [(404, "/nowhere", None), (500, "/fail", "a secret")]
 
 
-async def test_an_error_handler_answers_what_could_not_be_read(seen: list[Failure]) -> None:
-    """For a request that could not be read, the error handler gets no request, and what was wrong with it."""
+async def test_error_handler_of_malformed_requests(seen: list[Failure]) -> None:
+    """For a malformed request, the error handler gets None and the reason."""
     async with http_client(reporting_app(seen, later=False)) as client:
         reply = await client.request("GET", "/#x")
     assert (reply.status, reply.text) == (418, "sorry: 400")
@@ -407,8 +407,8 @@ NO_RESPONSE = [lambda _: None, lambda _: "text", lambda _: (200, "text"), lambda
 async def test_a_failing_handler_is_a_500(
     handler: Callable[[Request], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A handler that raises, or returns no Response, is a 500 and a traceback in the log; the server goes on."""
-    app = App().with_stateless_route("/fail", handler).with_stateless_route("/", says("fine"))
+    """A handler that raises or returns no Response is a 500, and the log has the traceback."""
+    app = App().with_stateless_route("/fail", handler).with_stateless_route("/", respond_with("fine"))
     async with http_client(app) as client:
         assert (await client.get("/fail")).status == 500
         assert (await client.get("/")).text == "fine"
@@ -419,10 +419,10 @@ async def test_a_failing_handler_is_a_500(
 
 
 @pytest.mark.parametrize("handler", NO_RESPONSE)
-async def test_what_is_no_response_is_named(
+async def test_wrong_result_of_a_handler_is_logged(
     handler: Callable[[Request], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says what a handler returned instead of a Response."""
+    """The log names what a handler returned instead of a Response."""
     await App().with_stateless_route("/", handler).handle(Request())
     assert "a handler must return a Response, not " in caplog.text
 
@@ -437,10 +437,10 @@ async def fail_again_later(*_: object) -> Response:
 
 @pytest.mark.parametrize("error_handler", [fail_again, fail_again_later, lambda *_: None, lambda *_: "page"])
 @pytest.mark.parametrize(("target", "status"), [("/nowhere", 404), ("/fail", 500), ("/#", 400)])
-async def test_a_failing_error_handler_is_replaced(
+async def test_failing_error_handler(
     error_handler: Any, target: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When the error handler fails itself, that is logged and the default page is sent with the first status."""
+    """If the error handler fails, that is logged, and the default page has the original status."""
     app = App().with_error_handler(error_handler).with_stateless_route("/fail", fail)
     async with http_client(app) as client:
         response = await client.get(target)
@@ -449,8 +449,8 @@ async def test_a_failing_error_handler_is_replaced(
     assert f"the error handler failed for a {status}" in caplog.messages
 
 
-async def test_cancelling_a_handler_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """A cancelled handler is not answered and not logged; the cancellation passes."""
+async def test_cancelled_handler_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A cancelled handler is neither answered nor logged."""
 
     async def wait(_: Request) -> Response:
         await trio.sleep_forever()
@@ -462,8 +462,8 @@ async def test_cancelling_a_handler_is_no_failure(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
 
 
-async def test_what_is_no_exception_passes() -> None:
-    """A BaseException of a handler is not the error handler's, but goes up."""
+async def test_base_exceptions_propagate() -> None:
+    """A BaseException of a handler does not reach the error handler, and propagates."""
 
     def interrupt(_: Request) -> Response:
         raise KeyboardInterrupt
@@ -472,11 +472,11 @@ async def test_what_is_no_exception_passes() -> None:
         await App().with_stateless_route("/", interrupt).handle(Request())
 
 
-# -------------------------------------------------------------------------------------------- the client
+# -------------------------------------------------------------------------------------- the test client
 
 
-async def test_a_client_says_that_its_connection_was_closed(autojump_clock: trio.testing.MockClock) -> None:
-    """A request on a connection that the server has closed is a ConnectionError; the next one has a new one."""
+async def test_client_of_a_closed_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """A request on a closed connection is a ConnectionError; the next one opens a connection."""
     async with http_client(App(timeouts=Timeouts(idle=1))) as client:
         assert (await client.get("/")).status == 404
         await trio.sleep(2)
@@ -485,8 +485,8 @@ async def test_a_client_says_that_its_connection_was_closed(autojump_clock: trio
         assert (await client.get("/")).status == 404
 
 
-async def test_a_cancelled_request_does_not_spoil_the_next(autojump_clock: trio.testing.MockClock) -> None:
-    """A client may give up waiting; its next request has a new connection, and gets its own response."""
+async def test_request_after_a_cancelled_request(autojump_clock: trio.testing.MockClock) -> None:
+    """After a cancelled request, the next one opens a connection and gets its own response."""
 
     async def wait(request: Request) -> Response:
         await trio.sleep(10)
@@ -503,19 +503,19 @@ async def test_a_cancelled_request_does_not_spoil_the_next(autojump_clock: trio.
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_max_connections_is_at_least_one(number: int) -> None:
-    """A server that could serve nobody is refused, with what would do."""
+    """``max_connections`` below one is refused, and the error says what to use."""
     with pytest.raises(ValueError, match="max_connections must be at least 1, or None for no bound"):
         App(max_connections=number)
 
 
-def test_a_server_name_is_a_header() -> None:
-    """A server name that cannot stand in a header is refused."""
+def test_invalid_server_name() -> None:
+    """A server name that is no valid field value is refused."""
     with pytest.raises(ValueError, match="of header Server contains a control character"):
         App(server_name="a\r\nb")
 
 
 @pytest.mark.parametrize(("name", "values"), [("me/1.0", ("me/1.0",)), ("", ())])
-async def test_a_server_has_its_name(name: str, values: tuple[str, ...]) -> None:
-    """Responses have the server's name, unless it has none."""
+async def test_server_name(name: str, values: tuple[str, ...]) -> None:
+    """Responses have the name of the server, unless it is empty."""
     async with http_client(App(server_name=name)) as client:
         assert (await client.get("/")).headers.get_all("Server") == values

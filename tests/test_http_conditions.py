@@ -25,8 +25,8 @@ A, WEAK_A, B = EntityTag("a"), EntityTag("a", weak=True), EntityTag("b")
         (A, B, False, False),
     ],
 )
-def test_comparisons(one: EntityTag, other: EntityTag, strongly: bool, weakly: bool) -> None:
-    """The table of RFC 9110, section 8.8.3.2, in both directions."""
+def test_comparison_of_entity_tags(one: EntityTag, other: EntityTag, strongly: bool, weakly: bool) -> None:
+    """Entity tags are compared as in the table of RFC 9110, section 8.8.3.2, in both directions."""
     for left, right in ((one, other), (other, one)):
         assert left.is_strongly_equal(right) is strongly
         assert left.is_weakly_equal(right) is weakly
@@ -35,8 +35,8 @@ def test_comparisons(one: EntityTag, other: EntityTag, strongly: bool, weakly: b
 
 
 @pytest.mark.parametrize("text", ['"a"', 'W/"a"', '""', 'W/""', '"a,b"', '"\xe9!#~\\"', '"W/"'])
-def test_tags_there_and_back(text: str) -> None:
-    """A tag is written as it was read."""
+def test_entity_tag_round_trip(text: str) -> None:
+    """An entity tag is written as it was read."""
     assert str(parse_entity_tag(text)) == text
 
 
@@ -59,8 +59,8 @@ def test_tags_there_and_back(text: str) -> None:
         '"\u0100"',
     ],
 )
-def test_no_tags(text: str) -> None:
-    """What is not exactly one tag is None."""
+def test_invalid_entity_tags(text: str) -> None:
+    """Text that is not exactly one entity tag is None."""
     assert parse_entity_tag(text) is None
 
 
@@ -93,8 +93,8 @@ LISTS: list[tuple[list[str], set[EntityTag], bool]] = [
 
 
 @pytest.mark.parametrize(("values", "tags", "any_"), LISTS)
-def test_lists(values: list[str], tags: set[EntityTag], any_: bool) -> None:
-    """All tags of all lines count, up to the first malformed member of a line."""
+def test_lists_of_entity_tags(values: list[str], tags: set[EntityTag], any_: bool) -> None:
+    """The tags of all lines count, up to the first malformed member of each line."""
     assert parse_entity_tags(values) == EntityTags(frozenset(tags), any_)
 
 

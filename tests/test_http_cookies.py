@@ -34,12 +34,12 @@ COOKIES: list[tuple[list[str], list[tuple[str, str]]]] = [
 
 @pytest.mark.parametrize(("values", "cookies"), COOKIES)
 def test_cookies_of_clients(values: list[str], cookies: list[tuple[str, str]]) -> None:
-    """Whatever has a name and an equals sign is a cookie, and is not decoded."""
+    """Each pair with a name and an equals sign is a cookie, and is not decoded."""
     assert list(parse_cookies(values)) == cookies
 
 
-def test_the_first_of_a_name() -> None:
-    """The first cookie of a name counts: user agents send the one with the longest path first."""
+def test_first_cookie_of_a_name() -> None:
+    """The first cookie of a name is used: user agents send the one with the longest path first."""
     assert parse_cookies(["a=1; a=2"])["a"] == "1"
 
 

@@ -28,7 +28,7 @@ DATES = {
 
 
 @pytest.mark.parametrize(("timestamp", "text"), DATES.items())
-def test_dates_there_and_back(timestamp: int, text: str) -> None:
+def test_date_round_trip(timestamp: int, text: str) -> None:
     """A date is written as IMF-fixdate, and read again."""
     assert format_date(timestamp) == text
     assert parse_date(text) == timestamp
@@ -126,6 +126,6 @@ def test_years_of_two_digits_now() -> None:
         "Sun Nov  6 08:49:37 1994 GMT",
     ],
 )
-def test_garbage(text: str) -> None:
-    """What is not a date is None."""
+def test_invalid_dates(text: str) -> None:
+    """Text that is not a date is None."""
     assert parse_date(text) is None

@@ -1,4 +1,4 @@
-"""JSON: what is refused although Python would accept it, and how errors name the place."""
+"""JSON: what is refused although Python accepts it, and the positions in errors."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_the_most_ranges() -> None:
 
 
 def test_numbers_do_not_depend_on_the_interpreter() -> None:
-    """A number with more digits than Python converts is no error: it lies behind every end."""
+    """A number with more digits than Python converts is after the end of every file, and no error."""
     assert len(HUGE) > sys.get_int_max_str_digits() > 0
     assert parse_ranges([f"bytes=1-{HUGE}"], 2**62) == (ByteRange(1, 2**62 - 1),)
 

@@ -1,4 +1,4 @@
-"""HTTP values: what is in them, what is refused, and that they never change."""
+"""HTTP values: their contents, what is refused, and that they are immutable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAIRS = [("Host", "example.com"), ("Accept", "a"), ("ACCEPT", "b")]
 
 @pytest.mark.parametrize("fields", [PAIRS, tuple(PAIRS), iter(PAIRS), Headers(PAIRS)])
 def test_headers_keep_their_order_and_case(fields: Any) -> None:
-    """Headers can be made of any pairs, and come out as they went in."""
+    """Headers are made of pairs, and keep order and letter case."""
     headers = Headers(fields)
     assert list(headers) == PAIRS
     assert len(headers) == 3
@@ -36,8 +36,8 @@ def test_headers_are_found_in_any_case() -> None:
     assert "HOST" in headers
 
 
-def test_headers_say_what_is_missing() -> None:
-    """A name that is not there is None, the default, an empty tuple or a KeyError, as it was asked for."""
+def test_missing_headers() -> None:
+    """A missing name is None, the default, an empty tuple or a KeyError."""
     headers = Headers(PAIRS)
     assert headers.get("X") is None
     assert headers.get("X", "default") == "default"
@@ -49,22 +49,22 @@ def test_headers_say_what_is_missing() -> None:
 
 
 def test_with_header_appends_to_a_copy() -> None:
-    """``with_header`` gives new headers with one more at their end; the old ones are as they were."""
+    """``with_header`` returns new headers with one more at the end."""
     old = Headers([("Set-Cookie", "a=1")])
     new = old.with_header("Set-Cookie", "b=2")
     assert list(new) == [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
     assert list(old) == [("Set-Cookie", "a=1")]
 
 
-def test_without_header_takes_all_of_a_name_out_of_a_copy() -> None:
-    """``without_header`` gives new headers without a name in any case; the old ones are as they were."""
+def test_without_header_removes_a_name_from_a_copy() -> None:
+    """``without_header`` returns new headers without a name in any letter case."""
     old = Headers(PAIRS)
     assert list(old.without_header("accept")) == [("Host", "example.com")]
     assert list(old) == PAIRS
 
 
 def test_headers_compare_without_case_of_names() -> None:
-    """Headers are equal, and hash so, if they differ in the letter case of names only."""
+    """Headers whose names differ only in letter case are equal and have the same hash."""
     one, other = Headers([("Accept", "a")]), Headers([("accept", "a")])
     assert one == other
     assert hash(one) == hash(other)
@@ -74,19 +74,19 @@ def test_headers_compare_without_case_of_names() -> None:
 
 
 def test_headers_on_the_wire() -> None:
-    """On the wire stands one line for each header, in order, in latin-1."""
+    """The bytes of headers are one line each, in order, in latin-1."""
     headers = Headers([("B", "é"), ("a", ""), ("B", "2")])
     assert headers.to_wire() == b"B: \xe9\r\na: \r\nB: 2\r\n"
 
 
-def test_headers_show_themselves() -> None:
-    """The repr of headers is the expression that makes them."""
+def test_repr_of_headers() -> None:
+    """The representation of headers is an expression for them."""
     assert repr(Headers([("A", "1")])) == "Headers([('A', '1')])"
 
 
 @pytest.mark.parametrize("name", ["", "A B", "A:", "A\r\nB", "Ä", "A\n", "A\x00"])
 def test_header_names_are_tokens(name: str) -> None:
-    """What is no header name is refused, with a message that says which characters would do."""
+    """An invalid name is refused, and the error lists the valid characters."""
     with pytest.raises(ValueError, match=r"is not a header name: use letters, digits and"):
         Headers([(name, "value")])
 
@@ -106,13 +106,13 @@ BAD_VALUES = ["a\r\nSet-Cookie: x=1", "a\nb", "a\rb", "a\x00b", "a\x7f", "a\tb\x
     ids=["Headers", "Headers.with_header", "Response", "Response.with_header"],
 )
 def test_header_injection_is_refused(build: Callable[[str], object], value: str) -> None:
-    """No way into a response lets a value through that could start a header of its own."""
+    """No value that would begin another header is accepted."""
     with pytest.raises(ValueError, match=r"of header X-Name contains .*: strip or encode it first"):
         build(value)
 
 
 def test_header_values_may_hold_tabs_and_latin_1() -> None:
-    """A tab inside a value, and any letter of latin-1, are allowed (RFC 9110, section 5.5)."""
+    """Values may contain tabs and the characters of latin-1 (RFC 9110, section 5.5)."""
     assert Headers([("X", "a\tb é")])["X"] == "a\tb é"
 
 
@@ -120,15 +120,15 @@ def test_header_values_may_hold_tabs_and_latin_1() -> None:
 
 
 def test_a_request_has_defaults() -> None:
-    """A request can be made with what matters to a test only."""
+    """All arguments of a request have defaults."""
     request = Request()
     assert (request.method, request.path, request.uri, request.query) == ("GET", "/", "/", "")
     assert (request.version, request.content, request.headers) == ("HTTP/1.1", b"", Headers())
     assert request.address == Address("", 0)
 
 
-def test_a_request_keeps_what_it_is_given() -> None:
-    """A request has its parts under their names, and the path under Humphrey's name too."""
+def test_attributes_of_a_request() -> None:
+    """A request has its parts as attributes, and the path also under Humphrey's name."""
     headers, address = Headers(PAIRS), Address("::1", 5)
     request = Request("POST", "/a", "b=c", "HTTP/1.0", headers, b"body", address)
     assert (request.method, request.path, request.query, request.version) == ("POST", "/a", "b=c", "HTTP/1.0")
@@ -137,7 +137,7 @@ def test_a_request_keeps_what_it_is_given() -> None:
 
 
 def test_requests_are_values() -> None:
-    """Requests of equal parts are equal and hash so."""
+    """Requests with equal parts are equal and have the same hash."""
     assert Request(path="/a") == Request(path="/a")
     assert hash(Request(path="/a")) == hash(Request(path="/a"))
     assert Request(path="/a") != Request(path="/b")
@@ -147,7 +147,7 @@ def test_requests_are_values() -> None:
 
 
 def test_text_is_sent_as_utf_8() -> None:
-    """A response of a str is UTF-8 text."""
+    """The content of a str is UTF-8 text."""
     response = Response(200, "é")
     assert (response.status, response.content, response.text) == (200, "é".encode(), "é")
     assert response.content_type == "text/plain; charset=utf-8"
@@ -155,7 +155,7 @@ def test_text_is_sent_as_utf_8() -> None:
 
 @pytest.mark.parametrize("content", [b"\xff", bytearray(b"\xff"), memoryview(b"\xff")])
 def test_bytes_are_sent_as_they_are(content: Any) -> None:
-    """A response of bytes is binary; what was given may change afterwards."""
+    """The content of bytes is binary, and a copy."""
     response = Response(200, content)
     assert response.content == b"\xff"
     assert type(response.content) is bytes
@@ -166,7 +166,7 @@ def test_bytes_are_sent_as_they_are(content: Any) -> None:
 
 @pytest.mark.parametrize("content", ["<p>", b"<p>"])
 def test_a_given_content_type_wins(content: str | bytes) -> None:
-    """The Content-Type that is given in the headers holds, for text and for bytes."""
+    """A Content-Type in the headers replaces the automatic one, for text and for bytes."""
     assert Response(200, content, {"content-type": "text/html"}).content_type == "text/html"
 
 
@@ -185,28 +185,28 @@ def test_status_is_a_plain_int() -> None:
 
 @pytest.mark.parametrize("status", [200, 299, 418, 599, 999])
 def test_any_final_status_is_allowed(status: int) -> None:
-    """Any status from 200 to 999 is allowed, whether it has a name or not."""
+    """Any status from 200 to 999 is allowed, with a name or without."""
     assert Response(status).status == status
 
 
 @pytest.mark.parametrize("status", [-1, 0, 100, 101, 199, 1000])
 def test_other_statuses_are_refused(status: int) -> None:
-    """A status that cannot end an exchange is refused, with the range that would do."""
+    """Another status is refused, and the error has the valid range."""
     with pytest.raises(ValueError, match=f"from 200 to 999, not {status}"):
         Response(status)
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
 @pytest.mark.parametrize("content", ["x", b"x"])
-def test_a_body_is_refused_where_there_is_none(status: int, content: str | bytes) -> None:
-    """A 204, 205 or 304 with a body is refused; without one it is fine."""
+def test_body_is_refused_for_204_205_and_304(status: int, content: str | bytes) -> None:
+    """A 204, 205 or 304 with a body is refused."""
     assert Response(status, content[:0]).content == b""
     with pytest.raises(ValueError, match=f"a {status} response must not have a body"):
         Response(status, content)
 
 
-def test_framing_is_refused() -> None:
-    """Transfer-Encoding is the server's business, in whichever way it is given."""
+def test_transfer_encoding_is_refused() -> None:
+    """A Transfer-Encoding is refused in each kind of headers."""
     with pytest.raises(ValueError, match="omit Transfer-Encoding"):
         Response(200, headers={"transfer-encoding": "chunked"})
     with pytest.raises(ValueError, match="omit Transfer-Encoding"):
@@ -234,8 +234,8 @@ def test_arguments_in_the_wrong_place(arguments: tuple[Any, ...], message: str) 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_names_its_target(status: int) -> None:
-    """A redirect has a Location, and the status that was asked for."""
+def test_redirect_has_location_and_status(status: int) -> None:
+    """A redirect has a Location and the status of its argument."""
     response = Response.redirect("/there?a=b", status=status)
     assert (response.status, list(response.headers)) == (status, [("Location", "/there?a=b")])
 
@@ -247,14 +247,14 @@ def test_a_redirect_is_temporary_by_default() -> None:
 
 @pytest.mark.parametrize("status", [200, 300, 304, 404])
 def test_other_statuses_are_no_redirect(status: int) -> None:
-    """A redirect with another status is refused, with those that would do."""
+    """A redirect with another status is refused, and the error lists the valid ones."""
     with pytest.raises(ValueError, match=f"{status} is not a redirect: use 301, 302, 303, 307 or 308"):
         Response.redirect("/", status=status)
 
 
 @pytest.mark.parametrize("content", ["text", b"bytes", b"", ""])
 def test_response_with_header_appends_to_a_copy(content: str | bytes) -> None:
-    """``with_header`` gives a new response, equal in all but one more header; the old one is as it was."""
+    """``with_header`` returns a new response with one more header."""
     old = Response(201, content, [("Set-Cookie", "a=1")])
     new = old.with_header("Set-Cookie", "b=2")
     assert list(new.headers) == [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -263,7 +263,7 @@ def test_response_with_header_appends_to_a_copy(content: str | bytes) -> None:
 
 
 def test_responses_are_values() -> None:
-    """Responses are equal, and hash so, if what would be sent is equal."""
+    """Responses that would be sent equally are equal and have the same hash."""
     assert Response(200, "a", {"X": "1"}) == Response(200, "a", [("x", "1")])
     assert hash(Response(200, "a", {"X": "1"})) == hash(Response(200, "a", [("x", "1")]))
     for other in (Response(201, "a"), Response(200, "b"), Response(200, b"a"), Response(200, "a", {"X": "1"})):
@@ -275,8 +275,8 @@ def test_responses_are_values() -> None:
     ("response", "shown"),
     [(Response(404, "no"), "<Response 404 Not Found, 2 bytes>"), (Response(799), "<Response 799, 0 bytes>")],
 )
-def test_responses_show_themselves(response: Response, shown: str) -> None:
-    """The repr of a response has its status, with the phrase if it has one, and its size."""
+def test_repr_of_responses(response: Response, shown: str) -> None:
+    """The representation of a response has its status, with the phrase if there is one, and its size."""
     assert repr(response) == shown
 
 
@@ -293,8 +293,8 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("text", "address"), ADDRESSES)
-def test_an_address_is_read_as_it_is_written(text: str, address: Address) -> None:
-    """``Address.parse`` and ``str`` are each other's inverse."""
+def test_address_parse_and_str(text: str, address: Address) -> None:
+    """``Address.parse`` and ``str`` are inverse."""
     assert Address.parse(text) == address
     assert str(address) == text
 
@@ -316,8 +316,8 @@ def test_an_address_is_read_as_it_is_written(text: str, address: Address) -> Non
         "[a]:1",
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
-    """A text that is no address is refused, with the three forms that would do."""
+def test_invalid_addresses(text: str) -> None:
+    """An invalid address is refused, and the error shows the three valid forms."""
     with pytest.raises(
         ValueError, match=r"is not an address: write '127\.0\.0\.1:80', '\[::1\]:80' or 'unix:/path'"
     ):
@@ -334,15 +334,15 @@ def test_a_unix_address_needs_a_path() -> None:
 
 
 def test_methods_equal_their_names() -> None:
-    """Every standard method equals the text that stands on the wire."""
+    """Every standard method equals its name."""
     names = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
     assert list(Method) == names
     assert Request("GET").method == Method.GET
     assert Method("PUT") is Method.PUT
 
 
-def test_a_method_of_another_name_is_none() -> None:
-    """Method has the standard ones only, and letter case counts."""
+def test_other_names_are_no_methods() -> None:
+    """Method has only the standard methods, in upper case."""
     for name in ("get", "BREW"):
         with pytest.raises(ValueError, match=name):
             Method(name)
@@ -357,14 +357,14 @@ def test_status_codes_have_phrases() -> None:
 
 
 def test_limits_have_their_documented_defaults() -> None:
-    """Nobody has to set a limit to be safe."""
+    """Limits have the documented defaults."""
     limits = Limits()
     assert (limits.head, limits.request_line, limits.headers, limits.body) == (16384, 8192, 100, 1048576)
 
 
 @pytest.mark.parametrize("name", ["head", "request_line", "headers", "body"])
 def test_limits_have_a_least_value(name: str) -> None:
-    """A limit that would refuse everything is refused itself; a body limit of nothing is a limit."""
+    """A limit that would refuse all requests is refused; a body limit of 0 is valid."""
     least = 0 if name == "body" else 1
     assert getattr(Limits(**{name: least}), name) == least
     with pytest.raises(ValueError, match=rf"Limits\({name}=\.\.\.\) must be at least {least}"):
@@ -372,7 +372,7 @@ def test_limits_have_a_least_value(name: str) -> None:
 
 
 def test_timeouts_have_their_documented_defaults() -> None:
-    """Nobody has to set a timeout to be safe."""
+    """Timeouts have the documented defaults."""
     timeouts = Timeouts()
     assert (timeouts.handshake, timeouts.header, timeouts.body, timeouts.idle) == (10, 10, 60, 75)
     assert (timeouts.write, timeouts.close, timeouts.disconnect) == (30, 5, 0.5)
@@ -382,13 +382,13 @@ def test_timeouts_have_their_documented_defaults() -> None:
 @pytest.mark.parametrize("name", ["handshake", "header", "body", "idle", "write", "close", "linger", "disconnect"])
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
 def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
-    """A timeout that could never be met is refused; infinity waits for ever."""
+    """A timeout that is not positive is refused; infinity is valid."""
     assert getattr(Timeouts(**{name: math.inf}), name) == math.inf
     with pytest.raises(ValueError, match=rf"Timeouts\({name}=\.\.\.\) must be a number of seconds above zero"):
         Timeouts(**{name: seconds})
 
 
-# ------------------------------------------------------------------------------------------- all of them
+# ------------------------------------------------------------------------------------- immutable values
 
 
 @pytest.mark.parametrize(
@@ -405,14 +405,14 @@ def test_timeouts_are_above_zero(name: str, seconds: float) -> None:
     ],
     ids=lambda item: item if isinstance(item, str) else type(item).__name__,
 )
-def test_values_never_change(value: object, name: str) -> None:
-    """No value lets one of its parts be set."""
+def test_values_are_immutable(value: object, name: str) -> None:
+    """No attribute of a value can be set."""
     with pytest.raises((AttributeError, TypeError)):
         setattr(value, name, 1)
 
 
 @pytest.mark.parametrize("build", [Limits, Timeouts])
-def test_bounds_are_named(build: Callable[..., object]) -> None:
-    """Limits and timeouts take names only, so that no number stands for another."""
+def test_limits_and_timeouts_are_keyword_only(build: Callable[..., object]) -> None:
+    """Limits and timeouts accept only keyword arguments."""
     with pytest.raises(TypeError):
         build(1)

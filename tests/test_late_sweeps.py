@@ -73,7 +73,7 @@ async def settle() -> None:
 
 
 async def pass_time(clock: Clock, seconds: float) -> None:
-    """Let virtual time pass as in a process that is not held up."""
+    """Let virtual time pass in small steps, as in a process that is not held up."""
     for _ in range(int(seconds / STEP)):
         clock.jump(STEP)
         await trio.testing.wait_all_tasks_blocked()
@@ -276,7 +276,7 @@ async def test_deadline_set_after_a_delay(link: Link, mock_clock: Clock) -> None
 
 
 class HoldsUp(TlsStream):
-    """A client that holds up the process when a part of its handshake has reached the server's kernel."""
+    """A client that blocks the process after a part of its handshake has reached the kernel of the server."""
 
     def __init__(self, tcp: trio.SocketStream, clock: Clock) -> None:
         super().__init__(tcp)

@@ -1,4 +1,4 @@
-"""What an app listens on: host names with several addresses, and Unix sockets that several processes want."""
+"""Listeners: host names with several addresses, and Unix sockets that several processes use."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ SECOND = "127.0.0.2" if sys.platform == "linux" else "::1"
 FOREIGN, FOREIGN_IPV6 = "192.0.2.1", "2001:db8::1"
 
 
-def app_that_says(text: str) -> App:
+def app_with_text(text: str) -> App:
     return App().with_stateless_route("/", lambda _: Response(200, text))
 
 
 @asynccontextmanager
 async def listening(*addresses: str, text: str = "fine") -> AsyncGenerator[tuple[Address, ...]]:
-    """Run an app that says a text, until the end of the block; gives the addresses that it listens on."""
+    """Run an app that responds with a text. Yields its addresses."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            yield await nursery.start(app_that_says(text).run, *addresses)
+            yield await nursery.start(app_with_text(text).run, *addresses)
             nursery.cancel_scope.cancel()
 
 
 async def refusal(*addresses: str) -> str:
-    """What an app says that cannot listen on these."""
+    """The error of an app that cannot listen on these addresses."""
     with trio.fail_after(10), pytest.raises(OSError) as refused:  # noqa: PT011  (callers check the message)
-        await app_that_says("nothing").run(*addresses)
+        await app_with_text("nothing").run(*addresses)
     return str(refused.value)
 
 
-async def ask(address: Address) -> str:
-    """What the app at an address says."""
+async def get_text(address: Address) -> str:
+    """The response of the app at an address."""
     stream: trio.SocketStream
     if address.host.startswith("unix:"):
         stream = await trio.open_unix_socket(address.host.removeprefix("unix:"))
@@ -68,8 +68,8 @@ async def ask(address: Address) -> str:
 # ---------------------------------------------------------------------------------------- host names
 
 
-class Name(trio.abc.HostnameResolver):
-    """A resolver for which every name has these addresses."""
+class Resolver(trio.abc.HostnameResolver):
+    """A resolver that resolves every name to these addresses."""
 
     def __init__(self, *hosts: str) -> None:
         self.hosts = hosts
@@ -88,14 +88,14 @@ class Name(trio.abc.HostnameResolver):
 
 @pytest.mark.parametrize("foreign", [FOREIGN, FOREIGN_IPV6])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-async def test_addresses_that_the_machine_lacks_are_skipped(
+async def test_unavailable_addresses_of_a_name_are_skipped(
     foreign: str, first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A name is listened on at those of its addresses that this machine has; a WARNING names each other one."""
-    Name(*([foreign, "127.0.0.1"] if first else ["127.0.0.1", foreign]))
+    """Addresses of a name that are not of this machine are skipped, each with a WARNING."""
+    Resolver(*([foreign, "127.0.0.1"] if first else ["127.0.0.1", foreign]))
     async with listening("name.test:0") as [address]:
         assert address.host == "127.0.0.1"
-        assert await ask(address) == "fine"
+        assert await get_text(address) == "fine"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -104,8 +104,8 @@ async def test_addresses_that_the_machine_lacks_are_skipped(
     )
 
 
-async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the kernel has no IPv6, a name is listened on at its IPv4 address."""
+async def test_host_name_without_ipv6(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without IPv6 in the kernel, an app listens on the IPv4 address of a name."""
 
     class WithoutIpv6(socket.socket):
         def __init__(self, family: int = -1, *args: Any, **options: Any) -> None:
@@ -113,48 +113,48 @@ async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, caplog: p
                 raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
             super().__init__(family, *args, **options)
 
-    Name("::1", "127.0.0.1")
+    Resolver("::1", "127.0.0.1")
     monkeypatch.setattr(socket, "socket", WithoutIpv6)
     async with listening("name.test:0") as [address]:
-        assert await ask(address) == "fine"
+        assert await get_text(address) == "fine"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-async def test_an_address_that_is_listed_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """A name that lists an address twice is listened on there once."""
-    Name("127.0.0.1", "127.0.0.1")
+async def test_repeated_address_of_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    """An address that a name lists twice has one listener."""
+    Resolver("127.0.0.1", "127.0.0.1")
     async with listening(f"name.test:{free_port()}") as [address]:
-        assert await ask(address) == "fine"
+        assert await get_text(address) == "fine"
     assert caplog.records == []
 
 
 async def test_localhost() -> None:
-    """``localhost`` is listened on, whatever addresses it has here."""
+    """An app can listen on ``localhost``, whatever its addresses are."""
     async with listening("localhost:0") as addresses:
-        assert [await ask(address) for address in addresses] == ["fine"] * len(addresses)
+        assert [await get_text(address) for address in addresses] == ["fine"] * len(addresses)
     assert len({address.port for address in addresses}) == 1
 
 
-async def test_a_name_without_an_address_here(caplog: pytest.LogCaptureFixture) -> None:
-    """A name of which this machine has no address cannot be listened on."""
-    Name(FOREIGN, FOREIGN_IPV6)
+async def test_host_name_without_an_available_address(caplog: pytest.LogCaptureFixture) -> None:
+    """A name without an address of this machine is an error."""
+    Resolver(FOREIGN, FOREIGN_IPV6)
     said = await refusal("127.0.0.1:0", "name.test:0")
     assert f"cannot listen on name.test:0: {os.strerror(errno.EADDRNOTAVAIL)}" in said
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("address", [f"{FOREIGN}:0", f"[{FOREIGN_IPV6}]:0"])
-async def test_a_literal_address_must_be_here(address: str) -> None:
-    """An IP address is listened on, or the run fails, beside others, too."""
+async def test_unavailable_ip_address(address: str) -> None:
+    """An IP address that is not of this machine is an error, even among others."""
     said = await refusal("127.0.0.1:0", address)
     assert f"cannot listen on {address}: {os.strerror(errno.EADDRNOTAVAIL)}" in said
 
 
-async def test_an_address_of_a_name_that_is_taken() -> None:
-    """An address that this machine has and that is taken is not skipped."""
+async def test_address_of_a_name_in_use() -> None:
+    """An address of a name that is in use is an error, and is not skipped."""
     with socket.create_server((SECOND, 0), family=family_of(SECOND)) as taken:
         port = taken.getsockname()[1]
-        Name("127.0.0.1", SECOND)
+        Resolver("127.0.0.1", SECOND)
         said = await refusal(f"name.test:{port}")
     assert f"cannot listen on name.test:{port}: {os.strerror(errno.EADDRINUSE)}" in said
 
@@ -163,22 +163,22 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-async def test_port_0_is_one_port_for_a_name() -> None:
-    """With port 0 all addresses of a name get the same port."""
-    Name("127.0.0.1", FOREIGN, SECOND)
+async def test_port_0_of_a_name() -> None:
+    """With port 0, all addresses of a name get the same port."""
+    Resolver("127.0.0.1", FOREIGN, SECOND)
     async with listening("name.test:0") as addresses:
         assert [address.host for address in addresses] == ["127.0.0.1", SECOND]
         assert addresses[0].port == addresses[1].port
-        assert [await ask(address) for address in addresses] == ["fine", "fine"]
+        assert [await get_text(address) for address in addresses] == ["fine", "fine"]
 
 
 @linux_only
-async def test_port_0_is_several_ports_if_need_be() -> None:
-    """Where no port is free at all addresses of a name, each gets one of its own."""
-    Name("0.0.0.0", "127.0.0.1")  # the first includes the second
+async def test_port_0_of_a_name_without_a_common_port() -> None:
+    """If no port is free at all addresses of a name, each gets its own."""
+    Resolver("0.0.0.0", "127.0.0.1")  # the first includes the second
     async with listening("name.test:0") as addresses:
         assert addresses[0].port != addresses[1].port
-        assert [await ask(address) for address in addresses] == ["fine", "fine"]
+        assert [await get_text(address) for address in addresses] == ["fine", "fine"]
 
 
 # --------------------------------------------------------------------------------------- Unix sockets
@@ -218,7 +218,7 @@ async def run(gate, verdicts):
         await trio.sleep_forever()
 
 
-def ask():
+def get_text():
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(path)
@@ -249,7 +249,7 @@ for _ in range(rounds):
     listening = [pid for pid, error in said if error == "0"]
     errors = sorted({error for _, error in said} - {"0"})
     try:
-        answer = ask()
+        answer = get_text()
     except OSError as exc:
         answer = repr(exc)
     print(len(listening), answer in listening, *errors, flush=True)
@@ -259,8 +259,8 @@ for _ in range(rounds):
 """
 
 
-def test_one_of_many_processes_listens(tmp_path: Path) -> None:
-    """Of processes that start at once on a stale path one listens, and the path leads to it."""
+def test_many_processes_at_one_stale_path(tmp_path: Path) -> None:
+    """Of processes that start at once on a stale path, one listens, and clients of the path reach it."""
     path = tmp_path / "socket"
     rounds, racers = 30, 4
     with running("-c", SLOW_UNLINK + RACE, str(path), str(rounds), str(racers)) as program:
@@ -279,7 +279,7 @@ from humphrey_trio import App, Response
 path, turns, racers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
 
-async def ask():
+async def get_text():
     async with await trio.open_unix_socket(path) as stream:
         await stream.send_all(b"GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
         answer = b""
@@ -296,7 +296,7 @@ async def take_turn():
         except OSError:
             return False
         for _ in range(3):
-            assert await ask() == os.getpid()
+            assert await get_text() == os.getpid()
         nursery.cancel_scope.cancel()
     return True
 
@@ -320,8 +320,8 @@ for _ in range(racers):
 """
 
 
-def test_processes_that_end_leave_the_others_alone(tmp_path: Path) -> None:
-    """Processes that listen on one path in turn find themselves there: none removes the file of the next."""
+def test_processes_that_use_a_path_in_turn(tmp_path: Path) -> None:
+    """A process that ends does not remove the file of the process that uses the path next."""
     racers = 3
     with running("-c", SLOW_UNLINK + TAKE_TURNS, str(tmp_path / "socket"), "20", str(racers)) as program:
         assert [program.read_line() for _ in range(racers)] == ["0\n"] * racers
@@ -347,22 +347,22 @@ trio.run(main)
 """
 
 
-async def test_what_a_killed_process_leaves_is_replaced(tmp_path: Path) -> None:
-    """A process that is killed leaves two files, with which the next one starts; that removes both at its end."""
+async def test_files_of_a_killed_process(tmp_path: Path) -> None:
+    """The files of a killed process are replaced by the next one, which removes both at its end."""
     path = tmp_path / "socket"
     with running("-c", SERVE, str(path)) as program:
         assert program.read_line() == "listening\n"
         said = await refusal(f"unix:{path}")
         assert f"cannot listen on unix:{path}: {os.strerror(errno.EADDRINUSE)}" in said
-        assert await ask(Address(f"unix:{path}")) == "the first"
+        assert await get_text(Address(f"unix:{path}")) == "the first"
     assert sorted(os.listdir(tmp_path)) == ["socket", "socket.lock"]
     async with listening(f"unix:{path}", text="the second") as [address]:
-        assert await ask(address) == "the second"
+        assert await get_text(address) == "the second"
     assert os.listdir(tmp_path) == []
 
 
-async def test_the_files_of_a_unix_socket(tmp_path: Path) -> None:
-    """The socket has the mode of the umask, which may be changed; its lock is the user's own. Both are removed."""
+async def test_modes_of_the_files(tmp_path: Path) -> None:
+    """The socket has the mode of the umask, and its lock that of the user; both are removed at the end."""
     path = tmp_path / "socket"
     umask = os.umask(0o077)
     try:
@@ -377,15 +377,15 @@ async def test_the_files_of_a_unix_socket(tmp_path: Path) -> None:
 
 @contextmanager
 def foreign_listener(path: Path, backlog: int = 1) -> Iterator[socket.socket]:
-    """A program that listens without a lock."""
+    """Listen on a path without a lock, as other programs do."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen(backlog)
         yield sock
 
 
-async def test_a_foreign_listener_keeps_its_path(tmp_path: Path) -> None:
-    """A path on which a program listens that takes no lock is left to it, and so is its file."""
+async def test_path_of_another_program(tmp_path: Path) -> None:
+    """A path on which another program listens without a lock is an error, and its file is kept."""
     path = tmp_path / "socket"
     with foreign_listener(path):
         assert os.strerror(errno.EADDRINUSE) in await refusal(f"unix:{path}")
@@ -393,8 +393,8 @@ async def test_a_foreign_listener_keeps_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a full backlog from a dead listener")
-async def test_a_full_backlog_is_not_stale(tmp_path: Path) -> None:
-    """A path whose listener has a full backlog is left to it."""
+async def test_path_with_a_full_backlog(tmp_path: Path) -> None:
+    """A path whose listener has a full backlog is an error, and its file is kept."""
     path = tmp_path / "socket"
     with foreign_listener(path, 0), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
@@ -402,8 +402,8 @@ async def test_a_full_backlog_is_not_stale(tmp_path: Path) -> None:
         assert path.is_socket()
 
 
-async def test_a_lock_that_is_held(tmp_path: Path) -> None:
-    """While another process holds the lock of a path, neither the path nor the lock is touched."""
+async def test_locked_path(tmp_path: Path) -> None:
+    """While another process holds the lock of a path, neither file is changed."""
     path, lock = tmp_path / "socket", tmp_path / "socket.lock"
     with foreign_listener(path):
         pass  # what it leaves is stale
@@ -414,18 +414,18 @@ async def test_a_lock_that_is_held(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["socket", "socket.lock"]
 
 
-async def test_a_lock_file_of_another(tmp_path: Path) -> None:
-    """A lock file with content was made by another program: it is used, and stays."""
+async def test_lock_file_with_content(tmp_path: Path) -> None:
+    """A lock file with content, of another program, is used and kept."""
     path, lock = tmp_path / "socket", tmp_path / "socket.lock"
     lock.write_text("precious")
     async with listening(f"unix:{path}") as [address]:
-        assert await ask(address) == "fine"
+        assert await get_text(address) == "fine"
     assert os.listdir(tmp_path) == ["socket.lock"]
     assert lock.read_text() == "precious"
 
 
-async def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where the lock cannot be made, the error says so and names its file, and nothing is left."""
+async def test_lock_that_cannot_be_created(tmp_path: Path) -> None:
+    """If the lock cannot be created, the error says so and names its file, and no file is left."""
     (tmp_path / "socket.lock").mkdir()
     said = await refusal(f"unix:{tmp_path}/socket")
     assert f"cannot listen on unix:{tmp_path}/socket: " in said
@@ -433,19 +433,19 @@ async def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["socket.lock"]
 
 
-async def test_the_lock_file_is_removed_while_it_is_held(tmp_path: Path) -> None:
-    """Without its lock file a live socket is not taken for a stale one, and removes no lock of another."""
+async def test_removed_lock_file(tmp_path: Path) -> None:
+    """Without its lock file, a live socket is not taken for a stale one."""
     path, lock = tmp_path / "socket", tmp_path / "socket.lock"
     async with listening(f"unix:{path}") as [address]:
         lock.unlink()
         assert os.strerror(errno.EADDRINUSE) in await refusal(f"unix:{path}")
-        assert await ask(address) == "fine"
+        assert await get_text(address) == "fine"
         lock.touch()
     assert os.listdir(tmp_path) == ["socket.lock"]
 
 
-async def test_a_link_in_the_place_of_a_socket(tmp_path: Path) -> None:
-    """A symbolic link is no socket, wherever it leads, and is left alone."""
+async def test_symbolic_link_instead_of_a_socket(tmp_path: Path) -> None:
+    """A symbolic link is not a socket, wherever it leads, and is kept."""
     path, stale = tmp_path / "link", tmp_path / "stale"
     with foreign_listener(stale):
         pass
@@ -454,8 +454,8 @@ async def test_a_link_in_the_place_of_a_socket(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["link", "stale"]
 
 
-async def test_a_socket_that_another_has_replaced(tmp_path: Path) -> None:
-    """The socket that another program has put in the place of ours stays when ours ends."""
+async def test_socket_replaced_by_another_program(tmp_path: Path) -> None:
+    """The socket of another program at the same path is kept at the end."""
     path = tmp_path / "socket"
     async with listening(f"unix:{path}"):
         path.unlink()
@@ -465,8 +465,8 @@ async def test_a_socket_that_another_has_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["socket"]
 
 
-async def test_a_relative_path_is_of_the_first_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file of a relative path is removed, though the working directory is another by then."""
+async def test_relative_path_after_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a relative path is removed even if the working directory has changed."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     async with listening("unix:socket"):
@@ -475,9 +475,9 @@ async def test_a_relative_path_is_of_the_first_directory(tmp_path: Path, monkeyp
     assert os.listdir(tmp_path) == ["elsewhere"]
 
 
-async def test_a_path_is_free_as_soon_as_its_app_has_ended(tmp_path: Path) -> None:
-    """The next app of the same process may listen on the path at once, many times."""
+async def test_path_is_reused_at_once(tmp_path: Path) -> None:
+    """The next app of a process can use a path as soon as the previous one has ended."""
     for number in range(20):
         async with listening(f"unix:{tmp_path}/socket", text=str(number)) as [address]:
-            assert await ask(address) == str(number)
+            assert await get_text(address) == str(number)
     assert os.listdir(tmp_path) == []

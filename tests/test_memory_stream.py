@@ -19,8 +19,8 @@ from tests.support.wire import CLOSE, TEXT
 Clock = trio.testing.MockClock
 
 
-async def test_is_a_half_closeable_stream() -> None:
-    """It passes trio's own tests of streams that can end one direction."""
+async def test_half_closeable_stream() -> None:
+    """``memory_connection`` passes trio's tests of half-closeable streams."""
 
     async def pair() -> tuple[MemoryStream, MemoryStream]:
         return memory_connection(1024)
@@ -35,8 +35,8 @@ async def test_is_a_half_closeable_stream() -> None:
         await trio.testing.check_half_closeable_stream(pair, clogged_pair)
 
 
-def test_a_full_buffer_takes_no_more() -> None:
-    """A call takes what fits, and nothing when nothing fits; the receiver makes room."""
+def test_full_buffer() -> None:
+    """``send_nowait`` accepts what fits into the buffer, and nothing if it is full."""
     one, other = memory_connection(4)
     assert [one.send_nowait(b"hello"), one.send_nowait(b"o")] == [4, 0]
     assert other.receive_nowait(3) == b"hel"
@@ -46,7 +46,7 @@ def test_a_full_buffer_takes_no_more() -> None:
         other.receive_nowait(1)
 
 
-def test_at_most_so_many_bytes_at_once() -> None:
+def test_max_send_and_max_receive() -> None:
     """``max_send`` and ``max_receive`` bound each call."""
     one, other = memory_connection()
     one.max_send, other.max_receive = 3, 2
@@ -54,8 +54,8 @@ def test_at_most_so_many_bytes_at_once() -> None:
     assert [other.receive_nowait(100), other.receive_nowait(100)] == [b"he", b"l"]
 
 
-def test_a_close_over_unread_input_resets() -> None:
-    """As with TCP, the peer loses what it has not received, and learns that its bytes were not."""
+def test_close_with_unread_input_is_a_reset() -> None:
+    """As with TCP, a close with unread input is a reset for the peer."""
     one, other = memory_connection()
     one.send_nowait(b"lost")
     other.send_nowait(b"unread")
@@ -64,8 +64,8 @@ def test_a_close_over_unread_input_resets() -> None:
         other.receive_nowait(100)
 
 
-def test_a_close_after_all_was_read_loses_nothing() -> None:
-    """Without unread input the peer receives everything, then end of file."""
+def test_close_without_unread_input() -> None:
+    """Without unread input, a peer receives everything and then an end of file."""
     one, other = memory_connection()
     one.send_nowait(b"last")
     one.close()
@@ -76,8 +76,8 @@ def test_a_close_after_all_was_read_loses_nothing() -> None:
         other.send_nowait(b"too late")
 
 
-def test_it_breaks_at_its_nth_call() -> None:
-    """``break_at`` counts calls that send or receive; then both ends are broken."""
+def test_break_at() -> None:
+    """``break_at`` counts calls that send or receive, and then both ends are broken."""
     one, other = memory_connection()
     one.break_at(3)
     assert [one.send_nowait(b"a"), one.send_nowait(b"b")] == [1, 1]
@@ -87,8 +87,8 @@ def test_it_breaks_at_its_nth_call() -> None:
     assert not one.closed
 
 
-async def test_a_stalled_end_moves_nothing(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """A stalled end takes and gives nothing, and goes on where it was when the stall ends."""
+async def test_stalled_end(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """A stalled end sends and receives nothing, and continues when the stall ends."""
     one, other = memory_connection()
     other.send_nowait(b"early")
     one.stall()
@@ -103,7 +103,7 @@ async def test_a_stalled_end_moves_nothing(autojump_clock: Clock, nursery: trio.
 
 @pytest.mark.parametrize("end", [MemoryStream.notify_closing, MemoryStream.close])
 @pytest.mark.parametrize("wait", [MemoryStream.wait_readable, MemoryStream.wait_send_all_might_not_block])
-async def test_waits_are_ended(
+async def test_close_and_interrupt_end_waits(
     end: Callable[[MemoryStream], None], wait: Callable[[MemoryStream], Awaitable[None]], nursery: trio.Nursery
 ) -> None:
     """A wait ends with ClosedResourceError when another task closes or interrupts the stream."""
@@ -127,7 +127,7 @@ def _after(seconds: float, function: Callable[[], object]) -> Callable[[], Await
     return call
 
 
-# ------------------------------------------------------------------------------------------- served
+# ------------------------------------------------------------------------------- apps on memory streams
 
 
 def serve(nursery: trio.Nursery, app: App[Any], buffer: int = 64 * 1024) -> tuple[RawClient, MemoryStream]:
@@ -137,8 +137,8 @@ def serve(nursery: trio.Nursery, app: App[Any], buffer: int = 64 * 1024) -> tupl
     return RawClient(ours), theirs
 
 
-async def test_messages_take_the_direct_path(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """A message that fits has been sent when ``send`` returns; no other task has to run."""
+async def test_messages_are_sent_directly(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """A message that fits has been sent when ``send`` returns, without another task."""
     opened, sent = trio.Event(), trio.Event()
     ours, theirs = memory_connection()
     received: list[bytes] = []
@@ -157,7 +157,7 @@ async def test_messages_take_the_direct_path(autojump_clock: Clock, nursery: tri
 
 
 async def test_short_writes_keep_frames_whole(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """Over a transport that takes a byte at a time, every message arrives whole and in order."""
+    """Messages arrive whole and in order over a transport that accepts one byte at a time."""
     sent = [f"{number}" * 50 for number in range(9)]
 
     async def talk(stream: WebsocketStream, state: None) -> None:
@@ -171,8 +171,8 @@ async def test_short_writes_keep_frames_whole(autojump_clock: Clock, nursery: tr
     assert frames == [*((TEXT, text.encode()) for text in sent), (CLOSE, b"\x03\xe8")]
 
 
-async def test_a_stalled_client_is_cut_off(autojump_clock: Clock) -> None:
-    """A client that takes nothing for ``Timeouts.write`` is cut off, and its transport is closed."""
+async def test_write_timeout_of_a_stalled_client(autojump_clock: Clock) -> None:
+    """A client that accepts nothing for ``Timeouts.write`` is disconnected."""
     app = App(timeouts=Timeouts(write=3)).with_stateless_route("/", lambda _: Response(200, b"x" * 1000))
     ours, theirs = memory_connection(buffer=500)
     ours.send_nowait(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -181,8 +181,8 @@ async def test_a_stalled_client_is_cut_off(autojump_clock: Clock) -> None:
     assert trio.current_time() == pytest.approx(3, abs=0.5)
 
 
-async def test_a_transport_that_breaks_ends_the_connection(autojump_clock: Clock) -> None:
-    """Whichever call breaks, the connection ends, its transport is closed, and no task is left."""
+async def test_broken_transport(autojump_clock: Clock) -> None:
+    """A transport that breaks at any call ends its connection, and leaves no task."""
     app = App().with_stateless_route("/", lambda _: Response(200, "hello"))
     before = trio.lowlevel.current_statistics().tasks_living
     for call in range(1, 10):
@@ -201,8 +201,8 @@ async def echo(stream: WebsocketStream, state: None) -> None:
         await stream.send(message)
 
 
-async def test_a_websocket_client_on_any_stream(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """``open_websocket`` opens a client on a stream, which ``client.stream`` is; a refusal is a HandshakeError."""
+async def test_open_websocket(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """``open_websocket`` opens a client on any stream; a refusal is a HandshakeError."""
     app = App().with_websocket_route("/", websocket_handler(echo))
     ours, theirs = memory_connection()
     nursery.start_soon(app.serve_stream, theirs)
@@ -217,8 +217,8 @@ async def test_a_websocket_client_on_any_stream(autojump_clock: Clock, nursery: 
     assert client.close_code == 1000
 
 
-async def test_a_websocket_client_that_disconnects(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """``disconnect`` closes the connection without a Close frame: both sides have 1006, and sending raises."""
+async def test_disconnect_of_a_client(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """``disconnect`` closes without a Close frame: both sides have 1006, and sending raises."""
     codes: list[int | None] = []
 
     async def note(stream: WebsocketStream, state: None) -> None:

@@ -164,7 +164,7 @@ def test_conventions() -> None:
 
 
 def test_several_apps() -> None:
-    """Apps that were passed by name have a label, and the values of one metric stand together."""
+    """Apps that were passed by name have a label, and the values of one metric are together."""
     exposition = shown(Site(connections=1), Chat(), admin=Site(connections=2), chat=Chat())
     assert exposition.value("humphrey_trio_http_connections") == 1
     assert exposition.value("humphrey_trio_http_connections", app="admin") == 2

@@ -1,8 +1,7 @@
-"""Origins: what a pattern stands for, what it must never stand for, and what is refused when it is given."""
+"""Origins: which origins a pattern matches, and which patterns are refused."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from humphrey_trio._http._origins import Origins, is_same_host, read_origin
+from tests.support.growth import assert_linear
 
 MATCHES = [
     # As they are, in any letter case, with the default port or without it.
@@ -288,14 +288,5 @@ def slow_same_host(size: int) -> None:
     "read", [slow_host, slow_name, slow_scheme, slow_address, slow_digits, slow_port, slow_same_host]
 )
 def test_the_work_is_linear(read: Callable[[int], None]) -> None:
-    """An origin of four times the length takes about four times as long; sixteen would be quadratic."""
-
-    def seconds(size: int) -> float:
-        best = float("inf")
-        for _ in range(5):
-            begun = time.perf_counter()
-            read(size)
-            best = min(best, time.perf_counter() - begun)
-        return best
-
-    assert seconds(80_000) < 10 * seconds(20_000) + 0.001
+    """The time for an origin is linear in its length."""
+    assert_linear(read, 20_000)

@@ -1,250 +1,25 @@
-"""The outbox of a stream: whole frames, in order, within bounds, whatever the transport takes."""
+"""The outbox of a stream: order of frames, limits, control frames, Close, and waiting for room."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from humphrey_trio._server._transport import CHUNK, Transport
+from humphrey_trio._server._transport import CHUNK
 from humphrey_trio._websocket._counters import Counters
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol._encoder import encode_close, encode_message, encode_ping, encode_pong
 from humphrey_trio._websocket._stream._outbox import Outbox
-from humphrey_trio._websocket._stream._writer_turns import give_turns
-from humphrey_trio.http import Address
-from humphrey_trio.websocket import KeepLatest, WhenFull
-from tests.support.wire import BINARY, CLOSE, PING, PONG, split_frames
-
-MIB = 2**20
-HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-GOODBYE = encode_close(1000)
+from humphrey_trio.websocket import WhenFull
+from tests.support.outboxes import HEAD, NORMAL_CLOSE, ScriptedTransport, blocked, flush, messages, opened
+from tests.support.wire import BINARY, CLOSE, PING, PONG
 
 
-class ScriptedTransport(Transport):
-    """Takes as many bytes at a time as its script says, and everything when that has ended.
-
-    It asserts what TLS needs: bytes that were offered and not taken are the first that are offered next.
-
-    Attributes:
-        wire: what it took.
-        sends: how often bytes were given to it.
-        offered: the bytes that were given to it last, taken or not; whoever looks at them resets them.
-        blocked: whether it takes nothing, as a peer that does not read.
-        resume: what a write waits for.
-        gone: whether there is no peer any more.
-    """
-
-    def __init__(self, script: Iterable[int] = ()) -> None:
-        super().__init__(Address("script"))
-        self.wire = b""
-        self.sends = 0
-        self.offered: bytes | None = None
-        self.blocked = False
-        self.resume: trio.Event | None = None
-        self.gone = False
-        self._torn = False
-        self._not_taken = b""
-        self.script = iter(script)
-
-    @property
-    def torn(self) -> bool:
-        return self._torn
-
-    def tear(self) -> None:
-        self._torn = True
-
-    def frames(self) -> list[tuple[int, bytes]]:
-        """The frames on the wire, which are all whole."""
-        assert self.wire.startswith(HEAD)
-        frames, rest = split_frames(self.wire[len(HEAD) :])
-        assert rest == b""
-        return frames
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        self.offered = bytes(data)
-        return self._take(data, 0)
-
-    async def send_some(self, data: bytes | memoryview) -> int:
-        assert data
-        await trio.lowlevel.checkpoint()
-        if self.resume is not None:
-            await self.resume.wait()
-        self.offered = bytes(data)
-        return self._take(data, 1)
-
-    def _take(self, data: bytes | memoryview, least: int) -> int:
-        assert bytes(data).startswith(self._not_taken)
-        if self.blocked and not least:
-            taken = 0
-        elif self.gone:
-            raise trio.BrokenResourceError
-        else:
-            taken = min(len(data), max(least, next(self.script, len(data))))
-            self.sends += 1
-        self.wire += data[:taken]
-        self._not_taken = bytes(data[taken:])
-        return taken
-
-    async def receive_some(self) -> bytes:
-        raise AssertionError
-
-    async def send_last(self, data: bytes) -> int:
-        raise AssertionError
-
-    # What an outbox never calls:
-
-    @property
-    def half_closes(self) -> bool:
-        raise AssertionError
-
-    async def send_eof(self) -> None:
-        raise AssertionError
-
-    async def discard_some(self) -> bool:
-        raise AssertionError
-
-    def interruptible(self) -> AbstractContextManager[object]:
-        raise AssertionError
-
-    def interrupt(self) -> None:
-        raise AssertionError
-
-    def abort(self) -> None:
-        raise AssertionError
-
-    async def close(self) -> None:
-        raise AssertionError
-
-
-def opened(transport: Transport, limits: StreamLimits | None = None) -> Outbox:
-    """An outbox behind its handshake."""
-    outbox = Outbox(transport, limits or StreamLimits(), Counters())
-    outbox.uncork(HEAD)
-    return outbox
-
-
-def blocked(limits: StreamLimits | None = None) -> tuple[Outbox, ScriptedTransport]:
-    """An outbox behind its handshake whose transport takes nothing at once, so that everything waits."""
-    transport = ScriptedTransport()
-    outbox = opened(transport, limits)
-    transport.blocked = True
-    return outbox, transport
-
-
-async def flush(outbox: Outbox) -> None:
-    """Write until nothing waits, as the connection task does."""
-    while outbox.pending:
-        await outbox.flush_some()
-
-
-def messages(*payloads: bytes) -> list[bytes]:
-    return [encode_message(payload) for payload in payloads]
-
-
-# --------------------------------------------------------------------------------------- whole, in order
-
-#: What is done with an outbox: a message of some size, or the name of something else.
-steps = st.one_of(
-    st.integers(0, 300),
-    st.sampled_from([CHUNK, 3 * CHUNK]),
-    st.sampled_from(["ping", "pong", "flush"]),
-)
-script = st.lists(st.one_of(st.integers(0, 20), st.integers(0, CHUNK)), max_size=60)
-
-
-async def perform(outbox: Outbox, plan: list[int | str]) -> dict[int, list[bytes]]:
-    """Do all that; the payloads that were put, by their frames' opcode."""
-    put: dict[int, list[bytes]] = {BINARY: [], PING: [], PONG: []}
-    for i, step in enumerate(plan):
-        number = i.to_bytes(2, "big")
-        if isinstance(step, int):
-            put[BINARY].append(number + bytes(step))
-            outbox.put(encode_message(put[BINARY][-1]))
-        elif step == "ping":
-            put[PING].append(number)
-            outbox.put_control(encode_ping(number))
-        elif step == "pong":
-            put[PONG].append(number)
-            outbox.put_control(encode_pong(number))
-        elif outbox.pending:
-            await outbox.flush_some()
-    return put
-
-
-def is_subsequence(part: list[bytes], whole: list[bytes]) -> bool:
-    rest = iter(whole)
-    return all(item in rest for item in part)
-
-
-def arrived(frames: list[tuple[int, bytes]], opcode: int) -> list[bytes]:
-    return [payload for found, payload in frames if found == opcode]
-
-
-@settings(deadline=None, max_examples=150)
-@given(plan=st.lists(steps, max_size=25), takes=script)
-async def test_everything_arrives_whole_and_in_order(plan: list[int | str], takes: list[int]) -> None:
-    """However little a transport takes, frames arrive whole, in order, and with the latest pong and ping."""
-    transport = ScriptedTransport(takes)
-    outbox = opened(transport)
-    put = await perform(outbox, plan)
-    outbox.end(GOODBYE)
-    await flush(outbox)
-
-    *frames, last = transport.frames()
-    assert last == (CLOSE, b"\x03\xe8")
-    assert arrived(frames, CLOSE) == []
-    assert arrived(frames, BINARY) == put[BINARY]
-    for opcode in (PING, PONG):
-        assert is_subsequence(arrived(frames, opcode), put[opcode])
-        assert arrived(frames, opcode)[-1:] == put[opcode][-1:]
-    assert outbox.queued_bytes == 0
-
-
-@settings(deadline=None, max_examples=100)
-@given(plan=st.lists(steps, max_size=25), takes=script)
-async def test_dropping_the_queue_cuts_no_frame(plan: list[int | str], takes: list[int]) -> None:
-    """A Close in the queue's place comes behind whole frames, the first so many of those that were put."""
-    transport = ScriptedTransport(takes)
-    outbox = opened(transport)
-    put = await perform(outbox, plan)
-    outbox.end(GOODBYE, drop_queue=True)
-    await flush(outbox)
-
-    *frames, last = transport.frames()
-    received = arrived(frames, BINARY)
-    assert last == (CLOSE, b"\x03\xe8")
-    assert received == put[BINARY][: len(received)]
-    assert outbox.queued_bytes == 0
-
-
-@settings(deadline=None, max_examples=100)
-@given(plan=st.lists(steps, max_size=25), takes=script, ended=st.booleans())
-async def test_last_words_complete_the_wire(plan: list[int | str], takes: list[int], ended: bool) -> None:
-    """What is on the wire and the last words behind it are whole frames: every message, and one Close."""
-    transport = ScriptedTransport(takes)
-    outbox = opened(transport)
-    put = await perform(outbox, plan)
-    if ended:
-        outbox.end(GOODBYE)
-    transport.wire += outbox.final_frames(encode_close(1001))
-
-    *frames, last = transport.frames()
-    assert last == (CLOSE, (1000 if ended else 1001).to_bytes(2, "big"))
-    assert arrived(frames, CLOSE) == []
-    assert arrived(frames, BINARY) == put[BINARY]
-
-
-def test_the_quick_path() -> None:
-    """A frame that the transport takes at once is sent by whoever put it, and the writer has nothing to do."""
+def test_direct_send() -> None:
+    """A frame that the transport takes at once is sent by ``put`` itself; nothing is left for the writer."""
     transport = ScriptedTransport()
     outbox = opened(transport)
     outbox.put(encode_message(b"hi"))
@@ -254,8 +29,8 @@ def test_the_quick_path() -> None:
     assert outbox.queued_bytes == 0
 
 
-async def test_the_quick_path_comes_back() -> None:
-    """A frame that did not go out at once holds back the later ones until it is written; then they go directly."""
+async def test_direct_send_after_a_partial_write() -> None:
+    """Frames wait behind a frame that was taken in part; after it is written, frames are sent directly again."""
     transport = ScriptedTransport([len(HEAD), 3])
     outbox = opened(transport)
     for frame in messages(b"one", b"two"):
@@ -268,8 +43,8 @@ async def test_the_quick_path_comes_back() -> None:
     assert not outbox.pending
 
 
-async def test_small_frames_leave_together() -> None:
-    """Frames that wait are written in chunks, not one by one."""
+async def test_queued_frames_are_written_in_chunks() -> None:
+    """Queued frames are written in chunks, not one by one."""
     outbox, transport = blocked()
     payloads = [i.to_bytes(2, "big") * 100 for i in range(1000)]
     for frame in messages(*payloads):
@@ -281,12 +56,12 @@ async def test_small_frames_leave_together() -> None:
     assert transport.sends == 1 + -(-999 * 204 // CHUNK)  # the first had begun already
 
 
-# ----------------------------------------------------------------------------------------------- bounds
+# ----------------------------------------------------------------------------------------------- limits
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["nothing ever waited", "all was written"])
-async def test_an_empty_outbox_takes_one_of_any_size(direct: bool) -> None:
-    """One frame of any size may be put into an empty outbox, and then none until there is room."""
+async def test_empty_outbox_accepts_a_frame_of_any_size(direct: bool) -> None:
+    """An empty outbox accepts one frame of any size, and then none until there is room."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=10))
     if not direct:
         outbox.put(encode_message(b"before"))
@@ -301,7 +76,7 @@ async def test_an_empty_outbox_takes_one_of_any_size(direct: bool) -> None:
 
 
 def test_limit_in_bytes() -> None:
-    """Beside frames that wait there is room up to the limit in bytes, what has begun to be sent included."""
+    """With queued frames there is room up to the limit in bytes, which includes a frame that was sent in part."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
     outbox.put(bytes(40))
     outbox.put(bytes(40))
@@ -312,7 +87,7 @@ def test_limit_in_bytes() -> None:
 
 
 def test_limit_in_messages() -> None:
-    """As many messages may wait as the limit says, behind the one that has begun."""
+    """The limit in messages counts the messages after the one that was sent in part."""
     outbox, _ = blocked(StreamLimits(max_outbox_messages=3))
     outbox.put(b"begun")
     for _ in range(3):
@@ -322,8 +97,8 @@ def test_limit_in_messages() -> None:
     assert not outbox.has_room(0)
 
 
-def test_other_limits() -> None:
-    """Limits that are set later hold at once."""
+def test_limits_can_be_changed() -> None:
+    """New limits apply at once."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=100))
     outbox.put(bytes(40))
     outbox.limit(StreamLimits(max_outbox_bytes=50))
@@ -331,301 +106,8 @@ def test_other_limits() -> None:
     assert not outbox.has_room(11)
 
 
-# ------------------------------------------------------------------------------- dropping, beside a model
-
-Policy = WhenFull | KeepLatest
-
-
-@dataclass(eq=False)
-class Waiting:
-    """A message that waits: its frame, and with which policy it came, if it may be dropped."""
-
-    frame: bytes
-    policy: Policy | None
-
-
-class Model:
-    """What an outbox has to do, said simply: a list of what waits, and a number of bytes that have begun."""
-
-    def __init__(self, limits: StreamLimits) -> None:
-        self._limits = limits
-        self.waiting: list[Waiting] = []
-        self.lane: dict[int, bytes] = {}
-        self.keys: list[Hashable] = []  # of which messages wait, in the order in which each began to
-        self.begun = self.begun_messages = 0
-        self.put = self.dropped = 0
-        self.sent: list[bytes] = []  # frames of messages that have begun, or are gone
-
-    @property
-    def queued_bytes(self) -> int:
-        return self.begun + sum(len(one.frame) for one in self.waiting)
-
-    @property
-    def queued_messages(self) -> int:
-        return self.begun_messages + len(self.waiting)
-
-    def fits(self, size: int, without: list[Waiting] | None = None) -> bool:
-        """Whether there is room for so many bytes, once some that wait are gone."""
-        rest = [one for one in self.waiting if one not in (without or [])]
-        queued = self.begun + sum(len(one.frame) for one in rest)
-        return queued == 0 or (
-            queued + size <= self._limits.max_outbox_bytes and len(rest) < self._limits.max_outbox_messages
-        )
-
-    def victims(self, size: int, policy: Policy) -> list[Waiting] | None:
-        """Which messages make room for so many bytes; None if they cannot."""
-        return next((some for some in self._choices(policy) if self.fits(size, some)), None)
-
-    def _choices(self, policy: Policy) -> Iterator[list[Waiting]]:
-        """What may be dropped, the least first."""
-        if isinstance(policy, KeepLatest):
-            outdated = self._of_key(policy.key)
-            if outdated:
-                yield outdated
-            for key in self.keys:
-                if key != policy.key and (older := self._of_key(key)[:-1]):
-                    outdated = outdated + older
-                    yield outdated
-        elif policy is WhenFull.DROP_OLDEST:
-            mine = [one for one in self.waiting if one.policy is policy]
-            for count in range(1, len(mine) + 1):
-                yield mine[:count]
-
-    def _of_key(self, key: Hashable) -> list[Waiting]:
-        return [one for one in self.waiting if one.policy == KeepLatest(key)]
-
-    def remove(self, some: list[Waiting]) -> None:
-        self.waiting = [one for one in self.waiting if one not in some]
-        self.keys = [key for key in self.keys if self._of_key(key)]
-
-    def drop(self, some: list[Waiting]) -> None:
-        self.remove(some)
-        self.dropped += len(some)
-
-    def wait(self, frame: bytes, policy: Policy | None) -> None:
-        self.waiting.append(Waiting(frame, policy))
-        if isinstance(policy, KeepLatest) and policy.key not in self.keys:
-            self.keys.append(policy.key)
-
-
-class Pair:
-    """An outbox and its model, which do the same; after every step they say the same."""
-
-    def __init__(self, limits: StreamLimits, takes: list[int]) -> None:
-        self.transport = ScriptedTransport(takes)
-        self.counters = Counters()
-        self.outbox = Outbox(self.transport, limits, self.counters)
-        self.head_left = len(HEAD)
-        self.limits = limits
-        self.model = Model(limits)
-        self._number = 0
-        self._longest = 0  # frame
-
-    def uncork(self) -> None:
-        self.outbox.uncork(HEAD)
-        self.head_left -= len(self.transport.wire)
-
-    def frame(self, size: int) -> bytes:
-        """A frame that is like no other."""
-        self._number += 1
-        return encode_message(self._number.to_bytes(3, "big") + bytes(size))
-
-    def put(self, frame: bytes, policy: Policy | None, put: Callable[[bytes], None]) -> None:
-        """Put a frame for which there is room."""
-        model, transport = self.model, self.transport
-        transport.offered = None
-        before = len(transport.wire)
-        put(frame)
-        model.put += 1
-        self._longest = max(self._longest, len(frame))
-        if transport.offered is None:
-            model.wait(frame, policy)
-            return
-        assert (transport.offered, model.queued_bytes, model.lane) == (frame, 0, {})
-        model.begun = len(frame) - (len(transport.wire) - before)
-        model.begun_messages = bool(model.begun)
-        model.sent.append(frame)
-
-    def send(self, size: int, *, later: bool) -> None:
-        """What ``send`` does, except that it does not wait."""
-        frame = self.frame(size)
-        assert self.outbox.has_room(len(frame)) == self.model.fits(len(frame))
-        if self.model.fits(len(frame)):
-            self.put(frame, None, self.outbox.put_later if later else self.outbox.put)
-
-    def broadcast(self, size: int, policy: Policy) -> None:
-        """What a broadcast does, except that it closes nothing."""
-        outbox, model, frame = self.outbox, self.model, self.frame(size)
-        assert outbox.has_room(len(frame)) == model.fits(len(frame))
-        if not model.fits(len(frame)):
-            victims = model.victims(len(frame), policy)
-            assert outbox.make_room(len(frame), policy) == (victims is not None)
-            if victims is None:
-                return
-            model.drop(victims)
-        self.put(frame, policy, lambda frame: outbox.put_droppable(frame, policy))
-
-    def control(self, frame: bytes) -> None:
-        self.transport.offered = None
-        before = len(self.transport.wire)
-        self.outbox.put_control(frame)
-        if self.transport.offered is None:
-            self.model.lane[frame[0]] = frame
-        else:
-            assert (self.model.queued_bytes, self.model.queued_messages) == (0, 0)
-            self.model.begun = len(frame) - (len(self.transport.wire) - before)
-
-    async def flush(self) -> None:
-        """One step of the writer."""
-        if self.outbox.corked:
-            assert not self.outbox.pending
-            return
-        if not self.outbox.pending:
-            assert (self.head_left, self.model.queued_bytes, self.model.lane) == (0, 0, {})
-            return
-        model, before = self.model, len(self.transport.wire)
-        self.transport.offered = None
-        await self.outbox.flush_some()
-        if self.transport.offered is None:  # nothing was left to write
-            assert (model.queued_bytes, model.lane) == (0, {})
-            return
-        if self.head_left:
-            assert self.transport.offered == HEAD[-self.head_left :]
-            self.head_left -= len(self.transport.wire) - before
-            return
-        if not model.begun:
-            self._begin(self.transport.offered)
-        assert len(self.transport.offered) == model.begun
-        model.begun -= len(self.transport.wire) - before
-        if not model.begun:
-            model.begun_messages = 0
-
-    def _begin(self, batch: bytes) -> None:
-        """Whole frames go to the transport: all control frames, and behind them the first that wait."""
-        model = self.model
-        head = b"".join(model.lane.values())
-        taken: list[Waiting] = []
-        while len(head) + sum(len(one.frame) for one in taken) < len(batch) and len(taken) < len(model.waiting):
-            taken.append(model.waiting[len(taken)])
-        frames = [one.frame for one in taken]
-        assert batch in (head + b"".join(frames), head + b"".join(frames) + GOODBYE)
-        assert taken or head or self.outbox.ended
-        model.lane.clear()
-        model.sent += frames
-        model.begun, model.begun_messages = len(batch), len(taken)
-        model.remove(taken)
-
-    def check(self) -> None:
-        """They say the same, and the bounds hold."""
-        outbox, model = self.outbox, self.model
-        assert outbox.queued_bytes == model.queued_bytes
-        assert outbox.queued_messages == model.queued_messages
-        assert outbox.messages_put == model.put - model.dropped
-        assert self.counters.dropped == model.dropped
-        assert outbox.bytes_sent == len(self.transport.wire) - len(HEAD) + self.head_left
-        assert len(model.waiting) <= self.limits.max_outbox_messages
-        # Control frames and a Close come on top; one message of any size fits alone.
-        assert outbox.queued_bytes <= max(self.limits.max_outbox_bytes, self._longest) + 12
-
-
-sizes = st.one_of(st.integers(0, 12), st.integers(0, 120), st.sampled_from([CHUNK // 2, CHUNK]))
-policies = st.one_of(
-    st.sampled_from([WhenFull.DROP_NEWEST, WhenFull.CLOSE]),
-    st.just(WhenFull.DROP_OLDEST),
-    st.sampled_from("abc").map(KeepLatest),
-)
-#: What is done with an outbox that drops.
-dropping_steps = st.one_of(
-    st.tuples(st.just("send"), sizes, st.booleans()),
-    st.tuples(st.just("broadcast"), sizes, policies),
-    st.tuples(st.just("broadcast"), st.integers(0, 12), policies),
-    st.tuples(st.just("broadcast"), st.just(0), policies),
-    st.sampled_from([("ping",), ("pong",)]),
-    st.just(("flush",)),
-)
-bounds = st.builds(
-    StreamLimits,
-    max_outbox_bytes=st.sampled_from([1, 40, 100, 2 * CHUNK, 2**20]),
-    max_outbox_messages=st.sampled_from([1, 3, 5, 8, 1000]),
-)
-
-
-async def do(pair: Pair, plan: list[tuple[Any, ...]]) -> None:
-    for what, *how in plan:
-        match what:
-            case "send":
-                pair.send(how[0], later=how[1])
-            case "broadcast":
-                pair.broadcast(*how)
-            case "flush":
-                await pair.flush()
-            case _:
-                pair.control(encode_ping(b"x") if what == "ping" else encode_pong(b"y"))
-        pair.check()
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    plan=st.lists(dropping_steps, min_size=15, max_size=60),
-    takes=st.lists(st.one_of(st.just(0), st.integers(0, 20), st.integers(0, CHUNK)), max_size=60),
-    limits=bounds,
-    corked=st.sampled_from([0, 0, 5, 10]),
-    slow=st.booleans(),
-    end=st.sampled_from(["flush", "close", "close at once", "abandon", "last words"]),
-)
-async def test_dropping(
-    plan: list[tuple[Any, ...]], takes: list[int], limits: StreamLimits, corked: int, slow: bool, end: str
-) -> None:
-    """Whatever is put, dropped and written: the wire, the room and every count are those of a simple model."""
-    pair = Pair(limits, takes)
-    outbox, model, transport = pair.outbox, pair.model, pair.transport
-    transport.blocked = slow
-    await do(pair, plan[:corked])
-    pair.uncork()
-    await do(pair, plan[corked:])
-
-    if end in ("close", "close at once"):
-        outbox.end(GOODBYE, drop_queue=end != "close")
-        if end == "close at once":
-            model.drop(model.waiting)
-    elif end == "abandon":
-        outbox.abandon()
-        model.drop(model.waiting)
-        model.begun = model.begun_messages = 0
-        pair.check()
-        assert not outbox.pending
-        received, _ = split_frames(transport.wire[len(HEAD) :])
-        sent, _ = split_frames(b"".join(model.sent))
-        payloads = arrived(received, BINARY)
-        assert payloads == arrived(sent, BINARY)[: len(payloads)]
-        return
-    elif end == "last words":
-        words = outbox.final_frames(GOODBYE)
-        transport.wire += words
-        outbox.count_final_frames(len(words))
-        outbox.abandon()
-        model.sent += [one.frame for one in model.waiting]
-    if end != "last words":
-        while outbox.pending:
-            if end == "flush":
-                await pair.flush()
-                pair.check()
-            else:
-                await outbox.flush_some()
-        model.sent += [one.frame for one in model.waiting]
-
-    frames = transport.frames()
-    closed = end != "flush"
-    assert frames[len(frames) - closed :] == ([(CLOSE, b"\x03\xe8")] if closed else [])
-    assert arrived(frames, BINARY) == arrived(split_frames(b"".join(model.sent))[0], BINARY)
-    assert (outbox.queued_bytes, outbox.queued_messages, outbox.pending) == (0, 0, False)
-    assert outbox.messages_put == model.put - model.dropped == len(model.sent)
-    assert pair.counters.dropped == model.dropped
-    assert not outbox.queue.drop_for(WhenFull.DROP_OLDEST, lambda size, count: True)
-
-
-async def test_a_long_message_takes_the_place_of_all() -> None:
-    """Where nothing has begun, all that waits and may go goes for a message of any size."""
+async def test_long_message_replaces_all_droppable_messages() -> None:
+    """If no frame was sent in part, a message of any size replaces all messages that may be dropped."""
     outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=30), Counters())
     for _ in range(3):
         outbox.put_droppable(bytes(10), WhenFull.DROP_OLDEST)
@@ -638,11 +120,11 @@ async def test_a_long_message_takes_the_place_of_all() -> None:
     assert (outbox.queued_bytes, outbox.messages_put) == (11, 2)
 
 
-# ------------------------------------------------------------------------------------- the control lane
+# --------------------------------------------------------------------------------------- control frames
 
 
-async def test_control_frames_pass_the_queue() -> None:
-    """A pong and a ping go out behind the frame that has begun, and in front of all that waits."""
+async def test_control_frames_overtake_messages() -> None:
+    """Pings and pongs are sent after the frame that was sent in part, and before all queued messages."""
     outbox, transport = blocked()
     for frame in messages(b"begun", b"waits", b"waits too"):
         outbox.put(frame)
@@ -653,8 +135,8 @@ async def test_control_frames_pass_the_queue() -> None:
     assert [opcode for opcode, _ in transport.frames()] == [BINARY, PING, PONG, BINARY, BINARY]
 
 
-async def test_only_the_latest_control_frames_wait() -> None:
-    """Of pongs and pings that cannot go out only the latest of each is kept, however many there are."""
+async def test_only_the_latest_ping_and_pong_are_queued() -> None:
+    """Of pings and pongs that cannot be sent, only the latest of each is kept."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=1))
     outbox.put(encode_message(b"begun"))
     for i in range(1000):
@@ -666,8 +148,8 @@ async def test_only_the_latest_control_frames_wait() -> None:
 
 
 @pytest.mark.parametrize("frame", [encode_pong(b"x"), encode_ping(b"x")])
-async def test_control_frames_are_never_cut(frame: bytes) -> None:
-    """A control frame that goes out in part is finished before anything else."""
+async def test_control_frames_are_completed_first(frame: bytes) -> None:
+    """A control frame that was sent in part is completed before anything else."""
     transport = ScriptedTransport([len(HEAD), 1])
     outbox = opened(transport)
     outbox.put_control(frame)
@@ -678,15 +160,15 @@ async def test_control_frames_are_never_cut(frame: bytes) -> None:
     assert [payload for _, payload in transport.frames()] == [b"x", b"x", b"message"]
 
 
-# ---------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------------ Close
 
 
-async def test_close_is_the_last() -> None:
-    """A Close goes out behind all that waits; behind it no control frame goes out, and no second Close."""
+async def test_close_is_the_last_frame() -> None:
+    """A Close is sent after all queued frames; no control frame and no second Close follows."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
-    outbox.end(GOODBYE)
+    outbox.end(NORMAL_CLOSE)
     outbox.put_control(encode_pong(b""))
     outbox.put_control(encode_ping(b""))
     outbox.end(encode_close(1001))
@@ -699,27 +181,27 @@ async def test_close_is_the_last() -> None:
     assert outbox.ended
 
 
-async def test_close_in_place_of_the_queue() -> None:
-    """A Close that drops the queue goes out behind the frame that has begun, and nothing of the rest is kept."""
+async def test_close_that_drops_the_queue() -> None:
+    """A Close that drops the queue is sent after the frame that was sent in part, and the rest is dropped."""
     transport = ScriptedTransport([len(HEAD), 3])
     outbox = opened(transport)
     for frame in messages(b"begun", b"dropped", b"dropped too"):
         outbox.put(frame)
-    outbox.end(GOODBYE, drop_queue=True)
+    outbox.end(NORMAL_CLOSE, drop_queue=True)
     assert outbox.queued_bytes == 4
     await flush(outbox)
 
     assert transport.frames() == [(BINARY, b"begun"), (CLOSE, b"\x03\xe8")]
 
 
-async def test_abandoned() -> None:
-    """An abandoned outbox keeps nothing, writes nothing and takes nothing."""
+async def test_abandoned_outbox() -> None:
+    """An abandoned outbox keeps, writes and accepts nothing."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
     outbox.put_control(encode_pong(b""))
     outbox.abandon()
-    outbox.end(GOODBYE)
+    outbox.end(NORMAL_CLOSE)
     outbox.put_control(encode_ping(b""))
     await flush(outbox)
 
@@ -727,8 +209,8 @@ async def test_abandoned() -> None:
     assert (outbox.ended, outbox.pending, outbox.queued_bytes) == (True, False, 0)
 
 
-async def test_abandoned_while_it_is_written() -> None:
-    """An outbox that is abandoned during a write stays empty when the write comes back."""
+async def test_outbox_abandoned_during_a_write() -> None:
+    """An outbox that is abandoned during a write is empty when the write returns."""
     outbox, transport = blocked()
     for frame in messages(b"one", b"two"):
         outbox.put(frame)
@@ -744,8 +226,8 @@ async def test_abandoned_while_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["corked", "torn"])
-def test_no_last_words(torn: bool) -> None:
-    """There are no last words before the handshake's answer, nor where nobody knows what was sent."""
+def test_no_final_frames(torn: bool) -> None:
+    """There are no final frames before the response to the handshake, nor after a write of unknown length."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"waits"))
@@ -753,11 +235,11 @@ def test_no_last_words(torn: bool) -> None:
         outbox.uncork(HEAD)
         transport.tear()
 
-    assert outbox.final_frames(GOODBYE) == b""
+    assert outbox.final_frames(NORMAL_CLOSE) == b""
 
 
-def test_a_peer_that_is_gone() -> None:
-    """Putting a frame says so when the peer is gone, and counts for nothing."""
+def test_put_raises_after_the_peer_has_disconnected() -> None:
+    """``put`` raises if the peer has disconnected, and the message is not counted."""
     transport = ScriptedTransport()
     outbox = opened(transport)
     transport.gone = True
@@ -770,8 +252,8 @@ def test_a_peer_that_is_gone() -> None:
 # ------------------------------------------------------------------------------------------------- corks
 
 
-async def test_frames_gather_behind_the_cork() -> None:
-    """Whatever is put before the handshake's answer goes out behind it, control frames too."""
+async def test_corked_frames_follow_the_handshake() -> None:
+    """Frames that are put before the response to the handshake are sent after it, control frames included."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
@@ -785,8 +267,8 @@ async def test_frames_gather_behind_the_cork() -> None:
     assert not outbox.corked
 
 
-async def test_a_control_frame_alone_behind_the_cork() -> None:
-    """A control frame that was put before the handshake's answer is not forgotten if it is the only frame."""
+async def test_corked_control_frame_alone() -> None:
+    """A corked control frame is sent even if it is the only frame."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put_control(encode_ping(b""))
@@ -796,20 +278,20 @@ async def test_a_control_frame_alone_behind_the_cork() -> None:
     assert transport.frames() == [(PING, b"")]
 
 
-async def test_the_handshakes_answer_is_not_dropped() -> None:
-    """A Close that drops the queue right behind the cork leaves the handshake's answer where it is."""
+async def test_close_does_not_drop_the_response_to_the_handshake() -> None:
+    """A Close that drops the queue directly after the cork leaves the response to the handshake."""
     transport = ScriptedTransport()
     outbox = Outbox(transport, StreamLimits(), Counters())
     outbox.put(encode_message(b"early"))
     outbox.uncork(HEAD)
-    outbox.end(GOODBYE, drop_queue=True)
+    outbox.end(NORMAL_CLOSE, drop_queue=True)
     await flush(outbox)
 
     assert transport.frames() == [(CLOSE, b"\x03\xe8")]
 
 
-def test_limits_behind_the_cork() -> None:
-    """A corked outbox has the same bounds."""
+def test_limits_of_a_corked_outbox() -> None:
+    """A corked outbox has the same limits."""
     outbox = Outbox(ScriptedTransport(), StreamLimits(max_outbox_bytes=10), Counters())
 
     assert outbox.has_room(1000)
@@ -818,11 +300,11 @@ def test_limits_behind_the_cork() -> None:
     assert not outbox.has_room(3)
 
 
-# ----------------------------------------------------------------------------------------------- waiting
+# ------------------------------------------------------------------------------------------------ waits
 
 
-async def test_room_is_given_in_order() -> None:
-    """Whoever waits for room gets it in the order of asking, also where a later one would fit earlier."""
+async def test_waits_for_room_are_in_order() -> None:
+    """Tasks get room in the order in which they began to wait, even if a later message would fit earlier."""
     outbox, transport = blocked(StreamLimits(max_outbox_bytes=10, max_outbox_messages=1))
     outbox.put(bytes(9))
     order: list[int] = []
@@ -847,8 +329,8 @@ async def test_room_is_given_in_order() -> None:
     assert transport.wire
 
 
-async def test_whoever_stops_waiting_lets_the_next_one_in() -> None:
-    """A cancelled wait for room takes nobody's turn."""
+async def test_cancelled_wait_for_room() -> None:
+    """After a cancelled wait for room, the next task gets its turn."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
     outbox.put(bytes(10))
     scope = trio.CancelScope()
@@ -869,9 +351,9 @@ async def test_whoever_stops_waiting_lets_the_next_one_in() -> None:
     assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("end", [lambda outbox: outbox.end(GOODBYE), Outbox.abandon], ids=["end", "abandon"])
-async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None]) -> None:
-    """The end of an outbox wakes everybody who waits for room in it."""
+@pytest.mark.parametrize("end", [lambda outbox: outbox.end(NORMAL_CLOSE), Outbox.abandon], ids=["end", "abandon"])
+async def test_end_wakes_all_waits_for_room(end: Callable[[Outbox], None]) -> None:
+    """The end of an outbox wakes all tasks that wait for room."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=10))
     outbox.put(bytes(10))
     with trio.fail_after(5):
@@ -890,14 +372,14 @@ async def test_nobody_waits_for_room_behind_the_end(end: Callable[[Outbox], None
         lambda outbox: outbox.put(encode_message(b"hi")),
         lambda outbox: outbox.put_control(encode_pong(b"")),
         lambda outbox: outbox.put_control(encode_ping(b"")),
-        lambda outbox: outbox.end(GOODBYE),
+        lambda outbox: outbox.end(NORMAL_CLOSE),
         Outbox.abandon,
         Outbox.wake,
     ],
     ids=["message", "pong", "ping", "end", "abandon", "wake"],
 )
-async def test_the_writer_is_called(call: Callable[[Outbox], None]) -> None:
-    """The writer, parked without work, looks up for each thing that concerns it."""
+async def test_writer_is_woken(call: Callable[[Outbox], None]) -> None:
+    """A writer that waits for work is woken by each call that concerns it."""
     outbox, _ = blocked()
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -906,8 +388,8 @@ async def test_the_writer_is_called(call: Callable[[Outbox], None]) -> None:
             call(outbox)
 
 
-async def test_a_cancelled_writer() -> None:
-    """A writer that was cancelled while it was parked is called no more."""
+async def test_cancelled_writer_is_not_woken() -> None:
+    """A writer that was cancelled while it waited is not woken later."""
     outbox, _ = blocked()
     with trio.move_on_after(0) as scope:
         await outbox.wait_for_work()
@@ -918,108 +400,17 @@ async def test_a_cancelled_writer() -> None:
 
 
 @pytest.mark.parametrize(("taken", "sent"), [(0, 0), (1, 0), (11, 1), (21, 2), (25, 3), (26, 3)])
-def test_last_words_that_are_cut(taken: int, sent: int) -> None:
-    """Of the last words only the messages that were taken whole are sent; the others are dropped, and counted."""
+def test_final_frames_that_are_cut(taken: int, sent: int) -> None:
+    """Of the final frames, messages that were taken whole count as sent, and the others as dropped."""
     counters = Counters()
     outbox = Outbox(ScriptedTransport([]), StreamLimits(), counters)
     outbox.uncork(HEAD)
     outbox.put_later(encode_message("a" * 8))
     outbox.put_later(encode_message("b" * 8))
     outbox.put_later(encode_message("c" * 3))
-    words = outbox.final_frames(encode_close(1000))
-    assert len(words) == 10 + 10 + 5 + 4
+    final = outbox.final_frames(encode_close(1000))
+    assert len(final) == 10 + 10 + 5 + 4
     outbox.count_final_frames(taken)
     outbox.abandon()
     assert outbox.messages_put == sent
     assert counters.dropped == 3 - sent
-
-
-# ------------------------------------------------------------------------------------------------- turns
-
-
-@pytest.fixture
-async def passes(nursery: trio.Nursery) -> list[int]:
-    """How often the scheduler has let a task of its own run, as the only item."""
-    counted = [0]
-
-    async def count() -> None:
-        while True:
-            await trio.lowlevel.checkpoint()
-            counted[0] += 1
-
-    nursery.start_soon(count)
-    return counted
-
-
-def full_outbox(script: Iterable[int], size: int) -> tuple[Outbox, ScriptedTransport]:
-    """An outbox that is full with one frame, of which nothing has been taken; from now on the script holds."""
-    transport = ScriptedTransport()
-    outbox = opened(transport, StreamLimits(max_outbox_bytes=size))
-    transport.blocked = True
-    outbox.put(bytes(size))
-    transport.script = iter(script)
-    return outbox, transport
-
-
-async def write(outbox: Outbox) -> None:
-    """Write for ever, as the connection task does."""
-    while True:
-        await (outbox.flush_some() if outbox.pending else outbox.wait_for_work())
-
-
-@pytest.mark.parametrize("size", [1, MIB, 10 * MIB])
-async def test_turns_last_until_there_is_room(size: int, nursery: trio.Nursery) -> None:
-    """However much is missing, a writer gets as many turns as it needs for it if it sends 16 KiB in each."""
-    outbox, _ = full_outbox(itertools.repeat(16 * 1024), size)
-    nursery.start_soon(write, outbox)
-    assert outbox.missing(size) == size
-    await give_turns([(outbox, size)])
-    assert outbox.missing(size) == 0
-    assert outbox.has_room(size)
-    nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("drops", [1, 100])
-async def test_a_peer_that_drips_holds_nobody_up(drops: int, passes: list[int], nursery: trio.Nursery) -> None:
-    """A peer that takes a byte at a time gets as many turns as one that reads; so do many of them, together."""
-    outboxes = [full_outbox(itertools.repeat(1), MIB)[0] for _ in range(drops)]
-    for outbox in outboxes:
-        nursery.start_soon(write, outbox)
-    before = passes[0]
-    await give_turns([(outbox, 1000) for outbox in outboxes])
-    assert passes[0] - before < 2 * 10
-    assert all(0 < outbox.missing(1000) < 1000 for outbox in outboxes)
-    assert not any(outbox.is_stuck for outbox in outboxes)
-    nursery.cancel_scope.cancel()
-
-
-async def test_a_peer_that_takes_nothing_is_stuck(passes: list[int], nursery: trio.Nursery) -> None:
-    """A peer that takes nothing in one turn gets no further one, before it takes something."""
-    outbox, transport = full_outbox((), MIB)
-    transport.resume = trio.Event()
-    nursery.start_soon(write, outbox)
-    before = passes[0]
-    await give_turns([(outbox, MIB)])
-    assert outbox.is_stuck
-    after = passes[0]
-    assert after - before < 10
-    await give_turns([(outbox, MIB)])
-    assert passes[0] == after
-    transport.resume.set()
-    while outbox.pending:
-        await trio.lowlevel.checkpoint()
-    assert not outbox.is_stuck
-    nursery.cancel_scope.cancel()
-
-
-def test_what_is_missing() -> None:
-    """It is the bytes that have to go first: at most all, at least one where the limit is a number of messages."""
-    outbox, _ = blocked(StreamLimits(max_outbox_bytes=100, max_outbox_messages=3))
-    assert outbox.missing(1000) == 0  # nothing waits
-    for _ in range(3):
-        outbox.put(bytes(20))
-    assert [outbox.missing(size) for size in (40, 41, 100, 1000)] == [0, 1, 60, 60]
-    outbox.put(bytes(20))
-    assert [outbox.missing(size) for size in (1, 20, 100, 1000)] == [1, 1, 80, 80]
-    outbox.end(GOODBYE)
-    assert outbox.missing(1000) == 0

@@ -1,4 +1,4 @@
-"""What a peer sends is never shown raw: in no log line, no representation and no default error page."""
+"""Data of a peer is quoted in log lines, representations and default error pages."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ HOSTILE = f"x{CONTROLS}\x85\x9b31m\xad{BIDI}\u2028\u2029\ufeff"
 IN_FIELD = "x\x80\x85\x90q\x9b31m\x9d0;title\x9c\xad"
 
 
-class ShownRaw(AssertionError):
-    """A text holds what a terminal or a log would not show as it is."""
+class NotQuoted(AssertionError):
+    """A text contains data of a peer that is not quoted."""
 
 
 def assert_harmless(text: str) -> None:
-    """A text is one line of printable characters; what str calls printable has no control or format character."""
+    """Assert that a text is one line of printable characters."""
     if not text.isprintable():
-        raise ShownRaw(ascii(text))
+        raise NotQuoted(ascii(text))
 
 
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Everything that is logged, checked at the end: messages, and the values of ``extra``."""
+    """All log records. At the end, their messages and the values of ``extra`` are checked."""
     caplog.set_level(logging.DEBUG, "humphrey_trio")
     usual = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
     yield caplog
@@ -70,10 +70,10 @@ def messages(log: pytest.LogCaptureFixture, level: int) -> list[str]:
 # ---------------------------------------------------------------------------------------------- WebSockets
 
 
-async def test_a_close_reason_in_an_app(
+async def test_close_reason_in_an_app(
     log: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A client's close reason is quoted where its stream, its record and its exceptions are shown."""
+    """The close reason of a client is quoted in the representations of its stream, record and exceptions."""
     shown: list[object] = []
 
     async def on_message(stream: AsyncStream, message: Message, state: None) -> None:
@@ -112,10 +112,10 @@ async def test_a_close_reason_in_an_app(
     assert repr(HOSTILE) in messages(log, logging.ERROR)[0]
 
 
-async def test_a_close_reason_in_a_coroutine(
+async def test_close_reason_in_a_coroutine(
     log: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A coroutine that fails after its client has closed is logged with the quoted reason."""
+    """A coroutine that fails after the client has closed is logged with the quoted reason."""
 
     async def handler(stream: WebsocketStream, state: None) -> None:
         try:
@@ -135,8 +135,8 @@ async def test_a_close_reason_in_a_coroutine(
 
 
 @pytest.mark.parametrize("error", [ConnectionClosed(4000, HOSTILE), ConnectionClosed(1006)])
-def test_exceptions_quote_their_reason(error: ConnectionClosed) -> None:
-    """A ``ConnectionClosed`` has the reason as it was sent, and shows it quoted."""
+def test_connection_closed_quotes_its_reason(error: ConnectionClosed) -> None:
+    """``ConnectionClosed`` has the original reason, and quotes it in its text."""
     assert_harmless(str(error))
     assert_harmless(repr(error))
     assert error.reason in ("", HOSTILE)
@@ -158,7 +158,7 @@ FIELDS = [
 
 @pytest.mark.parametrize("name", FIELDS)
 async def test_handshake_fields(name: str, autojump_clock: trio.testing.MockClock) -> None:
-    """No field of a handshake reaches a log line, an error page or the request's representation raw."""
+    """The fields of a handshake are quoted in log lines, error pages and the representation of the request."""
     seen: list[Request] = []
 
     async def route(upgrade: Upgrade, state: None) -> Response | None:
@@ -179,8 +179,8 @@ async def test_handshake_fields(name: str, autojump_clock: trio.testing.MockCloc
         assert repr(IN_FIELD) in page_text(reply.content)
 
 
-async def test_a_route_refuses_with_the_text_of_a_peer(autojump_clock: trio.testing.MockClock) -> None:
-    """The reason of a ``HandshakeError`` of the application is escaped on the default error page."""
+async def test_handshake_error_with_text_of_a_peer(autojump_clock: trio.testing.MockClock) -> None:
+    """The default error page escapes the reason of a ``HandshakeError``."""
 
     async def route(upgrade: Upgrade, state: None) -> None:
         raise HandshakeError(f"no room {HOSTILE}", 404)
@@ -194,8 +194,8 @@ async def test_a_route_refuses_with_the_text_of_a_peer(autojump_clock: trio.test
     assert "stream 1 forged" in page_text(reply.content)
 
 
-async def test_a_refusal_in_the_test_client(autojump_clock: trio.testing.MockClock) -> None:
-    """The page that refuses a handshake stands quoted in the test client's exception."""
+async def test_refusal_in_the_test_client(autojump_clock: trio.testing.MockClock) -> None:
+    """The exception of the test client quotes the error page."""
 
     async def route(upgrade: Upgrade, state: None) -> Response:
         return Response(403, HOSTILE)
@@ -230,7 +230,7 @@ HEADS = {
 
 @pytest.mark.parametrize("where", HEADS)
 async def test_malformed_requests(where: str, autojump_clock: trio.testing.MockClock) -> None:
-    """The page that refuses a malformed request shows nothing of it raw."""
+    """The error page of a malformed request contains no raw data of it."""
     app = App().with_stateless_route("/*", lambda _: Response(200))
     async with served_in_memory(app) as connect:
         client = RawClient(connect())
@@ -241,8 +241,8 @@ async def test_malformed_requests(where: str, autojump_clock: trio.testing.MockC
 
 
 @pytest.mark.parametrize("method", ["GET", f"GET{HOSTILE}"])
-async def test_a_handler_fails(method: str, log: pytest.LogCaptureFixture) -> None:
-    """A failed handler is logged with the method and the path of its request, whatever these hold."""
+async def test_failed_handler_is_logged(method: str, log: pytest.LogCaptureFixture) -> None:
+    """A failed handler is logged with the quoted method and path of its request."""
 
     def fail(request: Request) -> Response:
         raise ValueError("the handler failed")
@@ -257,8 +257,8 @@ async def test_a_handler_fails(method: str, log: pytest.LogCaptureFixture) -> No
     assert messages(log, logging.ERROR)[0].startswith("the handler of GET")
 
 
-async def test_an_error_handler_fails(log: pytest.LogCaptureFixture) -> None:
-    """A failed error handler is logged without a word of the request."""
+async def test_failed_error_handler_is_logged(log: pytest.LogCaptureFixture) -> None:
+    """A failed error handler is logged without data of the request."""
 
     def fail(*_: object) -> Response:
         raise ValueError("the error handler failed")
@@ -268,7 +268,7 @@ async def test_an_error_handler_fails(log: pytest.LogCaptureFixture) -> None:
     assert messages(log, logging.ERROR) == ["the error handler failed for a 404"]
 
 
-# ------------------------------------------------------------------------------------------- the source
+# -------------------------------------------------------------------------------- source of the package
 
 #: What may stand in a log line by ``%s`` without being quoted, since no peer decides its text.
 OURS = {
@@ -300,7 +300,7 @@ def is_quoted(node: ast.expr) -> bool:
 
 
 def raw_in_log(call: ast.Call) -> Iterator[str]:
-    """What a log line shows by ``%s`` that is neither quoted nor known to be ours."""
+    """The ``%s`` arguments of a log call that are neither quoted nor known to be the library's own."""
     form, *arguments = call.args
     assert isinstance(form, ast.Constant), f"a log line begins with a literal: {ast.unparse(call)}"
     for conversion, argument in zip(re.findall(r"%[^a-z]*([a-z])", form.value), arguments, strict=True):
@@ -309,7 +309,7 @@ def raw_in_log(call: ast.Call) -> Iterator[str]:
 
 
 def raw_in_text(node: ast.JoinedStr) -> Iterator[str]:
-    """What an f-string shows as it is though its name says that a peer has sent it."""
+    """The parts of an f-string that are not quoted, although their name is that of data of a peer."""
     for value in node.values:
         if isinstance(value, ast.FormattedValue) and value.conversion == -1 and not is_quoted(value.value):
             name = ast.unparse(value.value).rpartition(".")[2]
@@ -318,8 +318,8 @@ def raw_in_text(node: ast.JoinedStr) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
-def test_the_source_quotes(module: Any) -> None:
-    """Every log line and every text that the package makes quotes what a peer may have sent."""
+def test_source_quotes_data_of_peers(module: Any) -> None:
+    """All log lines and texts of the package quote data of peers."""
     tree = ast.parse(module.read_text())
     found = [
         raw

@@ -218,7 +218,7 @@ async def test_directories_get_a_slash(root: Path, path: str, query: str, locati
 
 
 async def test_the_directory_itself_gets_a_slash(root: Path) -> None:
-    """So is the directory itself, if the pattern allows its path without a slash."""
+    """The directory itself is redirected to its path with a slash, if the pattern allows the path without one."""
     response = await get(root, "/static", "/static*")
     assert (response.status, response.headers["Location"]) == (302, "static/")
 
@@ -266,7 +266,7 @@ async def test_links_inside(root: Path, link: str, target: str, path: str, conte
 
 
 async def test_absolute_links_inside(root: Path, tmp_path: Path) -> None:
-    """An absolute link is, too, by the path that was given and by the real one; also through a chain of links."""
+    """An absolute link inside is followed, by the path of the argument and by the real path."""
     linked(tmp_path, "www", root)
     linked(root, "real", root / "sub" / "b.txt")
     linked(root, "given", tmp_path / "www" / "sub")
@@ -290,7 +290,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("target", [*OUTSIDE, "{root}2/secret.txt", "../outside/secret.txt"])
 async def test_links_outside(root: Path, tmp_path: Path, target: str) -> None:
-    """A link that leads out of the directory is a 404, and so is what is behind it."""
+    """A link that leads out of the directory is a 404, and so are the paths below it."""
     (tmp_path / "root2").mkdir()
     (tmp_path / "root2" / "secret.txt").write_bytes(SECRET)
     linked(root, "link", target.format(root=root))
@@ -311,7 +311,7 @@ async def test_outside_links(root: Path) -> None:
 @pytest.mark.parametrize("outside_links", [False, True])
 @pytest.mark.parametrize("targets", [["l0"], ["l1", "l0"], ["./l0/l0"], ["l0/.."], ["l1/l1", "l0/l0"], ["none"]])
 async def test_link_loops(root: Path, targets: list[str], outside_links: bool) -> None:
-    """A link that never ends, or leads nowhere, is a 404."""
+    """A link that never ends, or whose target does not exist, is a 404."""
     for at, target in enumerate(targets):
         linked(root, f"l{at}", target)
     assert (await get(root, "/l0", outside_links=outside_links)).status == 404
@@ -395,7 +395,7 @@ async def test_a_file_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch, r
 
 @pytest.mark.parametrize("call", ["stat", "open"])
 async def test_a_directory_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """So is a directory; once it is open, its replacement does not matter."""
+    """A directory that is replaced is not followed; once it is open, its replacement does not matter."""
 
     def replace() -> None:
         (root / "sub").rename(root / "old")

@@ -41,7 +41,7 @@ FIELDS = (
 def test_a_response_with_fields(
     fields: list[tuple[str, str]] | dict[str, str] | Headers, head_only: bool, close: bool, rest: bytes
 ) -> None:
-    """The fields of the handler stand between the automatic ones, in any kind of collection."""
+    """The fields of the handler are between the automatic ones, in any kind of collection."""
     writer = ResponseWriter("s")
     for _ in range(2):
         assert (

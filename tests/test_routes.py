@@ -116,7 +116,7 @@ def test_requests_with_parameters_are_values() -> None:
 
 
 async def test_handle_sets_the_parameters_itself() -> None:
-    """``App.handle`` gives the handler those of its own route, not those that the caller has passed."""
+    """``App.handle`` passes the parameters of the route to the handler, and not those of the argument."""
     app = App().with_stateless_route("/{id}", lambda r: Response(200, repr(dict(r.path_params))))
     app.with_stateless_route("/", lambda r: Response(200, repr(dict(r.path_params))))
     for path, params in (("/1", "{'id': '1'}"), ("/", "{}")):

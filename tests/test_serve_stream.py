@@ -37,8 +37,8 @@ def connect(nursery: trio.Nursery, app: App, **options: Any) -> RawClient:
     return RawClient(ours)
 
 
-async def test_without_a_run(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """It serves requests until the client closes, and the deadlines of the app hold."""
+async def test_serve_stream_without_run(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """It serves requests until the client closes, with the timeouts of the app."""
     app = app_that_tells_its_peer(timeouts=Timeouts(idle=7, linger_idle=1))
     client = connect(nursery, app, peer=Address("10.0.0.1", 5))
     await client.send(GET + GET)
@@ -49,8 +49,8 @@ async def test_without_a_run(autojump_clock: Clock, nursery: trio.Nursery) -> No
     assert trio.current_time() - began == pytest.approx(7, abs=0.5)
 
 
-async def test_it_returns_when_the_connection_has_ended(autojump_clock: Clock) -> None:
-    """It returns, and leaves no task, when the client has closed."""
+async def test_serve_stream_returns_at_the_end(autojump_clock: Clock) -> None:
+    """It returns, and leaves no task, after the client has closed."""
     before = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as nursery:
         client = connect(nursery, app_that_tells_its_peer())
@@ -61,8 +61,8 @@ async def test_it_returns_when_the_connection_has_ended(autojump_clock: Clock) -
 
 
 @pytest.mark.parametrize("direct", [True, False])
-async def test_a_stream_is_closed_even_if_it_is_cancelled_at_once(direct: bool, autojump_clock: Clock) -> None:
-    """Cancelled before it has begun to serve, it closes the stream none the less."""
+async def test_serve_stream_cancelled_at_once(direct: bool, autojump_clock: Clock) -> None:
+    """Cancelled before it begins to serve, it closes the stream."""
     ours, theirs = memory_connection() if direct else trio.testing.memory_stream_pair()
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -71,8 +71,8 @@ async def test_a_stream_is_closed_even_if_it_is_cancelled_at_once(direct: bool, 
         assert await ours.receive_some() == b""
 
 
-async def test_a_graceful_end_without_a_run(autojump_clock: Clock) -> None:
-    """The event of ``with_shutdown`` ends it."""
+async def test_serve_stream_drains_without_run(autojump_clock: Clock) -> None:
+    """The event of ``with_shutdown`` drains the connection."""
     shutdown = trio.Event()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -83,8 +83,8 @@ async def test_a_graceful_end_without_a_run(autojump_clock: Clock) -> None:
             assert await client.at_end()
 
 
-async def test_beside_a_run(nursery: trio.Nursery) -> None:
-    """With a run under way the connection counts as one of its own, and takes one of its slots."""
+async def test_serve_stream_uses_a_slot_of_run(nursery: trio.Nursery) -> None:
+    """While ``run`` is running, the connection occupies one of its slots."""
     app = app_that_tells_its_peer(max_connections=2)
     with trio.fail_after(PATIENCE):
         await nursery.start(app.run, "127.0.0.1:0")
@@ -102,8 +102,8 @@ async def test_beside_a_run(nursery: trio.Nursery) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_the_end_of_a_run_ends_it() -> None:
-    """A graceful end closes the connection; a hard stop cancels it; both leave no task."""
+async def test_end_of_run_ends_serve_stream() -> None:
+    """A drain of ``run`` closes the connection, its cancellation cancels it, and both leave no task."""
     before = trio.lowlevel.current_statistics().tasks_living
     for hard in (False, True):
         shutdown = trio.Event()

@@ -123,7 +123,7 @@ def filled(*frames: bytes) -> SendQueue:
 
 
 def test_control_frames_leave_first_and_the_close_last() -> None:
-    """The latest frame of each kind leaves in front of the messages, and the Close behind the last of them."""
+    """The latest frame of each kind is sent before the messages, and the Close after the last of them."""
     queue = filled(b"\x82message", b"\x82more")
     queue.put_close(b"\x88")
     for frame in (b"\x89old", b"\x8apong", b"\x89new"):

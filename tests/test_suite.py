@@ -22,8 +22,8 @@ FOREIGN_NAMES = {
     ("faults.py", "_ALLOW_DETERMINISTIC_SCHEDULING"): "trio has no public way to seed its scheduler",
     ("test_tls_handshake.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
     ("test_tls_handshake.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
-    ("test_tls_transport.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
-    ("test_tls_transport.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
+    ("test_tls_key_updates.py", "_msg_callback"): "ssl has no public way to look at the messages of TLS",
+    ("test_tls_key_updates.py", "_TLSMessageType"): "ssl has no public way to look at the messages of TLS",
     ("test_topic_concurrency.py", "_streams"): "no public call holds the turn of a broadcast",
     ("test_wire_properties.py", "_Decompress"): "zlib has no public name for this type",
 }

@@ -1,4 +1,4 @@
-"""TLS: both apps over it, what is wrong with certificates, and clients that do not speak it."""
+"""Apps over TLS: both apps of a linked pair, invalid certificates, and clients without TLS."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Fi
 
 @pytest.fixture(scope="module")
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """What a client needs to trust the server."""
+    """A client's context that trusts the server."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
@@ -92,7 +92,7 @@ async def serving(app: App) -> AsyncGenerator[Address]:
 
 @asynccontextmanager
 async def serving_pair(files: Files) -> AsyncGenerator[tuple[Address, Callable[[], None]]]:
-    """Run a linked pair over TLS; with what cancels it."""
+    """Run a linked pair over TLS. Yields its address and a function that cancels it."""
 
     async def echo(stream: AsyncStream, message: Message, state: None) -> None:
         await stream.send(message)
@@ -132,14 +132,14 @@ async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 async def test_http(files: Files, trusting: ssl.SSLContext) -> None:
-    """The HTTP app of a linked pair answers over TLS, several times on one connection."""
+    """The HTTP app of a linked pair serves several requests of a connection over TLS."""
     async with serving_pair(files) as (address, _), httpx.AsyncClient(verify=trusting, trust_env=False) as client:
         for _ in range(3):
             assert (await client.get(f"https://{address}/")).text == "Hello world!"
 
 
 async def test_websockets(files: Files, authority: trustme.CA) -> None:
-    """The WebSocket app of a linked pair echoes over TLS, from nothing to 1 MiB."""
+    """The WebSocket app of a linked pair echoes messages up to 1 MiB over TLS."""
 
     def converse(address: Address) -> None:
         with open_websocket(address, trusting_in_threads(authority)) as client:
@@ -153,7 +153,7 @@ async def test_websockets(files: Files, authority: trustme.CA) -> None:
 
 
 async def test_cancelling_closes_with_1001(files: Files, authority: trustme.CA) -> None:
-    """A client sees Close 1001 over TLS when the pair is cancelled."""
+    """A client receives Close 1001 over TLS when the pair is cancelled."""
 
     def converse(address: Address, cancel: Callable[[], None]) -> int | None:
         with open_websocket(address, trusting_in_threads(authority)) as client:
@@ -169,10 +169,10 @@ async def test_cancelling_closes_with_1001(files: Files, authority: trustme.CA) 
     assert code == 1001
 
 
-async def test_a_client_that_does_not_read_cannot_hold_up_the_end(
+async def test_cancelled_while_a_client_does_not_read(
     autojump_clock: trio.testing.MockClock, files: Files, trusting: ssl.SSLContext
 ) -> None:
-    """Cancelled while it sends to a client that does not read, the app ends within two seconds."""
+    """An app that is cancelled while it sends to a client that does not read ends within two seconds."""
     blocked = trio.Event()
 
     async def flood(stream: WebsocketStream, state: None) -> None:
@@ -211,10 +211,10 @@ async def test_a_client_that_does_not_read_cannot_hold_up_the_end(
         ("cert.pem", None, "cert.pem"),
     ],
 )
-def test_files_that_are_wrong(
+def test_invalid_certificate_files(
     authority: trustme.CA, tmp_path: Path, cert: str, key: str | None, named: str
 ) -> None:
-    """Files that are missing, are no PEM or do not fit together are a ValueError that names one of them."""
+    """Files that are missing, not PEM or do not match are a ValueError that names one of them."""
     (tmp_path / "other").mkdir()
     write_files(authority, tmp_path)
     write_files(authority, tmp_path / "other")
@@ -224,22 +224,22 @@ def test_files_that_are_wrong(
         App().with_cert(tmp_path / cert, tmp_path / key if key is not None else None)
 
 
-async def test_no_certificate(tmp_path: Path) -> None:
-    """Without a certificate ``run_tls`` says what to do, and listens nowhere."""
+async def test_run_tls_without_a_certificate(tmp_path: Path) -> None:
+    """``run_tls`` without a certificate says what to do, and does not listen."""
     address = tmp_path / "socket"
     with pytest.raises(RuntimeError, match=r"with_cert\(cert, key\)"):
         await App().run_tls(f"unix:{address}")
     assert not address.exists()
 
 
-def test_a_context_for_clients() -> None:
-    """A context that is made for clients is refused, since every handshake with it would fail."""
+def test_client_context_is_refused() -> None:
+    """A context for clients is refused, because every handshake with it would fail."""
     with pytest.raises(ValueError, match="this SSLContext is for clients"):
         App().with_cert(ssl.create_default_context())
 
 
-async def test_a_context_for_servers(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
-    """An SSLContext serves as it is."""
+async def test_server_context_is_used(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    """An SSLContext for servers is used as it is."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     authority.issue_cert(HOST).configure_cert(context)
@@ -252,8 +252,8 @@ async def test_a_context_for_servers(authority: trustme.CA, trusting: ssl.SSLCon
             assert stream.version() == "TLSv1.2"
 
 
-async def test_one_file_for_both(files: Files, trusting: ssl.SSLContext, tmp_path: Path) -> None:
-    """Certificate and key may stand in one file."""
+async def test_one_file_for_certificate_and_key(files: Files, trusting: ssl.SSLContext, tmp_path: Path) -> None:
+    """The certificate and the key may be in one file."""
     both = tmp_path / "both.pem"
     both.write_bytes(files.key.read_bytes() + files.cert.read_bytes())
     app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!")).with_cert(str(both))
@@ -261,14 +261,12 @@ async def test_one_file_for_both(files: Files, trusting: ssl.SSLContext, tmp_pat
         assert (await get(address, trusting)).text == "Hello world!"
 
 
-# ------------------------------------------------------------------------------------------- bad clients
+# ------------------------------------------------------------------------------------ failed handshakes
 
 
 @pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01"], ids=["nothing", "the start of a handshake"])
-async def test_a_handshake_that_never_ends(
-    autojump_clock: trio.testing.MockClock, files: Files, beginning: bytes
-) -> None:
-    """A client that never completes the handshake is dropped after ``Timeouts.handshake``."""
+async def test_handshake_timeout(autojump_clock: trio.testing.MockClock, files: Files, beginning: bytes) -> None:
+    """A client that does not complete the handshake is closed at ``Timeouts.handshake``."""
     app = hello_app(files, timeouts=Timeouts(handshake=7))
     async with serving(app) as address, await trio.open_tcp_stream(*address) as stream:
         began = trio.current_time()
@@ -278,30 +276,30 @@ async def test_a_handshake_that_never_ends(
 
 
 async def leave(stream: trio.SocketStream) -> None:
-    """An end of file, at once."""
+    """Send an end of file."""
     await stream.send_eof()
 
 
 async def reset(stream: trio.SocketStream) -> None:
-    """A reset, at once."""
+    """Reset the connection."""
     stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def noise(stream: trio.SocketStream) -> None:
-    """Many bytes that mean nothing."""
+    """Send many random bytes."""
     await stream.send_all(bytes(range(256)) * 16)
     await assert_no_http(stream)
 
 
 async def distrust(stream: trio.SocketStream) -> None:
-    """A handshake of a client that does not know the authority."""
+    """Send a handshake of a client that does not trust the authority."""
     tls = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=HOST)
     with pytest.raises(trio.BrokenResourceError):
         await tls.do_handshake()
 
 
 async def assert_no_http(stream: trio.SocketStream) -> None:
-    """That nothing comes back but an alert, if the connection is not simply closed or reset."""
+    """Assert that the server sends nothing but an alert."""
     with contextlib.suppress(trio.BrokenResourceError):
         assert b"HTTP" not in await read_to_end(stream)
 
@@ -313,7 +311,7 @@ async def test_clients_without_tls(
     caplog: pytest.LogCaptureFixture,
     misbehave: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> None:
-    """What is no TLS does no harm: the next client is served, and nobody is woken by the log."""
+    """Bytes that are not TLS are not logged above DEBUG, and the next client is served."""
     caplog.set_level(logging.INFO, "humphrey_trio")
     async with serving(hello_app(files)) as address:
         caplog.clear()  # the line about the listener
@@ -325,7 +323,7 @@ async def test_clients_without_tls(
 
 
 async def test_plain_http_on_the_port_for_tls(files: Files, caplog: pytest.LogCaptureFixture) -> None:
-    """A request without TLS is answered with 400 in plain text, and logged with what it began with."""
+    """A request without TLS is answered with 400 in plain text, and logged with its first bytes."""
     caplog.set_level(logging.INFO, "humphrey_trio")
     async with serving(hello_app(files)) as address, await trio.open_tcp_stream(*address) as stream:
         await stream.send_all(b"GET /secret HTTP/1.1\r\nHost: example.com\r\n\r\n" + bytes(100_000))
@@ -337,8 +335,8 @@ async def test_plain_http_on_the_port_for_tls(files: Files, caplog: pytest.LogCa
     assert "'GET /secret HTTP/1.1'" in line
 
 
-def looking_app(seen: list[TlsInfo | None]) -> App:
-    """An app that keeps what its requests tell of TLS."""
+def tls_info_app(seen: list[TlsInfo | None]) -> App:
+    """An app that records the ``tls`` attribute of its requests."""
 
     def look(request: Request) -> Response:
         seen.append(request.tls)
@@ -347,10 +345,10 @@ def looking_app(seen: list[TlsInfo | None]) -> App:
     return App().with_stateless_route("/", look)
 
 
-async def test_a_request_tells_of_tls(files: Files, trusting: ssl.SSLContext) -> None:
-    """``request.tls`` has what was negotiated; None over a plain connection."""
+async def test_request_tls(files: Files, trusting: ssl.SSLContext) -> None:
+    """``request.tls`` has the negotiated parameters; it is None over a plain connection."""
     seen: list[TlsInfo | None] = []
-    app = looking_app(seen).with_cert(files.cert, files.key)
+    app = tls_info_app(seen).with_cert(files.cert, files.key)
     async with serving(app) as address, httpx.AsyncClient(verify=trusting, trust_env=False) as client:
         assert (await client.get(f"https://localhost:{address.port}/")).text == "fine"
     await app.handle(Request())
@@ -364,7 +362,7 @@ async def test_a_request_tells_of_tls(files: Files, trusting: ssl.SSLContext) ->
 
 
 async def test_client_certificates(files: Files, authority: trustme.CA) -> None:
-    """A context that asks for client certificates lets handlers see them; a client without one reads an alert."""
+    """With client certificates required, handlers get them, and a client without one gets an alert."""
     seen: list[TlsInfo | None] = []
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(files.cert, files.key)
@@ -372,7 +370,7 @@ async def test_client_certificates(files: Files, authority: trustme.CA) -> None:
     authority.configure_trust(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    async with serving(looking_app(seen).with_cert(context)) as address:
+    async with serving(tls_info_app(seen).with_cert(context)) as address:
         async with raw_client(address, trusting) as stream:
             with pytest.raises(trio.BrokenResourceError) as refused:
                 await ask(stream)
@@ -385,10 +383,8 @@ async def test_client_certificates(files: Files, authority: trustme.CA) -> None:
     assert tls.peer_certificate
 
 
-async def test_a_certificate_is_replaced_while_the_server_runs(
-    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With ``reload=True`` new connections get the new certificate; a pair that does not fit changes nothing."""
+async def test_reload(files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With ``reload=True`` new connections get a replaced certificate; an invalid pair changes nothing."""
     other, trusting_other = trustme.CA(), ssl.create_default_context()
     other.configure_trust(trusting_other)
     identity = other.issue_cert(HOST)
@@ -398,7 +394,7 @@ async def test_a_certificate_is_replaced_while_the_server_runs(
     app = App().with_stateless_route("/", lambda _: Response(200, "fine")).with_cert(cert, key, reload=True)
     async with serving(app) as address:
         identity.private_key_pem.write_to_path(key)
-        await until_logged(caplog)
+        await wait_until_logged(caplog)
         with pytest.raises(httpx.ConnectError):
             await get(address, trusting_other)
         identity.cert_chain_pems[0].write_to_path(cert)
@@ -407,14 +403,14 @@ async def test_a_certificate_is_replaced_while_the_server_runs(
     assert line.startswith("the certificate files have changed and cannot be used")
 
 
-async def test_no_thread_for_the_check_of_the_files(
+async def test_reload_without_threads(
     autojump_clock: trio.testing.MockClock,
     files: Files,
     trusting: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """If no thread can be started, the server logs one warning, keeps running, and checks again later."""
+    """If no thread can be started, the server logs one warning, continues, and checks again later."""
     failures = iter([RuntimeError("can't start new thread")] * 3)
     checked = trio.Event()
 
@@ -438,8 +434,8 @@ async def ask(stream: trio.abc.Stream) -> None:
     await stream.receive_some()
 
 
-async def until_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Wait for a line of the log: the files are looked at once a second."""
+async def wait_until_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait for a line of the log. The files are checked once a second."""
     while True:
         await trio.sleep(0.05)
         if caplog.records:
@@ -454,13 +450,13 @@ async def text_at_last(address: Address, trusting: ssl.SSLContext) -> str:
         await trio.sleep(0.05)
 
 
-def test_a_context_is_not_reloaded() -> None:
-    """``reload=True`` with a context says that only files can be reloaded."""
+def test_reload_of_a_context() -> None:
+    """``reload=True`` with a context raises an error that says that only files can be reloaded."""
     with pytest.raises(ValueError, match="only files can be reloaded"):
         App().with_cert(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), reload=True)
 
 
-# --------------------------------------------------------------------------------------------- answers
+# -------------------------------------------------------------------------------------- error responses
 
 
 @pytest.mark.parametrize(
@@ -471,16 +467,16 @@ def test_a_context_is_not_reloaded() -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000), 413),
         (b"POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000), 404),
     ],
-    ids=["no HTTP", "a long head", "a long body", "a body that nobody reads"],
+    ids=["no HTTP", "a long head", "a long body", "an unread body"],
 )
-async def test_error_answers_can_be_read(
+async def test_error_responses_are_complete_over_tls(
     autojump_clock: trio.testing.MockClock,
     files: Files,
     trusting: ssl.SSLContext,
     sent: bytes,
     status: int,
 ) -> None:
-    """An error's answer reaches the client whole, even if the server has not read all of the request."""
+    """A client gets the whole error response, even if the server has not read all of the request."""
     app = hello_app(files, limits=Limits(body=1000))
     async with serving(app) as address, raw_client(address, trusting) as stream:
         await stream.send_all(sent)

@@ -1,4 +1,4 @@
-"""TLS with many clients, and with clients that leave: what reaches them, and what they keep from others."""
+"""TLS with many clients: broadcasts, resets, and incomplete handshakes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.links import Link, each_link, reset
 from tests.support.programs import running
 from tests.support.wire import TEXT, client_frame, request_bytes
 
-# ------------------------------------------------------------------------------------------ quick clients
+# ----------------------------------------------------------------------------------------- many clients
 
 CLIENTS, BROADCASTS, SIZE = 100, 40, 65_000
 
@@ -58,8 +58,8 @@ trio.run(main, int(sys.argv[1]), sys.argv[2], bytes.fromhex(sys.argv[3]), int(sy
 """
 
 
-async def test_quick_clients_get_every_broadcast(tmp_path: Path) -> None:
-    """100 clients that read as fast as they can get all of 40 broadcasts of 65 kB, and none is taken for slow."""
+async def test_all_clients_get_every_broadcast(tmp_path: Path) -> None:
+    """100 clients that read at full speed get all of 40 broadcasts of 65 kB, and none is closed as slow."""
     authority().cert_pem.write_to_path(tmp_path / "authority.pem")
     shutdown, complete = trio.Event(), trio.Event()
 
@@ -85,13 +85,13 @@ async def test_quick_clients_get_every_broadcast(tmp_path: Path) -> None:
     assert websocket_app.statistics().slow_closes == 0
 
 
-# -------------------------------------------------------------------------------------- clients that leave
+# ------------------------------------------------------------------------------ clients that disconnect
 
 
 @each_link
 @pytest.mark.parametrize("count", [0, 40], ids=["reading", "reading is paused"])
-async def test_a_reset_cancels_a_handler(count: int, link: Link) -> None:
-    """A handler is cancelled within half a second when its client resets, also while reading is paused."""
+async def test_reset_cancels_a_handler(count: int, link: Link) -> None:
+    """A handler is cancelled within half a second of a reset by its client, also while reading is paused."""
     began, cancelled = trio.Event(), trio.Event()
 
     async def sleep(stream: AsyncStream, message: Message, state: None) -> None:
@@ -123,7 +123,7 @@ async def test_a_reset_cancels_a_handler(count: int, link: Link) -> None:
 
 @asynccontextmanager
 async def half_open(address: Address, count: int) -> AsyncGenerator[None]:
-    """Connections that have sent a part of their ClientHello, half of them, or nothing."""
+    """Connections with an incomplete ClientHello, or without any byte."""
     async with AsyncExitStack() as streams:
         for number in range(count):
             stream = await streams.enter_async_context(await trio.open_tcp_stream(address.host, address.port))
@@ -132,7 +132,7 @@ async def half_open(address: Address, count: int) -> AsyncGenerator[None]:
 
 
 async def test_half_open_handshakes_time_out(autojump_clock: trio.testing.MockClock) -> None:
-    """With five times ``max_connections`` in half-open handshakes, a GET is served as soon as they time out."""
+    """Five times ``max_connections`` incomplete handshakes time out, and then a request is served."""
     app = App(max_connections=10, timeouts=Timeouts(handshake=3))
     app.with_stateless_route("/", lambda _: Response(200, "hello"))
     with trio.fail_after(PATIENCE):

@@ -1,4 +1,4 @@
-"""The handshake of TLS: how it fails, peers that speak no TLS, and what was negotiated."""
+"""The TLS handshake: failures, peers without TLS, and negotiated parameters."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ any_version = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 # ----------------------------------------------------------------------------------------- the handshake
 
 
-async def test_a_handshake_byte_by_byte() -> None:
-    """A handshake succeeds that arrives in single bytes, and has no room for its replies."""
+async def test_handshake_byte_by_byte() -> None:
+    """A handshake succeeds byte by byte, with small send buffers."""
     async with connection(pair=local_pair) as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(transport.handshake)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -70,8 +70,8 @@ async def drip(client: Client, data: bytes) -> None:
 
 @pytest.mark.parametrize("end", ["interrupt", "abort"])
 @pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01"], ids=["nothing", "a beginning"])
-async def test_interrupting_a_handshake(end: str, beginning: bytes) -> None:
-    """An interrupt or an abort ends a handshake, whether or not the client has begun."""
+async def test_interrupted_handshake(end: str, beginning: bytes) -> None:
+    """An interrupt or an abort ends a handshake, before and after its first byte."""
     async with connection() as (transport, client), trio.open_nursery() as nursery:
         await client.send_all(beginning)
 
@@ -85,13 +85,13 @@ async def test_interrupting_a_handshake(end: str, beginning: bytes) -> None:
 
 
 def waiting_to_write() -> int:
-    """How many tasks wait for room, where there is epoll."""
+    """The number of tasks that wait for room, on systems with epoll."""
     statistics = trio.lowlevel.current_statistics().io_statistics
     return getattr(statistics, "tasks_waiting_write", 1)
 
 
-async def test_interrupting_a_handshake_that_waits_to_send(tmp_path: Path) -> None:
-    """A handshake is ended, too, whose client does not read the server's part."""
+async def test_interrupted_handshake_that_waits_for_room(tmp_path: Path) -> None:
+    """A handshake is interrupted even if its client does not read."""
     issued = authority().issue_cert(HOST)
     chain = issued.private_key_and_cert_chain_pem.bytes() + 100 * authority().cert_pem.bytes()
     (tmp_path / "long.pem").write_bytes(chain)
@@ -113,8 +113,8 @@ async def test_interrupting_a_handshake_that_waits_to_send(tmp_path: Path) -> No
         transport.interrupt()
 
 
-async def test_cancelling_a_handshake() -> None:
-    """Wherever a handshake is cancelled, the transport can be closed."""
+async def test_cancelled_handshake() -> None:
+    """A transport can be closed wherever its handshake was cancelled."""
     for step in range(1, 20):
         async with connection() as (transport, client), trio.open_nursery() as nursery:
             nursery.start_soon(_shake_hands_in_vain, client)
@@ -130,8 +130,8 @@ async def _shake_hands_in_vain(client: Client) -> None:
         await client.shake_hands(client_context())
 
 
-class Replies:
-    """Counts the handshakes that are answered, in all and between two turns of another task."""
+class HandshakeCounter:
+    """Counts handshakes: all, and the most between two turns of another task."""
 
     def __init__(self) -> None:
         self.all = self.most = 0
@@ -150,8 +150,8 @@ class Replies:
 
 
 async def test_many_handshakes_at_once() -> None:
-    """Of handshakes that come together only so many compute between two turns of another task, but all in time."""
-    replies = Replies()
+    """The number of handshakes between two turns of another task is bounded, and all complete in time."""
+    replies = HandshakeCounter()
     context = server_context()
     context._msg_callback = replies  # type: ignore[attr-defined]  # the only way to look at it
     hello = hello_for(HOST)
@@ -169,9 +169,9 @@ async def test_many_handshakes_at_once() -> None:
     assert turns.value == 3
 
 
-async def test_a_burst_of_connections_to_a_server() -> None:
-    """A server answers all of a burst, accepts no faster than it computes, and lets other tasks run in between."""
-    replies = Replies()
+async def test_burst_of_connections() -> None:
+    """A server completes all handshakes of a burst, and other tasks run in between."""
+    replies = HandshakeCounter()
     context = server_context()
     context._msg_callback = replies  # type: ignore[attr-defined]
     app = App().with_cert(context)
@@ -196,7 +196,7 @@ async def test_a_burst_of_connections_to_a_server() -> None:
 async def failed_handshake(
     behave: Callable[[Client], Awaitable[object]], context: ssl.SSLContext | None = None
 ) -> TlsHandshakeError:
-    """How a handshake fails with such a client."""
+    """The reason of the failure of a handshake with a client."""
     async with connection(context, tcp_pair) as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(behave, client)
         with pytest.raises(TlsHandshakeError) as caught:
@@ -254,12 +254,12 @@ async def _be_old(client: Client) -> None:
     ],
 )
 async def test_reasons_of_failed_handshakes(behave: Callable[[Client], Awaitable[object]], reason: str) -> None:
-    """A handshake that fails says why, shortly; the client gets an alert where there is one."""
+    """A failed handshake has a short reason, and the client gets an alert if there is one."""
     assert re.fullmatch(reason, str(await failed_handshake(behave)))
 
 
-async def test_a_certificate_that_is_required() -> None:
-    """A client without the certificate that the context requires is refused with the reason."""
+async def test_required_client_certificate() -> None:
+    """A client without the required certificate is refused with that reason."""
     context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
 
@@ -272,7 +272,7 @@ async def test_a_certificate_that_is_required() -> None:
 
 
 @pytest.mark.parametrize("failing", ["sni", "keylog"])
-async def test_callbacks_that_fail(failing: str) -> None:
+async def test_failing_callbacks_of_the_context(failing: str) -> None:
     """A callback of the context that fails ends one handshake and nothing else."""
     context = server_context()
 
@@ -295,7 +295,7 @@ async def test_callbacks_that_fail(failing: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=60), max_size=6), begun=st.booleans(), flipped=st.integers(0, 10_000))
 def test_any_bytes_in_a_handshake(pieces: list[bytes], begun: bool, flipped: int) -> None:
-    """Whatever comes in the place of a handshake, it fails in no other way than with TlsHandshakeError."""
+    """Any bytes instead of a handshake fail with TlsHandshakeError."""
 
     async def main() -> None:
         async with connection() as (transport, client), trio.open_nursery() as nursery:
@@ -337,8 +337,8 @@ async def _read_away(client: Client) -> None:
         (b"GET /" + b"x" * 1000, "'GET /" + "x" * 55 + "'..."),
     ],
 )
-async def test_plain_http(request_: bytes, quoted: str) -> None:
-    """A request without TLS is recognised, quoted in the reason, and can be answered without TLS."""
+async def test_plain_http_instead_of_a_handshake(request_: bytes, quoted: str) -> None:
+    """A request without TLS is recognised and quoted in the reason, and can be answered without TLS."""
     async with connection(pair=tcp_pair) as (transport, client):
         await client.send_all(request_)
         with pytest.raises(PlainHttpError, match=f"not TLS: begins with {re.escape(quoted)}$") as caught:
@@ -356,12 +356,12 @@ async def test_plain_http(request_: bytes, quoted: str) -> None:
             transport.without_tls()
 
 
-# ---------------------------------------------------------------------------------- what was negotiated
+# -------------------------------------------------------------------------------- negotiated parameters
 
 
 @any_version
-async def test_what_was_negotiated(version: ssl.TLSVersion) -> None:
-    """Version, cipher, server name and ALPN are told; also when the connection has ended."""
+async def test_tls_info(version: ssl.TLSVersion) -> None:
+    """Version, cipher, server name and ALPN are known, also after the end of the connection."""
     context = server_context()
     context.set_alpn_protocols(["http/1.1"])
     wanted = client_context(version)
@@ -380,8 +380,8 @@ async def test_what_was_negotiated(version: ssl.TLSVersion) -> None:
         assert transport.tls_info() is info
 
 
-async def test_nothing_was_asked_for() -> None:
-    """A client that names no server and no protocol gets neither."""
+async def test_tls_info_without_sni_and_alpn() -> None:
+    """A client without SNI and ALPN has no server name and no protocol."""
     context = client_context()
     context.check_hostname = False
     async with connection() as (transport, client):
@@ -391,8 +391,8 @@ async def test_nothing_was_asked_for() -> None:
 
 
 @any_version
-async def test_a_client_certificate(version: ssl.TLSVersion) -> None:
-    """A client's certificate is there in DER and with its fields."""
+async def test_tls_info_with_a_client_certificate(version: ssl.TLSVersion) -> None:
+    """A client certificate is there in DER and with its fields."""
     context = server_context()
     authority().configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -407,8 +407,8 @@ async def test_a_client_certificate(version: ssl.TLSVersion) -> None:
 
 
 @any_version
-async def test_a_resumed_session(version: ssl.TLSVersion) -> None:
-    """A client resumes its session, and the server name is known again."""
+async def test_resumed_session_has_the_server_name(version: ssl.TLSVersion) -> None:
+    """A resumed session has the server name."""
     context, wanted = server_context(), client_context(version)
     session = None
     for resumed in (False, True):
@@ -421,8 +421,8 @@ async def test_a_resumed_session(version: ssl.TLSVersion) -> None:
             assert transport.tls_info().server_name == HOST
 
 
-async def test_the_callback_of_the_context_still_chooses() -> None:
-    """A context's own sni_callback may choose another context, and the name is told, too."""
+async def test_sni_callback_of_the_context() -> None:
+    """The sni_callback of a context may select another context, and the server name is known."""
     other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority().issue_cert("other.example").configure_cert(other)
     context = server_context()
@@ -438,7 +438,7 @@ async def test_the_callback_of_the_context_still_chooses() -> None:
 
 
 def hello_for(name: str | None) -> bytes:
-    """A ClientHello as OpenSSL makes it."""
+    """A ClientHello of OpenSSL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -448,7 +448,7 @@ def hello_for(name: str | None) -> bytes:
 
 
 def in_records(message: bytes, sizes: list[int]) -> bytes:
-    """A message of the handshake, shared out to records of such sizes."""
+    """A handshake message, split into records of some sizes."""
     records = b""
     for size in [*sizes, len(message)]:
         part, message = message[:size], message[size:]
@@ -463,32 +463,32 @@ labels = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 @given(
     name=st.lists(labels, min_size=1, max_size=5).map(".".join), sizes=st.lists(st.integers(1, 200), max_size=4)
 )
-def test_server_names(name: str, sizes: list[int]) -> None:
-    """The name is read from any ClientHello, however it is shared out to records."""
+def test_server_name_in_any_records(name: str, sizes: list[int]) -> None:
+    """The server name is read from any ClientHello, however it is split into records."""
     hello = hello_for(name)
     assert server_name_of(hello) == name
     assert server_name_of(in_records(hello[5:], sizes)) == name
 
 
 @given(data=st.binary(max_size=100), at=st.integers(0, 600), end=st.integers(0, 600))
-def test_server_names_in_anything(data: bytes, at: int, end: int) -> None:
-    """A ClientHello that is cut or garbled has some name or none, and raises nothing."""
+def test_server_name_of_malformed_client_hellos(data: bytes, at: int, end: int) -> None:
+    """A ClientHello that is cut or malformed has some name or none, and raises nothing."""
     hello = hello_for("name.example")
     for changed in (hello[:end], hello[:at] + data + hello[end:], data, b"\x16\x03\x01\x00\x64\x01" + data):
         found = server_name_of(changed)
         assert found is None or found.isascii()
 
 
-def test_names_that_are_no_names() -> None:
-    """There is no name where none was sent, or where it is no ASCII."""
+def test_missing_and_invalid_server_names() -> None:
+    """There is no server name if none was sent, or if it is not ASCII."""
     assert server_name_of(hello_for(None)) is None
     hello = hello_for("name.example")
     assert server_name_of(hello.replace(b"name.example", b"n\xc3\xa4me.exampl")) is None
     assert server_name_of(b"") is None
 
 
-async def test_a_server_name_that_is_no_ascii() -> None:
-    """A client with such a name is served, and nothing is written about it."""
+async def test_client_with_an_invalid_server_name() -> None:
+    """A client with a server name that is not ASCII is served, and nothing is logged."""
     async with connection() as (transport, client), trio.open_nursery() as nursery:
         nursery.start_soon(transport.handshake)
         await client.send_all(hello_for("name.example").replace(b"name.example", b"n\xc3\xa4me.exampl"))

@@ -72,7 +72,7 @@ async def assert_served(address: Address, link: Link) -> None:
 @pytest.mark.parametrize("behind", [b"", HELLO * 20_000], ids=["nothing behind it", "220 KB behind it"])
 @pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
 async def test_bad_input(data: bytes, code: int, behind: bytes, link: Link) -> None:
-    """A bad frame is answered with the right Close, which arrives whatever was sent behind it, then the end."""
+    """An invalid frame is answered with the right Close, whatever follows it, and then an end of file."""
     async with serving(link) as address:
         async with connected(address, link) as client:
             await client.send(data + behind)

@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes: what the decoder makes of them, and what the encoders write."""
+"""The codec of WebSocket frames: the events of the decoder, and the bytes of the encoders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.wire import (
 
 
 def decode(*reads: bytes, limits: StreamLimits | None = None) -> list[Event]:
-    """What a new decoder says to some reads."""
+    """The events of a new decoder for some reads."""
     return events_of(Decoder(limits or StreamLimits()), *reads)
 
 
@@ -63,16 +63,16 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("frames", "event"), VECTORS.values(), ids=VECTORS)
-def test_client_frames(frames: str, event: Event) -> None:
-    """Frames written by hand mean what the RFC says, in one read and in single bytes."""
+def test_frames_of_the_rfc(frames: str, event: Event) -> None:
+    """Frames of a client are decoded as in RFC 6455, in one read and byte by byte."""
     data = bytes.fromhex(frames)
 
     assert decode(data) == [event]
     assert decode(*one_by_one(data)) == [event]
 
 
-def test_server_frames_in_the_clients_decoder() -> None:
-    """The client's side takes frames without a mask, and refuses masked ones."""
+def test_decoder_of_a_client() -> None:
+    """The decoder of a client accepts frames without a mask, and refuses masked ones."""
     limits = StreamLimits()
     fragments = bytes.fromhex("01 03 48 65 6c  80 02 6c 6f")  # RFC 6455, section 5.7
 
@@ -81,7 +81,7 @@ def test_server_frames_in_the_clients_decoder() -> None:
 
 
 def test_control_frames_between_fragments() -> None:
-    """Control frames between the fragments of a message are events of their own and leave it alone."""
+    """Control frames between the fragments of a message are events, and do not change the message."""
     data = (
         client_frame(TEXT, b"hel", fin=False)
         + client_frame(PING, b"P")
@@ -94,7 +94,7 @@ def test_control_frames_between_fragments() -> None:
 
 
 def test_close_between_fragments() -> None:
-    """A Close inside a fragmented message ends everything; the message never comes."""
+    """A Close between fragments ends the connection; the message is not delivered."""
     data = client_frame(TEXT, b"hel", fin=False) + close_frame(1001) + client_frame(CONTINUATION, b"lo")
 
     assert decode(data) == [Close(1001, "")]
@@ -104,8 +104,8 @@ def test_close_between_fragments() -> None:
 @pytest.mark.parametrize(
     "fragments", [(b"", b"hello"), (b"hel", b"", b"lo"), (b"hello", b""), (b"", b"", b""), (b"h", b"e", b"y")]
 )
-def test_fragments_keep_the_kind_of_the_first(kind: int, fragments: tuple[bytes, ...]) -> None:
-    """A fragmented message is of its first frame's kind, also where fragments are empty."""
+def test_opcode_of_a_fragmented_message(kind: int, fragments: tuple[bytes, ...]) -> None:
+    """A fragmented message has the opcode of its first frame, even if fragments are empty."""
     *first, last = fragments
     frames = [client_frame(CONTINUATION if i else kind, part, fin=False) for i, part in enumerate(first)]
     whole = b"".join(fragments)
@@ -116,8 +116,8 @@ def test_fragments_keep_the_kind_of_the_first(kind: int, fragments: tuple[bytes,
 
 
 @pytest.mark.parametrize("text", ["€", "a€b", "𝄞𝄞", "é" * 100])
-def test_text_that_splits_inside_a_code_point(text: str) -> None:
-    """A fragment or a read may end inside a character; the text comes out whole."""
+def test_code_point_split_between_fragments(text: str) -> None:
+    """A code point may be split between fragments and reads."""
     payload = text.encode()
     single = [
         client_frame(CONTINUATION if i else TEXT, bytes((byte,)), fin=False) for i, byte in enumerate(payload)
@@ -127,8 +127,8 @@ def test_text_that_splits_inside_a_code_point(text: str) -> None:
     assert decode(*one_by_one(client_frame(TEXT, payload))) == [Message(text)]
 
 
-def test_two_messages_do_not_mix() -> None:
-    """What one fragmented message left behind does not reach the next."""
+def test_two_fragmented_messages() -> None:
+    """A fragmented message does not change the next one."""
     first = client_frame(BINARY, b"\xff", fin=False) + client_frame(CONTINUATION, b"\xff")
     second = client_frame(TEXT, b"a", fin=False) + client_frame(CONTINUATION, b"b")
 
@@ -151,8 +151,8 @@ BAD_UTF8 = [
 
 
 @pytest.mark.parametrize(("good", "bad"), BAD_UTF8)
-def test_bad_text_is_refused_at_its_first_bad_byte(good: bytes, bad: bytes) -> None:
-    """Text that cannot become UTF-8 is refused with 1007 at that byte, before the rest of the frame comes."""
+def test_invalid_utf8_is_refused_at_its_byte(good: bytes, bad: bytes) -> None:
+    """A text that is not UTF-8 is refused with 1007 at its first invalid byte, before the rest of the frame."""
     frame = client_frame(TEXT, good + bad + b"more" * 10)
     header = len(frame) - len(good + bad) - 40
     decoder = Decoder(StreamLimits())
@@ -162,8 +162,8 @@ def test_bad_text_is_refused_at_its_first_bad_byte(good: bytes, bad: bytes) -> N
 
 
 @pytest.mark.parametrize(("good", "bad"), BAD_UTF8)
-def test_bad_text_is_refused_before_the_last_fragment(good: bytes, bad: bytes) -> None:
-    """A fragmented text is refused at its first bad fragment, wherever the fragments split it."""
+def test_invalid_utf8_in_fragments(good: bytes, bad: bytes) -> None:
+    """A fragmented text is refused at its first invalid fragment, wherever it is split."""
     decoder = Decoder(StreamLimits())
 
     assert events_of(decoder, client_frame(TEXT, good, fin=False)) == []
@@ -171,8 +171,8 @@ def test_bad_text_is_refused_before_the_last_fragment(good: bytes, bad: bytes) -
 
 
 @pytest.mark.parametrize("fragments", [(b"\xe2\x82",), (b"\xe2", b"\x82"), (b"ok\xf0\x90\x80", b"")])
-def test_text_that_ends_inside_a_code_point(fragments: tuple[bytes, ...]) -> None:
-    """A text message whose end cuts a character is refused with 1007."""
+def test_text_that_ends_in_a_code_point(fragments: tuple[bytes, ...]) -> None:
+    """A text message that ends within a code point is refused with 1007."""
     frames = [
         client_frame(CONTINUATION if i else TEXT, part, fin=i == len(fragments) - 1)
         for i, part in enumerate(fragments)
@@ -181,12 +181,12 @@ def test_text_that_ends_inside_a_code_point(fragments: tuple[bytes, ...]) -> Non
     assert failure_code(decode(b"".join(frames))) == 1007
 
 
-def test_binary_may_be_anything() -> None:
-    """Binary messages are not looked into."""
+def test_binary_messages_are_not_validated() -> None:
+    """A binary message may contain any bytes."""
     assert decode(client_frame(BINARY, b"\xff\xc0")) == [Message(b"\xff\xc0")]
 
 
-# ---------------------------------------------------------------------------------- frames that are none
+# --------------------------------------------------------------------------------------- invalid frames
 
 BROKEN = {
     "no mask": b"\x81\x02hi",
@@ -217,15 +217,15 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
-def test_broken_frames(data: bytes) -> None:
-    """What breaks the protocol is refused with 1002, and nothing of it is delivered."""
+def test_protocol_errors(data: bytes) -> None:
+    """Frames that violate the protocol are refused with 1002, and nothing of them is delivered."""
     assert failure_code(decode(data)) == 1002
     assert failure_code(decode(*one_by_one(data))) == 1002
 
 
 @pytest.mark.parametrize("bad", [b"\x81\x02hi", client_frame(TEXT, b"\xff"), client_frame(CLOSE, b"\x03")])
-def test_messages_in_front_of_a_bad_frame(bad: bytes) -> None:
-    """What came before a bad frame is delivered first, also if all came in one read."""
+def test_messages_before_a_protocol_error(bad: bytes) -> None:
+    """Messages before an invalid frame are delivered, even if they arrive in the same read."""
     good = client_frame(TEXT, b"one") + client_frame(PING, b"two") + client_frame(BINARY, b"three")
 
     *events, failure = decode(good + bad)
@@ -234,35 +234,35 @@ def test_messages_in_front_of_a_bad_frame(bad: bytes) -> None:
     assert isinstance(failure, Failure)
 
 
-# ---------------------------------------------------------------------------------------------- the end
+# ------------------------------------------------------------------------------------------------ Close
 
 VALID_CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3001, 3999, 4000, 4999]
 INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 
 
 @pytest.mark.parametrize("code", VALID_CODES)
-def test_close_codes_that_may_be_sent(code: int) -> None:
-    """A Close with a code of the RFC or its registry, or from 3000 to 4999, is a Close, here and there."""
+def test_valid_close_codes(code: int) -> None:
+    """A Close may have a code of the RFC, of its registry, or from 3000 to 4999, in both directions."""
     assert decode(close_frame(code, "why")) == [Close(code, "why")]
     assert split_frames(encode_close(code, "why")) == ([(CLOSE, code.to_bytes(2, "big") + b"why")], b"")
 
 
 @pytest.mark.parametrize("reason", ["", "why"])
 @pytest.mark.parametrize("code", INVALID_CODES)
-def test_close_codes_that_may_not_be_sent(code: int, reason: str) -> None:
-    """A Close with any other code is refused with 1002; sending one is a ValueError that says what would do."""
+def test_invalid_close_codes(code: int, reason: str) -> None:
+    """Any other close code is refused with 1002, and sending it is a ValueError that says what to use."""
     assert failure_code(decode(close_frame(code, reason))) == 1002
     with pytest.raises(ValueError, match="3000 to 4999"):
         encode_close(code, reason)
 
 
 def test_close_of_one_byte() -> None:
-    """A Close with half a code is refused with 1002."""
+    """A Close with a payload of one byte is refused with 1002."""
     assert failure_code(decode(client_frame(CLOSE, b"\x03"))) == 1002
 
 
 @pytest.mark.parametrize("reason", [b"\xff", b"bye \xe2\x82"])
-def test_close_with_a_bad_reason(reason: bytes) -> None:
+def test_close_reason_that_is_not_utf8(reason: bytes) -> None:
     """A Close whose reason is not UTF-8 is refused with 1007."""
     assert failure_code(decode(client_frame(CLOSE, b"\x03\xe8" + reason))) == 1007
 
@@ -277,8 +277,8 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_nothing_counts_behind_the_end(end: bytes) -> None:
-    """Behind a Close or a failure nothing is an event any more, in the same read or a later one."""
+def test_no_event_after_the_end(end: bytes) -> None:
+    """After a Close or a failure there are no events, in the same read and in later ones."""
     decoder = Decoder(StreamLimits())
     (last,) = events_of(decoder, end + client_frame(TEXT, b"more"))
 
@@ -287,8 +287,8 @@ def test_nothing_counts_behind_the_end(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_nothing_grows_behind_the_end(end: bytes) -> None:
-    """What a peer sends behind a Close or a failure is discarded: 16 MiB of it leave no trace in memory."""
+def test_bytes_after_the_end_are_discarded(end: bytes) -> None:
+    """Bytes after a Close or a failure are discarded: 16 MiB of them use no memory."""
     decoder = Decoder(StreamLimits())
     events_of(decoder, end)
     mebibyte = bytes(2**20)
@@ -307,7 +307,7 @@ def test_nothing_grows_behind_the_end(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [2**20 + 1, 2**62, 2**63 - 1])
-def test_declared_length_is_refused_before_the_payload(size: int) -> None:
+def test_declared_length_above_the_limit(size: int) -> None:
     """A frame that declares more than the limit is refused with 1009 from its header alone."""
     header = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4)
 
@@ -315,7 +315,7 @@ def test_declared_length_is_refused_before_the_payload(size: int) -> None:
     assert failure_code(decode(header)) == 1009
 
 
-def test_declared_length_counts_the_fragments_before() -> None:
+def test_declared_length_includes_earlier_fragments() -> None:
     """A fragment that declares more than is left of the limit is refused from its header alone."""
     limits = StreamLimits(max_message_size=10)
     header = client_frame(CONTINUATION, b"x" * 5)[:6]
@@ -325,7 +325,7 @@ def test_declared_length_counts_the_fragments_before() -> None:
 
 @pytest.mark.parametrize("sizes", [(11,), (10, 1), (4, 4, 3), (0, 11)], ids=str)
 def test_message_limit(sizes: tuple[int, ...]) -> None:
-    """A message is refused with 1009 if all its fragments together are longer than the limit."""
+    """A message is refused with 1009 if its fragments together are longer than the limit."""
     frames = [client_frame(CONTINUATION if i else BINARY, bytes(n), fin=False) for i, n in enumerate(sizes)]
 
     assert failure_code(decode(*frames, limits=StreamLimits(max_message_size=10))) == 1009
@@ -333,7 +333,7 @@ def test_message_limit(sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("sizes", [(10,), (5, 5), (0, 10, 0)], ids=str)
 def test_message_at_the_limit(sizes: tuple[int, ...]) -> None:
-    """A message of exactly the limit is taken, and the next one counts from zero."""
+    """A message of exactly the limit is accepted, and the next one counts from zero."""
     frames = [client_frame(CONTINUATION if i else BINARY, bytes(n), fin=False) for i, n in enumerate(sizes)]
     message = b"".join([*frames, client_frame(CONTINUATION)])
 
@@ -341,7 +341,7 @@ def test_message_at_the_limit(sizes: tuple[int, ...]) -> None:
 
 
 def test_text_limit_is_in_bytes() -> None:
-    """The limit of a text counts the bytes on the wire, not the characters."""
+    """The limit of a text counts bytes, not characters."""
     limits = StreamLimits(max_message_size=5)
 
     assert failure_code(decode(client_frame(TEXT, "€€".encode()), limits=limits)) == 1009
@@ -356,7 +356,7 @@ def test_fragment_limit() -> None:
     assert failure_code(decode(begin + more * 2 + client_frame(CONTINUATION), limits=limits)) == 1009
 
 
-def test_control_frames_do_not_count() -> None:
+def test_limits_exclude_control_frames() -> None:
     """Control frames between fragments count neither as fragments nor as size."""
     limits = StreamLimits(max_message_size=2, max_fragments=2)
     pings = client_frame(PING, b"x" * 125) * 10
@@ -365,8 +365,8 @@ def test_control_frames_do_not_count() -> None:
     assert decode(data, limits=limits) == [*[Ping(b"x" * 125)] * 10, Message("ab")]
 
 
-def test_limits_of_the_next_owner() -> None:
-    """A decoder that changes hands before its first frame decides by its new limits."""
+def test_limits_set_before_the_first_frame() -> None:
+    """Limits that are set before the first frame apply to it."""
     decoder = Decoder(StreamLimits())
     decoder.receive(client_frame(TEXT, b"hello"))
     decoder.limit(StreamLimits(max_message_size=4))
@@ -374,7 +374,7 @@ def test_limits_of_the_next_owner() -> None:
     assert failure_code(events_of(decoder, b"")) == 1009
 
 
-# ---------------------------------------------------------------------------------------------- any split
+# -------------------------------------------------------------------------------------------- any reads
 
 payloads = st.one_of(
     st.binary(max_size=30),
@@ -395,8 +395,8 @@ traffic = st.lists(st.one_of(frames, frames, frames, st.binary(max_size=6)), max
 
 @settings(deadline=None)
 @given(data=traffic, places=st.lists(st.integers(0, 2**16), max_size=12))
-def test_any_split_of_any_bytes(data: bytes, places: list[int]) -> None:
-    """However bytes are split into reads, good ones or bad ones, they give the same events."""
+def test_any_bytes_in_any_reads(data: bytes, places: list[int]) -> None:
+    """Any bytes, valid or not, result in the same events in any reads."""
     limits = StreamLimits(max_message_size=40, max_fragments=3)
     events = decode(data, limits=limits)
 
@@ -408,8 +408,8 @@ controls = st.one_of(st.builds(Ping, st.binary(max_size=125)), st.builds(Pong, s
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
-    """Good messages, fragmented anyhow, with control frames in between, and the events they are."""
+def messages_and_events(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
+    """Valid messages in any fragmentation, with control frames in between, and their events."""
     data, events = b"", list[Event]()
     for message in draw(st.lists(st.one_of(st.text(), st.binary()), max_size=4)):
         whole = message if isinstance(message, bytes) else message.encode()
@@ -426,9 +426,9 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
 
 
 @settings(deadline=None)
-@given(conversation=conversations(), places=st.lists(st.integers(0, 2**16), max_size=12))
+@given(conversation=messages_and_events(), places=st.lists(st.integers(0, 2**16), max_size=12))
 def test_any_fragmentation(conversation: tuple[bytes, list[Event]], places: list[int]) -> None:
-    """Good messages come out as they went in, however they are fragmented and split into reads."""
+    """Valid messages are decoded in any fragmentation and any reads."""
     data, events = conversation
 
     assert decode(*cut(data, places)) == events
@@ -462,40 +462,40 @@ def test_any_fragmentation(conversation: tuple[bytes, list[Event]], places: list
     ids=lambda value: value[:24] if isinstance(value, str) else "",
 )
 def test_server_frames(encoded: bytes, frame: str) -> None:
-    """The server's frames are written without a mask and with the shortest length."""
+    """Frames of a server have no mask and the shortest length."""
     assert encoded == bytes.fromhex(frame)
 
 
 @pytest.mark.parametrize(
     "sendable", ["text", b"bytes", Message("text"), Message(b"bytes"), bytearray(b"bytes"), memoryview(b"bytes")]
 )
-def test_what_can_be_sent(sendable: Sendable) -> None:
-    """A message, or what one is made of, becomes the same frame."""
+def test_types_that_can_be_sent(sendable: Sendable) -> None:
+    """A message and its data are encoded to the same frame."""
     message = sendable if isinstance(sendable, Message) else Message(sendable)
 
     assert encode_message(sendable) == encode_message(message)
 
 
-def test_what_cannot_be_sent() -> None:
-    """Anything else is a TypeError."""
+def test_other_types_raise() -> None:
+    """Other types are a TypeError."""
     with pytest.raises(TypeError, match="str or bytes, not int"):
         encode_message(5)  # type: ignore[arg-type]
 
 
-def test_text_that_cannot_be_encoded() -> None:
-    """A lone surrogate, which has no UTF-8, is a ValueError and no frame."""
+def test_lone_surrogate_raises() -> None:
+    """A lone surrogate, which has no UTF-8, is a ValueError."""
     with pytest.raises(ValueError, match="surrogates"):
         encode_message("\ud800")
 
 
 @pytest.mark.parametrize("reason", ["x" * 124, "é" * 62])
-def test_close_reason_is_too_long(reason: str) -> None:
+def test_long_close_reason_raises(reason: str) -> None:
     """A close reason of more than 123 bytes of UTF-8 is a ValueError with both numbers."""
     with pytest.raises(ValueError, match="123 bytes of UTF-8, not 124"):
         encode_close(1000, reason)
 
 
-def test_ping_is_too_long() -> None:
+def test_long_ping_raises() -> None:
     """A ping of more than 125 bytes is a ValueError with both numbers."""
     with pytest.raises(ValueError, match="125 bytes, not 126"):
         encode_ping(b"x" * 126)
@@ -504,7 +504,7 @@ def test_ping_is_too_long() -> None:
 @settings(deadline=None)
 @given(data=st.one_of(st.text(), st.binary(), st.binary(min_size=1, max_size=3).map(lambda part: part * 30000)))
 def test_round_trip(data: str | bytes) -> None:
-    """What either side encodes, the other decodes to the same message."""
+    """A message that one side encodes is decoded by the other side."""
     limits = StreamLimits()
 
     assert events_of(Decoder(limits, client=True), encode_message(data)) == [Message(data)]
@@ -513,7 +513,7 @@ def test_round_trip(data: str | bytes) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
 @pytest.mark.parametrize("data", ["é", b"\xff"])
-def test_the_payload_of_a_frame(data: str | bytes, size: int) -> None:
-    """What is compressed for a peer is the payload that a plain frame has, whatever the length of its header."""
+def test_payload_that_is_compressed(data: str | bytes, size: int) -> None:
+    """The payload that is compressed is that of the uncompressed frame, for each length of its header."""
     payload = (data if isinstance(data, bytes) else data.encode()) * size
     assert payload_of(encode_message(data * size)) == payload

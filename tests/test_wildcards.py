@@ -1,4 +1,4 @@
-"""Wildcards: what a route's or a host's pattern matches."""
+"""Wildcards in the patterns of routes and hosts."""
 
 from __future__ import annotations
 
@@ -75,19 +75,19 @@ MISSES = [
 
 
 @pytest.mark.parametrize(("pattern", "text"), MATCHES)
-def test_matches(pattern: str, text: str) -> None:
-    """A star stands for any run of characters, the empty one and slashes included."""
+def test_wildcard_matches(pattern: str, text: str) -> None:
+    """A star matches any characters, including none and slashes."""
     assert wildcard_match(pattern, text)
 
 
 @pytest.mark.parametrize(("pattern", "text"), MISSES)
-def test_misses(pattern: str, text: str) -> None:
-    """The whole text has to match, letter case counts, and nothing but the star is special."""
+def test_wildcard_misses(pattern: str, text: str) -> None:
+    """The whole text has to match, letter case matters, and only the star is special."""
     assert not wildcard_match(pattern, text)
 
 
 def oracle(pattern: str, text: str) -> bool:
-    """The definition, tried out in every way there is."""
+    """The definition, by recursion."""
     if not pattern:
         return not text
     if pattern[0] == "*":
@@ -95,8 +95,8 @@ def oracle(pattern: str, text: str) -> bool:
     return text[:1] == pattern[0] and oracle(pattern[1:], text[1:])
 
 
-def test_agrees_with_the_definition() -> None:
-    """For every short pattern and text the answer is that of the recursive definition."""
+def test_wildcards_agree_with_the_definition() -> None:
+    """For every short pattern and text the result is that of the recursive definition."""
     patterns = ["".join(letters) for size in range(5) for letters in product("ab*", repeat=size)]
     texts = ["".join(letters) for size in range(7) for letters in product("ab*", repeat=size)]
     wrong = [
@@ -108,6 +108,6 @@ def test_agrees_with_the_definition() -> None:
     assert wrong == []
 
 
-def test_no_pattern_is_slow() -> None:
-    """A pattern that would keep a backtracking matcher busy for ever is answered at once."""
+def test_adversarial_wildcards_are_fast() -> None:
+    """A pattern that takes a backtracking matcher exponential time is matched at once."""
     assert not wildcard_match("*a" * 1_000 + "*b*a", "a" * 10_000)

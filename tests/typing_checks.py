@@ -1,4 +1,4 @@
-"""What type checkers accept of an application, and what they refuse; test_typing.py has them read this.
+"""Types of an application: what type checkers accept and refuse. test_typing.py runs the checkers.
 
 Nothing here is run. A line with an ``ignore`` comment is an error to both checkers; where there is no error, the
 comment is one.
@@ -34,11 +34,11 @@ from humphrey_trio.websocket import Upgrade
 
 
 class Shared:
-    """What an application keeps."""
+    """The state of an app."""
 
 
 class Session:
-    """What is kept for each stream."""
+    """The state of a stream."""
 
     def __init__(self, stream: WebsocketStream) -> None:
         self.name = stream.request.path
@@ -217,7 +217,7 @@ def routes_with_options() -> None:
 
 
 class Other:
-    """Neither what the application keeps nor what its streams have."""
+    """Another type than that of any state."""
 
 
 def other_page(request: Request, state: Other) -> Response:

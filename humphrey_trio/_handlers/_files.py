@@ -145,8 +145,8 @@ async def file_response(
         path: the file. It is opened as it is, so it must not come from the client: use ``serve_dir`` for that.
         filename: the name under which the client stores the file (RFC 6266); any text. The media type is that of
             this name. If omitted, the client shows the file, and the type is that of the path.
-        cache: the value of the Cache-Control field; empty for none. Use ``private`` for a file that is not for
-            everybody.
+        cache: the value of the Cache-Control field; empty for none. Use ``private`` for a file that
+            not all users may read.
 
     Raises:
         HttpError: the client gets no file: 403, 404, 412 or 416. If the handler does not catch it, it is answered

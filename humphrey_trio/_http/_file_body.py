@@ -22,7 +22,7 @@ class OpenFile:
 
     A worker thread uses the descriptor inside ``with file.borrow()``. If the file is closed meanwhile, the
     descriptor is closed when the last borrower is done. So no thread reads from the file of another request whose
-    descriptor has got the same number, and nobody who closes waits for a thread that waits for a disk.
+    descriptor has got the same number, and ``close`` never waits for a thread that waits for a disk.
 
     If the object is freed, it closes its descriptor.
     """

@@ -8,27 +8,36 @@
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
 | `close_records` | the close records in the log, and an app and a client that make them |
+| `compression_clients` | clients that agree on permessage-deflate, and apps for them |
+| `deflate` | the two ends of permessage-deflate without a connection |
 | `drain_clients` | what clients send and receive while a server drains |
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
 | `event_recorder` | handlers that record the events of their streams in order |
+| `growth` | how the time of some work grows with the size of its data |
 | `handler_recorder` | message handlers that do some work and record when they begin and how they end |
+| `handshakes` | opening handshakes, and apps and clients for them |
 | `held_app` | an app whose message handlers wait, for tests of statistics |
+| `http_clients` | clients of HTTP/1.1, the bytes of their requests, and apps that are served to them |
+| `http_reader` | request heads and bodies from a `RequestReader`, and the bytes of requests |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |
 | `logs` | what was logged |
+| `outboxes` | an outbox on a transport that takes as many bytes as a test wants |
 | `parsers` | a fixture: run a test with each parser of request heads |
 | `policy_app` | an app with clients that do not read, for tests of the policies of broadcasts |
 | `programs` | programs in processes of their own |
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
+| `small_app` | a small app with a few routes, for tests of HTTP connections |
 | `spies` | records of calls inside the library |
 | `steps` | calls and cancellations at the n-th step of tasks |
 | `stream_ends` | the ways in which a stream ends |
 | `streamed` | clients that send and receive streamed bodies |
 | `times` | the resolution of deadlines |
 | `tls_peers` | TLS clients that a test drives record by record |
+| `tls_transports` | how tests use both ends of a `TlsTransport` |
 | `topics` | an app whose clients have names and subscribe to topics |
-| `wire` | the bytes of requests and of WebSocket frames |
 | `websocket_handlers` | apps with one `websocket_handler`, its coroutines, and their clients |
+| `wire` | the bytes of requests and of WebSocket frames |
 | `wires` | connections in memory whose clients need no task, and servers for many of them |
 """
 

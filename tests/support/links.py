@@ -70,7 +70,7 @@ class Link(enum.Enum):
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """A client's end over TLS, which takes an end of file without close_notify for a broken connection.
+    """A client's end over TLS, for which an end of file without close_notify is a broken connection.
 
     Unlike a ``trio.SSLStream`` it can end one direction, and be closed when its connection was.
 
@@ -85,7 +85,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._tls = client_context().wrap_bio(self._incoming, self.outgoing, server_hostname="127.0.0.1")
 
     async def do_handshake(self) -> None:
-        """Shake hands."""
+        """Execute the handshake."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -96,7 +96,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         await self.flush()
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
-        """What has to be sent over TCP next, for content."""
+        """The ciphertext of some content."""
         self._tls.write(data)
         return self.outgoing.read()
 
@@ -138,7 +138,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._tls.unwrap()
 
     async def flush(self) -> None:
-        """Send what TLS has encrypted."""
+        """Send the ciphertext that was not sent yet."""
         await self.tcp.send_all(self.outgoing.read())
 
     async def _fill(self) -> None:

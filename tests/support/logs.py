@@ -1,4 +1,4 @@
-"""What was logged."""
+"""Log records."""
 
 from __future__ import annotations
 

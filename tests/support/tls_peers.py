@@ -39,7 +39,7 @@ def server_context() -> ssl.SSLContext:
 
 
 def client_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-    """What a client needs to trust the server; with a version, it speaks no other."""
+    """A context that trusts the server, for one version of TLS or all."""
     context = ssl.create_default_context()
     authority().configure_trust(context)
     if version is not None:
@@ -48,7 +48,7 @@ def client_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
 
 
 class OpenSslRecords:
-    """A client's side of TLS after the handshake, without I/O, as Python's ``ssl`` does it.
+    """A client's side of TLS after the handshake, without I/O, with Python's ``ssl``.
 
     Attributes:
         ended: whether the server has sent close_notify.
@@ -84,7 +84,7 @@ class OpenSslRecords:
 
 
 class OwnRecords:
-    """TLS 1.3 records that are made here, for what Python's ``ssl`` cannot send (RFC 8446, sections 5 and 7).
+    """TLS 1.3 records that Python's ``ssl`` cannot send (RFC 8446, sections 5 and 7).
 
     Attributes:
         ended: whether the server has sent close_notify.
@@ -105,13 +105,13 @@ class OwnRecords:
         return b"".join(self._send.seal(_CONTENT, data[start : start + RECORD]) for start in starts)
 
     def key_update(self, *, request: bool = False) -> bytes:
-        """A KeyUpdate, which may ask the server for one, too."""
+        """A KeyUpdate, which may request one of the server."""
         record = self._send.seal(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1, request)))
         self._send.update()
         return record
 
     def half_key_update(self) -> bytes:
-        """The first four bytes of a KeyUpdate, in a record of their own."""
+        """The first four bytes of a KeyUpdate, in their own record."""
         return self._send.seal(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1)))
 
     def end(self) -> bytes:
@@ -253,13 +253,13 @@ class Client:
             self.push(len(self.to_send))
 
     def push(self, size: int) -> None:
-        """Send at most so many bytes of the ciphertext that waits, without waiting."""
+        """Send at most so many bytes of the queued ciphertext, without waiting."""
         if self.to_send and size:
             with suppress(BlockingIOError):
                 self.to_send = self.to_send[self.socket.send(self.to_send[:size]) :]
 
     def pull(self, size: int) -> bool:
-        """Receive at most so many bytes of ciphertext, without waiting; False at the end of file."""
+        """Receive at most so many bytes of ciphertext, without waiting. False at the end of file."""
         try:
             ciphertext = self.socket.recv(size)
         except BlockingIOError:
@@ -268,7 +268,7 @@ class Client:
         return bool(ciphertext)
 
     async def receive(self) -> bytes:
-        """Some ciphertext; EOFError at the end of file."""
+        """Receive ciphertext. EOFError at the end of file."""
         await trio.lowlevel.wait_readable(self.socket)
         if data := self.socket.recv(65536):
             return data
@@ -308,7 +308,7 @@ def local_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """A connection of TCP."""
+    """Two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
@@ -328,7 +328,7 @@ def reset(sock: socket.socket) -> None:
 async def connection(
     context: ssl.SSLContext | None = None, pair: SocketPair = socket.socketpair
 ) -> AsyncGenerator[tuple[TlsTransport, Client]]:
-    """Both ends of a connection that have not shaken hands; they are closed at the end of the block."""
+    """Both ends of a connection before the handshake. They are closed at the end of the block."""
     ours, theirs = pair()
     transport, client = TlsTransport(ours, PEER, context or server_context()), Client(theirs)
     try:
@@ -355,7 +355,7 @@ async def connected(
     own_records: bool = False,
     then: bytes = b"",
 ) -> AsyncGenerator[tuple[TlsTransport, Client]]:
-    """Both ends of a connection that have shaken hands."""
+    """Both ends of a connection after the handshake."""
     async with connection(context, pair) as (transport, client):
         await shake_hands(transport, client, client_context(version), own_records=own_records, then=then)
         yield transport, client
