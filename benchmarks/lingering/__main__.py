@@ -14,7 +14,8 @@ from benchmarks.command import Step
 from benchmarks.lingering import groups, report
 from benchmarks.lingering.load import GroupJob
 from benchmarks.load import WELL_BEHAVED
-from benchmarks.measure import PROJECT, Result
+from benchmarks.catalogue import PROJECT
+from benchmarks.measure import Result
 from benchmarks.scenarios import Work
 
 SERVER = "humphrey_trio_lingering"
