@@ -32,9 +32,7 @@ class Step(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser, *, seconds: float, warmup: float, rounds: int = 3) -> None:
     """Add the options of all commands, with these defaults."""
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"number of rounds (default: {rounds})"
-    )
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of rounds (default: {rounds})")
     parser.add_argument(
         "--seconds", type=float, default=seconds, help=f"measured time of each measurement (default: {seconds})"
     )
@@ -100,7 +98,7 @@ def take_all(steps: Sequence[Step], options: argparse.Namespace) -> Run:
     except KeyboardInterrupt:
         say("\nInterrupted. These are the results so far.")
     progress.finish()
-    run.about["load_average"]["end"] = os.getloadavg()
+    run.about["load_average"]["end"] = list(os.getloadavg())
     for name, reason in broken.items():
         say(f"{name} is skipped: {report.shortened(reason)}")
     return run
@@ -125,7 +123,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": f"{platform.system()} {platform.release()}",
         "cpu": cpu_model(),
-        "load_average": {"start": os.getloadavg()},
+        "load_average": {"start": list(os.getloadavg())},
         "versions": versions(),
         "servers": {
             server.name: {"versions": server.versions(), "missing": server.missing()}

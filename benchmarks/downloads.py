@@ -45,7 +45,7 @@ class Download:
         """
         data = self.client.recv(READ)
         if not data:
-            raise ReplyError(f"the server closed the connection after {self._position} bytes of the file")
+            raise ReplyError(f"the server closed the connection after {max(self._position, 0)} bytes of the file")
         if self._position < 0 and not self._head:
             self.first_bytes.append(clock() - self._since)
         if self._position < 0:
@@ -112,7 +112,7 @@ class Downloads:
 
 
 def downloads(job: Job) -> Result:
-    """The figure is the rate in MB/s, and the CPU time is that of 1 MB. The first byte is timed in all downloads."""
+    """The figure is the rate in MB/s. The CPU time is that of 1 MB. The first byte of each download is timed."""
     load = Downloads(job.port, job.work.connections, job.work.size)
     load.run(job.warmup)
     window = Window(job.pids)

@@ -190,9 +190,7 @@ def _on_core(core: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def running_server(
-    module: str, tls: bool = False, files: Path | None = None
-) -> Iterator[tuple[int, list[int]]]:
+def running_server(module: str, tls: bool = False, files: Path | None = None) -> Iterator[tuple[int, list[int]]]:
     """Start a server, yield its port and its processes, and end it.
 
     Args:

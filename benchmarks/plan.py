@@ -58,7 +58,7 @@ def installed(entries: list[Entry]) -> list[Entry]:
     chosen = dict.fromkeys(server for entry in entries for server in entry.servers)
     missing = {server: absent for server in chosen if (absent := server.missing())}
     for server, absent in missing.items():
-        say(f"{server.name} is skipped: {', '.join(absent)} is not installed")
+        say(f"{server.name} is skipped; not installed: {', '.join(absent)}")
     return [
         Entry(scenario, [server for server in servers if server not in missing]) for scenario, servers in entries
     ]
