@@ -12,12 +12,16 @@ from benchmarks.scenarios import Scenario
 
 COLUMNS = 3
 PANEL, GAP, MARGIN = 296, 24, 24
-NAME, VALUE = 118, 52  # the widths of the labels left and right of a bar
+NAME, VALUE = 128, 52  # the widths of the labels left and right of a bar
 ROW, BAR = 18, 11
 HEAD = 44  # of a panel
 TOP = 76  # of the chart
 FOOT = 20
-ABOUT_BOUNDS = "floor: bare loops on trio, h11, wsproto; raw: trio, almost no protocol; neither is a usable server"
+QUICKEST = 3  # the number of other servers in a panel
+ABOUT = (
+    'humphrey-trio: as installed by default; humphrey-trio-fast: with App(parser="fast") and the extra fast;'
+    f" below them the {QUICKEST} quickest of the other servers"
+)
 
 STYLE = """
 text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
@@ -28,7 +32,7 @@ text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292
 .strong { font-weight: 600; }
 .bar { fill: #8c959f; }
 .ours { fill: #0969da; }
-.bound { fill: #d0d7de; }
+.fast { fill: #54aeff; }
 .spread { stroke: #24292f; stroke-width: 1; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; }
@@ -36,7 +40,7 @@ text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292
   .quiet { fill: #9198a1; }
   .bar { fill: #6e7681; }
   .ours { fill: #4493f8; }
-  .bound { fill: #373e47; }
+  .fast { fill: #9ecbff; }
   .spread { stroke: #e6edf3; }
 }
 """
@@ -54,7 +58,7 @@ def svg(run: Run) -> str:
         for place, (scenario, unit, bars) in enumerate(line):
             body += _panel(MARGIN + place * (PANEL + GAP), top, scenario, unit, bars)
         top += HEAD + ROW * max(len(bars) for _, _, bars in line) + GAP
-    body.append(_text(MARGIN, top, ABOUT_BOUNDS, "quiet"))
+    body.append(_text(MARGIN, top, ABOUT, "quiet"))
     top += FOOT
     width = 2 * MARGIN + COLUMNS * PANEL + (COLUMNS - 1) * GAP
     return "\n".join(
@@ -88,9 +92,14 @@ def _unit_name(unit: str) -> str:
 
 
 def _bars(run: Run, scenario: str, key: str) -> Bars:
-    """Return the figures of the servers, in the order of the catalogue."""
-    figures = {server: run.figure(scenario, server, key) for server in catalogue.BY_NAME}
-    return {server: figure for server, figure in figures.items() if figure}
+    """Return the figures of this library, and then those of the quickest other servers."""
+    figures = {
+        server: figure for server in catalogue.SERVERS if (figure := run.figure(scenario, server.name, key))
+    }
+    own = [server for server in figures if server.ours]
+    peers = [server for server in figures if not server.ours and not server.bound]
+    peers.sort(key=lambda server: figures[server].median)
+    return {server.name: figures[server] for server in own + peers[:QUICKEST]}
 
 
 def _subtitle(run: Run) -> str:
@@ -114,9 +123,8 @@ def _panel(left: int, top: int, scenario: Scenario, unit: str, bars: Bars) -> li
 
 def _row(left: int, top: int, server: str, figure: Figure, scale: float) -> list[str]:
     start, middle = left + NAME, top + BAR / 2
-    ours = server == catalogue.OURS
-    kind = "ours" if ours else "bound" if catalogue.BY_NAME[server].bound else "bar"
-    weight = "strong" if ours else ""
+    kind = {catalogue.OURS: "ours", catalogue.OURS_FAST: "fast"}.get(server, "bar")
+    weight = "strong" if kind != "bar" else ""
     parts = [
         _text(start - 6, top + 9, server, weight, "end"),
         f'<rect class="{kind}" x="{start}" y="{top}" width="{figure.median * scale:.1f}" height="{BAR}"/>',

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import os
 import platform
 import sys
@@ -31,9 +30,9 @@ class Step(NamedTuple):
         return f"{self.scenario}, {self.server}, round {self.round + 1}"
 
 
-def add_options(parser: argparse.ArgumentParser, *, seconds: float, warmup: float) -> None:
+def add_options(parser: argparse.ArgumentParser, *, seconds: float, warmup: float, rounds: int = 3) -> None:
     """Add the options of all commands, with these defaults."""
-    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of rounds (default: {rounds})")
     parser.add_argument(
         "--seconds", type=float, default=seconds, help=f"measured time of each measurement (default: {seconds})"
     )
@@ -41,6 +40,17 @@ def add_options(parser: argparse.ArgumentParser, *, seconds: float, warmup: floa
         "--warmup", type=float, default=warmup, help=f"time before it that is not measured (default: {warmup})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples")
+
+
+def add_attempts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        choices=range(1, 10),
+        default=measure.ATTEMPTS,
+        metavar="N",
+        help=f"how often a measurement is taken while it is disturbed (default: {measure.ATTEMPTS})",
+    )
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -88,6 +98,7 @@ def take_all(steps: Sequence[Step], options: argparse.Namespace) -> Run:
     except KeyboardInterrupt:
         say("\nInterrupted. These are the results so far.")
     progress.finish()
+    run.about["load_average"]["end"] = list(os.getloadavg())
     for name, reason in broken.items():
         say(f"{name} is skipped: {report.shortened(reason)}")
     return run
@@ -112,7 +123,12 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": f"{platform.system()} {platform.release()}",
         "cpu": cpu_model(),
+        "load_average": {"start": list(os.getloadavg())},
         "versions": versions(),
+        "servers": {
+            server.name: {"versions": server.versions(), "missing": server.missing()}
+            for server in catalogue.SERVERS
+        },
         "rounds": options.rounds,
         "seconds": options.seconds,
         "warmup": options.warmup,
@@ -127,13 +143,8 @@ def cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for name in catalogue.DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    """Return the versions of all servers and of what they are built on."""
+    return {name: version for server in catalogue.SERVERS for name, version in server.versions().items()}
 
 
 def say(line: str) -> None:

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
-from benchmarks import wire
+from benchmarks import downloads, wire
 from benchmarks.clients import Client, TlsClient, client_context
 from benchmarks.measure import LONGEST_CELL, Job, Result, Window, cpu_seconds, resident_bytes
 from benchmarks.scenarios import Work
@@ -463,7 +463,9 @@ def timed(took: list[float]) -> Result:
 def request_for(work: Work) -> Exchange:
     if work.protocol == "ws":
         return wire.echo(work.size, work.binary)
-    return wire.post(work.size) if work.size else wire.get()
+    if work.size:
+        return wire.post(work.size)
+    return wire.get(work.path, wire.BROWSER_FIELDS if work.browser else b"")
 
 
 def first_exchange(work: Work, request: Exchange) -> Exchange:
@@ -495,7 +497,7 @@ def closed_loop(job: Job) -> Result:
 
 def new_connections(job: Job) -> Result:
     websocket = job.work.protocol == "ws"
-    steps = [wire.upgrade("/ws"), wire.close()] if websocket else [wire.get(close=True)]
+    steps = [wire.upgrade("/ws"), wire.close()] if websocket else [wire.get(fields=wire.CLOSE_FIELD)]
     kind = resuming_client(job.port) if job.work.resumed else client_for(job.work)
     load = NewConnections(partial(kind, job.port), steps, job.work.connections, server_closes=websocket)
     result = measured(load, job)
@@ -667,6 +669,7 @@ MODES: dict[str, Callable[[Job], Result]] = {
         flood,
         during_broadcasts,
         idle_connections,
+        downloads.downloads,
     )
 }
 

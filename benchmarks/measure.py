@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import certificate
+from benchmarks.catalogue import PROJECT
 from benchmarks.scenarios import Work
 
-PROJECT = Path(__file__).resolve().parent.parent
 SERVER_CORE, LOAD_CORE = 0, 1
 START_TIMEOUT = 15.0
 LONGEST_CELL = 180
@@ -190,13 +190,21 @@ def _on_core(core: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def running_server(module: str, tls: bool = False) -> Iterator[tuple[int, list[int]]]:
-    """Start a server, yield its port and its processes, and end it."""
+def running_server(module: str, tls: bool = False, files: Path | None = None) -> Iterator[tuple[int, list[int]]]:
+    """Start a server, yield its port and its processes, and end it.
+
+    Args:
+        module: the program of the server.
+        tls: whether it gets a certificate.
+        files: the folder that it serves below ``/files/``, if any.
+    """
     port = free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
-        files = certificate.make(Path(folder)) if tls else ()
+        arguments = [f"--folder={files}"] if files else []
+        if tls:
+            arguments += map("--{}={}".format, ("cert", "key"), certificate.make(Path(folder)))
         process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.servers.{module}", str(port), *map(str, files)],
+            [sys.executable, "-m", f"benchmarks.servers.{module}", str(port), *arguments],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -260,22 +268,30 @@ def run_load(job: Job, program: str = "benchmarks.load") -> Result:
 
 
 def measure(
-    module: str, run: Callable[[int, list[int]], Result], tolerated: float = DISTURBED, *, tls: bool = False
+    module: str,
+    run: Callable[[int, list[int]], Result],
+    tolerated: float = DISTURBED,
+    *,
+    tls: bool = False,
+    files: Path | None = None,
+    most_attempts: int = ATTEMPTS,
 ) -> Result:
-    """Measure a server. If the measurement was disturbed, repeat it, up to twice.
+    """Measure a server. If the measurement was disturbed, repeat it.
 
     Args:
         module: the program of the server.
         run: measures the server with this port and these processes.
         tolerated: the share of a core that other processes may use.
         tls: whether the server gets a certificate.
+        files: the folder that the server serves, if any.
+        most_attempts: the number of measurements, including the first one.
 
     Returns:
         The result with the least disturbance.
     """
     attempts: list[Result] = []
-    while len(attempts) < ATTEMPTS:
-        with running_server(module, tls) as server:
+    while len(attempts) < most_attempts:
+        with running_server(module, tls, files) as server:
             attempts.append(run(*server))
         if (attempts[-1].disturbed or 0.0) < tolerated:
             return attempts[-1]

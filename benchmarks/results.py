@@ -80,7 +80,10 @@ class Run:
         return Figure.of(ours / other for ours, other in pairs if ours is not None and other)
 
     def write(self, file: Path) -> None:
-        file.write_text(json.dumps({**asdict(self), "summary": self._summary()}, indent=1) + "\n")
+        """Write the facts, the samples and the medians, with one sample on each line."""
+        samples = ",\n".join(json.dumps(asdict(sample)) for sample in self.samples)
+        about, summary = json.dumps(self.about, indent=1), json.dumps(self._summary())
+        file.write_text(f'{{"about": {about},\n"samples": [\n{samples}\n],\n"summary": {summary}}}\n')
 
     @classmethod
     def read(cls, file: Path) -> Run:

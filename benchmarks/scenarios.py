@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.payload import FILE_BYTES
+
 HIGHER, LOWER = "higher", "lower"
 
 
@@ -13,13 +15,15 @@ class Work:
 
     Attributes:
         mode: the name of a function of `load.py`.
-        protocol: ``http`` or ``ws``.
+        protocol: ``http``, ``ws``, or ``file`` for downloads over HTTP.
         connections: the number of connections.
         depth: the number of pipelined requests or messages.
         size: the size of a body or a message, in bytes.
         binary: whether messages are binary.
         tls: whether the connections use TLS.
         resumed: whether they resume the TLS session of an earlier connection.
+        path: the path of a GET.
+        browser: whether a GET has the fields that a browser sends.
     """
 
     mode: str
@@ -30,6 +34,8 @@ class Work:
     binary: bool = False
     tls: bool = False
     resumed: bool = False
+    path: str = "/"
+    browser: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Scenario:
         better: whether a higher or a lower figure is better.
         ours_only: whether other servers are measured only if `--servers` names them.
         charted: whether it is in the chart.
+        most_rounds: the highest number of rounds. Memory varies less than times.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Scenario:
     better: str = HIGHER
     ours_only: bool = False
     charted: bool = False
+    most_rounds: int = 1000
 
     @property
     def phases(self) -> int:
@@ -67,6 +75,25 @@ class Scenario:
 SCENARIOS = (
     Scenario("get-1", "GET, 1 connection", Work("closed_loop", "http", 1), "req/s"),
     Scenario("get-64", "GET, 64 connections", Work("closed_loop", "http", 64), "req/s", charted=True),
+    Scenario(
+        "browser-64",
+        "GET with a head of 522 bytes, 64 connections",
+        Work("closed_loop", "http", 64, browser=True),
+        "req/s",
+    ),
+    Scenario(
+        "json-64",
+        "GET of 1 kB of JSON, 64 connections",
+        Work("closed_loop", "http", 64, path="/json"),
+        "req/s",
+        charted=True,
+    ),
+    Scenario(
+        "browser-json-64",
+        "GET of 1 kB of JSON with a head of 522 bytes, 64 connections",
+        Work("closed_loop", "http", 64, path="/json", browser=True),
+        "req/s",
+    ),
     Scenario("get-200", "GET, 200 connections", Work("closed_loop", "http", 200), "req/s"),
     Scenario(
         "get-pipelined",
@@ -96,7 +123,27 @@ SCENARIOS = (
         LOWER,
         charted=True,
     ),
-    Scenario("idle-http", "Memory per idle HTTP connection", Work("idle", "http", 2000), "bytes", LOWER),
+    Scenario(
+        "idle-http",
+        "Memory per idle HTTP connection",
+        Work("idle", "http", 2000),
+        "bytes",
+        LOWER,
+        most_rounds=2,
+    ),
+    Scenario(
+        "file-1",
+        "File of 100 MB, 1 connection, per MB",
+        Work("downloads", "file", 1, size=FILE_BYTES),
+        "MB/s",
+    ),
+    Scenario(
+        "file-8",
+        "File of 100 MB, 8 connections, per MB",
+        Work("downloads", "file", 8, size=FILE_BYTES),
+        "MB/s",
+        charted=True,
+    ),
     Scenario("echo-1", "Echo 32 B, 1 connection", Work("closed_loop", "ws", 1, size=32), "msg/s"),
     Scenario(
         "echo-64", "Echo 32 B, 64 connections", Work("closed_loop", "ws", 64, size=32), "msg/s", charted=True
@@ -116,7 +163,11 @@ SCENARIOS = (
         charted=True,
     ),
     Scenario(
-        "echo-1m", "Echo 1 MiB, 2 connections", Work("closed_loop", "ws", 2, size=2**20, binary=True), "msg/s"
+        "echo-1m",
+        "Echo 1 MiB, 2 connections",
+        Work("closed_loop", "ws", 2, size=2**20, binary=True),
+        "msg/s",
+        charted=True,
     ),
     Scenario(
         "open-close", "Open and close a WebSocket", Work("new_connections", "ws", 16), "conn/s", charted=True
@@ -134,8 +185,22 @@ SCENARIOS = (
         "deliv/s",
         charted=True,
     ),
-    Scenario("idle-ws", "Memory per idle WebSocket", Work("idle", "ws", 2000), "bytes", LOWER, charted=True),
-    Scenario("tls-get-64", "GET over TLS, 64 connections", Work("closed_loop", "http", 64, tls=True), "req/s"),
+    Scenario(
+        "idle-ws",
+        "Memory per idle WebSocket",
+        Work("idle", "ws", 2000),
+        "bytes",
+        LOWER,
+        charted=True,
+        most_rounds=2,
+    ),
+    Scenario(
+        "tls-get-64",
+        "GET over TLS, 64 connections",
+        Work("closed_loop", "http", 64, tls=True),
+        "req/s",
+        charted=True,
+    ),
     Scenario(
         "tls-get-new",
         "GET over TLS, a new connection per request",
@@ -166,6 +231,7 @@ SCENARIOS = (
         Work("idle", "ws", 500, tls=True),
         "bytes",
         LOWER,
+        most_rounds=2,
     ),
     Scenario(
         "fairness-get",
@@ -204,7 +270,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def chosen(names: list[str]) -> list[Scenario]:
-    """Return the scenarios with these names. `http`, `ws`, `tls`, `ours` and `all` select groups."""
+    """Return the scenarios with these names. `http`, `ws`, `file`, `tls`, `ours` and `all` select groups."""
     return [scenario for scenario in SCENARIOS if any(_is_named(scenario, name) for name in names)]
 
 

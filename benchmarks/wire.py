@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Protocol
 
-HELLO = b"Hello, world!"
+from benchmarks.payload import HELLO, JSON, JSON_FIELDS
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 MASK = b"\x37\xfa\x21\x3d"
@@ -18,6 +19,24 @@ MASK = b"\x37\xfa\x21\x3d"
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = rb"\r\n(?i:sec-websocket-accept): *s3pPLMBiTxaQ9kYGzzhZRbK\+xOo= *\r\n"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
+
+
+CLOSE_FIELD = b"Connection: close\r\n"
+# What Chromium sends besides Host when a page is loaded, with the cookies of a session and of a web analysis.
+# With the request line and Host, the head has 522 bytes.
+BROWSER_FIELDS = (
+    b"Connection: keep-alive\r\n"
+    b"Upgrade-Insecure-Requests: 1\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/128.0.0.0"
+    b" Safari/537.36\r\n"
+    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n"
+    b"Sec-Fetch-Site: same-origin\r\n"
+    b"Sec-Fetch-Mode: navigate\r\n"
+    b"Sec-Fetch-Dest: document\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Accept-Language: en-US,en;q=0.9\r\n"
+    b"Cookie: session=dGhpcy1pcy1hLXNlc3Npb24taWQ; _ga=GA1.1.1208482613.1764291600\r\n"
+)
 
 
 class ReplyError(Exception):
@@ -166,10 +185,21 @@ def some_bytes(size: int) -> bytes:
     return bytes(32 + i % 95 for i in range(size))
 
 
-def get(close: bool = False) -> Exchange:
-    last = b"Connection: close\r\n" if close else b""
-    request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + last + b"\r\n"
-    return Exchange(request, HttpReplies(200, HELLO))
+def get(path: str = "/", fields: bytes = b"") -> Exchange:
+    """Return a GET of `/` or `/json`. `fields` are header lines besides Host."""
+    request = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n" % (path.encode(), fields)
+    replies = HttpReplies(200, HELLO) if path == "/" else HttpReplies(200, JSON, _all_of(JSON_FIELDS))
+    return Exchange(request, replies)
+
+
+def _all_of(fields: dict[str, str]) -> bytes:
+    """Return a regular expression that matches a head with all these fields, in any order.
+
+    A server may add a parameter to a value, such as a charset.
+    """
+    one = r"(?=.*\r\n(?i:{}): *{} *(?:;[^\r]*)?\r\n)"
+    lines = [one.format(re.escape(name), re.escape(value)) for name, value in fields.items()]
+    return f"(?s){''.join(lines)}".encode()
 
 
 def post(size: int) -> Exchange:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from benchmarks import measure, paired
+from benchmarks.catalogue import PROJECT
 from benchmarks.command import Step
 from benchmarks.lingering import groups, report
 from benchmarks.lingering.load import GroupJob
 from benchmarks.load import WELL_BEHAVED
-from benchmarks.measure import PROJECT, Result
+from benchmarks.measure import Result
 from benchmarks.scenarios import Work
 
 SERVER = "humphrey_trio_lingering"

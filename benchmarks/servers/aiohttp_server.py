@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aiohttp import WSMessage, WSMsgType, web
 
+from benchmarks.payload import JSON, JSON_FIELDS
 from benchmarks.servers.arguments import Arguments
 
 connections: set[web.WebSocketResponse] = set()
@@ -13,8 +16,16 @@ async def hello(request: web.Request) -> web.Response:
     return web.Response(text="Hello, world!")
 
 
+async def json(request: web.Request) -> web.Response:
+    return web.Response(body=JSON, headers=JSON_FIELDS)
+
+
 async def echo_body(request: web.Request) -> web.Response:
     return web.Response(body=await request.read(), content_type="text/plain")
+
+
+async def file(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(Path(arguments.folder or "") / request.match_info["name"])
 
 
 async def accepted(request: web.Request) -> web.WebSocketResponse:
@@ -59,6 +70,8 @@ async def send_to(client: web.WebSocketResponse, message: WSMessage) -> None:
 if __name__ == "__main__":
     app = web.Application(client_max_size=16 * 2**20)
     app.router.add_get("/", hello)
+    app.router.add_get("/json", json)
+    app.router.add_get("/files/{name}", file)
     app.router.add_post("/echo", echo_body)
     app.router.add_get("/ws", echo)
     app.router.add_get("/broadcast", broadcast)

@@ -1,23 +1,33 @@
-"""The command line of a server: a port and, for TLS, the files of a certificate and of its key."""
+"""The command line of a server: a port, for TLS a certificate and its key, and for downloads a folder."""
 
 from __future__ import annotations
 
+import argparse
 import ssl
-import sys
 from typing import NamedTuple
 
 
 class Arguments(NamedTuple):
-    """The arguments. Without `cert` and `key`, the server does not use TLS."""
+    """The arguments.
+
+    Attributes:
+        port: the port on 127.0.0.1.
+        cert, key: the files of a certificate and of its key. Without them, the server does not use TLS.
+        folder: the directory that is served below ``/files/``. A server may write temporary files there.
+    """
 
     port: int
     cert: str | None = None
     key: str | None = None
+    folder: str | None = None
 
     @classmethod
     def read(cls) -> Arguments:
-        port, *files = sys.argv[1:]
-        return cls(int(port), *files)
+        parser = argparse.ArgumentParser()
+        parser.add_argument("port", type=int)
+        for name in ("cert", "key", "folder"):
+            parser.add_argument(f"--{name}")
+        return cls(**vars(parser.parse_args()))
 
     def context(self) -> ssl.SSLContext | None:
         """Create a context with the defaults of `ssl.create_default_context`; None without TLS."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from benchmarks.payload import HELLO, JSON, JSON_FIELDS
+
 Event = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -31,8 +33,11 @@ async def start_and_stop(receive: Receive, send: Send) -> None:
 
 
 async def answer(path: str, receive: Receive, send: Send) -> None:
-    body = b"Hello, world!" if path == "/" else await whole_body(receive)
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    if path == "/json":
+        body, headers = JSON, [(name.encode(), value.encode()) for name, value in JSON_FIELDS.items()]
+    else:
+        body, headers = HELLO if path == "/" else await whole_body(receive), [(b"content-type", b"text/plain")]
+    headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -13,7 +13,10 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import AcceptConnection, CloseConnection, Event, Message
 from wsproto.handshake import H11Handshake
 
+from benchmarks.payload import HELLO, JSON, JSON_FIELDS
+
 READ = 65536
+PLAIN = {"Content-Type": "text/plain"}
 
 connections: dict[trio.SocketStream, Connection] = {}
 
@@ -38,7 +41,10 @@ async def http(stream: trio.SocketStream) -> None:
         body = b""
         while isinstance(event := await next_event(connection, stream), h11.Data):
             body += event.data
-        await stream.send_all(reply(connection, b"Hello, world!" if request.target == b"/" else body))
+        if request.target == b"/json":
+            await stream.send_all(reply(connection, JSON, JSON_FIELDS))
+        else:
+            await stream.send_all(reply(connection, HELLO if request.target == b"/" else body, PLAIN))
         if connection.our_state is h11.MUST_CLOSE:
             return
         connection.start_next_cycle()
@@ -50,8 +56,8 @@ async def next_event(connection: h11.Connection, stream: trio.SocketStream) -> o
     return event
 
 
-def reply(connection: h11.Connection, body: bytes) -> bytes:
-    headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+def reply(connection: h11.Connection, body: bytes, fields: dict[str, str]) -> bytes:
+    headers = [*fields.items(), ("Content-Length", str(len(body)))]
     head = connection.send(h11.Response(status_code=200, headers=headers)) or b""
     data = connection.send(h11.Data(data=body)) or b""
     return head + data + (connection.send(h11.EndOfMessage()) or b"")

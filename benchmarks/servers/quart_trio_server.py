@@ -9,6 +9,7 @@ from hypercorn.trio import serve
 from quart import Websocket, request, websocket
 from quart_trio import QuartTrio
 
+from benchmarks.payload import JSON, JSON_FIELDS
 from benchmarks.servers.arguments import Arguments
 from benchmarks.servers.hypercorn_settings import settings
 
@@ -21,6 +22,11 @@ connections: set[Websocket] = set()
 @app.get("/")
 async def hello() -> Any:
     return "Hello, world!", 200, PLAIN
+
+
+@app.get("/json")
+async def json() -> Any:
+    return JSON, 200, JSON_FIELDS
 
 
 @app.post("/echo")

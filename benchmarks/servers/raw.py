@@ -13,9 +13,13 @@ import sys
 
 import trio
 
+from benchmarks.payload import HELLO, JSON, JSON_FIELDS
+
 READ = 65536
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
-HELLO = HEAD % 13 + b"Hello, world!"
+FIELDS = "".join(f"{name}: {value}\r\n" for name, value in JSON_FIELDS.items()).encode()
+HELLO_REPLY = HEAD % len(HELLO) + HELLO
+JSON_REPLY = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (FIELDS, len(JSON), JSON)
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 ACCEPT = b"Sec-WebSocket-Accept: %s\r\n\r\n"
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -58,7 +62,7 @@ def answers(buffer: bytearray) -> bytes:
     replies = []
     while (end := buffer.find(b"\r\n\r\n") + 4) > 3:
         if buffer.startswith(b"GET"):
-            replies.append(HELLO)
+            replies.append(JSON_REPLY if buffer.startswith(b"GET /json") else HELLO_REPLY)
         else:
             length = CONTENT_LENGTH.search(buffer)
             size = int(length[1]) if length else 0

@@ -1,9 +1,12 @@
-"""humphrey_trio: one app for HTTP, and one WebSocket app for each WebSocket path."""
+"""Both variants of humphrey_trio: an app for HTTP, and a WebSocket app for each WebSocket path."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import trio
 
+from benchmarks.payload import JSON, JSON_FIELDS
 from benchmarks.servers.arguments import Arguments
 from humphrey_trio import (
     App,
@@ -15,10 +18,15 @@ from humphrey_trio import (
     StatusCode,
     async_websocket_handler,
 )
+from humphrey_trio.handlers import serve_dir
 
 
 def hello(request: Request) -> Response:
     return Response(StatusCode.OK, "Hello, world!")
+
+
+def json(request: Request) -> Response:
+    return Response(StatusCode.OK, JSON, JSON_FIELDS)
 
 
 def echo_body(request: Request) -> Response:
@@ -33,16 +41,19 @@ async def broadcast(stream: AsyncStream, message: Message, state: None) -> None:
     await stream.broadcast(message)
 
 
-async def main(arguments: Arguments) -> None:
+async def serve(arguments: Arguments, parser: Literal["h11", "fast"]) -> None:
     echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
     broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(broadcast)
     app = (
-        App()
+        App(parser=parser)
         .with_stateless_route("/", hello)
+        .with_stateless_route("/json", json)
         .with_stateless_route("/echo", echo_body)
         .with_websocket_route("/ws", async_websocket_handler(echo_app.connect_hook()))
         .with_websocket_route("/broadcast", async_websocket_handler(broadcast_app.connect_hook()))
     )
+    if arguments.folder is not None:
+        app = app.with_path_aware_route("/files/*", serve_dir(arguments.folder))
     run = app.run
     if arguments.cert is not None:
         run = app.with_cert(arguments.cert, arguments.key).run_tls
@@ -50,7 +61,3 @@ async def main(arguments: Arguments) -> None:
         nursery.start_soon(run, f"127.0.0.1:{arguments.port}")
         nursery.start_soon(echo_app.run)
         nursery.start_soon(broadcast_app.run)
-
-
-if __name__ == "__main__":
-    trio.run(main, Arguments.read())
