@@ -285,7 +285,9 @@ OURS = {
     "url_of(address, tls=tls)",  # of the operator's own listener
     "peer",
     "request.address",
+    "name_of(request)",  # printable
     "transport.peer",  # the operating system's, as are all addresses
+    "self._transport.peer",
     "connection.peer_addr",
     "record",  # a CloseRecord, which quotes the reason itself
 }
