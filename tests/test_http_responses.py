@@ -92,6 +92,14 @@ def test_response_to_head(response: Response, length: bytes) -> None:
     assert re.findall(rb"Content-Length: (\d+)\r\n", raw) == [length]
 
 
+def test_head_without_the_length_of_the_coded_body() -> None:
+    """The response to HEAD has no Content-Length if only the response to GET would be compressed."""
+    raw = encoded(Response(200, headers={"Content-Encoding": "gzip"}), head_only=True)
+    assert b"Content-Length" not in raw
+    raw = encoded(Response(200, b"coded", {"Content-Encoding": "gzip"}), head_only=True)
+    assert b"Content-Length: 5\r\n" in raw
+
+
 def test_last_response_has_connection_close() -> None:
     """The last response of a connection has ``Connection: close`` once, even if the handler has set it."""
     assert b"Connection" not in encoded(Response(200, "x"))

@@ -20,7 +20,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WITHOUT_LENGTH = (204, 304)
 
 # The fields of a handler that change how the automatic ones are written.
-_SPECIAL_FIELDS = frozenset(("connection", "content-length", "date", "server"))
+_SPECIAL_FIELDS = frozenset(("connection", "content-encoding", "content-length", "date", "server"))
 
 
 class ResponseWriter:
@@ -98,7 +98,10 @@ class ResponseWriter:
             given.to_wire(),
             _type_field(response),
         ]
-        if status not in _WITHOUT_LENGTH and not (head_only and has_length):
+        # A coding of the response to HEAD, without content, means that the length is not known: a layer compresses
+        # only for GET. It may be omitted (RFC 9110, section 9.3.2).
+        is_unknown = head_only and (has_length or ("content-encoding" in names and not content))
+        if status not in _WITHOUT_LENGTH and not is_unknown:
             parts.append(b"Content-Length: %d\r\n" % len(content))
         if close:
             parts.append(b"Connection: close\r\n")
