@@ -19,7 +19,7 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _wildcards! _quoting! _trio_runs _type_variables!
+.                     _failures _wildcards! _quoting! _naming! _trio_runs _type_variables!
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
@@ -30,8 +30,8 @@ _server               _clock _control! _fairness! _file_threads _file_reader
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _parts _stored_body _http_counters! _observers! _departures _condition _interface!
-                      _outgoing
+                      _lingering _parts _stored_body _http_counters! _observers! _recording _departures _condition
+                      _interface! _outgoing
                       _request_body _child_task _event_stream _bodies _response_stream _responses _http_connection
                       _server_tls _unix_socket _open_listeners _listening! _overload _server
 _websocket            _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!

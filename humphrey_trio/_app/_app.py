@@ -14,6 +14,7 @@ import trio
 from .._http._address import Address
 from .._http._drain import Drain
 from .._http._limits import Limits, Timeouts
+from .._http._proxies import TrustedProxies
 from .._http._request import Request
 from .._http._response import Response
 from .._http._statistics import HttpStatistics
@@ -22,6 +23,8 @@ from .._server._certificate import CertificateFiles, GivenContext
 from .._server._direct import DirectStream, DirectTransport
 from .._server._fast_head import parse_fast
 from .._server._h11_head import parse_h11
+from .._server._http_counters import HttpCounters
+from .._server._observers import Observers
 from .._server._request_reader import HeadParser
 from .._server._response_writer import ResponseWriter
 from .._server._server import check_shutdown
@@ -29,6 +32,7 @@ from .._server._stored_body import StoredBody
 from .._server._transport import StreamTransport, Transport
 from .._type_variables import State
 from .._websocket._stream._hook_route import async_websocket_handler
+from ._access import AccessLog
 from ._errors import ErrorHandler
 from ._hosting import AdoptableApp
 from ._monitor import Monitor, MonitorConfig
@@ -73,8 +77,11 @@ class App(Routes[State]):
             with the same results.
         when_left: what happens to an async handler, and to the producer of a streamed response, if the client
             leaves while it runs. A route may replace it.
+        proxies: the proxies in front of the server whose forwarding fields are believed. They tell ``client``,
+            ``scheme`` and ``host`` of requests. None, the default, ignores the fields.
 
     Raises:
+        TypeError: ``proxies`` is not a ``TrustedProxies``.
         ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, ``parser`` is
             another one, or ``when_left`` is not a ``WhenLeft``.
 
@@ -93,15 +100,19 @@ class App(Routes[State]):
         server_name: str = "humphrey_trio",
         parser: Parser = "h11",
         when_left: WhenLeft = WhenLeft.CANCEL,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         super().__init__()
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
         if parser not in _PARSERS:
             raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
+        if proxies is not None and not isinstance(proxies, TrustedProxies):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"proxies is TrustedProxies('10.0.0.0/8') or None, not {proxies!r}")
         self._state = state
         self._routing = Routing(self._routes)
-        self._service = AppService(state, self._routing)
+        self._observers = Observers(HttpCounters(), AccessLog())
+        self._service = AppService(state, self._routing, self._observers)
         self._servers = Servers(
             self._service,
             limits=limits,
@@ -110,6 +121,8 @@ class App(Routes[State]):
             parse_head=_PARSERS[parser],
             writer=ResponseWriter(server_name),
             when_left=WhenLeft(when_left),
+            observers=self._observers,
+            proxies=proxies,
         )
 
     @property
@@ -128,7 +141,8 @@ class App(Routes[State]):
     def with_host(self, pattern: str, subapp: SubApp[State]) -> Self:
         """Use the routes of a SubApp for hosts that match a pattern.
 
-        The first registered pattern that matches is used. If no route of the SubApp matches the path and takes the
+        The first registered pattern that matches the ``host`` of the request is used; with trusted proxies, it is
+        the host that they tell. If no route of the SubApp matches the path and takes the
         method, the routes of the app are used.
 
         Args:
@@ -247,8 +261,8 @@ class App(Routes[State]):
         closed, a WARNING is logged and no more events are sent. The app does not close it.
 
         Args:
-            config: the channel, and which events are sent. It replaces that of a previous call. Servers that are
-                running keep theirs.
+            config: the channel, and which events are sent. It replaces that of a previous call. Connections that
+                are open report their responses as before.
 
         Returns:
             This object, so that calls can be chained.
@@ -257,7 +271,7 @@ class App(Routes[State]):
             ValueError: the config has no subscription. Call its ``with_subscription_to``.
             TypeError: the argument is not a ``MonitorConfig``.
         """
-        self._servers.monitor = Monitor(config)
+        self._observers.monitor = Monitor(config)
         return self
 
     def with_connection_condition(self, condition: ConnectionCondition[State]) -> Self:
@@ -329,7 +343,7 @@ class App(Routes[State]):
         The limits, the timeouts and the automatic header fields belong to connections, and do not apply.
 
         Args:
-            request: the request. Its Host field selects the SubApp of ``with_host``. The handler gets a copy with
+            request: the request. Its ``host`` selects the SubApp of ``with_host``. The handler gets a copy with
                 the ``path_params`` of its route, and its content as a stream if the route has ``stream=True``.
 
         Returns:
@@ -338,8 +352,7 @@ class App(Routes[State]):
             treated as an ordinary one. ``humphrey_trio.http.read_body`` reads the body of a streamed response.
         """
         service = self._service
-        host = request.headers.get("Host", "").lower()
-        match = service.find(host, request.method, request.path, wants_websocket=False)
+        match = service.find(request.host, request.method, request.path, wants_websocket=False)
         if isinstance(match, NotServed):
             return await service.reject(request, match)
         request = request.replace(path_params=match.params)
@@ -347,7 +360,7 @@ class App(Routes[State]):
             with suppress(RuntimeError):  # it has a stream already
                 request = request.replace(content=StoredBody(request.content))
         answer = service.respond(request, match)
-        return answer if isinstance(answer, Response) else await service.settle(request, answer)
+        return answer if isinstance(answer, Response) else await service.settle(request, match, answer)
 
     async def run(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .._http._address import split_port
 from .._http._origins import Origins, read_origin
+from .._http._proxies import TrustedProxies
 from .._http._request import Request
 from .._http._response import Response
 from ._app import App
@@ -16,12 +17,18 @@ _HTTPS_PORT = 443
 _TARGET = re.compile(r"/[!-~]*")
 
 
-def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_PORT, status: int = 308) -> App:
+def https_redirect(
+    *,
+    hosts: Sequence[str] | None = None,
+    port: int = _HTTPS_PORT,
+    status: int = 308,
+    proxies: TrustedProxies | None = None,
+) -> App:
     """Create an app that redirects every request to the same URL with ``https``.
 
-    Run it on port 80, in the nursery in which the app for HTTPS runs with ``run_tls``. The Host field of the
-    request, its path and its query are kept. A request whose Host field is missing, malformed or not one of
-    ``hosts`` gets a 400.
+    Run it on port 80, in the nursery in which the app for HTTPS runs with ``run_tls``. The host of the request,
+    its path and its query are kept. A request whose host is missing, malformed or not one of ``hosts`` gets a 400.
+    One that a client has sent over HTTPS, as a trusted proxy tells, gets a 421: a redirect would lead to itself.
 
     Args:
         hosts: the host names of the site, such as ``["example.com", "*.example.com"]``, without ports. ``*``
@@ -30,6 +37,7 @@ def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_POR
         port: the port of the app for HTTPS, which clients see.
         status: 308 (the default) or 301, which browsers store without a limit; 307, 302 or 303, which they do not
             store. After a 301, 302 or 303, clients may send GET instead of POST.
+        proxies: as for ``App``. The host and the scheme that trusted proxies tell are used.
 
     Returns:
         The app, with one route. Its limits, timeouts and other settings are the defaults.
@@ -37,7 +45,7 @@ def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_POR
     Raises:
         ValueError: a host is malformed or has a port, ``hosts`` is empty, the port is not from 1 to 65535, or the
             status is none of these.
-        TypeError: ``hosts`` is a str.
+        TypeError: ``hosts`` is a str, or ``proxies`` is not a ``TrustedProxies``.
 
     Example:
         >>> app = https_redirect(hosts=["example.com", "*.example.com"])
@@ -49,13 +57,15 @@ def https_redirect(*, hosts: Sequence[str] | None = None, port: int = _HTTPS_POR
     suffix = "" if port == _HTTPS_PORT else f":{port}"
 
     def redirect(request: Request) -> Response:
-        host = _host_of(request.headers.get("Host", ""), allowed)
+        if request.scheme == "https":
+            return Response(421, "421 Misdirected Request: this app redirects from HTTP to HTTPS\n")
+        host = _host_of(request.host, allowed)
         target = "?".join([request.path, request.query] if request.query else [request.path])
         if host is None or not _TARGET.fullmatch(target):
             return Response(400, "400 Bad Request\n")
         return Response.redirect(f"https://{host}{suffix}{target}", status=status)
 
-    return App().with_stateless_route("*", redirect)
+    return App(proxies=proxies).with_stateless_route("*", redirect)
 
 
 def _allowed(hosts: Sequence[str] | None) -> Origins | None:
@@ -72,7 +82,7 @@ def _allowed(hosts: Sequence[str] | None) -> Origins | None:
 
 
 def _host_of(authority: str, allowed: Origins | None) -> str | None:
-    """Return the host of a Host field in lower case and without its port; None if it must not be used."""
+    """Return the host of a request in lower case and without its port; None if it must not be used."""
     host, _ = split_port(authority.lower())
     origin = f"https://{host}"
     if read_origin(f"https://{authority}") is None or not (allowed is None or allowed.matches(origin)):

@@ -13,12 +13,13 @@ from typing import Any, Generic, TypeAlias
 from .._http._request import Request
 from .._http._response import Response
 from .._layers._layer import CallNext, Layer
+from .._naming import qualified_name
 from .._type_variables import State
 from .._wildcards import Wildcard
 
-#: Turns an exception of a layer into a response: ``await answer_failure(request, exception)``. It is called in the
-#: except clause, and re-raises what is not a failure, such as a cancellation.
-AnswerFailure: TypeAlias = Callable[[Request, BaseException], Awaitable[Response]]
+#: Turns an exception of a layer into a response: ``await answer_failure(request, exception, layer)``. It is called
+#: in the except clause, and re-raises what is not a failure, such as a cancellation.
+AnswerFailure: TypeAlias = Callable[[Request, BaseException, object], Awaitable[Response]]
 
 
 class LayerEntry(Generic[State]):
@@ -96,7 +97,7 @@ class _Run(Generic[State]):
         try:
             return await _settle(layer, layer(request, self._state, step))
         except BaseException as exc:
-            return await self._answer_failure(request, exc)
+            return await self._answer_failure(request, exc, layer)
         finally:
             step.end()
 
@@ -118,10 +119,10 @@ class _Step(Generic[State]):
 
     async def __call__(self, request: Request) -> Response:
         if self._misuse:
-            raise RuntimeError(f"the layer {_name_of(self._layer)} called call_next {self._misuse}")
+            raise RuntimeError(f"the layer {qualified_name(self._layer)} called call_next {self._misuse}")
         if not isinstance(request, Request):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
-                f"the layer {_name_of(self._layer)} called call_next with {type(request).__name__}:"
+                f"the layer {qualified_name(self._layer)} called call_next with {type(request).__name__}:"
                 " pass the request, or a changed copy of it"
             )
         self._misuse = "twice: keep its response, the handler runs once for a request"
@@ -139,11 +140,11 @@ async def _settle(layer: Layer[Any], answer: object) -> Response:
         TypeError: the layer is not async, or returned something else. The message names the layer.
     """
     if not inspect.isawaitable(answer):
-        raise TypeError(f"the layer {_name_of(layer)} must be an async function")
+        raise TypeError(f"the layer {qualified_name(layer)} must be an async function")
     response = await answer
     if not isinstance(response, Response):
         raise TypeError(
-            f"the layer {_name_of(layer)} must return a Response, not {type(response).__name__}:"
+            f"the layer {qualified_name(layer)} must return a Response, not {type(response).__name__}:"
             " return the result of 'await call_next(request)', or a Response of its own"
         )
     return response
@@ -162,8 +163,3 @@ def _check(pattern: str, layer: Layer[Any]) -> None:
 
 def _always(path: str) -> bool:
     return True
-
-
-def _name_of(layer: Layer[Any]) -> str:
-    name = getattr(layer, "__qualname__", None)
-    return name if isinstance(name, str) else repr(layer)

@@ -12,7 +12,7 @@ from .._http._when_left import WhenLeft
 from .._websocket._stream._upgrade import WebsocketRoute
 from ._layers import LayerEntry
 from ._options import RouteOptions
-from ._patterns import LiteralPattern, Pattern
+from ._patterns import LiteralPattern, parse_pattern
 
 Answer: TypeAlias = Response | Awaitable[Response]
 #: Calls a handler with the arguments that it takes, given the request and the state.
@@ -25,22 +25,31 @@ class Route(Generic[_Handler]):
     """A registered handler.
 
     Args:
-        pattern: the paths for which it is called.
+        text: the pattern of the paths for which it is called.
         handler: what is called.
+        source: the function of the application that ``handler`` calls, to name it in log lines.
         options: which requests it takes, and how their bodies are read.
         upgrades: whether the handler gets requests to open a WebSocket.
 
+    Raises:
+        ValueError: the pattern is malformed.
+
     Attributes:
+        pattern: the parsed pattern.
         methods: the methods that it takes; None for every method.
         stream: whether the handler reads the bodies itself.
         found: the result of a search that has found it, if the pattern has no parameters.
     """
 
-    __slots__ = ("found", "handler", "methods", "options", "pattern", "stream", "upgrades")
+    __slots__ = ("found", "handler", "methods", "options", "pattern", "source", "stream", "text", "upgrades")
 
-    def __init__(self, pattern: Pattern, handler: _Handler, options: RouteOptions, *, upgrades: bool) -> None:
-        self.pattern = pattern
+    def __init__(
+        self, text: str, handler: _Handler, source: object, options: RouteOptions, *, upgrades: bool
+    ) -> None:
+        self.text = text
+        self.pattern = parse_pattern(text)
         self.handler = handler
+        self.source = source
         self.options = options
         self.methods = options.methods
         self.stream = options.stream
@@ -71,6 +80,10 @@ class Found(Generic[_Handler]):
         self.route = route
         self.params = params
         self.stream = route.stream
+
+    @property
+    def pattern(self) -> str:
+        return self.route.text
 
     @property
     def handler(self) -> _Handler:

@@ -15,7 +15,6 @@ from .._websocket._stream._hook_route import HookRoute
 from .._websocket._stream._upgrade import Upgrade
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options
-from ._patterns import parse_pattern
 from ._route_table import Answer, HostRoutes, HttpCall, Route
 
 #: A handler for ``with_route``, called with ``(request, state)``; plain or async.
@@ -167,7 +166,8 @@ class Routes(Generic[State]):
         _check_handler(pattern, handler)
         if isinstance(handler, HookRoute):
             handler.note_pattern(pattern)
-        self._routes.websocket.add(Route(parse_pattern(pattern), handler, route_options(), upgrades=True))
+        route = Route(pattern, handler, handler, route_options(), upgrades=True)
+        self._routes.websocket.add(route)
         return self
 
     def with_layer(self, layer: Layer[State], *, path: str = "*") -> Self:
@@ -223,7 +223,7 @@ class Routes(Generic[State]):
 
     def _with(self, pattern: str, handler: object, call: HttpCall, options: RouteOptions) -> Self:
         _check_handler(pattern, handler)
-        self._routes.http.add(Route(parse_pattern(pattern), call, options, upgrades=False))
+        self._routes.http.add(Route(pattern, call, handler, options, upgrades=False))
         return self
 
 

@@ -53,6 +53,7 @@ class NotServed:
     served = False
     upgrades = False
     handler = None
+    pattern = None
     params = NO_PARAMS
     max_body = None
     stream = False
@@ -89,7 +90,7 @@ class Routing:
         """Look in the routes of the host, and then in the app's own.
 
         Args:
-            host: the authority of the request in lower case.
+            host: the host of the request in lower case, as ``Request.host``.
             method: the method of the request.
             path: the path of the request.
             wants_websocket: whether it is a request to open a WebSocket. If no websocket route matches, it is an
@@ -118,7 +119,7 @@ class Routing:
         (own,) = self._own
         if not self._hosts:
             return own.layers
-        tables = self._tables_of(request.headers.get("Host", "").lower())
+        tables = self._tables_of(request.host)
         return own.layers if tables is self._own else (*own.layers, *tables[0].layers)
 
     def _not_served(self, tables: tuple[HostRoutes, ...], method: str, path: str) -> NotServed:

@@ -13,27 +13,25 @@ from .._http._drain import Drain
 from .._server._clock import SweepClock
 from .._server._departures import Departures
 from .._server._fairness import Fairness
-from .._server._http_counters import HttpCounters
 from .._server._interface import ServerSettings
-from .._server._observers import Observers
 from .._server._open_listeners import open_listeners
 from .._server._server import HttpServer
-from ._access import AccessLog
 from ._hosting import Hosting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._http._limits import Limits, Timeouts
+    from .._http._proxies import TrustedProxies
     from .._http._statistics import HttpStatistics
     from .._http._when_left import WhenLeft
     from .._server._certificate import Certificate
     from .._server._interface import Service
+    from .._server._observers import Observers
     from .._server._open_listeners import Listener
     from .._server._request_reader import HeadParser
     from .._server._response_writer import ResponseWriter
     from .._server._transport import Transport
-    from ._monitor import Monitor
 
 
 class Servers:
@@ -47,23 +45,25 @@ class Servers:
         parse_head: parses the heads of requests.
         writer: encodes responses.
         when_left: what happens to the handler of a client that has left.
+        observers: what the connections report to.
+        proxies: the proxies whose forwarding fields are believed, or None.
 
     Attributes:
         timeouts: as the argument.
         hosting: the WebSocket apps that run beside each server.
         certificate: the certificate of servers with TLS; None if there is none.
         shutdown, drain: the graceful shutdown.
-        monitor: the monitor, or None.
         condition: returns whether a peer may connect; None if every peer may.
 
     The attributes are those of servers that are created afterwards.
     """
 
     __slots__ = (
-        "_counters",
         "_limits",
         "_max_connections",
+        "_observers",
         "_parse_head",
+        "_proxies",
         "_running",
         "_service",
         "_when_left",
@@ -72,7 +72,6 @@ class Servers:
         "condition",
         "drain",
         "hosting",
-        "monitor",
         "shutdown",
         "timeouts",
     )
@@ -87,6 +86,8 @@ class Servers:
         parse_head: HeadParser,
         writer: ResponseWriter,
         when_left: WhenLeft,
+        observers: Observers,
+        proxies: TrustedProxies | None,
     ) -> None:
         self._service = service
         self._limits = limits
@@ -95,23 +96,23 @@ class Servers:
         self._writer = writer
         self._when_left = when_left
         self._running: list[HttpServer] = []
-        self._counters = HttpCounters()
+        self._observers = observers
+        self._proxies = proxies
         self.timeouts = timeouts
         self.hosting = Hosting()
         self.certificate: Certificate | None = None
         self.shutdown: trio.Event | None = None
         self.drain = Drain()
-        self.monitor: Monitor | None = None
         self.condition: Callable[[Address], bool] | None = None
 
     def statistics(self) -> HttpStatistics:
         """Return the statistics, summed over all servers that run."""
-        servers = self._running
-        return self._counters.statistics(
+        servers, monitor = self._running, self._observers.monitor
+        return self._observers.counters.statistics(
             connections=sum(server.connections for server in servers),
             lingering=sum(len(server.lingering) for server in servers),
             lingering_cut=sum(server.lingering.cuts for server in servers),
-            events_dropped=0 if self.monitor is None else self.monitor.dropped,
+            events_dropped=0 if monitor is None else monitor.dropped,
         )
 
     def new_server(self, certificate: Certificate | None = None) -> HttpServer:
@@ -127,7 +128,8 @@ class Servers:
             clock=SweepClock(),
             departures=Departures(),
             when_left=self._when_left,
-            observers=Observers(self._counters, AccessLog(), self.monitor),
+            observers=self._observers,
+            proxies=self._proxies,
         )
         return HttpServer(
             settings,

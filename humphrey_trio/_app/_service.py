@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -15,8 +15,10 @@ import trio
 
 from .._failures import failure_of
 from .._http._errors import HttpError
+from .._http._events import EventType
 from .._http._request import Request
 from .._http._response import Response
+from .._naming import qualified_name
 from .._quoting import quoted
 from .._server._head import name_of
 from .._server._request_body import BodyInterrupted
@@ -32,11 +34,14 @@ from ._routing import NotServed, Reason
 if TYPE_CHECKING:
     from .._layers._layer import CallNext
     from .._server._interface import Handover
+    from .._server._observers import Observers
     from ._layers import LayerEntry
     from ._route_table import Found, HttpCall
     from ._routing import Outcome, Routing
 
 logger = logging.getLogger("humphrey_trio.http")
+
+_HANDLER = "handler"
 
 
 class AppService(Generic[State]):
@@ -45,11 +50,13 @@ class AppService(Generic[State]):
     Args:
         state: the second argument of the handlers.
         routing: the routes.
+        observers: get the failures of handlers.
     """
 
-    def __init__(self, state: State, routing: Routing) -> None:
+    def __init__(self, state: State, routing: Routing, observers: Observers) -> None:
         self._state = state
         self._routing = routing
+        self._observers = observers
         self._error_handler: ErrorHandler = default_error_handler
 
     def use_error_handler(self, handler: ErrorHandler) -> None:
@@ -71,16 +78,17 @@ class AppService(Generic[State]):
             return self._refuse_with(request, exc)
         except BaseException as exc:
             # Log it here, because the awaitable is dropped if a previous response cannot be sent.
-            failure = _failure_of(exc, request)
-            _log_failed_handler(request, failure)
+            report = partial(self._report, _HANDLER, match.route.source, request)
+            failure = failure_of(exc, report)
+            report(failure)
             return self._error_response(500, request, failure)
 
     @trio.lowlevel.disable_ki_protection
-    async def settle(self, request: Request, answer: Awaitable[Response]) -> Response:
+    async def settle(self, request: Request, match: Found[HttpCall], answer: Awaitable[Response]) -> Response:
         try:
             return await _settle(answer)
         except BaseException as exc:
-            return await self._answer_failure(request, exc)
+            return await self._answer_failure(_HANDLER, match.route.source, request, exc)
 
     @trio.lowlevel.disable_ki_protection
     async def reject(self, request: Request, match: NotServed) -> Response:
@@ -92,14 +100,14 @@ class AppService(Generic[State]):
         self, layers: Sequence[LayerEntry[Any]], request: Request, endpoint: CallNext
     ) -> Coroutine[Any, Any, Response]:
         """Call the layers of a request, and the innermost answer in them."""
-        return LayerChain(layers, self._answer_failure).run(request, self._state, endpoint)
+        return LayerChain(layers, self._answer_failed_layer).run(request, self._state, endpoint)
 
     async def _call(self, match: Found[HttpCall], request: Request) -> Response:
         """Call the handler, as the innermost answer."""
         try:
             return await _settle(match.route.handler(request, self._state))
         except BaseException as exc:
-            return await self._answer_failure(request, exc)
+            return await self._answer_failure(_HANDLER, match.route.source, request, exc)
 
     async def _reject(self, match: NotServed, request: Request) -> Response:
         if match.reason is Reason.NOT_FOUND:
@@ -108,9 +116,23 @@ class AppService(Generic[State]):
             return Response(204, headers={"Allow": ", ".join(match.allow)})
         return await self._refuse_with(request, _refusal(request, match))
 
-    async def _answer_failure(self, request: Request, exception: BaseException) -> Response:
-        """Answer an exception of a handler or a layer. Called in the except clause: see ``failure_of``."""
-        return await self.fail(request, _failure_of(exception, request))
+    async def _answer_failed_layer(self, request: Request, exception: BaseException, layer: object) -> Response:
+        return await self._answer_failure("layer", layer, request, exception)
+
+    async def _answer_failure(
+        self, kind: str, source: object, request: Request, exception: BaseException
+    ) -> Response:
+        """Answer an exception of a function of the application.
+
+        Called in the except clause: see ``failure_of``.
+
+        Args:
+            kind, source: what has raised it, such as ``"handler"``, and the function.
+            request: the request.
+            exception: the exception.
+        """
+        report = partial(self._report, kind, source, request)
+        return await self._answer_with(request, failure_of(exception, report), report)
 
     async def _refuse_with(self, request: Request | None, error: HttpError | HandshakeError) -> Response:
         response = await self._error_response(error.status, request, error)
@@ -119,12 +141,28 @@ class AppService(Generic[State]):
         return response
 
     async def fail(self, request: Request | None, failure: Exception) -> Response:
+        return await self._answer_with(
+            request, failure, partial(self._report, "body of the response", None, request)
+        )
+
+    async def _answer_with(
+        self, request: Request | None, failure: Exception, report: Callable[[Exception], object]
+    ) -> Response:
+        """Create the response for a failure, and report it unless it is a response itself."""
         if isinstance(failure, HttpError):
             return await self._refuse_with(request, failure)
         if isinstance(failure, BodyInterrupted):
             return await self._error_response(400, request, failure)  # not logged: the client has left
-        _log_failed_handler(request, failure)
+        report(failure)
         return await self._error_response(500, request, failure)
+
+    def _report(self, kind: str, source: object, request: Request | None, failure: Exception) -> None:
+        """Log the failure of a function of the application, and report it to the monitor."""
+        failed = f"the {kind} failed" if source is None else f"the {kind} {qualified_name(source)} failed"
+        told = f"{failed} for {name_of(request)}"
+        logger.error("%s", told, exc_info=failure)
+        peer = None if request is None else request.client
+        self._observers.report(EventType.HANDLER_FAILED, peer, told)
 
     @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
@@ -139,7 +177,7 @@ class AppService(Generic[State]):
         try:
             return await _settle(self._error_handler(status, request, exception))
         except BaseException as exc:
-            report = partial(_log_failed_error_handler, status)
+            report = partial(self._report, "error handler", self._error_handler, request)
             report(failure_of(exc, report))
             return default_error_handler(status, request, exception)
 
@@ -159,10 +197,10 @@ class AppService(Generic[State]):
         request = handover.request
         try:
             return await serve_upgrade(handover, self._state)
-        except (HandshakeError, HttpError) as exc:
+        except HandshakeError as exc:
             return await self._refuse_with(request, exc)
         except BaseException as exc:
-            return await self.fail(request, _failure_of(exc, request))
+            return await self._answer_failure("websocket route", handover.route, request, exc)
 
 
 def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
@@ -177,19 +215,6 @@ def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
             return HttpError(405, f"{quoted(request.method)} is not allowed here", headers=allow)
         case _:
             return HttpError(400, "a value in the path is not percent-encoded UTF-8")
-
-
-def _log_failed_handler(request: Request | None, exception: Exception) -> None:
-    logger.error("the handler of %s failed", name_of(request), exc_info=exception)
-
-
-def _log_failed_error_handler(status: int, exception: Exception) -> None:
-    logger.error("the error handler failed for a %d", status, exc_info=exception)
-
-
-def _failure_of(error: BaseException, request: Request) -> Exception:
-    """Return the failure of the handler of a request. See ``failure_of``."""
-    return failure_of(error, partial(_log_failed_handler, request))
 
 
 async def _settle(answer: object) -> Response:

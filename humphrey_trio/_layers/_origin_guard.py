@@ -31,7 +31,7 @@ def cross_origin_guard(*, allowed_origins: str | Iterable[str] = ()) -> OriginGu
 
     1. With a Sec-Fetch-Site field, ``same-origin`` and ``none`` pass. ``same-site`` does not: other subdomains
        may belong to others.
-    2. Otherwise, with an Origin field, it has to have the host and port of the Host field.
+    2. Otherwise, with an Origin field, it has to have the host and port of the request (``Request.host``).
     3. Without both, the client is not a browser of the last years, and passes.
 
     Every refusal is logged at INFO, because browsers do not show the response to the page. WebSocket handshakes
@@ -72,14 +72,15 @@ class OriginGuard:
         if site:
             is_own = site in _OWN_SITES
         else:
-            is_own = not origin or is_same_host(origin, request.headers.get("Host", ""))
+            is_own = not origin or is_same_host(origin, request.host)
         return is_own or self._allowed.matches(origin)
 
 
 def _log_refused(request: Request) -> None:
-    """Log a refusal. All values but the address are the client's."""
+    """Log a refusal. All values but the addresses are the client's."""
     origin, site = (request.headers.get(name, "") for name in ("Origin", "Sec-Fetch-Site"))
     extra = {
+        "client": str(request.client),
         "peer_addr": str(request.address),
         "method": printable(request.method),
         "path": printable(request.path),
@@ -90,7 +91,7 @@ def _log_refused(request: Request) -> None:
         "refused %s %s of %s: Origin %s, Sec-Fetch-Site %s",
         printable(request.method),
         quoted(request.path),
-        request.address,
+        request.client,
         quoted(origin),
         quoted(site),
         extra=extra,

@@ -10,6 +10,7 @@ from .._http._body import BodyStream
 from .._http._headers import Headers
 from .._http._limits import DEFAULT_MAX_FIELDS
 from .._http._path_params import NO_PARAMS
+from .._http._proxies import Forwarded, TrustedProxies
 from .._http._request import Request, received_request
 from .._http._tls_info import TlsInfo
 from .._quoting import printable
@@ -47,6 +48,7 @@ class Head:
         close: whether the connection must be closed after the response.
         expects_continue: whether the client waits for a 100 before it sends the body.
         wants_websocket: whether this is a request to open a WebSocket, by its version, method and fields.
+        forwarded: what trusted proxies have told; None if there are none.
     """
 
     method: str
@@ -59,10 +61,17 @@ class Head:
     close: bool = False
     expects_continue: bool = False
     wants_websocket: bool = False
+    forwarded: Forwarded | None = None
 
     @property
     def has_body(self) -> bool:
         return self.content_length != 0
+
+    def resolve(self, proxies: TrustedProxies, peer: Address) -> None:
+        """Set what trusted proxies have told. The host that they tell replaces that of the request."""
+        self.forwarded = proxies.resolve(peer, self.headers)
+        if self.forwarded.host is not None:
+            self.host = self.forwarded.host.lower()
 
     def to_request(
         self,
@@ -84,4 +93,5 @@ class Head:
             params,
             self.host,
             max_fields,
+            self.forwarded,
         )

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._http._events import EventType
 from .._http._response import Response
+from .._quoting import printable
 from ._departures import HandlerScope
 from ._head import BadRequest
 from ._interface import Handover, Match, ServerSettings
 from ._outgoing import Outgoing
+from ._recording import Recording
 from ._request_body import RequestBody, read_whole, too_long
 from ._request_reader import RequestReader
 from ._response_writer import CONTINUE
@@ -86,15 +89,18 @@ class HttpConnection:
         settings: the objects that all connections of the server share.
         control: the control of the connection. Its deadline and callbacks are set here.
         lingering: passed on in a ``Handover``.
+        recording: records the responses; None if nothing does.
     """
 
     __slots__ = (
         "_control",
+        "_counters",
         "_handlers",
         "_lingering",
         "_outgoing",
         "_phase",
         "_reader",
+        "_recording",
         "_responses",
         "_settings",
         "_transport",
@@ -102,16 +108,23 @@ class HttpConnection:
     )
 
     def __init__(
-        self, transport: Transport, settings: ServerSettings, control: ConnectionControl, lingering: Lingering
+        self,
+        transport: Transport,
+        settings: ServerSettings,
+        control: ConnectionControl,
+        lingering: Lingering,
+        recording: Recording | None,
     ) -> None:
         self._transport = transport
         self._settings = settings
         self._control = control
         self._lingering = lingering
+        self._recording = recording
+        self._counters = settings.observers.counters
         self._reader = RequestReader(settings.limits, parse=settings.parse_head)
-        self._outgoing = Outgoing(transport, control, settings.timeouts, settings.clock, settings.fairness)
+        self._outgoing = Outgoing(transport, control, settings, recording)
         self._handlers = HandlerScope(transport, control, settings.departures, settings.when_left)
-        self._responses = Responses(transport, control, settings, self._outgoing, self._handlers)
+        self._responses = Responses(transport, control, settings, self._outgoing, self._handlers, recording)
         self._unread: tuple[Head, Match] | None = None  # the request whose body is being read
         self._phase = _NEW
 
@@ -148,18 +161,25 @@ class HttpConnection:
                     return await self._serve_requests(False if begin is None else await begin)
                 # interrupt was called. Over a trio stream, the bytes of a request may have arrived at the same
                 # time. Then that request is served, unless the client has left.
-                if self._handlers.has_left:
-                    return None
-                if self._phase in _PASSED or not self._reader.buffered:
+                if self._handlers.has_left or self._phase in _PASSED or not self._reader.buffered:
                     break
         except BadRequest as exc:
             await self._refuse_last(exc)
-            return None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has disconnected, or is too slow to read
+            # The client has disconnected, or is too slow to read.
+            self._handlers.has_left |= self._phase is _ANSWERED
+        finally:
+            self._report_end()
         if self._phase is _OVERDUE:
             await self._refuse_last(BadRequest("the request took too long", 408))
         return None
+
+    def _report_end(self) -> None:
+        """Record the responses that could not be sent, and report a client that has left."""
+        self._note_unsent()
+        if self._handlers.has_left:
+            observers = self._settings.observers
+            observers.report(EventType.STREAM_DISCONNECTED_WHILE_WAITING, self._transport.peer)
 
     def _expire(self) -> None:
         if self._phase is _ANSWERED:
@@ -180,15 +200,24 @@ class HttpConnection:
     # Requests...
 
     async def _serve_requests(self, close: bool) -> Handover | None:
-        service, outgoing = self._settings.service, self._outgoing
+        service, proxies, outgoing = self._settings.service, self._settings.proxies, self._outgoing
+        counters, recording = self._counters, self._recording
         while not close:
             head = await self._next_head()
             if head is None:
                 return None
+            if proxies is not None:
+                head.resolve(proxies, self._transport.peer)
             match = service.find(head.host, head.method, head.path, head.wants_websocket)
+            if recording is not None:
+                recording.begin(match.pattern)
+            counters.requests += 1
             if head.wants_websocket and match.upgrades:
                 return await self._lend(head, match)
-            close = await self._answer(head, match)
+            try:
+                close = await self._answer(head, match)
+            finally:
+                counters.ended += 1
             if outgoing.size >= CHUNK:
                 await outgoing.flush()
         await outgoing.flush()
@@ -211,6 +240,9 @@ class HttpConnection:
                 return None
             self._phase = _IDLE
             self._set_deadline(timeouts.idle)
+            monitor = self._settings.observers.monitor
+            if monitor is not None:
+                monitor.report(EventType.KEEP_ALIVE_RESPECTED, self._transport.peer)
         elif self._control.draining:
             self._set_deadline(NEW_CONNECTION_GRACE)
         while head is None:
@@ -220,6 +252,7 @@ class HttpConnection:
             data = await self._transport.receive_some()
             if not data:
                 return None
+            self._counters.bytes_received += len(data)
             reader.receive(data)
             if self._control.draining or self._phase in _PASSED:
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -254,7 +287,7 @@ class HttpConnection:
             await self._flush_before(answer)
             self._handlers.begin(match)
             try:
-                answer = await service.settle(request, answer)
+                answer = await service.settle(request, match, answer)
             finally:
                 self._handlers.end()
         if incoming is None and answer.body is None:
@@ -276,9 +309,16 @@ class HttpConnection:
             raise
 
     async def _lend(self, head: Head, match: Match) -> Handover:
-        await self._outgoing.flush()
+        request = self._to_request(head, match)
+        path = printable(head.path)
+        self._settings.observers.report(EventType.WEBSOCKET_CONNECTION_REQUESTED, request.client, path)
+        try:
+            await self._outgoing.flush()
+        except BaseException:
+            self._counters.ended += 1
+            raise
         return Handover(
-            self._to_request(head, match),
+            request,
             match.handler,
             head.close,
             self._reader.take_rest(),
@@ -286,6 +326,7 @@ class HttpConnection:
             self._control,
             self._settings,
             self._lingering,
+            self._recording,
         )
 
     # Bodies of requests...
@@ -318,6 +359,7 @@ class HttpConnection:
         data = await self._transport.receive_some()
         if not data:
             return False
+        self._counters.bytes_received += len(data)
         self._reader.receive(data)
         if self._control.draining or self._phase in _PASSED:
             # Over a trio stream, interrupt cancels a scope. If it was called just now, the cancellation must be
@@ -353,9 +395,17 @@ class HttpConnection:
         self._phase = _ANSWERED
         request = None if self._unread is None else self._to_request(*self._unread)
         response = await self._settings.service.refuse(error.status, request, error)
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), self._handlers:
-            await self._responses.deliver(request, response, True)
-            await self._outgoing.flush()
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError), self._handlers:
+                await self._responses.deliver(request, response, True)
+                await self._outgoing.flush()
+        finally:
+            self._note_unsent()
+
+    def _note_unsent(self) -> None:
+        """Record the responses that could not be sent, or only in part."""
+        if self._recording is not None:
+            self._recording.note_sent(self._outgoing.size)
 
     # Deadlines...
 

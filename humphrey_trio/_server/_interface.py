@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .._http._drain import Drain
     from .._http._headers import Headers
     from .._http._limits import Limits, Timeouts
+    from .._http._proxies import TrustedProxies
     from .._http._request import Request
     from .._http._response import Response
     from ._clock import SweepClock
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._fairness import Fairness
     from ._lingering import Lingering
     from ._observers import Observers
+    from ._recording import Recording
     from ._request_reader import HeadParser
     from ._response_writer import ResponseWriter
     from ._transport import Transport
@@ -41,6 +43,11 @@ class Match(Protocol):
     @property
     def handler(self) -> Any:
         """The handler, for ``Handover.route``."""
+        ...
+
+    @property
+    def pattern(self) -> str | None:
+        """The pattern of the route; None if no route was found."""
         ...
 
     @property
@@ -73,7 +80,7 @@ class Service(Protocol):
         Called with the head only: the body is not read if no handler gets the request.
 
         Args:
-            host: the authority of the request in lower case.
+            host: the host of the request in lower case, as ``Request.host``.
             method: the method of the request.
             path: the path of the request.
             wants_websocket: whether it is a request to open a WebSocket.
@@ -88,12 +95,12 @@ class Service(Protocol):
         """
         ...
 
-    async def settle(self, request: Request, answer: Awaitable[Response], /) -> Response:
+    async def settle(self, request: Request, match: Any, answer: Awaitable[Response], /) -> Response:
         """Await the result of ``respond``."""
         ...
 
     async def fail(self, request: Request | None, failure: Exception, /) -> Response:
-        """Create the response for a failure of a handler, which is logged unless it is an ``HttpError``."""
+        """Create the response for the failure of a body, which is logged unless it is an ``HttpError``."""
         ...
 
     async def reject(self, request: Request, match: Any, /) -> Response:
@@ -129,6 +136,7 @@ class ServerSettings:
     departures: Departures
     when_left: WhenLeft
     observers: Observers
+    proxies: TrustedProxies | None
 
 
 class UpgradeGate(Protocol):
@@ -158,7 +166,9 @@ class Handover:
         control: the control of the connection. The receiver sets its deadline and callbacks.
         server: the objects that all connections of the server share.
         lingering: ends a connection so that the peer receives the last bytes.
+        recording: records the 101; None if nothing does.
         gate: what the upgrade passes before it is accepted; None for nothing.
+        in_flight: whether the request is counted as one without a response.
     """
 
     request: Request
@@ -169,4 +179,24 @@ class Handover:
     control: ConnectionControl
     server: ServerSettings
     lingering: Lingering
+    recording: Recording | None
     gate: UpgradeGate | None = None
+    in_flight: bool = True
+
+    def note_switched(self, size: int) -> None:
+        """The 101 was sent: count and record it.
+
+        Args:
+            size: its bytes.
+        """
+        counters = self.server.observers.counters
+        counters.bytes_sent += size
+        counters.statuses[101] += 1
+        self.end_request()
+        if self.recording is not None:
+            self.recording.record(self.request, 101, 0)
+
+    def end_request(self) -> None:
+        """The request is not in flight any more. Does nothing if it was not."""
+        self.server.observers.counters.ended += self.in_flight
+        self.in_flight = False

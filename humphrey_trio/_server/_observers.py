@@ -31,6 +31,11 @@ class Recorder(Protocol):
 class Reporter(Recorder, Protocol):
     """Records responses, and other events of connections."""
 
+    @property
+    def dropped(self) -> int:
+        """The number of events that were dropped."""
+        ...
+
     def report(self, kind: EventType, peer: Address | None = None, info: str = "") -> None:
         """Report an event.
 
@@ -42,14 +47,14 @@ class Reporter(Recorder, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observers:
     """Everything that the connections of an application report to.
 
     Attributes:
         counters: the counters of the application.
         access_log: the access log.
-        monitor: the monitor; None if the application has none.
+        monitor: the monitor; None if the application has none. May be replaced while connections are open.
     """
 
     counters: HttpCounters

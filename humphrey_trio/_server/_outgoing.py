@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .._http._limits import Timeouts
-    from ._clock import SweepClock
     from ._control import ConnectionControl
-    from ._fairness import Fairness
+    from ._interface import ServerSettings
+    from ._recording import Recording
     from ._transport import Transport
 
 # Queued pieces are joined up to this size, to be sent in one call. Joining larger ones costs more than a call.
@@ -31,16 +30,26 @@ class Outgoing:
     Args:
         transport: the transport.
         control: the control of the connection. While a send waits, its deadline is that of the write timeout.
-        timeouts: ``write`` applies to each send that waits.
-        clock: the clock of the deadline.
-        fairness: counts what is sent after a wait.
+        settings: the objects that all connections of the server share. ``Timeouts.write`` applies to each send
+            that waits.
+        recording: is told when the queue was sent; None if nothing records.
 
     Attributes:
         size: bytes in the queue.
         cut: called when the peer has accepted nothing for the write timeout.
     """
 
-    __slots__ = ("_clock", "_control", "_fairness", "_queue", "_timeouts", "_transport", "_turn", "cut", "size")
+    __slots__ = (
+        "_control",
+        "_counters",
+        "_queue",
+        "_recording",
+        "_settings",
+        "_transport",
+        "_turn",
+        "cut",
+        "size",
+    )
 
     cut: Callable[[], None]
 
@@ -48,15 +57,14 @@ class Outgoing:
         self,
         transport: Transport,
         control: ConnectionControl,
-        timeouts: Timeouts,
-        clock: SweepClock,
-        fairness: Fairness,
+        settings: ServerSettings,
+        recording: Recording | None,
     ) -> None:
         self._transport = transport
         self._control = control
-        self._timeouts = timeouts
-        self._clock = clock
-        self._fairness = fairness
+        self._settings = settings
+        self._counters = settings.observers.counters
+        self._recording = recording
         self._queue: list[bytes | memoryview] = []
         self._turn: trio.Lock | None = None
         self.size = 0
@@ -82,8 +90,11 @@ class Outgoing:
             else:
                 data = self._take()
             sent = self._transport.send_now(data)
+            self._counters.bytes_sent += sent
             if sent < len(data):
                 await self._send_rest(memoryview(data)[sent:])
+        if self._recording is not None:
+            self._recording.note_sent()
 
     async def send(self, make: Callable[[], Iterable[bytes]]) -> None:
         """Send pieces, after those of the tasks that called this before.
@@ -120,15 +131,16 @@ class Outgoing:
         return data
 
     async def _send_rest(self, rest: memoryview) -> None:
-        control, seconds = self._control, self._timeouts.write
+        control, seconds, clock = self._control, self._settings.timeouts.write, self._settings.clock
         before = control.expire, control.at
         control.expire = self.cut
         try:
             while rest:
-                control.expire_at(self._clock.now() + seconds)
+                control.expire_at(clock.now() + seconds)
                 sent = await self._transport.send_some(rest)
                 rest = rest[sent:]
-                if self._fairness.spent(sent):
+                self._counters.bytes_sent += sent
+                if self._settings.fairness.spent(sent):
                     await trio.lowlevel.checkpoint()
         finally:
             control.expire, control.at = before

@@ -33,6 +33,8 @@ HEAD_DELAY = 0.05
 # Larger pieces are not copied into a chunk, but sent between its size line and its end.
 _COPIED = 64 * 1024
 
+_CHUNK_END = b"\r\n"
+
 
 class Framing(enum.Enum):
     """How the end of the body is marked (RFC 9112, section 6.3).
@@ -76,6 +78,7 @@ class ResponseStream:
 
     Attributes:
         begun: whether the head was passed to ``outgoing``.
+        sent: bytes of the body that were sent, or that wait in ``outgoing``.
     """
 
     __slots__ = (
@@ -87,13 +90,14 @@ class ResponseStream:
         "_head_delay",
         "_is_lost",
         "_is_over",
+        "_last_size",
         "_left",
         "_make_head",
         "_outgoing",
         "_sending",
-        "_sent",
         "_transport",
         "begun",
+        "sent",
     )
 
     def __init__(
@@ -113,7 +117,7 @@ class ResponseStream:
         self._transport = transport
         self._fairness = fairness
         self._left = left
-        self._sent = 0  # bytes of the body
+        self._last_size = 0  # bytes of the last piece
         self._is_over = False
         self._is_lost = False  # whether the client could not be sent a piece
         self._head_delay = trio.CancelScope()
@@ -121,6 +125,7 @@ class ResponseStream:
         self._ends_events = False
         self._sending = 0  # tasks that are sending
         self.begun = False
+        self.sent = 0
 
     def end_events(self) -> None:
         """End the body if it is a stream of events, because a graceful shutdown has begun.
@@ -167,6 +172,9 @@ class ResponseStream:
 
     def _cut(self) -> None:
         """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""
+        # The queue ends with the piece that is being sent, and with the line end after it.
+        unsent = self._outgoing.size - (len(_CHUNK_END) if self._framing is Framing.CHUNKED else 0)
+        self.sent -= min(max(0, unsent), self._last_size)
         self._outgoing.clear()
         if self._framing is Framing.CLOSE:
             self._transport.reset()
@@ -210,26 +218,28 @@ class ResponseStream:
         if self._is_over:
             raise RuntimeError("the response is over: write before the producer of its body returns")
         length = self._body.length
-        if length is not None and self._sent + len(data) > length:
+        if length is not None and self.sent + len(data) > length:
             raise ValueError(f"the body of this response is longer than its length of {length} bytes")
-        self._sent += len(data)
+        self.sent += len(data)
+        self._last_size = len(data)
         head = self._begin()
         if self._framing is not Framing.CHUNKED:
             return [*head, data]
         if len(data) <= _COPIED:
-            return [*head, b"%x\r\n%b\r\n" % (len(data), data)]
-        return [*head, b"%x\r\n" % len(data), data, b"\r\n"]
+            return [*head, b"%x\r\n%b%b" % (len(data), data, _CHUNK_END)]
+        return [*head, b"%x\r\n" % len(data), data, _CHUNK_END]
 
     def _make_end(self) -> list[bytes]:
         self._is_over = True
+        self._last_size = 0
         end = [b"0\r\n\r\n"] if self._framing is Framing.CHUNKED else []
         return [*self._begin(), *end]
 
     def _check_length(self) -> None:
         length = self._body.length
-        if length is not None and self._sent < length:
+        if length is not None and self.sent < length:
             raise ValueError(
-                f"the body of this response has {self._sent} bytes, less than its length of {length} bytes"
+                f"the body of this response has {self.sent} bytes, less than its length of {length} bytes"
             )
 
     # The head...

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._departures import HandlerScope
     from ._interface import ServerSettings
     from ._outgoing import Outgoing
+    from ._recording import Recording
     from ._request_body import RequestBody
     from ._transport import Transport
 
@@ -36,9 +37,19 @@ class Responses:
         settings: the objects that all connections of the server share.
         outgoing: the outgoing side.
         handlers: the scope in which bodies are produced.
+        recording: records the responses; None if nothing does.
     """
 
-    __slots__ = ("_control", "_handlers", "_outgoing", "_settings", "_stream", "_transport")
+    __slots__ = (
+        "_control",
+        "_counters",
+        "_handlers",
+        "_outgoing",
+        "_recording",
+        "_settings",
+        "_stream",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -47,12 +58,15 @@ class Responses:
         settings: ServerSettings,
         outgoing: Outgoing,
         handlers: HandlerScope,
+        recording: Recording | None,
     ) -> None:
         self._transport = transport
         self._control = control
         self._settings = settings
         self._outgoing = outgoing
         self._handlers = handlers
+        self._recording = recording
+        self._counters = settings.observers.counters
         self._stream: ResponseStream | None = None  # the response that is being streamed
 
     def end_events(self) -> None:
@@ -82,7 +96,12 @@ class Responses:
         if response.headers or self._control.draining or self._handlers.has_left:
             close = self._ends_after(response, close)
         head_only = request is not None and request.method == "HEAD"
-        self._outgoing.put(self._settings.writer.encode(response, head_only=head_only, close=close))
+        data = self._settings.writer.encode(response, head_only=head_only, close=close)
+        self._outgoing.put(data)
+        self._counters.statuses[response.status] += 1
+        if self._recording is not None:
+            size = 0 if head_only else len(response.content)
+            self._recording.put(request, response.status, size, len(data))
         return close
 
     def _ends_after(self, response: Response, close: bool) -> bool:
@@ -112,7 +131,7 @@ class Responses:
 
         if request is not None and request.method == "HEAD":
             discard(body)
-            self._outgoing.put(make_head())
+            self._put_head(request, response.status, make_head())
             return close
         stream = ResponseStream(
             body,
@@ -123,13 +142,30 @@ class Responses:
             self._settings.fairness,
             self._handlers.leave,
         )
-        failure = await self._run(stream, body)
+        try:
+            failure = await self._run(stream, body)
+        finally:
+            if stream.begun:
+                self._note_streamed(request, response.status, stream.sent)
         if failure is None:
             return close
         if not stream.begun:
             return await self._replace(request, failure, close)
         logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
+
+    def _put_head(self, request: Request, status: int, head: bytes) -> None:
+        """Queue the head of a streamed response, as the whole response."""
+        self._outgoing.put(head)
+        self._counters.statuses[status] += 1
+        if self._recording is not None:
+            self._recording.put(request, status, 0, len(head))
+
+    def _note_streamed(self, request: Request | None, status: int, size: int) -> None:
+        """Count and record a response that was streamed, to its end or not."""
+        self._counters.statuses[status] += 1
+        if self._recording is not None:
+            self._recording.record(request, status, size)
 
     async def _run(self, stream: ResponseStream, body: StreamedBody) -> Exception | None:
         self._handlers.begin(self._handlers.policy)

@@ -25,6 +25,7 @@ from ._lingering import Lingering
 from ._listening import log_listening
 from ._open_listeners import BACKLOG
 from ._overload import Overload
+from ._recording import new_recording
 from ._server_tls import ServerTls
 from ._socket import SocketTransport
 
@@ -208,15 +209,19 @@ class HttpServer:
 
     async def _serve(self, transport: Transport, control: ConnectionControl) -> None:
         settings = self.settings
+        recording = new_recording(settings.observers, transport)
         try:
-            connection = HttpConnection(transport, settings, control, self._lingering)
+            connection = HttpConnection(transport, settings, control, self._lingering, recording)
             handover = await connection.serve()
             while handover is not None:
                 del connection  # free its memory: there may be many WebSockets, most of them idle
-                refusal = await settings.service.upgrade(handover)
+                try:
+                    refusal = await settings.service.upgrade(handover)
+                finally:
+                    handover.end_request()
                 if refusal is None:
                     return  # the upgrade was accepted, and the WebSocket is closed
-                connection = HttpConnection(transport, settings, control, self._lingering)
+                connection = HttpConnection(transport, settings, control, self._lingering, recording)
                 handover = await connection.resume(handover, refusal)
             await self._lingering.linger(transport, control, idle=connection.idle)
         except trio.Cancelled:

@@ -54,6 +54,11 @@ class AsyncStream(Generic[StreamState]):
         return self._session.connection.id
 
     @property
+    def client(self) -> Address:
+        """The address of the client: that of the peer, unless a trusted proxy tells another one."""
+        return self._session.connection.client
+
+    @property
     def peer_addr(self) -> Address:
         """The address of the client."""
         return self._session.connection.peer_addr

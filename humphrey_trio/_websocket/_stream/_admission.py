@@ -136,8 +136,8 @@ class Admission:
         given = request.headers.get_all("Origin")
         if not given:
             return
-        origin, host = ", ".join(given), request.headers.get("Host", "")  # repeated fields match no pattern
-        if is_same_host(origin, host) if self._origins is None else self._origins.matches(origin):
+        origin, host = ", ".join(given), request.host  # repeated fields match no pattern
+        if _is_same_origin(origin, request) if self._origins is None else self._origins.matches(origin):
             return
         _log_refused_page(request, origin, host)
         raise HandshakeError(f"pages of {quoted(origin)} may not connect to {quoted(host)}", 403)
@@ -182,8 +182,19 @@ _AS_IT_IS = Accept()
 _NOTHING = Admitted(None, None, None, Headers())
 
 
+def _is_same_origin(origin: str, request: Request) -> bool:
+    """Compare a page with the host that was asked for, and with the scheme if a trusted proxy tells it.
+
+    Otherwise the scheme is not known, because a proxy may have terminated TLS.
+    """
+    forwarded = request.forwarded
+    scheme = None if forwarded is None else forwarded.scheme
+    return is_same_host(origin, request.host) and (scheme is None or origin.lower().startswith(f"{scheme}://"))
+
+
 def _log_refused_page(request: Request, origin: str, host: str) -> None:
     extra = {
+        "client": str(request.client),
         "peer_addr": str(request.address),
         "path": printable(request.path),
         "origin": printable(origin),

@@ -113,6 +113,11 @@ class WebsocketConnection:
         return self.transport.peer
 
     @property
+    def client(self) -> Address:
+        """The address of the client, as ``Request.client``."""
+        return self.request.client
+
+    @property
     def server(self) -> object:
         """Identifies the server of the connection: the object that counts the work of its connections."""
         return self.inbox.fairness
@@ -125,7 +130,7 @@ class WebsocketConnection:
     def __repr__(self) -> str:
         """Return the repr of the ``WebsocketStream``, also used in log lines."""
         state = str(self.closed_error()) if self.closed else "open"
-        return f"<WebsocketStream {self.id} with {self.peer_addr}, {state}>"
+        return f"<WebsocketStream {self.id} with {self.client}, {state}>"
 
     def check_run(self) -> None:
         """Check that the calling task belongs to the run of trio of the stream.

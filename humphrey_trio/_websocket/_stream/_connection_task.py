@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..._http._events import EventType
 from ..._quoting import printable
 from ..._server._transport import Incoming
 from ._deadline_table import Deadline
@@ -19,6 +20,7 @@ from ._reports import close_record_of
 
 if TYPE_CHECKING:
     from ..._server._interface import Handover
+    from ..._server._observers import Observers
     from ._connection import WebsocketConnection
 
 logger = logging.getLogger("humphrey_trio.websocket")
@@ -52,6 +54,7 @@ async def run_connection(connection: WebsocketConnection, handover: Handover) ->
             await transport.close()
         finally:
             _log_end(connection)
+            _report_end(connection, handover.server.observers)
 
 
 async def _write_until_over(connection: WebsocketConnection) -> None:
@@ -110,7 +113,19 @@ def _log_end(connection: WebsocketConnection) -> None:
         extra = {
             "close_record": record,
             "stream_id": connection.id,
+            "client": str(connection.client),
             "peer_addr": str(connection.peer_addr),
             "path": printable(connection.request.path),
         }
-        logger.info("stream %d with %s %s", connection.id, connection.peer_addr, record, extra=extra)
+        logger.info("stream %d with %s %s", connection.id, connection.client, record, extra=extra)
+
+
+def _report_end(connection: WebsocketConnection, observers: Observers) -> None:
+    """Report to the monitor that the stream has ended, and whether a handler has failed."""
+    if observers.monitor is None:
+        return
+    record, path = close_record_of(connection), printable(connection.request.path)
+    assert record is not None
+    if record.exception is not None:
+        observers.report(EventType.HANDLER_FAILED, connection.client, f"{record.cause}: {path}")
+    observers.report(EventType.WEBSOCKET_CONNECTION_CLOSED, connection.client, f"{path} {record}")

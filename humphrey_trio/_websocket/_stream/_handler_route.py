@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from functools import update_wrapper
 from typing import TYPE_CHECKING
 
 from ..._http._response import Response
@@ -62,4 +63,5 @@ def websocket_handler(
         await handler(WebsocketStream(await opening_of(upgrade).accept(admitted, limits)), state)
         return None
 
+    update_wrapper(route, handler)  # so that log lines name the handler
     return route

@@ -102,9 +102,11 @@ class OpeningHandshake:
         """
         connection, rest = self._attempted, self.handover.rest
         assert connection is not None
-        opened = connection.open(answer_handshake(self._key, admitted.fields), bytes(rest))
+        answer = answer_handshake(self._key, admitted.fields)
+        opened = connection.open(answer, bytes(rest))
         if opened:
             rest.clear()  # the stream has these bytes; without a stream, HTTP would parse them
+            self.handover.note_switched(len(answer))
             self.accepted = connection
             self.decide()
         return opened

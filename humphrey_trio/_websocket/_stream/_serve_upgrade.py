@@ -16,6 +16,7 @@ import trio
 
 from ..._failures import failure_of
 from ..._http._response import Response
+from ..._naming import qualified_name
 from ..._quoting import printable
 from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR, NORMAL
@@ -131,7 +132,10 @@ class _RouteTask:
             self._close(None, failure)
         else:
             path = printable(self._opening.handover.request.path)
-            logger.error("the websocket route of %s failed", path, exc_info=failure)
+            logger.error("the websocket route %s failed for GET %s", self._name(), path, exc_info=failure)
+
+    def _name(self) -> str:
+        return qualified_name(self._opening.handover.route)
 
     def _close(self, refusal: Response | None, error: Exception | None) -> None:
         """Close the stream of a route that has ended, and log a late refusal or an exception."""
@@ -142,7 +146,7 @@ class _RouteTask:
             logger.error("the route of %r returned %r after it had accepted", connection, refusal)
         failed = error is not None and not (connection.closed and tells_the_end(error))
         if failed:
-            logger.error("the handler of %r failed", connection, exc_info=error)
+            logger.error("the handler %s failed for %r", self._name(), connection, exc_info=error)
         if connection.inbox.reader is not Reader.TASK:
             return  # the stream was put into a hook
         connection.inbox.drop_ahead()

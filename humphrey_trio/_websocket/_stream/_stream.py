@@ -59,8 +59,13 @@ class WebsocketStream:
 
     @property
     def peer_addr(self) -> Address:
-        """The address of the client."""
+        """The address of the peer, which may be a proxy. See ``client``."""
         return self._connection.peer_addr
+
+    @property
+    def client(self) -> Address:
+        """The address of the client: that of the peer, unless a trusted proxy tells another one."""
+        return self._connection.client
 
     @property
     def closed(self) -> bool:
