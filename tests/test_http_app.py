@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from humphrey_trio._naming import qualified_name
 from humphrey_trio.http import (
     Address,
     App,
@@ -414,7 +415,7 @@ async def test_a_failing_handler_is_a_500(
         assert (await client.get("/")).text == "fine"
     [record] = caplog.records
     assert (record.name, record.levelno) == ("humphrey_trio.http", logging.ERROR)
-    assert record.getMessage() == "the handler of GET /fail failed"
+    assert record.getMessage() == f"the handler {qualified_name(handler)} failed for GET /fail"
     assert record.exc_info is not None
 
 
@@ -446,7 +447,8 @@ async def test_failing_error_handler(
         response = await client.get(target)
         assert (response.status, response.text.startswith(f"{status} ")) == (status, True)
         assert (await client.get("/nowhere")).status == 404
-    assert f"the error handler failed for a {status}" in caplog.messages
+    name = "an invalid request" if status == 400 else f"GET {target}"
+    assert f"the error handler {qualified_name(error_handler)} failed for {name}" in caplog.messages
 
 
 async def test_cancelled_handler_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

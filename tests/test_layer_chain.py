@@ -20,7 +20,7 @@ async def endpoint(request: Request) -> Response:
     return Response(200, f"{request.method} {request.path}", request.headers)
 
 
-async def answer_failure(request: Request, error: BaseException) -> Response:
+async def answer_failure(request: Request, error: BaseException, layer: object) -> Response:
     if not isinstance(error, Exception):
         raise error
     return Response(500, f"{request.path}: {type(error).__name__}: {error}")
@@ -181,12 +181,18 @@ class Silent:
 
 
 MISTAKES: list[tuple[Any, str]] = [
-    (twice, "RuntimeError: the layer twice called call_next twice: keep its response"),
-    (wrong_request, "TypeError: the layer wrong_request called call_next with str: pass the request"),
-    (nothing, "TypeError: the layer nothing must return a Response, not NoneType: return the result of"),
-    (plain, "TypeError: the layer plain must be an async function"),
+    (twice, f"RuntimeError: the layer {__name__}.twice called call_next twice: keep its response"),
+    (
+        wrong_request,
+        f"TypeError: the layer {__name__}.wrong_request called call_next with str: pass the request",
+    ),
+    (
+        nothing,
+        f"TypeError: the layer {__name__}.nothing must return a Response, not NoneType: return the result of",
+    ),
+    (plain, f"TypeError: the layer {__name__}.plain must be an async function"),
     (Silent(), "TypeError: the layer Silent() must return a Response, not NoneType"),
-    (functools.partial(text, "a"), "TypeError: the layer functools.partial(<function text"),
+    (functools.partial(text, "a"), f"TypeError: the layer {__name__}.text must return a Response, not str"),
 ]
 
 

@@ -107,7 +107,7 @@ async def test_close_reason_in_an_app(
     for thing in shown:
         assert_harmless(repr(thing))
         assert_harmless(str(thing))
-    _, end, *_ = messages(log, logging.INFO)  # after the line about the listener
+    _, _, end, *_ = messages(log, logging.INFO)  # after the lines about the listener and the 101
     assert repr(HOSTILE) in end
     assert repr(HOSTILE) in messages(log, logging.ERROR)[0]
 
@@ -254,18 +254,20 @@ async def test_failed_handler_is_logged(method: str, log: pytest.LogCaptureFixtu
     assert_harmless(page_text(response.content))
     assert_harmless(repr(request))
     assert_harmless(repr(response))
-    assert messages(log, logging.ERROR)[0].startswith("the handler of GET")
+    assert messages(log, logging.ERROR)[0].startswith(f"the handler {__name__}.")
 
 
 async def test_failed_error_handler_is_logged(log: pytest.LogCaptureFixture) -> None:
-    """A failed error handler is logged without data of the request."""
+    """A failed error handler is logged with the request, escaped."""
 
     def fail(*_: object) -> Response:
         raise ValueError("the error handler failed")
 
     response = await App().with_error_handler(fail).handle(Request("GET", f"/{HOSTILE}"))
     assert response.status == 404
-    assert messages(log, logging.ERROR) == ["the error handler failed for a 404"]
+    (message,) = messages(log, logging.ERROR)
+    assert message.startswith(f"the error handler {__name__}.")
+    assert_harmless(message)
 
 
 # -------------------------------------------------------------------------------- source of the package
@@ -285,10 +287,13 @@ OURS = {
     "url_of(address, tls=tls)",  # of the operator's own listener
     "peer",
     "request.address",
-    "name_of(request)",  # printable
-    "transport.peer",  # the operating system's, as are all addresses
+    "transport.peer",  # the operating system's
     "self._transport.peer",
-    "connection.peer_addr",
+    "request.client",  # an address that was parsed
+    "connection.client",
+    "name_of(request)",  # printable
+    "told",  # printable
+    "self._name()",  # of a function of the application
     "record",  # a CloseRecord, which quotes the reason itself
 }
 #: Names of what a peer sends, which no f-string may show as it is.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .._server._observers import Observers
     from ._layers import LayerEntry
     from ._route_table import Found, HttpCall
-    from ._routing import Outcome, Routing
+    from ._routing import Routing
 
 logger = logging.getLogger("humphrey_trio.http")
 
@@ -56,15 +56,13 @@ class AppService(Generic[State]):
     def __init__(self, state: State, routing: Routing, observers: Observers) -> None:
         self._state = state
         self._routing = routing
+        self.find = routing.find  # a method around it would be another call for each request
         self._observers = observers
         self._error_handler: ErrorHandler = default_error_handler
 
     def use_error_handler(self, handler: ErrorHandler) -> None:
         """Use another error handler."""
         self._error_handler = handler
-
-    def find(self, host: str, method: str, path: str, wants_websocket: bool) -> Outcome:
-        return self._routing.find(host, method, path, wants_websocket)
 
     @trio.lowlevel.disable_ki_protection
     def respond(self, request: Request, match: Found[HttpCall]) -> Response | Awaitable[Response]:
@@ -141,9 +139,8 @@ class AppService(Generic[State]):
         return response
 
     async def fail(self, request: Request | None, failure: Exception) -> Response:
-        return await self._answer_with(
-            request, failure, partial(self._report, "body of the response", None, request)
-        )
+        report = partial(self._report, "body of the response", None, request)
+        return await self._answer_with(request, failure, report)
 
     async def _answer_with(
         self, request: Request | None, failure: Exception, report: Callable[[Exception], object]

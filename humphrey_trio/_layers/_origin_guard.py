@@ -69,10 +69,7 @@ class OriginGuard:
     def _passes(self, request: Request) -> bool:
         # Repeated fields are joined, and then match nothing.
         site, origin = (", ".join(request.headers.get_all(name)) for name in ("Sec-Fetch-Site", "Origin"))
-        if site:
-            is_own = site in _OWN_SITES
-        else:
-            is_own = not origin or is_same_host(origin, request.host)
+        is_own = site in _OWN_SITES if site else not origin or is_same_host(origin, request.host)
         return is_own or self._allowed.matches(origin)
 
 

@@ -103,6 +103,7 @@ class HttpConnection:
         "_recording",
         "_responses",
         "_settings",
+        "_tls",
         "_transport",
         "_unread",
     )
@@ -121,6 +122,7 @@ class HttpConnection:
         self._lingering = lingering
         self._recording = recording
         self._counters = settings.observers.counters
+        self._tls = transport.tls_info()
         self._reader = RequestReader(settings.limits, parse=settings.parse_head)
         self._outgoing = Outgoing(transport, control, settings, recording)
         self._handlers = HandlerScope(transport, control, settings.departures, settings.when_left)
@@ -281,7 +283,9 @@ class HttpConnection:
         content = await self._read_body(head, match) if incoming is None and head.content_length != 0 else b""
         if content is None:
             return True
-        request = self._to_request(head, match, incoming or content)
+        # As _to_request, but without its call.
+        limits, peer = self._settings.limits, self._transport.peer
+        request = head.to_request(incoming or content, peer, self._tls, match.params, limits.fields)
         answer = service.respond(request, match)
         if not isinstance(answer, Response):
             await self._flush_before(answer)
@@ -295,9 +299,10 @@ class HttpConnection:
         self._handlers.policy = match
         return await self._answer_stream(request, answer, head.close, incoming)
 
-    def _to_request(self, head: Head, match: Match, content: bytes | RequestBody = b"") -> Request:
-        transport, limits = self._transport, self._settings.limits
-        return head.to_request(content, transport.peer, transport.tls_info(), match.params, limits.fields)
+    def _to_request(self, head: Head, match: Match) -> Request:
+        """Return a request whose body is not read."""
+        limits = self._settings.limits
+        return head.to_request(b"", self._transport.peer, self._tls, match.params, limits.fields)
 
     async def _flush_before(self, answer: Awaitable[Response]) -> None:
         """Send the previous responses before an async handler is awaited. If that fails, it is not awaited."""

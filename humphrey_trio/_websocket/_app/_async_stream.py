@@ -60,7 +60,7 @@ class AsyncStream(Generic[StreamState]):
 
     @property
     def peer_addr(self) -> Address:
-        """The address of the client."""
+        """The address of the peer, which may be a proxy. See ``client``."""
         return self._session.connection.peer_addr
 
     @property

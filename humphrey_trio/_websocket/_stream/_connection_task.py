@@ -124,8 +124,8 @@ def _report_end(connection: WebsocketConnection, observers: Observers) -> None:
     """Report to the monitor that the stream has ended, and whether a handler has failed."""
     if observers.monitor is None:
         return
-    record, path = close_record_of(connection), printable(connection.request.path)
+    client, name, record = connection.client, printable(connection.request.path), close_record_of(connection)
     assert record is not None
     if record.exception is not None:
-        observers.report(EventType.HANDLER_FAILED, connection.client, f"{record.cause}: {path}")
-    observers.report(EventType.WEBSOCKET_CONNECTION_CLOSED, connection.client, f"{path} {record}")
+        observers.report(EventType.HANDLER_FAILED, client, f"{name}: {record.cause}")
+    observers.report(EventType.WEBSOCKET_CONNECTION_CLOSED, client, f"{name} {record}")
