@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import shutil
 import socket
 import struct
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -43,6 +41,7 @@ from humphrey_trio import (
 from tests.support import ANY_PORT, PATIENCE
 from tests.support.certificates import client_context
 from tests.support.links import Link, each_link, listening
+from tests.support.nginx import needs_nginx, running_nginx
 from tests.support.programs import free_port
 from tests.support.wire import request_bytes
 
@@ -531,70 +530,27 @@ async def test_refused_upload_over_a_slow_link() -> None:
 
 # ---------------------------------------------------------------------------------------- behind nginx
 
-# Debian installs nginx in a folder that only root has in its PATH.
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-
-NGINX_CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    client_max_body_size 0;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://127.0.0.1:{upstream};
-            proxy_http_version 1.1;
-            proxy_request_buffering {buffering};
-        }}
+NGINX_SERVER = """
+client_max_body_size 0;
+server {{
+    listen 127.0.0.1:{port};
+    location / {{
+        proxy_pass http://127.0.0.1:{upstream};
+        proxy_http_version 1.1;
+        proxy_request_buffering {buffering};
     }}
 }}
 """
 
 
-@asynccontextmanager
-async def nginx_before(upstream: int, buffering: str, folder: Path) -> AsyncGenerator[int]:
-    """Run nginx as one process in front of a port of 127.0.0.1. Yields its port."""
-    assert NGINX is not None
-    port = free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        NGINX_CONFIGURATION.format(folder=folder, port=port, upstream=upstream, buffering=buffering)
-    )
-    process = await trio.lowlevel.open_process([NGINX, "-c", str(configuration)], stderr=subprocess.DEVNULL)
-    try:
-        await wait_until_listening(port, process)
-        yield port
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-
-
-async def wait_until_listening(port: int, process: trio.Process) -> None:
-    while True:
-        assert process.poll() is None, "nginx has ended"
-        with suppress(OSError):
-            return await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-        await trio.sleep(0.02)
-
-
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian's package nginx-light)")
+@needs_nginx
 @pytest.mark.parametrize("buffering", ["on", "off"])
 @each_refusal
 async def test_refused_upload_behind_nginx(status: int, target: str, buffering: str, tmp_path: Path) -> None:
     """Clients that upload 1 to 64 MB through nginx, with or without request buffering, get 404 and 413."""
-    async with (
-        serving(app_that_refuses_uploads()) as upstream,
-        nginx_before(upstream, buffering, tmp_path) as port,
-    ):
-        counts = await upload_outcomes(port, upload_by_http_client, target)
+    port = free_port()
+    async with serving(app_that_refuses_uploads()) as upstream:
+        server = NGINX_SERVER.format(port=port, upstream=upstream, buffering=buffering)
+        async with running_nginx(server, port, tmp_path):
+            counts = await upload_outcomes(port, upload_by_http_client, target)
     assert counts == {str(status): RUNS}

@@ -22,6 +22,7 @@
 | `http_reader` | request heads and bodies from a `RequestReader`, and the bytes of requests |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |
 | `logs` | what was logged |
+| `nginx` | nginx in front of a server |
 | `outboxes` | an outbox on a transport that takes as many bytes as a test wants |
 | `parsers` | a fixture: run a test with each parser of request heads |
 | `policy_app` | an app with clients that do not read, for tests of the policies of broadcasts |
