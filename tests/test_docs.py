@@ -102,6 +102,8 @@ def test_all_python_blocks_are_tested() -> None:
         "errors.md",
         "http.md",
         "linking.md",
+        "logging.md",
+        "proxies.md",
         "requests.md",
         "responses.md",
         "routing.md",

@@ -28,7 +28,7 @@ FOREIGN_NAMES = {
     ("test_wire_properties.py", "_Decompress"): "zlib has no public name for this type",
 }
 #: Public methods of named tuples and functions of ``os``, in spite of their names.
-PUBLIC_UNDERSCORES = {"_replace", "_exit"}
+PUBLIC_UNDERSCORES = {"_fields", "_replace", "_exit"}
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -18,16 +18,18 @@ class EventType(enum.Flag):
         CONNECTION_ERROR: a connection could not be accepted, its TLS handshake failed, or a client spoke plain
             HTTP to a port for HTTPS.
         CONNECTION_CLOSED: the socket of a connection was closed. Every accepted connection has one such event.
-        STREAM_DISCONNECTED_WHILE_WAITING: the client disconnected before it got its response.
+        STREAM_DISCONNECTED_WHILE_WAITING: the client disconnected before it got its response, or did not read
+            it in time.
         REQUEST_SERVED_SUCCESS: a response with a status below 400 was sent.
         REQUEST_SERVED_ERROR: a response with a status from 400 on was sent, other than 408.
         REQUEST_TIMEOUT: a 408 was sent, because a request did not arrive in time.
-        KEEP_ALIVE_RESPECTED: the connection stays open after a response.
+        KEEP_ALIVE_RESPECTED: the connection stays open after a response, and waits for the next request.
         WEBSOCKET_CONNECTION_REQUESTED: a client requested a WebSocket for which there is a route.
-        WEBSOCKET_CONNECTION_CLOSED: a WebSocket that was open was closed.
+        WEBSOCKET_CONNECTION_CLOSED: a WebSocket that was open has ended.
         OVERLOAD: the server does not accept connections for now, because ``max_connections`` are open or the
             system has no resources for another one.
-        HANDLER_FAILED: a handler raised an exception.
+        HANDLER_FAILED: a handler raised an exception, or a layer, a websocket route, or the body of a response.
+            For a handler of a WebSocket, when the WebSocket has ended because of it.
     """
 
     CONNECTION_SUCCESS = 0x0001
@@ -103,7 +105,8 @@ class Event:
 
     Attributes:
         kind: the type, exactly one.
-        peer: the address of the client; None if the event concerns no client.
+        peer: the address of the client; None if the event concerns no client. Behind trusted proxies, it is that
+            of the proxy for events about a connection.
         info: a description, such as ``200 OK /path``. Text from a client is escaped in it. Often empty.
         time: when it happened, in seconds since 1970-01-01 UTC.
         status: the status code of the response that was sent; None for other events.

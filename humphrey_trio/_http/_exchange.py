@@ -24,7 +24,7 @@ class RequestHead(Protocol):
 
 @dataclass(slots=True)  # frozen would cost a microsecond for each response
 class Exchange:
-    """One response and its request. Not changed after it was constructed.
+    """One response and its request. Not changed after it was recorded.
 
     Attributes:
         head: the request; None if its head could not be read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
@@ -169,6 +170,7 @@ def _read_port(text: str) -> int | None:
     return number if number <= _MAX_PORT else None
 
 
+@lru_cache(maxsize=1024)  # of the proxies, and of their busiest clients
 def _read_ip(text: str) -> _IpAddress | None:
     """Parse an IP address. An IPv4 address in IPv6 (RFC 4291, section 2.5.5.2) is the IPv4 address."""
     try:

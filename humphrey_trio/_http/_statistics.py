@@ -14,7 +14,8 @@ class HttpStatistics:
     """The connections, requests and responses of an ``App`` at one moment.
 
     The counters from ``accepted`` on include all connections since the app was created. Numbers of bytes are those
-    of HTTP messages, with their heads and without TLS. They do not include WebSocket frames.
+    of HTTP messages, with their heads and without TLS. They do not include WebSocket frames, except for those that
+    arrive together with the head of the handshake.
 
     Attributes:
         connections: open connections, including WebSockets and lingering connections.

@@ -5,7 +5,7 @@ A connection has a ``Recording`` only if something records its responses. Otherw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from ._transport import Transport
 
 
-class _Queued(NamedTuple):
-    """A response whose bytes wait to be sent.
-
-    Attributes:
-        body, total: bytes of the body, which come last, and of the whole response.
-        began: when the head of the request was read; None if it could not be read.
-    """
-
-    request: Request | None
-    status: int
-    body: int
-    total: int
-    began: float | None
-    route: str | None
-
-
 class Recording:
     """Records the responses of one connection.
 
@@ -41,12 +25,14 @@ class Recording:
         transport: the transport of the connection.
     """
 
-    __slots__ = ("_began", "_queued", "_recorders", "_route", "_transport")
+    __slots__ = ("_began", "_peer", "_queued", "_recorders", "_route", "_tls")
 
     def __init__(self, recorders: tuple[Recorder, ...], transport: Transport) -> None:
         self._recorders = recorders
-        self._transport = transport
-        self._queued: list[_Queued] = []
+        self._peer = transport.peer
+        self._tls = transport.tls_info() is not None
+        # Responses whose bytes wait to be sent, with the number of these bytes. ``seconds`` is when they began.
+        self._queued: list[tuple[Exchange, int]] = []
         self._began: float | None = None
         self._route: str | None = None
 
@@ -66,23 +52,27 @@ class Recording:
             status: the status code.
             body, total: bytes of the body, which come last, and of the whole response.
         """
-        self._queued.append(_Queued(request, status, body, total, self._began, self._route))
+        client = self._peer if request is None else request.client
+        began = trio.current_time() if self._began is None else self._began
+        self._queued.append((Exchange(request, status, body, began, client, self._tls, self._route), total))
         self._began = self._route = None
 
     def note_sent(self, unsent: int = 0) -> None:
-        """The queued responses were sent.
+        """The queued responses were sent: record them.
 
         Args:
             unsent: bytes at the end of the queue that were not sent, because the connection has ended.
         """
+        if not self._queued:
+            return
         queued, self._queued = self._queued, []
-        sizes: list[int] = []
-        for response in reversed(queued):
-            lost = min(unsent, response.total)
-            unsent -= lost
-            sizes.append(max(0, response.body - lost))
-        for response in queued:
-            self._record(response, sizes.pop())
+        if unsent:
+            _take_off(queued, unsent)
+        now = trio.current_time()
+        for exchange, _ in queued:
+            exchange.seconds = now - exchange.seconds
+            for recorder in self._recorders:
+                recorder.record(exchange)
 
     def record(self, request: Request | None, status: int, size: int) -> None:
         """Record a response that was sent, or that has broken off.
@@ -94,19 +84,12 @@ class Recording:
         self.put(request, status, size, size)
         self.note_sent()
 
-    def _record(self, response: _Queued, size: int) -> None:
-        request, began, transport = response.request, response.began, self._transport
-        exchange = Exchange(
-            request,
-            response.status,
-            size,
-            0.0 if began is None else trio.current_time() - began,
-            transport.peer if request is None else request.client,
-            transport.tls_info() is not None,
-            response.route,
-        )
-        for recorder in self._recorders:
-            recorder.record(exchange)
+
+def _take_off(queued: list[tuple[Exchange, int]], unsent: int) -> None:
+    """Reduce the sizes of the last responses by bytes that were not sent."""
+    for exchange, total in reversed(queued):
+        exchange.size = max(0, exchange.size - unsent)
+        unsent = max(0, unsent - total)
 
 
 def new_recording(observers: Observers, transport: Transport) -> Recording | None:
