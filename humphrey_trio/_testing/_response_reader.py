@@ -230,12 +230,12 @@ def _check_without_framing(head: ResponseHead) -> None:
 
 
 def _content_length(head: ResponseHead) -> int | None:
-    values = head.headers.get_all("Content-Length")
-    if not values:
+    if "Content-Length" not in head.headers:
         return None
-    if len(values) > 1 or not values[0].isascii() or not values[0].isdigit():
-        raise ResponseError(f"Content-Length is repeated or not a number: {quoted(', '.join(values))}")
-    return int(values[0])
+    value = ", ".join(head.headers.get_all("Content-Length"))
+    if not value.isascii() or not value.isdigit():
+        raise ResponseError(f"Content-Length is repeated or not a number: {quoted(value)}")
+    return int(value)
 
 
 def _is_chunked(head: ResponseHead) -> bool:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import trio
-import trio.testing
 
 from .._app._app import App
 
