@@ -150,12 +150,33 @@ DOCUMENTED_TESTS = list(documented_tests())
 assert DOCUMENTED_TESTS, "testing.md shows no test"
 
 
-@pytest.mark.parametrize("function", DOCUMENTED_TESTS)
-async def test_documented_tests(function: Any, nursery: trio.Nursery) -> None:
+def documented_tests_with(*fixtures: str) -> Any:
+    """Run a test with the documented tests that have these fixtures."""
+    found = [test for test in DOCUMENTED_TESTS if [*inspect.signature(test.values[0]).parameters] == [*fixtures]]
+    assert found
+    return pytest.mark.parametrize("function", found)
+
+
+@documented_tests_with()
+async def test_documented_tests(function: Any) -> None:
     """Each documented test passes."""
     with trio.fail_after(PATIENCE):
-        await (function(nursery) if inspect.signature(function).parameters else function())
+        await function()
+
+
+@documented_tests_with("nursery")
+async def test_documented_tests_with_a_nursery(function: Any, nursery: trio.Nursery) -> None:
+    """So does each one with a nursery."""
+    with trio.fail_after(PATIENCE):
+        await function(nursery)
     nursery.cancel_scope.cancel()
+
+
+@documented_tests_with("autojump_clock")
+async def test_documented_tests_in_virtual_time(function: Any, autojump_clock: trio.testing.MockClock) -> None:
+    """So does each one in virtual time."""
+    with trio.fail_after(PATIENCE):
+        await function(autojump_clock)
 
 
 async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:

@@ -213,6 +213,66 @@ def test_upload() -> None:
         assert_ended_by_ctrl_c(program.interrupt())
 
 
+def test_api() -> None:
+    """api.py adds, lists, shows, changes and deletes notes, and refuses what is wrong, with the reason as JSON."""
+    with (
+        example("api.py") as (program, (url,)),
+        httpx.Client(trust_env=False, headers={"Accept": "application/json"}) as client,
+    ):
+        user = {"Authorization": "Bearer secret"}
+        added = client.post(url, json={"text": "buy tea"}, headers=user)
+        note = {"number": 1, "author": "ann", "text": "buy tea"}
+        assert (added.status_code, added.headers["Location"], added.json()) == (201, "/notes/1", note)
+        client.post(url, json={"text": "drink"}, headers=user)
+        assert client.get(url, params={"search": "tea"}).json() == [note]
+        assert len(client.get(url, params={"limit": "1"}).json()) == 1
+        assert client.get(f"{url}/1").json() == note
+        changed = client.put(f"{url}/1", json={"text": "buy milk"}, headers=user)
+        assert changed.json() == note | {"text": "buy milk"}
+        assert client.delete(f"{url}/2", headers=user).status_code == 204
+        assert [note["text"] for note in client.get(url).json()] == ["buy milk"]
+        for refused, status in (
+            (client.post(url, json={"text": "x"}), 401),
+            (client.post(url, json={"text": 1}, headers=user), 400),
+            (client.post(url, content="{", headers=user), 400),
+            (client.post(url, json={"text": "x" * 10_000}, headers=user), 413),
+            (client.get(url, params={"limit": "x"}), 400),
+            (client.get(f"{url}/2"), 404),
+            (client.get(f"{url}/x"), 404),
+            (client.patch(f"{url}/1", headers=user), 405),
+        ):
+            assert (refused.status_code, refused.json()["status"]) == (status, status)
+        assert_ended_by_ctrl_c(program.interrupt())
+
+
+def read_events(page: str, headers: dict[str, str], count: int) -> list[str]:
+    """The first events of events.py, each as its lines."""
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("GET", f"{page}events", headers=headers) as response,
+    ):
+        assert response.headers["Content-Type"] == "text/event-stream"
+        received = ""
+        for text in response.iter_text():
+            received += text
+            if received.count("\n\n") >= count:
+                break
+    return received.split("\n\n")[:count]
+
+
+def test_events() -> None:
+    """events.py sends the ticks to a page, and to a client that connects again also those that it has missed."""
+    with example("events.py") as (program, (page,)):
+        assert 'new EventSource("/events")' in get(page).text
+        first, second = read_events(page, {}, 2)
+        number = int(first.split()[-1])
+        assert first.split("\n") == ["event: tick", f"id: {number}", f"data: tick {number}"]
+        assert second.endswith(f"tick {number + 1}")
+        missed = read_events(page, {"Last-Event-ID": str(number)}, 3)
+        assert [event.split()[-1] for event in missed] == [str(number + step) for step in (1, 2, 3)]
+        assert_ended_by_ctrl_c(program.interrupt())
+
+
 def test_tls_without_files() -> None:
     """tls.py without arguments prints its usage."""
     with running(str(EXAMPLES / "tls.py")) as program:

@@ -48,7 +48,9 @@ _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _re
                       _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
                       _failed_open! _answer _directory _files _redirect! _metrics!
-_testing              _http_codec! _websocket_codec! _memory_stream _clients
+_testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
+                      _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
+                      _http_client _websocket_client
 .                     __init__ handlers http layers monitor websocket testing
 """
 
@@ -71,7 +73,7 @@ PACKAGES = tuple(f"{folder}.__init__" for folder, _ in FOLDERS if folder != ".")
 
 # Besides trio.
 LIBRARIES = {
-    "h11": {"_server._h11_head", "_testing._http_codec"},
+    "h11": {"_server._h11_head"},
     "wsproto": {
         *("_websocket._protocol._decoder", "_websocket._protocol._frames"),
         *("_websocket._protocol._deflate", "_websocket._protocol._handshake", "_testing._websocket_codec"),

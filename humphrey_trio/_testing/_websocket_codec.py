@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsproto.frame_protocol import FrameProtocol
 
-if TYPE_CHECKING:
-    pass
 from .._websocket._protocol._close_codes import NO_CODE
 
 

@@ -1,13 +1,10 @@
-"""Test clients for an app, over memory streams instead of sockets.
-
-The connection code of the app serves the other end of the streams, in a nursery that ends with the client.
-"""
+"""The WebSocket client of tests."""
 
 from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +12,6 @@ import trio
 import trio.testing
 
 from .._app._app import App
-from .._http._address import Address
 from .._http._headers import Headers
 from .._http._response import Response
 from .._quoting import quoted
@@ -24,7 +20,9 @@ from .._websocket._limits import StreamLimits
 from .._websocket._message import Message
 from .._websocket._protocol._close_codes import ABNORMAL, NORMAL
 from .._websocket._protocol._decoder import Close, Decoder, Ping
-from ._http_codec import ClientCodec
+from ._client_connection import ClientConnection
+from ._outgoing_request import HOST, make_request, with_default
+from ._serving import serving
 from ._websocket_codec import ClientEncoder
 
 if TYPE_CHECKING:
@@ -32,36 +30,8 @@ if TYPE_CHECKING:
     from .._websocket._message import Sendable
     from .._websocket._protocol._decoder import Event
 
-_MEMORY = Address("memory", 0)
-_HOST = "testserver"
 _SWITCHING = 101
 _NO_LIMITS = StreamLimits(max_message_size=2**62, max_fragments=2**62)
-
-_Connect = Callable[[], trio.abc.Stream]
-
-
-@asynccontextmanager
-async def http_client(app: App[Any]) -> AsyncGenerator[HttpClient]:
-    """Open an HTTP client of an app: ``async with http_client(app) as client:``.
-
-    The client works with virtual time (``trio.testing.MockClock``), because it does not wait for the operating
-    system.
-
-    Args:
-        app: the app. It need not be running.
-
-    Yields:
-        The client. It connects with the first request.
-
-    Raises:
-        TypeError: ``app`` is not an ``App``.
-    """
-    async with _serving(app) as connect:
-        client = HttpClient(connect)
-        try:
-            yield client
-        finally:
-            await client.aclose()
 
 
 @asynccontextmanager
@@ -85,7 +55,7 @@ async def websocket_client(
         HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
         TypeError: ``app`` is not an ``App``.
     """
-    async with _serving(app) as connect:
+    async with serving(app, trio.testing.memory_stream_pair) as connect:
         stream = connect()
         client = await open_websocket(stream, path, headers=headers)
         try:
@@ -113,162 +83,6 @@ async def open_websocket(
         ConnectionError: the server has closed the connection without a response.
     """
     return WebsocketClient(stream, *await _shake_hands(stream, path, headers))
-
-
-@asynccontextmanager
-async def _serving(app: App[Any]) -> AsyncGenerator[_Connect]:
-    """Serve an app in memory. An exception of the block is raised as it is, and not in an ExceptionGroup."""
-    if not isinstance(app, App):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"pass the HTTP App that has the route, not {type(app).__name__}: see new_unlinked")
-    error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-
-        def connect() -> trio.abc.Stream:
-            ours, theirs = trio.testing.memory_stream_pair()
-            nursery.start_soon(app.serve_stream, theirs)
-            return ours
-
-        try:
-            yield connect
-        except trio.Cancelled:
-            raise
-        except BaseException as exc:
-            error = exc
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
-
-
-class HttpClient:
-    """An HTTP client of an app. Use ``http_client`` to open one.
-
-    It sends one request at a time, on one connection that is kept alive. After a response with
-    ``Connection: close``, the next request opens a new connection.
-    """
-
-    def __init__(self, connect: _Connect) -> None:
-        self._connect = connect
-        self._stream: trio.abc.Stream | None = None
-        self._codec = ClientCodec()
-
-    async def request(
-        self, method: str, target: str, *, headers: HeadersLike = (), content: str | bytes = b""
-    ) -> Response:
-        """Send a request, and wait for the response.
-
-        Args:
-            method: the method, such as ``"GET"``.
-            target: the path, with the query.
-            headers: header fields. Host and Content-Length are added if they are missing.
-            content: the body. A str is sent as UTF-8.
-
-        Returns:
-            The response with all header fields except Transfer-Encoding.
-
-        Raises:
-            ConnectionError: the server has closed the connection without a response, for example because
-                ``Timeouts.idle`` has passed since the previous request.
-        """
-        body = content.encode() if isinstance(content, str) else content
-        fields = _with_default(Headers(headers), "Host", _HOST)
-        if body:
-            fields = _with_default(fields, "Content-Length", str(len(body)))
-        if self._stream is None or not self._codec.reusable:
-            await self.aclose()
-            self._stream, self._codec = self._connect(), ClientCodec()
-        stream = self._stream
-        try:
-            await stream.send_all(self._codec.request(method, target, fields, body))
-            return _response(*await _read_response(stream, self._codec))
-        except BaseException as exc:
-            # The connection cannot be used again after an incomplete request or response.
-            self._stream = None
-            await trio.aclose_forcefully(stream)
-            if isinstance(exc, trio.BrokenResourceError):
-                raise ConnectionError("the server has closed the connection") from None
-            raise
-
-    async def get(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a GET request, and wait for the response.
-
-        Args:
-            target: the path, with the query.
-            headers: header fields, as for ``request``.
-
-        Returns:
-            The response.
-
-        Raises:
-            ConnectionError: as for ``request``.
-        """
-        return await self.request("GET", target, headers=headers)
-
-    async def head(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a HEAD request, and wait for the response.
-
-        Args:
-            target: the path, with the query.
-            headers: header fields, as for ``request``.
-
-        Returns:
-            The response, without a body.
-
-        Raises:
-            ConnectionError: as for ``request``.
-        """
-        return await self.request("HEAD", target, headers=headers)
-
-    async def post(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """Send a POST request, and wait for the response.
-
-        Args:
-            target: the path, with the query.
-            content: the body. A str is sent as UTF-8.
-            headers: header fields, as for ``request``.
-
-        Returns:
-            The response.
-
-        Raises:
-            ConnectionError: as for ``request``.
-        """
-        return await self.request("POST", target, headers=headers, content=content)
-
-    async def put(self, target: str, *, content: str | bytes = b"", headers: HeadersLike = ()) -> Response:
-        """Send a PUT request, and wait for the response.
-
-        Args:
-            target: the path, with the query.
-            content: the body. A str is sent as UTF-8.
-            headers: header fields, as for ``request``.
-
-        Returns:
-            The response.
-
-        Raises:
-            ConnectionError: as for ``request``.
-        """
-        return await self.request("PUT", target, headers=headers, content=content)
-
-    async def delete(self, target: str, *, headers: HeadersLike = ()) -> Response:
-        """Send a DELETE request, and wait for the response.
-
-        Args:
-            target: the path, with the query.
-            headers: header fields, as for ``request``.
-
-        Returns:
-            The response.
-
-        Raises:
-            ConnectionError: as for ``request``.
-        """
-        return await self.request("DELETE", target, headers=headers)
-
-    async def aclose(self) -> None:
-        """Close the connection. The next request opens another one."""
-        if self._stream is not None:
-            await trio.aclose_forcefully(self._stream)
 
 
 class WebsocketClient:
@@ -427,34 +241,20 @@ class WebsocketClient:
 async def _shake_hands(stream: trio.abc.Stream, path: str, headers: HeadersLike) -> tuple[Headers, bytes]:
     """Execute the opening handshake. Returns the header fields of the 101, and the bytes after it."""
     fields = Headers(headers)
-    key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
     handshake = {
-        "Host": _HOST,
+        "Host": HOST,
         "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": key,
+        "Sec-WebSocket-Key": base64.b64encode(secrets.token_bytes(16)).decode("ascii"),
     }
     for name, value in handshake.items():
-        fields = _with_default(fields, name, value)
-    codec = ClientCodec()
-    await stream.send_all(codec.request("GET", path, fields, b""))
-    status, found, content = await _read_response(stream, codec)
-    if status == _SWITCHING:
-        return found, codec.rest
-    reason = f"refused with {status}: {quoted(content.decode(errors='replace'))}"
-    raise HandshakeError(reason, status, headers=found, response=_response(status, found, content))
-
-
-async def _read_response(stream: trio.abc.Stream, codec: ClientCodec) -> tuple[int, Headers, bytes]:
-    while (found := codec.next_response()) is None:
-        codec.receive(bytes(await stream.receive_some()))
-    return found
-
-
-def _response(status: int, headers: Headers, content: bytes) -> Response:
-    return Response(status, content, headers.without_header("Transfer-Encoding"))
-
-
-def _with_default(fields: Headers, name: str, value: str) -> Headers:
-    return fields if name in fields else fields.with_header(name, value)
+        fields = with_default(fields, name, value)
+    connection = ClientConnection(stream)
+    async with connection.exchange(make_request("GET", path, fields)) as response:
+        if response.status == _SWITCHING:
+            return response.headers, connection.rest
+        content = await response.read()
+    reason = f"refused with {response.status}: {quoted(content.decode(errors='replace'))}"
+    refusal = Response(response.status, content, response.headers.without_header("Transfer-Encoding"))
+    raise HandshakeError(reason, response.status, headers=response.headers, response=refusal)
