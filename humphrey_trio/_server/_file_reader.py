@@ -1,10 +1,14 @@
-"""Send a ``FileBody`` by reading its file in worker threads. This works over every transport."""
+"""Send a ``FileBody``: by reading its file in worker threads, which works over every transport, or without reading.
+
+How a range is sent without reading it is left to a function of the caller.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeAlias
 
 from .._http._file_body import FileBody, OpenFile
 from .._http._ranges import ByteRange
@@ -15,11 +19,17 @@ from ._file_threads import with_file_in_thread
 READ_SIZE = 256 * 1024
 
 
+#: Sends a range of a file without reading it, or the first part of the range. Returns the number of bytes sent.
+SendRange: TypeAlias = Callable[[OpenFile, ByteRange], Awaitable[int]]
+
+
 class FileTruncatedError(Exception):
     """A file has become shorter while it was sent, so the announced length cannot be sent."""
 
 
-async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None]]) -> None:
+async def send_file_body(
+    body: FileBody, write: Callable[[bytes], Awaitable[None]], send_range: SendRange | None = None
+) -> None:
     """Send the segments of a body in order, and close its file, also if this is cancelled.
 
     Exactly ``body.length`` bytes are written, or an exception is raised. If it is raised, the connection must end,
@@ -28,6 +38,8 @@ async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None
     Args:
         body: the body. It can be sent once.
         write: sends bytes, and waits while the client does not take them.
+        send_range: sends ranges of the file as far as it can. The rest is read and written. If omitted, all ranges
+            are.
 
     Raises:
         FileTruncatedError: the file has become shorter.
@@ -39,13 +51,15 @@ async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None
             if isinstance(segment, bytes):
                 await write(segment)
             else:
-                await _send_range(body.file, segment, write)
+                sent = 0 if send_range is None else await send_range(body.file, segment)
+                await _read_and_write(body.file, segment.first + sent, segment.last + 1, write)
     finally:
         body.close()
 
 
-async def _send_range(file: OpenFile, part: ByteRange, write: Callable[[bytes], Awaitable[None]]) -> None:
-    position, end = part.first, part.last + 1
+async def _read_and_write(
+    file: OpenFile, position: int, end: int, write: Callable[[bytes], Awaitable[None]]
+) -> None:
     while position < end:
         size = min(READ_SIZE, end - position)
         piece = await with_file_in_thread(partial(read_some, size=size, position=position), file)
