@@ -1,11 +1,12 @@
-"""Send a ``FileBody``: by reading its file in worker threads, which works over every transport, or without reading.
+"""Send a ``FileBody`` by reading its file, which works over every transport.
 
-How a range is sent without reading it is left to a function of the caller.
+What is not in memory is read in worker threads. A function of the caller may send large ranges in another way.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias
@@ -18,6 +19,9 @@ from ._file_threads import with_file_in_thread
 #: bytes are in memory for each client that is being sent a file.
 READ_SIZE = 256 * 1024
 
+
+# What is read without a thread. It is copied at once, so all connections share it.
+_CACHED = memoryview(bytearray(READ_SIZE))
 
 #: Sends a range of a file without reading it, or the first part of the range. Returns the number of bytes sent.
 SendRange: TypeAlias = Callable[[OpenFile, ByteRange], Awaitable[int]]
@@ -38,8 +42,8 @@ async def send_file_body(
     Args:
         body: the body. It can be sent once.
         write: sends bytes, and waits while the client does not take them.
-        send_range: sends ranges of the file as far as it can. The rest is read and written. If omitted, all ranges
-            are.
+        send_range: sends ranges of more than ``READ_SIZE`` as far as it can. The rest is read and written. If
+            omitted, all ranges are.
 
     Raises:
         FileTruncatedError: the file has become shorter.
@@ -51,7 +55,8 @@ async def send_file_body(
             if isinstance(segment, bytes):
                 await write(segment)
             else:
-                sent = 0 if send_range is None else await send_range(body.file, segment)
+                large = segment.length > READ_SIZE
+                sent = await send_range(body.file, segment) if send_range is not None and large else 0
                 await _read_and_write(body.file, segment.first + sent, segment.last + 1, write)
     finally:
         body.close()
@@ -62,7 +67,9 @@ async def _read_and_write(
 ) -> None:
     while position < end:
         size = min(READ_SIZE, end - position)
-        piece = await with_file_in_thread(partial(read_some, size=size, position=position), file)
+        piece = read_cached(file, size=size, position=position)
+        if not piece:
+            piece = await with_file_in_thread(partial(read_some, size=size, position=position), file)
         # A read may return less than was requested, so only what was read counts.
         position += len(piece)
         await write(piece)
@@ -91,6 +98,30 @@ def read_some(file: OpenFile, *, size: int, position: int) -> bytes:
             f"the file ends before position {position}: it has become shorter while it was sent"
         )
     return piece
+
+
+def read_cached(file: OpenFile, *, size: int, position: int) -> bytes:
+    """Read what the operating system has in memory of a piece of a file. This does not wait for a disk.
+
+    Args:
+        file: an open file.
+        size: the most bytes to read, at most ``READ_SIZE``.
+        position: the position of the first byte.
+
+    Returns:
+        The bytes; empty if none of them are in memory, if the file has ended, or if the system or the file system
+        does not tell. Then call ``read_some``.
+
+    Raises:
+        ValueError: the file is closed.
+    """
+    if sys.platform != "linux":  # others cannot read without waiting
+        return b""
+    with file.borrow() as descriptor:
+        try:
+            return bytes(_CACHED[: os.preadv(descriptor, (_CACHED[:size],), position, os.RWF_NOWAIT)])
+        except OSError:
+            return b""
 
 
 def read_all(body: FileBody) -> bytes:

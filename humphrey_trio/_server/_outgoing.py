@@ -109,7 +109,8 @@ class Outgoing:
     async def send_range(self, make: Callable[[], Iterable[bytes]], file: OpenFile, part: ByteRange) -> int:
         """Send pieces, and then a range of a file without reading it, as far as that is possible.
 
-        If it is not possible at all, nothing is sent. If it is cancelled while a worker thread sends, the transport is aborted, because an unknown part was sent.
+        If the transport lends no socket, nothing is sent. If this is cancelled while a worker thread sends, the
+        transport is aborted, because an unknown part was sent.
 
         Args:
             make: as for ``send``.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from .._failures import failure_of
+from .._http._file_body import FileBody
 from ._bodies import encode_piece, send_body
 from ._child_task import child_task
 
@@ -161,15 +162,19 @@ class ResponseStream:
 
     async def _run(self) -> Exception | None:
         try:
-            async with child_task(self._begin_late):
-                await send_body(
-                    self._body, self.write, event_scope=self._event_scope, send_range=self._send_range
-                )
-                self._check_length()
-                await self._send(self._make_end)
+            if isinstance(self._body, FileBody):
+                await self._send_body()  # a task that sends the head late would cost as much as to read the file
+            else:
+                async with child_task(self._begin_late):
+                    await self._send_body()
         except BaseException as exc:
             return failure_of(exc, _log_failure)
         return None
+
+    async def _send_body(self) -> None:
+        await send_body(self._body, self.write, event_scope=self._event_scope, send_range=self._send_range)
+        self._check_length()
+        await self._send(self._make_end)
 
     def _cut(self) -> None:
         """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""

@@ -1,9 +1,9 @@
 """Send files over a socket with ``os.sendfile``, which does not copy them into this process.
 
-The call waits for the disk, so it runs in a worker thread. It does not wait for the peer: the socket is non-blocking,
-and a task waits until it is writable. A cancelled task does not wait for the thread, which then still has the
-descriptor of the socket. So the descriptor must not be closed before the thread returns: its number could become that
-of another client, who would receive the file.
+The call waits for the disk, so it runs in a worker thread. It does not wait for the peer, because the socket is
+non-blocking: a task waits until it is writable. A cancelled task does not wait for the thread, which then still
+has the descriptor of the socket. So the descriptor must not be closed before the thread returns. Otherwise its
+number could become that of another client, who would receive the file.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ async def send_step(lent: LentSocket, file: OpenFile, position: int, size: int) 
         size: the most bytes to send, at least 1.
 
     Returns:
-        The number of bytes that the kernel accepted; None if it accepts none now. 0 if the file has ended, or if it
-        or the socket does not support this, or if one of them has failed. To find out, read the file and send what
-        was read.
+        The number of bytes that the kernel accepted; None if it accepts none now. 0 if the file has ended, if the
+        file or the socket does not support this, or if one of them has failed. To find out which, read the file
+        and send what was read.
 
     Raises:
         trio.ClosedResourceError: the socket is closed.
