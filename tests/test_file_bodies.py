@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ async def get_large(site: Path) -> Response:
 
 async def open_body(path: Path) -> FileBody:
     return body_of(await file_response(Request(), path))
+
+
+def let_reads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system have nothing of any file in memory, so that every read needs a thread."""
+
+    def nothing(*_: object) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "preadv", nothing)
 
 
 async def ignore(piece: bytes) -> None:
@@ -214,6 +224,7 @@ async def test_pieces(site: Path) -> None:
 
 async def test_short_reads(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that returns less than was requested is continued where it ended."""
+    let_reads_wait(monkeypatch)
     pread = os.pread
     monkeypatch.setattr(
         os, "pread", lambda descriptor, size, position: pread(descriptor, min(size, 7777), position)
@@ -227,6 +238,34 @@ async def test_short_reads(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await send_file_body(body, write)
     assert b"".join(pieces) == CONTENT
     assert (await file_response(Request(), site / "small.txt")).content == b"small"
+
+
+async def test_what_is_in_memory_needs_no_thread(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the system does not have in memory is read in a thread."""
+    preadv, calls = os.preadv, itertools.count()
+    threads: list[int] = []
+    pread = os.pread
+
+    def every_other(descriptor: int, buffers: Sequence[memoryview], position: int, flags: int) -> int:
+        if next(calls) % 2:
+            raise BlockingIOError
+        return preadv(descriptor, [buffers[0][:100_000]], position, flags)
+
+    def in_thread(descriptor: int, size: int, position: int) -> bytes:
+        threads.append(size)
+        return pread(descriptor, size, position)
+
+    monkeypatch.setattr(os, "preadv", every_other)
+    monkeypatch.setattr(os, "pread", in_thread)
+    pieces: list[bytes] = []
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    await send_file_body(await open_body(site / "sub" / "file.bin"), write)
+    assert b"".join(pieces) == CONTENT
+    assert [len(piece) for piece in pieces[:2]] == [100_000, READ_SIZE]
+    assert threads == [len(piece) for piece in pieces[1::2]]
 
 
 async def test_a_file_that_grows(site: Path) -> None:
@@ -374,6 +413,7 @@ async def test_a_file_system_that_does_not_respond(
     site: Path, monkeypatch: pytest.MonkeyPatch, call: str, serving: Callable[[Path], Awaitable[None]]
 ) -> None:
     """A cancelled request does not wait for the file system. The thread closes what it opens."""
+    let_reads_wait(monkeypatch)
     gate = Gate(monkeypatch, call)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -386,6 +426,7 @@ async def test_a_file_system_that_does_not_respond(
 
 async def test_closing_does_not_wait_for_a_read(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A descriptor stays open while a thread reads from it, so its number does not become that of another file."""
+    let_reads_wait(monkeypatch)
     body = await open_body(site / "sub" / "file.bin")
     gate = Gate(monkeypatch, "pread")
     async with trio.open_nursery() as nursery:

@@ -26,7 +26,7 @@ _http                 _address! _headers! _events! _exchange! _errors! _field_li
                       _parameters! _charset! _part_head! _multipart! _form! _file_body! _body! _conversion!
                       _request_key! _request_head! _request! _location! _response_checks! _response!
                       _when_left! _event_encoding!
-_server               _clock _control! _fairness! _file_threads _file_reader
+_server               _clock _control! _fairness! _file_threads _file_reader _sendfile
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!

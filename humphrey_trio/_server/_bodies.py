@@ -30,7 +30,7 @@ from .._http._body import (
 from .._http._response import Response
 from ._child_task import child_task
 from ._event_stream import send_events
-from ._file_reader import send_file_body
+from ._file_reader import SendRange, send_file_body
 
 logger = logging.getLogger("humphrey_trio.http")
 
@@ -51,7 +51,13 @@ def encode_piece(piece: bytes | str) -> bytes:
     raise TypeError(f"a piece of a body is bytes or str, not {type(piece).__name__}")
 
 
-async def send_body(body: StreamedBody, write: Write, *, event_scope: trio.CancelScope | None = None) -> None:
+async def send_body(
+    body: StreamedBody,
+    write: Write,
+    *,
+    event_scope: trio.CancelScope | None = None,
+    send_range: SendRange | None = None,
+) -> None:
     """Produce a body and send its pieces.
 
     Producers run in the calling task. An async iterable is iterated and closed in a task of its own: between two
@@ -62,6 +68,7 @@ async def send_body(body: StreamedBody, write: Write, *, event_scope: trio.Cance
         body: the body.
         write: sends a piece, and waits while the client does not take it.
         event_scope: the scope in which a producer of events runs. Cancel it to end the stream.
+        send_range: sends ranges of a file without reading them, unless a layer transforms the body.
 
     Raises:
         Exception: what the body or ``write`` raises.
@@ -79,7 +86,7 @@ async def send_body(body: StreamedBody, write: Write, *, event_scope: trio.Cance
         case TransformedBody():
             await _send_transformed(body, write, event_scope)
         case _:
-            await send_file_body(body, write)
+            await send_file_body(body, write, send_range)
 
 
 @asynccontextmanager

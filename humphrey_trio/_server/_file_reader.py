@@ -1,10 +1,15 @@
-"""Send a ``FileBody`` by reading its file in worker threads. This works over every transport."""
+"""Send a ``FileBody`` by reading its file, which works over every transport.
+
+What is not in memory is read in worker threads. A function of the caller may send large ranges in another way.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeAlias
 
 from .._http._file_body import FileBody, OpenFile
 from .._http._ranges import ByteRange
@@ -15,11 +20,20 @@ from ._file_threads import with_file_in_thread
 READ_SIZE = 256 * 1024
 
 
+# What is read without a thread. It is copied at once, so all connections share it.
+_CACHED = memoryview(bytearray(READ_SIZE))
+
+#: Sends a range of a file without reading it, or the first part of the range. Returns the number of bytes sent.
+SendRange: TypeAlias = Callable[[OpenFile, ByteRange], Awaitable[int]]
+
+
 class FileTruncatedError(Exception):
     """A file has become shorter while it was sent, so the announced length cannot be sent."""
 
 
-async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None]]) -> None:
+async def send_file_body(
+    body: FileBody, write: Callable[[bytes], Awaitable[None]], send_range: SendRange | None = None
+) -> None:
     """Send the segments of a body in order, and close its file, also if this is cancelled.
 
     Exactly ``body.length`` bytes are written, or an exception is raised. If it is raised, the connection must end,
@@ -28,6 +42,8 @@ async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None
     Args:
         body: the body. It can be sent once.
         write: sends bytes, and waits while the client does not take them.
+        send_range: sends ranges of more than ``READ_SIZE`` as far as it can. The rest is read and written. If
+            omitted, all ranges are.
 
     Raises:
         FileTruncatedError: the file has become shorter.
@@ -39,16 +55,21 @@ async def send_file_body(body: FileBody, write: Callable[[bytes], Awaitable[None
             if isinstance(segment, bytes):
                 await write(segment)
             else:
-                await _send_range(body.file, segment, write)
+                large = segment.length > READ_SIZE
+                sent = await send_range(body.file, segment) if send_range is not None and large else 0
+                await _read_and_write(body.file, segment.first + sent, segment.last + 1, write)
     finally:
         body.close()
 
 
-async def _send_range(file: OpenFile, part: ByteRange, write: Callable[[bytes], Awaitable[None]]) -> None:
-    position, end = part.first, part.last + 1
+async def _read_and_write(
+    file: OpenFile, position: int, end: int, write: Callable[[bytes], Awaitable[None]]
+) -> None:
     while position < end:
         size = min(READ_SIZE, end - position)
-        piece = await with_file_in_thread(partial(read_some, size=size, position=position), file)
+        piece = read_cached(file, size=size, position=position)
+        if not piece:
+            piece = await with_file_in_thread(partial(read_some, size=size, position=position), file)
         # A read may return less than was requested, so only what was read counts.
         position += len(piece)
         await write(piece)
@@ -77,6 +98,30 @@ def read_some(file: OpenFile, *, size: int, position: int) -> bytes:
             f"the file ends before position {position}: it has become shorter while it was sent"
         )
     return piece
+
+
+def read_cached(file: OpenFile, *, size: int, position: int) -> bytes:
+    """Read what the operating system has in memory of a piece of a file. This does not wait for a disk.
+
+    Args:
+        file: an open file.
+        size: the most bytes to read, at most ``READ_SIZE``.
+        position: the position of the first byte.
+
+    Returns:
+        The bytes; empty if none of them are in memory, if the file has ended, or if the system or the file system
+        does not tell. Then call ``read_some``.
+
+    Raises:
+        ValueError: the file is closed.
+    """
+    if sys.platform != "linux":  # others cannot read without waiting
+        return b""
+    with file.borrow() as descriptor:
+        try:
+            return bytes(_CACHED[: os.preadv(descriptor, (_CACHED[:size],), position, os.RWF_NOWAIT)])
+        except OSError:
+            return b""
 
 
 def read_all(body: FileBody) -> bytes:

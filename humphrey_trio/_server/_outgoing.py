@@ -7,14 +7,20 @@ stopped, which TLS requires, and no other bytes get in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
+from ._sendfile import STEP_SIZE, send_step
+
 if TYPE_CHECKING:
+    from .._http._file_body import OpenFile
+    from .._http._ranges import ByteRange
     from ._control import ConnectionControl
     from ._interface import ServerSettings
     from ._recording import Recording
+    from ._sendfile import LentSocket
     from ._transport import Transport
 
 # Queued pieces are joined up to this size, to be sent in one call. Joining larger ones costs more than a call.
@@ -105,6 +111,37 @@ class Outgoing:
         Args:
             make: returns the pieces. Called in turn.
         """
+        turn = await self._take_turn()
+        try:
+            await self._send_pieces(make)
+        finally:
+            turn.release()
+
+    async def send_range(self, make: Callable[[], Iterable[bytes]], file: OpenFile, part: ByteRange) -> int:
+        """Send pieces, and then a range of a file without reading it, as far as that is possible.
+
+        If the transport lends no socket, nothing is sent. If this is cancelled while a worker thread sends, the
+        transport is aborted, because an unknown part was sent.
+
+        Args:
+            make: as for ``send``.
+            file: the file. It is closed if this is cancelled.
+            part: the range.
+
+        Returns:
+            The number of bytes of the range that were sent. If these are not all, the rest has to be read.
+        """
+        lent = self._transport.lend()
+        if lent is None:
+            return 0
+        turn = await self._take_turn()
+        try:
+            await self._send_pieces(make)
+            return await self._send_file(lent, file, part)
+        finally:
+            turn.release()
+
+    async def _take_turn(self) -> trio.Lock:
         turn = self._turn
         if turn is None:
             turn = self._turn = trio.Lock()
@@ -112,13 +149,13 @@ class Outgoing:
             turn.acquire_nowait()
         except trio.WouldBlock:
             await turn.acquire()
-        try:
-            await self.flush()
-            for piece in make():
-                self.put(piece)
-            await self.flush()
-        finally:
-            turn.release()
+        return turn
+
+    async def _send_pieces(self, make: Callable[[], Iterable[bytes]]) -> None:
+        await self.flush()
+        for piece in make():
+            self.put(piece)
+        await self.flush()
 
     def _take(self) -> bytes | memoryview:
         """Remove the whole queue, or only its first piece if the queue is large."""
@@ -147,3 +184,41 @@ class Outgoing:
             if rest:
                 self._queue.insert(0, rest)
                 self.size += len(rest)
+
+    # Files...
+
+    async def _send_file(self, lent: LentSocket, file: OpenFile, part: ByteRange) -> int:
+        position, end = part.first, part.last + 1
+        deadline = inf
+        while position < end:
+            size = min(STEP_SIZE, end - position)
+            accepted = await self._send_step(lent, file, position, size)
+            if accepted == 0:
+                break
+            if accepted:
+                position += accepted
+                self._counters.bytes_sent += accepted
+                deadline = inf
+            if accepted != size:
+                # The deadline restarts only after bytes were accepted.
+                deadline = min(deadline, self._settings.clock.now() + self._settings.timeouts.write)
+                await self._wait_writable(lent, deadline)
+        return position - part.first
+
+    async def _send_step(self, lent: LentSocket, file: OpenFile, position: int, size: int) -> int | None:
+        try:
+            return await send_step(lent, file, position, size)
+        except BaseException:
+            # The thread may still be sending, so nothing else may be sent on this connection.
+            self._transport.abort()
+            raise
+
+    async def _wait_writable(self, lent: LentSocket, deadline: float) -> None:
+        control = self._control
+        before = control.expire, control.at
+        control.expire = self.cut
+        control.expire_at(deadline)
+        try:
+            await lent.wait_writable()
+        finally:
+            control.expire, control.at = before

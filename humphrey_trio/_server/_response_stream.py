@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from .._failures import failure_of
+from .._http._file_body import FileBody
 from ._bodies import encode_piece, send_body
 from ._child_task import child_task
 
 if TYPE_CHECKING:
     from .._http._body import StreamedBody
+    from .._http._file_body import OpenFile
+    from .._http._ranges import ByteRange
     from ._fairness import Fairness
     from ._outgoing import Outgoing
     from ._transport import Transport
+
+_Result = TypeVar("_Result")
 
 logger = logging.getLogger("humphrey_trio.http")
 
@@ -162,13 +167,19 @@ class ResponseStream:
 
     async def _run(self) -> Exception | None:
         try:
-            async with child_task(self._begin_late):
-                await send_body(self._body, self.write, event_scope=self._event_scope)
-                self._check_length()
-                await self._send(self._make_end)
+            if isinstance(self._body, FileBody):
+                await self._send_body()  # a task that sends the head late would cost as much as to read the file
+            else:
+                async with child_task(self._begin_late):
+                    await self._send_body()
         except BaseException as exc:
             return failure_of(exc, _log_failure)
         return None
+
+    async def _send_body(self) -> None:
+        await send_body(self._body, self.write, event_scope=self._event_scope, send_range=self._send_range)
+        self._check_length()
+        await self._send(self._make_end)
 
     def _cut(self) -> None:
         """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""
@@ -197,12 +208,22 @@ class ResponseStream:
         if self._fairness.spent(len(data)):
             await trio.lowlevel.checkpoint()
 
+    async def _send_range(self, file: OpenFile, part: ByteRange) -> int:
+        """Send a range of a file without reading it, as far as that is possible. See ``SendRange``."""
+        sent = await self._guard(partial(self._outgoing.send_range, self._begin, file, part))
+        self._sent += sent
+        return sent
+
     async def _send(self, make: Callable[[], list[bytes]]) -> None:
+        await self._guard(partial(self._outgoing.send, make))
+
+    async def _guard(self, send: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Send, and note whether the client has left."""
         # Over a trio stream, a send that is begun in a cancelled task would leave an unknown part of its bytes.
         await trio.lowlevel.checkpoint_if_cancelled()
         self._sending += 1
         try:
-            await self._outgoing.send(make)
+            return await send()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             if not self._is_lost:
                 self._is_lost = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._nonblocking import NonBlockingTransport
+from ._sendfile import LentSocket
 from ._transport import CHUNK, RECEIVE_SIZE, RESET_ON_CLOSE, Incoming
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _DISCARDED = bytearray(CHUNK)
 class SocketTransport(NonBlockingTransport):
     """A transport over a connected socket, which it owns."""
 
-    __slots__ = ("_fileno", "_socket")
+    __slots__ = ("_fileno", "_lent", "_socket")
 
     gathers = True
 
@@ -38,6 +39,7 @@ class SocketTransport(NonBlockingTransport):
         self._socket = sock
         sock.setblocking(False)
         self._fileno = sock.fileno()
+        self._lent: LentSocket | None = None  # from the first file that is sent without reading it
 
     async def receive_some(self, size: int = RECEIVE_SIZE, /) -> bytes:
         while True:
@@ -71,6 +73,12 @@ class SocketTransport(NonBlockingTransport):
             return 0
         except OSError as exc:
             raise self._failure() from exc
+
+    def lend(self) -> LentSocket | None:
+        self._check_open()
+        if self._lent is None:
+            self._lent = LentSocket(self._socket)
+        return self._lent
 
     async def send_eof(self) -> None:
         self._check_open()
@@ -128,7 +136,7 @@ class SocketTransport(NonBlockingTransport):
             # Before the close: trio must not wait on a number that the next socket may get.
             trio.lowlevel.notify_closing(self._fileno)
             self._fileno = -1
-            self._socket.close()
+            (self._lent or self._socket).close()
 
     def reset(self) -> None:
         if self._fileno >= 0:

@@ -20,6 +20,7 @@ from .._http._drain import CLEANUP_SECONDS
 if TYPE_CHECKING:
     from .._http._address import Address
     from .._http._tls_info import TlsInfo
+    from ._sendfile import LentSocket
 
 #: The maximum number of bytes that are discarded, or taken from a queue to be sent, in one call.
 CHUNK = 64 * 1024
@@ -108,6 +109,14 @@ class Transport(ABC):
             The number of bytes sent, from the start of ``first``.
         """
         return self.send_now(first + second)
+
+    def lend(self) -> LentSocket | None:
+        """Lend the socket to worker threads that send files. While one of them sends, no other method may send.
+
+        Returns:
+            The socket; None if there is none that takes the bytes of a file as they are.
+        """
+        return None
 
     @abstractmethod
     async def send_some(self, data: bytes | memoryview) -> int:
