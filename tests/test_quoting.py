@@ -296,6 +296,12 @@ OURS = {
     "self._name()",  # of a function of the application
     "record",  # a CloseRecord, which quotes the reason itself
 }
+#: F-strings that are compared or sent to a server, and not shown.
+NOT_SHOWN = {
+    ("_cookie_jar", "self.path"),
+    ("_outgoing_request", "self.method"),
+    ("_redirects", "found.query"),
+}
 #: Names of what a peer sends, which no f-string may show as it is.
 OF_PEERS = {"reason", "path", "query", "method", "uri", "origin", "given", "subprotocol", "text", "content"}
 
@@ -335,5 +341,5 @@ def test_source_quotes_data_of_peers(module: Any) -> None:
         if not ast.unparse(node.func).endswith(("isEnabledFor", "getLogger"))
         for raw in raw_in_log(node)
     ]
-    found += [raw for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for raw in raw_in_text(node)]
-    assert found == []
+    texts = [raw for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for raw in raw_in_text(node)]
+    assert found + [raw for raw in texts if (module.stem, raw) not in NOT_SHOWN] == []

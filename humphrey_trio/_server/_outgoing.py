@@ -43,6 +43,7 @@ class Outgoing:
     Attributes:
         size: bytes in the queue.
         cut: called when the peer has accepted nothing for the write timeout.
+        file_bytes: bytes that were sent by ``send_range``.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Outgoing:
         "_transport",
         "_turn",
         "cut",
+        "file_bytes",
         "size",
     )
 
@@ -74,6 +76,7 @@ class Outgoing:
         self._queue: list[bytes | memoryview] = []
         self._turn: trio.Lock | None = None
         self.size = 0
+        self.file_bytes = 0
         # The connection must not linger, because the peer does not read.
         self.cut = transport.abort
 
@@ -198,6 +201,7 @@ class Outgoing:
             if accepted:
                 position += accepted
                 self._counters.bytes_sent += accepted
+                self.file_bytes += accepted
                 deadline = inf
             if accepted != size:
                 # The deadline restarts only after bytes were accepted.

@@ -210,9 +210,11 @@ class ResponseStream:
 
     async def _send_range(self, file: OpenFile, part: ByteRange) -> int:
         """Send a range of a file without reading it, as far as that is possible. See ``SendRange``."""
-        sent = await self._guard(partial(self._outgoing.send_range, self._begin, file, part))
-        self._sent += sent
-        return sent
+        before = self._outgoing.file_bytes
+        try:
+            return await self._guard(partial(self._outgoing.send_range, self._begin, file, part))
+        finally:
+            self.sent += self._outgoing.file_bytes - before
 
     async def _send(self, make: Callable[[], list[bytes]]) -> None:
         await self._guard(partial(self._outgoing.send, make))

@@ -343,5 +343,5 @@ async def _whole(response: StreamedResponse) -> Response:
 
 async def _refused(response: StreamedResponse) -> ResponseError:
     whole = await _whole(response)
-    reason = f"not an event stream: status {whole.status}, Content-Type {quoted(whole.content_type)}"
-    return ResponseError(f"{reason}: {quoted(whole.content.decode(errors='replace'))}", whole)
+    found = f"not an event stream: status {whole.status}, Content-Type {quoted(whole.content_type)}"
+    return ResponseError(f"{found}: {quoted(whole.content.decode(errors='replace'))}", whole)

@@ -37,7 +37,7 @@ def redirected(request: OutgoingRequest, status: int, headers: Headers, scheme: 
     origin = f"{scheme}://{request.headers['Host']}"
     found = urlsplit(urljoin(urljoin(origin, request.target), location))
     if f"{found.scheme}://{found.netloc}".lower() != origin.lower():
-        raise ResponseError(f"a redirect leads to {quoted(location)}, but this client is one of {origin}")
+        raise ResponseError(f"a redirect leads to {quoted(location)}, but this client is one of {quoted(origin)}")
     target = (found.path or "/") + (f"?{found.query}" if found.query else "")
     if status == 303 or (status in (301, 302) and request.method == "POST"):
         return _without_content(request, target)
