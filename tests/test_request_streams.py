@@ -182,6 +182,28 @@ async def test_an_unread_body_behind_an_unsent_100(pair: StreamPair, head: bytes
         assert await is_over(client)
 
 
+@each_stream
+@pytest.mark.parametrize("failure", [HttpError(403, "no"), ValueError("no")])
+async def test_a_failed_response_behind_an_unsent_100(pair: StreamPair, failure: Exception) -> None:
+    """If the body of the response fails before its head, the connection ends, too: the body may follow or not."""
+
+    async def produce(write: Write) -> None:
+        raise failure
+
+    def handler(request: Request) -> Response:
+        return Response.stream(produce)
+
+    async with streaming(app_of(handler), pair) as connect:
+        client = connect()
+        await client.send(upload(100, "Expect: 100-continue"))
+        response = await client.head()
+        assert response.status == (403 if isinstance(failure, HttpError) else 500)
+        assert response.headers.get("Connection") == "close"
+        await client.body(response)
+        await client.get("/fine")  # must not be taken for the body
+        assert await is_over(client)
+
+
 # ------------------------------------------------------------------------------------------- limits
 
 
@@ -497,6 +519,41 @@ async def test_the_request_is_over(pair: StreamPair) -> None:
             await count(requests[0])
         await client.send(b"abc")
         assert await is_alive(client)
+
+
+@each_stream
+@pytest.mark.parametrize("lines", [(), ("Expect: 100-continue",)])
+async def test_a_task_that_reads_longer_than_the_handler(
+    pair: StreamPair, lines: tuple[str, ...], nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that still reads when the handler returns gets an error. The connection ends after the response."""
+    errors_of_reads: list[Exception] = []
+
+    async def read(request: Request) -> None:
+        try:
+            await count(request)
+        except RuntimeError as exc:
+            errors_of_reads.append(exc)
+
+    async def handler(request: Request) -> Response:
+        nursery.start_soon(read, request)
+        await trio.testing.wait_all_tasks_blocked()
+        return Response(200, "returned")
+
+    async with streaming(app_of(handler), pair) as connect:
+        client = connect()
+        await client.send(upload(3, *lines))
+        response = await client.head()
+        if lines:
+            assert response.status == 100
+            response = await client.head()
+        assert response.headers.get("Connection") == "close"
+        assert await client.body(response) == b"returned"
+        await client.send(b"abc")
+        assert await is_over(client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "over" in str(*errors_of_reads)
+    assert not errors(caplog)
 
 
 async def test_without_a_connection() -> None:
