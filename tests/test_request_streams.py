@@ -18,7 +18,7 @@ from tests.support.apps import StreamPair
 from tests.support.clients import half_close
 from tests.support.links import Link, listening
 from tests.support.logs import errors
-from tests.support.streamed import StreamClient, each_stream, streaming
+from tests.support.streamed import Incomplete, StreamClient, each_stream, streaming
 
 Clock = trio.testing.MockClock
 Handler = Callable[[Request], Response | Awaitable[Response]]
@@ -593,6 +593,41 @@ async def test_a_producer_may_read(pair: StreamPair, autojump_clock: Clock) -> N
             await client.send(b"0\r\n\r\n")
             assert await client.chunks() == []
         assert await is_alive(client)
+
+
+@each_stream
+@pytest.mark.parametrize("in_nursery", [False, True])
+@pytest.mark.parametrize("rest", [b"nonsense\r\n", b"", None], ids=["malformed", "end of file", "silence"])
+async def test_a_producer_reads_what_is_wrong(
+    pair: StreamPair, rest: bytes | None, in_nursery: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the body of the request ends the body of the response, that is incomplete, and nothing is logged."""
+
+    async def copy(request: Request, write: Write) -> None:
+        async for piece in request.body:
+            await write(piece)
+
+    async def handler(request: Request) -> Response:
+        async def produce(write: Write) -> None:
+            if not in_nursery:
+                await copy(request, write)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy, request, write)
+
+        return Response.stream(produce)
+
+    async with streaming(app_of(handler, timeouts=Timeouts(body=5)), pair) as connect:
+        client = connect()
+        await client.send(CHUNKED + chunk(b"abc"))
+        assert (await client.head()).status == 200
+        assert await client.chunk() == b"abc"
+        if rest:
+            await client.send(rest)
+        elif rest is not None:
+            await half_close(client.stream)
+        with pytest.raises(Incomplete):
+            await client.chunk()
+    assert errors(caplog) == []
 
 
 @each_stream

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from .._failures import only_cause
 from .._http._errors import HttpError
 from ._head import BadRequest
 from ._parts import Parts
@@ -251,6 +252,10 @@ class RequestBody:
 
     # For the connection...
 
+    def explains(self, failure: Exception) -> bool:
+        """Whether a failure of the response is only that of this body, which is the client's fault."""
+        return self._failure is not None and only_cause(failure) is self._failure
+
     async def end(self) -> None:
         """Refuse to be read from now on. A task that is still reading gets the error, too."""
         if self._state is not _State.READING:
@@ -259,7 +264,9 @@ class RequestBody:
         self._state = _State.ABANDONED
         if self._wait is not None:
             self._wait.cancel()
-        # Only one task at a time may receive, and the connection lingers next.
+        # Only one task at a time may receive, and the connection lingers next. Twice, because trio runs the tasks
+        # of a turn in any order.
+        await trio.lowlevel.cancel_shielded_checkpoint()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def begin_response(self) -> bool:

@@ -128,7 +128,8 @@ class Responses:
             return close
         if not stream.begun:
             return await self._replace(request, failure, close, incoming)
-        logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
+        if incoming is None or not incoming.explains(failure):
+            logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
 
     async def _run(self, stream: ResponseStream, body: StreamedBody) -> Exception | None:
