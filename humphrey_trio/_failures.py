@@ -49,6 +49,20 @@ def failure_of(error: BaseException, report: Callable[[Exception], object]) -> E
         del error, failures, passing  # break the reference cycle between the exception and this frame
 
 
+def only_cause(failure: Exception) -> Exception:
+    """Return the exception in a group that contains exactly one, and any other failure as it is.
+
+    A nursery puts every exception that leaves it into a group. So an exception that says how to answer the client
+    is found in the group as well.
+    """
+    while isinstance(failure, ExceptionGroup):
+        inner = cast("ExceptionGroup[Exception]", failure).exceptions
+        if len(inner) != 1:
+            break
+        failure = inner[0]
+    return failure
+
+
 def _divide(error: BaseException) -> tuple[list[Exception], BaseException | None]:
     """Split an exception into failures and the rest, which must propagate."""
     failed, rest = _split(error, Exception)

@@ -11,6 +11,7 @@ import trio.testing
 
 from humphrey_trio import App, Response, WhenLeft
 from humphrey_trio.http import Request, Write
+from humphrey_trio.layers import CallNext
 from humphrey_trio.testing import MemoryStream, memory_connection
 from tests.support.apps import StreamPair
 from tests.support.clients import half_close
@@ -90,6 +91,24 @@ async def test_a_client_that_leaves_cancels_its_handler(
         await trio.sleep(5)
         assert poll.ended == [("cancelled", soon_after(left))]
     assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/none"])
+async def test_a_layer_is_cancelled(path: str, autojump_clock: Clock) -> None:
+    """So is a layer, also around the response to a request that no route takes."""
+    poll = Poll()
+
+    async def layer(request: Request, state: None, call_next: CallNext) -> Response:
+        return await poll.handle(request)
+
+    async with streaming(poll.app().with_layer(layer), memory_connection) as connect:
+        client = connect()
+        await client.get(path)
+        await trio.sleep(10)
+        await client.stream.aclose()
+        left = trio.current_time()
+        await trio.sleep(5)
+        assert poll.ended == [("cancelled", soon_after(left))]
 
 
 @pytest.mark.parametrize("link", Link, ids=lambda link: link.value)

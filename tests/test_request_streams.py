@@ -18,7 +18,7 @@ from tests.support.apps import StreamPair
 from tests.support.clients import half_close
 from tests.support.links import Link, listening
 from tests.support.logs import errors
-from tests.support.streamed import StreamClient, each_stream, streaming
+from tests.support.streamed import Incomplete, StreamClient, each_stream, streaming
 
 Clock = trio.testing.MockClock
 Handler = Callable[[Request], Response | Awaitable[Response]]
@@ -179,6 +179,28 @@ async def test_an_unread_body_behind_an_unsent_100(pair: StreamPair, head: bytes
         response = await client.head()
         assert (response.status, response.headers.get("Connection")) == (403, "close")
         assert await client.body(response) == b"no"
+        assert await is_over(client)
+
+
+@each_stream
+@pytest.mark.parametrize("failure", [HttpError(403, "no"), ValueError("no")])
+async def test_a_failed_response_behind_an_unsent_100(pair: StreamPair, failure: Exception) -> None:
+    """If the body of the response fails before its head, the connection ends, too: the body may follow or not."""
+
+    async def produce(write: Write) -> None:
+        raise failure
+
+    def handler(request: Request) -> Response:
+        return Response.stream(produce)
+
+    async with streaming(app_of(handler), pair) as connect:
+        client = connect()
+        await client.send(upload(100, "Expect: 100-continue"))
+        response = await client.head()
+        assert response.status == (403 if isinstance(failure, HttpError) else 500)
+        assert response.headers.get("Connection") == "close"
+        await client.body(response)
+        await client.get("/fine")  # must not be taken for the body
         assert await is_over(client)
 
 
@@ -499,6 +521,41 @@ async def test_the_request_is_over(pair: StreamPair) -> None:
         assert await is_alive(client)
 
 
+@each_stream
+@pytest.mark.parametrize("lines", [(), ("Expect: 100-continue",)])
+async def test_a_task_that_reads_longer_than_the_handler(
+    pair: StreamPair, lines: tuple[str, ...], nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that still reads when the handler returns gets an error. The connection ends after the response."""
+    errors_of_reads: list[Exception] = []
+
+    async def read(request: Request) -> None:
+        try:
+            await count(request)
+        except RuntimeError as exc:
+            errors_of_reads.append(exc)
+
+    async def handler(request: Request) -> Response:
+        nursery.start_soon(read, request)
+        await trio.testing.wait_all_tasks_blocked()
+        return Response(200, "returned")
+
+    async with streaming(app_of(handler), pair) as connect:
+        client = connect()
+        await client.send(upload(3, *lines))
+        response = await client.head()
+        if lines:
+            assert response.status == 100
+            response = await client.head()
+        assert response.headers.get("Connection") == "close"
+        assert await client.body(response) == b"returned"
+        await client.send(b"abc")
+        assert await is_over(client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "over" in str(*errors_of_reads)
+    assert not errors(caplog)
+
+
 async def test_without_a_connection() -> None:
     """``App.handle`` gives such a handler the content of the request as a stream."""
     app = app_of(count).with_stateless_route("/whole", whole, stream=True)
@@ -536,6 +593,41 @@ async def test_a_producer_may_read(pair: StreamPair, autojump_clock: Clock) -> N
             await client.send(b"0\r\n\r\n")
             assert await client.chunks() == []
         assert await is_alive(client)
+
+
+@each_stream
+@pytest.mark.parametrize("in_nursery", [False, True])
+@pytest.mark.parametrize("rest", [b"nonsense\r\n", b"", None], ids=["malformed", "end of file", "silence"])
+async def test_a_producer_reads_what_is_wrong(
+    pair: StreamPair, rest: bytes | None, in_nursery: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the body of the request ends the body of the response, that is incomplete, and nothing is logged."""
+
+    async def copy(request: Request, write: Write) -> None:
+        async for piece in request.body:
+            await write(piece)
+
+    async def handler(request: Request) -> Response:
+        async def produce(write: Write) -> None:
+            if not in_nursery:
+                await copy(request, write)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy, request, write)
+
+        return Response.stream(produce)
+
+    async with streaming(app_of(handler, timeouts=Timeouts(body=5)), pair) as connect:
+        client = connect()
+        await client.send(CHUNKED + chunk(b"abc"))
+        assert (await client.head()).status == 200
+        assert await client.chunk() == b"abc"
+        if rest:
+            await client.send(rest)
+        elif rest is not None:
+            await half_close(client.stream)
+        with pytest.raises(Incomplete):
+            await client.chunk()
+    assert errors(caplog) == []
 
 
 @each_stream

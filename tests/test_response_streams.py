@@ -799,6 +799,30 @@ async def test_a_transformed_body(pair: StreamPair) -> None:
         assert await client.chunks() == [b"A", b"B", b"!", b"!"]
 
 
+@each_stream
+@pytest.mark.parametrize("written", [11, 13])
+async def test_a_transformed_body_has_its_length(
+    pair: StreamPair, written: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The length of a body that a layer changes is checked, too: a wrong body never looks complete."""
+
+    async def produce(write: Write) -> None:
+        await write("a")
+        await write("b" * (written - 1))
+
+    async def handler(_: Request) -> Response:
+        response = Response.stream(produce, length=12)
+        assert response.body is not None
+        return response.with_body(layered(response.body))
+
+    async with streaming(App().with_stateless_route("/", handler), pair) as connect:
+        client = connect()
+        await client.get()
+        with pytest.raises(Incomplete):
+            await client.body(await client.head())
+    assert "its length of 12 bytes" in str(errors(caplog)[0].exc_info)
+
+
 # ---------------------------------------------------------------------------------------------- files
 
 

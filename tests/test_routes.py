@@ -318,6 +318,19 @@ async def test_a_handler_raises_an_http_error(handler: Any, caplog: pytest.LogCa
     assert caplog.record_tuples == []
 
 
+async def test_an_http_error_in_a_nursery(caplog: pytest.LogCaptureFixture) -> None:
+    """An ``HttpError`` that leaves nurseries of the handler is answered as any other, and not logged."""
+
+    async def handler(request: Request) -> Response:
+        async with trio.open_nursery(), trio.open_nursery():
+            raise HttpError(409, "taken")
+
+    async with http_client(App().with_stateless_route("/", handler)) as client:
+        response = await client.get("/")
+    assert (response.status, response.text) == (409, "409 Conflict: taken\n")
+    assert not caplog.records
+
+
 async def test_an_http_error_without_detail() -> None:
     """The default page of an error without a detail has only the status."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 
-from .._failures import failure_of
+from .._failures import failure_of, only_cause
 from .._http._errors import HttpError
 from .._http._events import EventType
 from .._http._request import Request
@@ -146,10 +146,11 @@ class AppService(Generic[State]):
         self, request: Request | None, failure: Exception, report: Callable[[Exception], object]
     ) -> Response:
         """Create the response for a failure, and report it unless it is a response itself."""
-        if isinstance(failure, HttpError):
-            return await self._refuse_with(request, failure)
-        if isinstance(failure, BodyInterrupted):
-            return await self._error_response(400, request, failure)  # not logged: the client has left
+        cause = only_cause(failure)
+        if isinstance(cause, HttpError):
+            return await self._refuse_with(request, cause)
+        if isinstance(cause, BodyInterrupted):
+            return await self._error_response(400, request, cause)  # not logged: the client has left
         report(failure)
         return await self._error_response(500, request, failure)
 

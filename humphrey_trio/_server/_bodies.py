@@ -181,12 +181,21 @@ async def _close(iterable: object) -> None:
 
 async def _send_transformed(body: TransformedBody, write: Write, event_scope: trio.CancelScope | None) -> None:
     transform = body.begin()
+    # The client gets no Content-Length, so nothing else shows that the inner body is incomplete.
+    length, size = body.inner.length, 0
 
     async def write_transformed(piece: bytes | str) -> None:
-        if data := transform.transform(encode_piece(piece)):
+        nonlocal size
+        content = encode_piece(piece)
+        size += len(content)
+        if length is not None and size > length:
+            raise ValueError(f"the body of this response is longer than its length of {length} bytes")
+        if data := transform.transform(content):
             await write(data)
 
     await send_body(body.inner, write_transformed, event_scope=event_scope)
+    if length is not None and size < length:
+        raise ValueError(f"the body of this response has {size} bytes, less than its length of {length} bytes")
     if rest := transform.finish():
         await write(rest)
 

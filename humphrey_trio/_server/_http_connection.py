@@ -274,9 +274,12 @@ class HttpConnection:
         service = self._settings.service
         if not match.served:
             await self._outgoing.flush()
-            self._handlers.policy = None
             request = self._to_request(head, match)
-            rejection = await service.reject(request, match)
+            self._handlers.begin(None)  # layers and the error handler may be async
+            try:
+                rejection = await service.reject(request, match)
+            finally:
+                self._handlers.end()
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return await self._responses.deliver(request, rejection, head.close or head.has_body)
         incoming = self._open_body(head, match) if match.stream else None
@@ -387,7 +390,7 @@ class HttpConnection:
         try:
             close = await self._responses.deliver(request, response, close, incoming)
         finally:
-            incoming.end()
+            await incoming.end()
         if close:
             return True
         await self._outgoing.flush()

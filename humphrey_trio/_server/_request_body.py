@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from .._failures import only_cause
 from .._http._errors import HttpError
 from ._head import BadRequest
 from ._parts import Parts
@@ -83,6 +84,7 @@ class _State(enum.Enum):
         READ: it was read to its end.
         FAILED: reading has failed.
         OVER: the handler has returned.
+        ABANDONED: the handler has returned while another task was reading.
     """
 
     READY = enum.auto()
@@ -90,12 +92,15 @@ class _State(enum.Enum):
     READ = enum.auto()
     FAILED = enum.auto()
     OVER = enum.auto()
+    ABANDONED = enum.auto()
 
 
+_TOO_LATE = "the request is over: read its body before the handler, or the producer of its response, returns"
 _MISUSE = {
     _State.READING: "another task is reading the body of this request",
     _State.READ: "the body of this request was read already: it can be read once",
-    _State.OVER: "the request is over: read its body before the handler, or the producer of its response, returns",
+    _State.OVER: _TOO_LATE,
+    _State.ABANDONED: _TOO_LATE,
 }
 
 
@@ -125,6 +130,7 @@ class RequestBody:
         "_size",
         "_state",
         "_transport",
+        "_wait",
     )
 
     def __init__(
@@ -147,6 +153,7 @@ class RequestBody:
         self._is_uncertain = False  # whether the client may or may not send the body
         self._state = _State.READY
         self._failure: Exception | None = None
+        self._wait: trio.CancelScope | None = None  # the scope in which bytes are waited for
 
     # For the handler...
 
@@ -234,19 +241,34 @@ class RequestBody:
         """Receive bytes, within ``Timeouts.body``."""
         clock = self._settings.clock
         end = clock.now() + self._settings.timeouts.body
-        while (seconds := end - clock.now()) > 0:
+        while self._state is not _State.ABANDONED and (seconds := end - clock.now()) > 0:
             # The scope is local, because a handler may be writing a streamed response at the same time, and the
             # deadline of the connection is that of the write. It does not expire while the process is blocked:
             # then the clock has not advanced, and this waits again.
-            with trio.move_on_after(max(seconds, _LEAST_WAIT)):
+            with trio.move_on_after(max(seconds, _LEAST_WAIT)) as self._wait:
                 return await self._transport.receive_some()
+        if self._state is _State.ABANDONED:
+            raise RuntimeError(_TOO_LATE)
         raise BadRequest("the request took too long", 408)
 
     # For the connection...
 
-    def end(self) -> None:
-        """Refuse to be read from now on."""
-        self._state = _State.OVER
+    def explains(self, failure: Exception) -> bool:
+        """Whether a failure of the response is only that of this body, which is the client's fault."""
+        return self._failure is not None and only_cause(failure) is self._failure
+
+    async def end(self) -> None:
+        """Refuse to be read from now on. A task that is still reading gets the error, too."""
+        if self._state is not _State.READING:
+            self._state = _State.OVER
+            return
+        self._state = _State.ABANDONED
+        if self._wait is not None:
+            self._wait.cancel()
+        # Only one task at a time may receive, and the connection lingers next. Twice, because trio runs the tasks
+        # of a turn in any order.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def begin_response(self) -> bool:
         """Note that the response begins, so no 100 is sent any more.
@@ -263,6 +285,8 @@ class RequestBody:
     def may_be_discarded(self) -> bool:
         """Whether another request may be read after the rest of this body."""
         if self._failure is not None or self._is_uncertain:
+            return False
+        if self._state in (_State.READING, _State.ABANDONED):  # a task of the handler has outlived it
             return False
         return self._left is None or self._left <= DISCARDED
 

@@ -150,8 +150,9 @@ class Responses:
         if failure is None:
             return close
         if not stream.begun:
-            return await self._replace(request, failure, close)
-        logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
+            return await self._replace(request, failure, close, incoming)
+        if incoming is None or not incoming.explains(failure):
+            logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
 
     def _put_head(self, request: Request, status: int, head: bytes) -> None:
@@ -179,10 +180,12 @@ class Responses:
             self._handlers.end()
             discard(body)
 
-    async def _replace(self, request: Request | None, failure: Exception, close: bool) -> bool:
+    async def _replace(
+        self, request: Request | None, failure: Exception, close: bool, incoming: RequestBody | None
+    ) -> bool:
         """Answer a request whose response has failed before its head was sent."""
         answer = await self._settings.service.fail(request, failure)
         if answer.body is not None:  # it might fail as well
             discard(answer.body)
             answer = Response.empty(answer.status)
-        return self.put(request, answer, close)
+        return await self.deliver(request, answer, close, incoming)
