@@ -55,12 +55,13 @@ def only_cause(failure: Exception) -> Exception:
     A nursery puts every exception that leaves it into a group. So an exception that says how to answer the client
     is found in the group as well.
     """
-    while isinstance(failure, ExceptionGroup):
-        inner = cast("ExceptionGroup[Exception]", failure).exceptions
+    cause: Exception = failure
+    while isinstance(cause, ExceptionGroup):
+        inner = cast("ExceptionGroup[Exception]", cause).exceptions
         if len(inner) != 1:
-            break
-        failure = inner[0]
-    return failure
+            return failure
+        cause = inner[0]
+    return cause
 
 
 def _divide(error: BaseException) -> tuple[list[Exception], BaseException | None]:

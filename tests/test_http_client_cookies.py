@@ -218,7 +218,7 @@ async def test_locations(location: str, expected: str) -> None:
     [
         (
             "https://testserver/",
-            "a redirect leads to 'https://testserver/', but this client is one of http://test",
+            "a redirect leads to 'https://testserver/', but this client is one of 'http://test",
         ),
         ("//other/", "leads to '//other/'"),
         ("", "a 302 has no Location"),

@@ -80,7 +80,8 @@ class LentSocket:
             yield self._socket.fileno()
         finally:
             with self._lock:
-                aborted = self._use is Use.ABORTED
+                # Another thread may have aborted it since, which a type checker does not see.
+                aborted = self._use is Use.ABORTED  # pyright: ignore[reportUnnecessaryComparison]
                 self._use = Use.CLOSED if aborted else Use.FREE
                 if aborted:
                     self._socket.close()
