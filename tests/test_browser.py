@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from humphrey_trio import (
 )
 from humphrey_trio.http import Address
 from humphrey_trio.layers import CallNext
-from tests.support.browser import Browser, needs_chromium
+from tests.support.browser import Browser, Page, needs_chromium
 from tests.support.http_clients import serving
 from tests.support.visits import Visits, page
 
@@ -126,15 +126,26 @@ async def test_page_of_another_origin(browser: Browser) -> None:
         assert visits.of("/ws") == [("GET", 403)]
 
 
-@pytest.mark.parametrize("leave", ["close", "reload"])
-async def test_page_leaves_its_websocket(browser: Browser, leave: str) -> None:
-    """The disconnect handler runs when the page is closed or reloaded."""
+async def go_elsewhere(tab: Page) -> None:
+    """Go elsewhere, from a page that then closes its WebSocket.
+
+    Without that, Chromium keeps it open, because the user may go back to the page.
+    """
+    await tab.run('addEventListener("pagehide", () => socket.close(3001))')
+    await tab.go("about:blank")
+
+
+@pytest.mark.parametrize(("leave", "code"), [(Page.close, 1001), (Page.reload, 1001), (go_elsewhere, 3001)])
+async def test_page_leaves_its_websocket(
+    browser: Browser, leave: Callable[[Page], Awaitable[None]], code: int
+) -> None:
+    """The disconnect handler runs when the page is closed, is reloaded, or goes elsewhere."""
     echo = Echo()
     async with echoing(echo, Visits()) as address, browser.profile() as profile:
         tab = await profile.open(f"http://{address}/")
         await tab.run(OPEN, url="/ws", protocols=[])
-        await (tab.close() if leave == "close" else tab.reload())
-        assert (await echo.ends.receive())[0] in (1001, 1006)
+        await leave(tab)
+        assert await echo.ends.receive() == (code, "")
 
 
 async def test_server_ends(browser: Browser) -> None:

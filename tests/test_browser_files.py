@@ -56,7 +56,7 @@ class Site:
 
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_cached_file(browser: Browser, tmp_path: Path, size: int) -> None:
-    """The browser asks whether its copy is fresh, uses it after a 304, and gets a new version, compressed or not."""
+    """The browser asks whether its copy is fresh, uses it after a 304, and gets a new version."""
     site, file = Site(tmp_path), tmp_path / "text.txt"
     store(file, "a" * size)
     async with serving(site.app) as (address,), browser.profile() as profile:
@@ -103,7 +103,7 @@ async def test_ranges_of_a_script(browser: Browser, tmp_path: Path) -> None:
         assert (status, content_range) == (206, None)
         assert "\r\n\r\n01\r\n" in text
         assert "\r\n\r\n56\r\n" in text
-        # With the query, Chromium does not answer from its cache, whose 416 would have the fields of another response.
+        # The query keeps Chromium from its cache, whose 416 has the fields of another response.
         status, _, content_range = await load("bytes=20-", "?new")
         assert (status, content_range) == (416, "bytes */10")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -57,10 +57,10 @@ class Api(NamedTuple):
 
 
 @asynccontextmanager
-async def api(**settings: object) -> AsyncGenerator[Api]:
+async def api(**settings: Any) -> AsyncGenerator[Api]:
     async with serving(App().with_stateless_route("/", page), "127.0.0.1:0", "127.0.0.1:0") as (one, other):
         visits = Visits()
-        allowed = Cors(origins=f"http://{one}", expose=["X-Total"], **settings)  # type: ignore[arg-type]
+        allowed = Cors(origins=f"http://{one}", expose=["X-Total"], **settings)
         app = (
             App()
             .with_layer(visits)

@@ -15,7 +15,7 @@ from tests.support.visits import page
 pytestmark = needs_chromium
 
 MIB = 2**20
-# Names with every character that a form has to encode (HTML standard, section 4.10.22.8), and some that it has not.
+# Names with characters that browsers encode in forms (HTML standard, section 4.10.22.8), and others.
 NAMES = ['Übersicht 2026 "neu".txt', "写真\U0001f984\\100%.png"]
 FIELD = 'Grüße "you" 你'
 
