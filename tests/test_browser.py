@@ -166,4 +166,4 @@ async def test_server_ends(browser: Browser) -> None:
             begun = trio.current_time()
             assert await tab.run(NEXT) == ["closed", 1012, "retry-after=2", True]
         # The run has returned.
-        assert trio.current_time() - begun < 2
+        assert trio.current_time() - begun < 10
