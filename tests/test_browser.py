@@ -1,12 +1,10 @@
-"""A real browser: an App serves a page, and the script of the page opens a WebSocket."""
+"""A browser opens WebSockets: of its own origin, of others, through layers, and when the server ends."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,123 +13,157 @@ from humphrey_trio import (
     App,
     AsyncStream,
     AsyncWebsocketApp,
+    Deflate,
+    Drain,
     Message,
     Request,
     Response,
-    async_websocket_handler,
+    SetCookie,
 )
 from humphrey_trio.http import Address
+from humphrey_trio.layers import CallNext
+from tests.support.browser import Browser, Page, needs_chromium
+from tests.support.http_clients import serving
+from tests.support.visits import Visits, page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-#: Seconds for a browser to begin, on a machine that is busy.
-PATIENCE = 60
+pytestmark = needs_chromium
 
-# What the page shows is what it reports, once the WebSocket has done its part.
-PAGE = """<!doctype html>
-<p>nothing yet</p>
-<script>
-  const text = document.querySelector("p")
-  const report = () => fetch("/shown", {method: "POST", body: text.textContent})
-  const socket = new WebSocket("ws://ADDRESS/ws")
-  socket.onopen = () => socket.send("Grüße aus dem Browser")
-  socket.onmessage = event => { text.textContent = event.data; socket.close(3000, "read") }
-  socket.onclose = event => { if (!event.wasClean) text.textContent = "refused"; report() }
-</script>
+# The page opens a WebSocket. "next" is the next message, or the Close frame as a list.
+OPEN = """
+    const seen = [], waiting = []
+    const add = what => waiting.length ? waiting.shift()(what) : seen.push(what)
+    globalThis.next = () => seen.length ? seen.shift() : new Promise(resolve => waiting.push(resolve))
+    globalThis.socket = new WebSocket(url, protocols)
+    socket.binaryType = "arraybuffer"
+    socket.onmessage = ({data}) => add(typeof data === "string" ? data : data.byteLength)
+    socket.onclose = event => add(["closed", event.code, event.reason, event.wasClean])
+    return await new Promise(resolve => {
+        socket.onopen = () => resolve(["open", socket.protocol, socket.extensions])
+        socket.onerror = () => resolve(["refused"])
+    })
 """
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (Debian's package chromium)")
-
-
-@asynccontextmanager
-async def browsing(url: str, profile: Path) -> AsyncGenerator[None]:
-    """A browser that opens a page, with a new profile."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", url]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            process.terminate()
-            with trio.move_on_after(PATIENCE) as scope:
-                await process.wait()
-            if scope.cancelled_caught:
-                process.kill()
-                await process.wait()
+NEXT = "return await next()"
 
 
-class Pair:
-    """An HTTP app with a page, linked to a WebSocket app that echoes and records its messages."""
+class Echo:
+    """A WebSocket app that echoes, and the ends of its streams."""
 
     def __init__(self) -> None:
-        self._report, self.shown = trio.open_memory_channel[str](1)
-        self.ends: list[tuple[int | None, str | None]] = []
-        self.ended = trio.Event()
-        self.page = ""
-        self._websocket_app = (
+        self.app = (
             AsyncWebsocketApp.new_unlinked()
             .with_message_handler(self._echo)
             .with_disconnect_handler(self._keep_end)
         )
-        self._app = (
-            App()
-            .with_stateless_route(
-                "/", lambda _: Response(200, self.page, [("Content-Type", "text/html; charset=utf-8")])
-            )
-            .with_stateless_route("/shown", self._keep_shown)
-            .with_websocket_route("/ws", async_websocket_handler(self._websocket_app.connect_hook()))
-        )
-
-    async def start(self, nursery: trio.Nursery) -> Address:
-        nursery.start_soon(self._websocket_app.run)
-        address: Address = (await nursery.start(self._app.run, "127.0.0.1:0"))[0]
-        return address
-
-    async def _keep_shown(self, request: Request) -> Response:
-        await self._report.send(request.content.decode())
-        return Response.empty(204)
+        self._ended, self.ends = trio.open_memory_channel[tuple[int | None, str | None]](10)
 
     async def _echo(self, stream: AsyncStream, message: Message, state: None) -> None:
         await stream.send(message)
 
     async def _keep_end(self, stream: AsyncStream, state: None) -> None:
-        self.ends.append((stream.close_code, stream.close_reason))
-        self.ended.set()
+        await self._ended.send((stream.close_code, stream.close_reason))
 
 
-async def test_page_with_a_websocket(tmp_path: Path) -> None:
-    """A page shows the echo of its message, and closes with its own code."""
-    pair = Pair()
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            address = await pair.start(nursery)
-            pair.page = PAGE.replace("ADDRESS", str(address))
-            async with browsing(f"http://{address}/", tmp_path):
-                assert await pair.shown.receive() == "Grüße aus dem Browser"
-                await pair.ended.wait()
-            assert pair.ends == [(3000, "read")]
-            nursery.cancel_scope.cancel()
+async def greeting(request: Request, state: Any, call_next: CallNext) -> Response:
+    """A layer that adds a field and a cookie to every response, that of a handshake as well."""
+    response = await call_next(request)
+    return response.with_header("Seen-By", "layer").with_cookie(SetCookie("visited", "yes"))
 
 
-async def test_page_of_another_origin(tmp_path: Path) -> None:
+@asynccontextmanager
+async def echoing(echo: Echo, visits: Visits) -> AsyncGenerator[Address]:
+    app = (
+        App()
+        .with_layer(visits)
+        .with_layer(greeting, path="/ws")
+        .with_stateless_route("/", page)
+        .with_websocket_app("/ws", echo.app, subprotocols=["chat"], deflate=Deflate())
+    )
+    async with serving(app) as (address,):
+        yield address
+
+
+async def test_page_with_a_websocket(browser: Browser) -> None:
+    """A page gets the echoes of its messages, short and long, and closes with its own code."""
+    echo = Echo()
+    async with echoing(echo, Visits()) as address, browser.profile() as profile:
+        tab = await profile.open(f"http://{address}/")
+        opened = await tab.run(OPEN, url="/ws", protocols=["other", "chat"])
+        assert opened[:2] == ["open", "chat"]
+        assert opened[2].startswith("permessage-deflate")
+        await tab.run("socket.send('Grüße aus dem Browser')")
+        assert await tab.run(NEXT) == "Grüße aus dem Browser"
+        await tab.run("socket.send(new Uint8Array(500_000))")
+        assert await tab.run(NEXT) == 500_000
+        await tab.run("socket.close(3000, 'gelesen: ü')")
+        assert await tab.run(NEXT) == ["closed", 3000, "gelesen: ü", True]
+        assert await echo.ends.receive() == (3000, "gelesen: ü")
+
+
+async def test_websocket_through_a_layer(browser: Browser) -> None:
+    """The browser keeps a cookie that a layer adds to the handshake."""
+    visits = Visits()
+    async with echoing(Echo(), visits) as address, browser.profile() as profile:
+        tab = await profile.open(f"http://{address}/")
+        assert await tab.run("return document.cookie") == ""
+        with tab.events("Network.webSocketHandshakeResponseReceived") as responses:
+            await tab.listen("Network")
+            assert (await tab.run(OPEN, url="/ws", protocols=[]))[0] == "open"
+            response = (await responses.receive())["response"]
+        assert response["status"] == 101
+        assert response["headers"]["Seen-By"] == "layer"
+        assert await tab.run("return document.cookie") == "visited=yes"
+        assert visits.of("/ws") == [("GET", 101)]
+
+
+async def test_page_of_another_origin(browser: Browser) -> None:
     """A page of another origin gets no WebSocket."""
-    pair, other = Pair(), Pair()
-    with trio.fail_after(PATIENCE):
+    visits = Visits()
+    pages = App().with_stateless_route("/", page)
+    async with serving(pages) as (other,), echoing(Echo(), visits) as address, browser.profile() as profile:
+        tab = await profile.open(f"http://{other}/")
+        assert await tab.run(OPEN, url=f"ws://{address}/ws", protocols=[]) == ["refused"]
+        assert await tab.run(NEXT) == ["closed", 1006, "", False]
+        assert visits.of("/ws") == [("GET", 403)]
+
+
+async def go_elsewhere(tab: Page) -> None:
+    """Go elsewhere, from a page that then closes its WebSocket.
+
+    Without that, Chromium keeps it open, because the user may go back to the page.
+    """
+    await tab.run('addEventListener("pagehide", () => socket.close(3001))')
+    await tab.go("about:blank")
+
+
+@pytest.mark.parametrize(("leave", "code"), [(Page.close, 1001), (Page.reload, 1001), (go_elsewhere, 3001)])
+async def test_page_leaves_its_websocket(
+    browser: Browser, leave: Callable[[Page], Awaitable[None]], code: int
+) -> None:
+    """The disconnect handler runs when the page is closed, is reloaded, or goes elsewhere."""
+    echo = Echo()
+    async with echoing(echo, Visits()) as address, browser.profile() as profile:
+        tab = await profile.open(f"http://{address}/")
+        await tab.run(OPEN, url="/ws", protocols=[])
+        await leave(tab)
+        assert await echo.ends.receive() == (code, "")
+
+
+async def test_server_ends(browser: Browser) -> None:
+    """In a graceful shutdown, the page gets the close code and the time after which it should reconnect."""
+    echo, shutdown = Echo(), trio.Event()
+    app = (
+        App()
+        .with_stateless_route("/", page)
+        .with_websocket_app("/ws", echo.app)
+        .with_shutdown(shutdown, Drain(code=1012, retry_after=2))
+    )
+    async with browser.profile() as profile:
         async with trio.open_nursery() as nursery:
-            address, others = await pair.start(nursery), await other.start(nursery)
-            other.page = PAGE.replace("ADDRESS", str(address))
-            async with browsing(f"http://{others}/", tmp_path):
-                assert await other.shown.receive() == "refused"
-            assert pair.ends == []
-            nursery.cancel_scope.cancel()
+            address = (await nursery.start(app.run, "127.0.0.1:0"))[0]
+            tab = await profile.open(f"http://{address}/")
+            await tab.run(OPEN, url="/ws", protocols=[])
+            shutdown.set()
+            begun = trio.current_time()
+            assert await tab.run(NEXT) == ["closed", 1012, "retry-after=2", True]
+        # The run has returned.
+        assert trio.current_time() - begun < 10

@@ -4,6 +4,7 @@
 | --- | --- |
 | `answers` | the answers of handlers that are called without an app |
 | `apps` | apps that are served in memory, alone or linked |
+| `browser` | a headless Chromium, and its pages, in which tests run scripts |
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
@@ -37,6 +38,7 @@
 | `tls_peers` | TLS clients that a test drives record by record |
 | `tls_transports` | how tests use both ends of a `TlsTransport` |
 | `topics` | an app whose clients have names and subscribe to topics |
+| `visits` | what a server saw of a browser |
 | `websocket_handlers` | apps with one `websocket_handler`, its coroutines, and their clients |
 | `wire` | the bytes of requests and of WebSocket frames |
 | `wires` | connections in memory whose clients need no task, and servers for many of them |
