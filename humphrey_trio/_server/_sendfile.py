@@ -79,12 +79,15 @@ class LentSocket:
         try:
             yield self._socket.fileno()
         finally:
-            with self._lock:
-                # Another thread may have aborted it since, which a type checker does not see.
-                aborted = self._use is Use.ABORTED  # pyright: ignore[reportUnnecessaryComparison]
-                self._use = Use.CLOSED if aborted else Use.FREE
-                if aborted:
-                    self._socket.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            if self._use is Use.ABORTED:
+                self._use = Use.CLOSED
+                self._socket.close()
+            else:
+                self._use = Use.FREE
 
     async def wait_writable(self) -> None:
         """Wait until the socket accepts bytes. No thread uses it meanwhile.
