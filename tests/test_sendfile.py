@@ -21,11 +21,10 @@ import trio
 import trio.testing
 
 from humphrey_trio import App, Timeouts
+from humphrey_trio._app._app import servers_of
 from humphrey_trio._http._file_body import OpenFile
 from humphrey_trio._http._ranges import ByteRange
-from humphrey_trio._server._clock import SweepClock
 from humphrey_trio._server._control import ConnectionControl
-from humphrey_trio._server._fairness import Fairness
 from humphrey_trio._server._outgoing import Outgoing
 from humphrey_trio._server._sendfile import STEP_SIZE, LentSocket, send_step
 from humphrey_trio._server._socket import SocketTransport
@@ -638,7 +637,7 @@ async def test_a_step_that_is_cancelled_ends_the_connection(site: Path, gate: Ga
     own, peer = socket.socketpair()
     transport = SocketTransport(own, Address("unix:"))
     control = ConnectionControl(draining=False)
-    outgoing = Outgoing(transport, control, Timeouts(), SweepClock(), Fairness())
+    outgoing = Outgoing(transport, control, servers_of(App()).new_server().settings, None)
     file = OpenFile()
     file.adopt(os.open(site / "file.bin", os.O_RDONLY))
     with peer:
