@@ -123,6 +123,14 @@ def test_malformed_chunks(sent: bytes) -> None:
         assert refused.value.status in (400, 431)
 
 
+def test_a_line_of_a_chunk_that_ends_in_lf() -> None:
+    """It is refused at once, and not waited for."""
+    for sent in (b"5\n", b"5;a=b\nhello", b"5\r\nhello\r\n0\n", b"0\n\n"):
+        for reads in ([CHUNKED + sent], [CHUNKED, *byte_by_byte(sent)]):
+            with pytest.raises(BadRequest, match="LF without CR"):
+                all_of(*reads)
+
+
 def test_incomplete_body() -> None:
     """An incomplete body has no end, wherever it is cut."""
     for raw in (

@@ -82,6 +82,7 @@ def test_wrong_content_length_is_replaced() -> None:
         (Response(200, "four"), b"4"),
         (Response(200), b"0"),
         (Response(200, headers={"Content-Length": "1000"}), b"1000"),
+        (Response(200, headers=[("Content-Length", "5"), ("content-length", "1000")]), b"1000"),
     ],
 )
 def test_response_to_head(response: Response, length: bytes) -> None:

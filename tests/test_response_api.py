@@ -295,7 +295,7 @@ def test_an_async_generator_function() -> None:
 @pytest.mark.parametrize(("length", "error"), [(-1, ValueError), ("5", TypeError), (1.5, TypeError)])
 def test_the_length_of_a_stream(length: Any, error: type[Exception]) -> None:
     """A length that cannot be sent is refused."""
-    with pytest.raises(error):
+    with pytest.raises(error, match="the length of a body"):
         Response.stream(produce, length=length)
 
 
@@ -306,6 +306,7 @@ def test_the_length_of_a_stream(length: Any, error: type[Exception]) -> None:
     ("build", "message"),
     [
         (lambda: Response(200, {"a": 1}), r"not Response\(int, dict\)\. For JSON, write Response\.json\(value\)"),
+        (lambda: Response("200"), r"not Response\(str, bytes\)$"),  # type: ignore[arg-type]
         (lambda: Response(200, [1]), r"write Response\.json\(value\)"),
         (lambda: Response(200, None), r"Without a body, write Response\.empty\(status\)"),
         (lambda: Response(200, produce), r"write Response\.stream\(body\)"),

@@ -779,6 +779,17 @@ async def test_open_body_raises_the_failure_of_the_body() -> None:
             await anext(pieces)
 
 
+@pytest.mark.parametrize("written", [2, 4])
+async def test_read_body_checks_the_length(written: int) -> None:
+    """A body that a connection would not send as a whole is an error without a connection as well."""
+
+    async def produce(write: Write) -> None:
+        await write(b"x" * written)
+
+    with pytest.raises(ValueError, match="its length of 3 bytes"):
+        await read_body(Response.stream(produce, length=3))
+
+
 @each_stream
 async def test_a_transformed_body(pair: StreamPair) -> None:
     """A layer changes the pieces; pieces that become empty are not sent."""

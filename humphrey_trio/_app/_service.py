@@ -115,7 +115,10 @@ class AppService(Generic[State]):
         return await self._refuse_with(request, _refusal(request, match))
 
     async def _answer_failed_layer(self, request: Request, exception: BaseException, layer: object) -> Response:
-        return await self._answer_failure("layer", layer, request, exception)
+        try:
+            return await self._answer_failure("layer", layer, request, exception)
+        finally:
+            del exception  # as in _answer_failure
 
     async def _answer_failure(
         self, kind: str, source: object, request: Request, exception: BaseException
@@ -130,7 +133,12 @@ class AppService(Generic[State]):
             exception: the exception.
         """
         report = partial(self._report, kind, source, request)
-        return await self._answer_with(request, failure_of(exception, report), report)
+        try:
+            failure = failure_of(exception, report)
+        finally:
+            # As in failure_of. What the function holds, such as open files, must be freed when it ends.
+            del exception
+        return await self._answer_with(request, failure, report)
 
     async def _refuse_with(self, request: Request | None, error: HttpError | HandshakeError) -> Response:
         response = await self._error_response(error.status, request, error)

@@ -11,7 +11,7 @@ from ._cookies import SetCookie
 from ._headers import Headers, HeadersLike
 from ._json import dumps
 from ._location import encode_location
-from ._response_checks import check_producer, wrong_arguments
+from ._response_checks import check_length, check_producer, wrong_arguments
 from ._status import reason_phrase
 
 # The server decides how the body is framed (RFC 9112, section 6). A second declaration could contradict it.
@@ -102,8 +102,7 @@ class Response:
             TypeError: the body is neither, or the length is not an int.
             ValueError: the length is negative; or as for the constructor.
         """
-        if length is not None and index(length) < 0:
-            raise ValueError(f"the length of a body must not be negative: {length}")
+        check_length(length)
         if isinstance(body, AsyncIterable):
             return cls(status, headers=headers).with_body(IterableBody(cast("Any", body), length))
         check_producer(body, "stream", "write")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
+from operator import index
 from types import CodeType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 
 def wrong_arguments(status: object, content: object) -> TypeError:
@@ -17,6 +18,8 @@ def wrong_arguments(status: object, content: object) -> TypeError:
 
 
 def _advice(content: object) -> str:
+    if isinstance(content, (str, bytes)):
+        return ""
     if isinstance(content, (dict, list, tuple)):
         return ". For JSON, write Response.json(value)"
     if content is None:
@@ -24,6 +27,24 @@ def _advice(content: object) -> str:
     if callable(content) or isinstance(content, (AsyncIterable, Iterable)) or inspect.iscoroutine(content):
         return ". For a body that is produced while it is sent, write Response.stream(body)"
     return ""
+
+
+def check_length(length: object) -> None:
+    """Check the length of a streamed body.
+
+    Raises:
+        TypeError: it is neither an int nor None.
+        ValueError: it is negative.
+    """
+    if length is None:
+        return
+    try:
+        is_negative = index(cast("int", length)) < 0
+    except TypeError:
+        name = type(length).__name__
+        raise TypeError(f"the length of a body is an int of bytes, or None, not {name}") from None
+    if is_negative:
+        raise ValueError(f"the length of a body must not be negative: {length}")
 
 
 def check_producer(produce: object, constructor: str, argument: str) -> None:

@@ -107,7 +107,7 @@ async def open_body(response: Response) -> AsyncGenerator[AsyncIterator[bytes]]:
         yield _whole(response.content)
         return
     try:
-        async with _apart(partial(send_body, body)) as pieces:
+        async with _apart(partial(_send_whole, body)) as pieces:
             yield pieces
     finally:
         discard(body)
@@ -181,23 +181,32 @@ async def _close(iterable: object) -> None:
 
 async def _send_transformed(body: TransformedBody, write: Write, event_scope: trio.CancelScope | None) -> None:
     transform = body.begin()
-    # The client gets no Content-Length, so nothing else shows that the inner body is incomplete.
-    length, size = body.inner.length, 0
 
     async def write_transformed(piece: bytes | str) -> None:
+        if data := transform.transform(encode_piece(piece)):
+            await write(data)
+
+    # The client gets no Content-Length, so nothing else would show that the inner body is incomplete.
+    await _send_whole(body.inner, write_transformed, event_scope)
+    if rest := transform.finish():
+        await write(rest)
+
+
+async def _send_whole(body: StreamedBody, write: Write, event_scope: trio.CancelScope | None = None) -> None:
+    """Produce a body, and check that it has its length."""
+    length, size = body.length, 0
+
+    async def write_counted(piece: bytes | str) -> None:
         nonlocal size
         content = encode_piece(piece)
         size += len(content)
         if length is not None and size > length:
             raise ValueError(f"the body of this response is longer than its length of {length} bytes")
-        if data := transform.transform(content):
-            await write(data)
+        await write(content)
 
-    await send_body(body.inner, write_transformed, event_scope=event_scope)
+    await send_body(body, write_counted, event_scope=event_scope)
     if length is not None and size < length:
         raise ValueError(f"the body of this response has {size} bytes, less than its length of {length} bytes")
-    if rest := transform.finish():
-        await write(rest)
 
 
 # A task of its own...
@@ -232,9 +241,11 @@ class _Pieces:
                 break
             if data := encode_piece(piece):
                 return data
-        if self._failure is not None:
-            raise self._failure
-        raise StopAsyncIteration
+        failure, self._failure = self._failure, None
+        try:
+            raise StopAsyncIteration if failure is None else failure
+        finally:
+            del failure  # break the reference cycle between the exception and this frame
 
 
 @asynccontextmanager

@@ -70,6 +70,7 @@ class ChunkedBody:
         if (len(buffer) if end < 0 else end) > self._limits.head:
             raise BadRequest(f"the size line of a chunk is longer than {self._limits.head} bytes")
         if end < 0:
+            check_line_ends(buffer, self._seen)
             self._seen = len(buffer)
             return False
         line = _CHUNK_LINE.fullmatch(buffer, start, end)

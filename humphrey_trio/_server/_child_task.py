@@ -19,14 +19,14 @@ async def child_task(run: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]
         run: the async function of the task. Must not raise an ``Exception``.
     """
     error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_protected, run)
-        try:
-            yield
-        except BaseException as exc:
-            error = exc
-        nursery.cancel_scope.cancel()
     try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_protected, run)
+            try:
+                yield
+            except BaseException as exc:
+                error = exc
+            nursery.cancel_scope.cancel()
         if error is not None:
             raise error
     finally:

@@ -150,7 +150,7 @@ class RequestBody:
         self._size = 0  # bytes that were read
         self._left = head.content_length  # bytes that were not read; None if it is chunked
         self._awaits_continue = head.expects_continue and not reader.buffered
-        self._is_uncertain = False  # whether the client may or may not send the body
+        self._is_uncertain = False  # whether it is unknown where the body ends, or whether the client sends it
         self._state = _State.READY
         self._failure: Exception | None = None
         self._wait: trio.CancelScope | None = None  # the scope in which bytes are waited for
@@ -194,7 +194,10 @@ class RequestBody:
     def _fail(self, failure: Exception) -> NoReturn:
         self._failure = failure
         self._state = _State.FAILED
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # break the reference cycle between the exception and this frame
 
     @trio.lowlevel.enable_ki_protection
     async def _read_piece(self) -> bytes:
@@ -259,6 +262,10 @@ class RequestBody:
 
     async def end(self) -> None:
         """Refuse to be read from now on. A task that is still reading gets the error, too."""
+        if self._failure is not None:
+            # The traceback of the failure contains the handler's variables, and this object.
+            self._failure = None
+            self._is_uncertain = True
         if self._state is not _State.READING:
             self._state = _State.OVER
             return

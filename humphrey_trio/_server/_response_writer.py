@@ -90,6 +90,8 @@ class ResponseWriter:
         # Only the length of the body that is sent is right. With another, clients would misread the next response.
         if has_length and not head_only and status != 304:
             given = given.without_header("Content-Length")
+        elif has_length:  # several lengths would be invalid (RFC 9110, section 8.6)
+            given = _with_one_length(given)
         self._update_date()
         parts = [
             self._status_line(status),
@@ -138,6 +140,14 @@ def _type_field(response: Response) -> bytes:
         return b""
     content_type = response.content_type
     return b"Content-Type: %b\r\n" % content_type.encode("latin-1") if content_type else b""
+
+
+def _with_one_length(given: Headers) -> Headers:
+    """Keep the last Content-Length, which is that of the outermost layer."""
+    lengths = given.get_all("Content-Length")
+    if len(lengths) == 1:
+        return given
+    return given.without_header("Content-Length").with_header("Content-Length", lengths[-1])
 
 
 def _with_one_connection(given: Headers, close: bool) -> Headers:
