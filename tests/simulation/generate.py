@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from .http_generate import AskGenerator
 from .script import Act, ClientPlan, Script, Setup
 
 _POLICIES = ("close", "newest", "oldest", "key-a", "key-b")
@@ -24,6 +25,9 @@ class _Generator:
         self._misbehaving = self._chance(0.5)
         self._broken = self._chance(0.25)
         self._failing = self._chance(0.4)
+        self._asks = AskGenerator(self._random, failing=self._failing, misbehaving=self._misbehaving)
+        # Most runs have both protocols.
+        self._http, self._websocket = self._random.choice(((0.5, 0.7), (0.5, 0.7), (0.9, 0.1), (0.0, 1.0)))
         self._sizes = self._random.choice(((0, 10, 60), (0, 100, 1500), (10, 1000, 9000, 40000)))
 
     def script(self, seed: int) -> Script:
@@ -39,6 +43,9 @@ class _Generator:
         tight = self._chance(0.5)
         return Setup(
             running=self._chance(0.4),
+            hosted=self._chance(0.35),
+            fast=self._chance(0.5),
+            layers=self._chance(0.5),
             deflate=pick(("", "context", "context", "fresh")),
             concurrency=pick((1, 1, 1, 2, 3)),
             finish=self._chance(0.4),
@@ -65,7 +72,8 @@ class _Generator:
             at=pick((0.0, 0.0, 0.0, 0.3, 1.1)),
             stream=pick(("direct", "direct", "direct", "foreign", "closing")),
             buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
-            attempts=self._attempts(),
+            asks=(asks := self._asks.asks() if self._chance(self._http) else ()),
+            attempts=self._attempts() if not asks or self._chance(self._websocket) else (),
             handshake_drip=pick((0, 0, 0, 40)),
             deflate=pick(("", "context", "context", "fresh")),
             max_send=pick(few) if short else None,
@@ -78,7 +86,7 @@ class _Generator:
 
     def _attempts(self) -> tuple[str, ...]:
         before = self._random.choices(
-            ("path", "origin", "denied", "plain"), k=self._random.choice((0, 0, 0, 1, 2))
+            ("path", "origin", "denied", "plain", "answered", "crashed", "regretted"), k=self._random.choice((0, 0, 0, 1, 2))
         )
         return (*before, "silent" if self._chance(0.05) else "good")
 

@@ -1,0 +1,409 @@
+"""The specification of HTTP, as checks of the journal of a run. See ``model``.
+
+A response must be whole, or the client must see that it is not: the parser of the client decides which. What it must
+contain follows from what the handler, the layers and the producer of the body did.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from math import inf
+
+from .exchanges import DIGITS, Exchange, Piece, Work
+from .http_clients import is_too_long
+from .http_handlers import ERROR
+from .journal import ClientLife, Journal
+from .script import Script
+from .times import DRAIN_SECONDS, HEAD_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
+
+# ---------------------------------------------------------------------------------------------- queries
+
+
+def exchanges_of(journal: Journal) -> Iterator[tuple[ClientLife, Exchange]]:
+    """All requests that a client has begun to send."""
+    for life in journal.clients.values():
+        for exchange in life.exchanges:
+            if exchange.begun:
+                yield life, exchange
+
+
+def is_stopped(journal: Journal, work: Work) -> bool:
+    """Whether the HTTP app was cancelled, or its drain had taken too long, when a call ended."""
+    hard_stop = journal.happened.get("drain", inf) + DRAIN_SECONDS - 2
+    return "http cancelled" in journal.happened or work.ended_at >= hard_stop
+
+
+def is_strict(script: Script, journal: Journal, life: ClientLife) -> bool:
+    """Whether a client must get its responses: it stays, and neither the app nor its connection was cut."""
+    # A new connection beyond max_connections closes the oldest one that lingers.
+    return (
+        not life.misbehaves and "http cancelled" not in journal.happened and script.setup.max_connections is None
+    )
+
+
+def done(work: list[Work]) -> str:
+    """The outcome of a call; empty if there was none."""
+    return work[-1].outcome if work else ""
+
+
+def statuses_for(script: Script, exchange: Exchange) -> set[int]:
+    """The statuses that a response may have."""
+    ask = exchange.ask
+    if ask.route == "bad":
+        return {400}
+    if script.setup.layers and exchange.refused_with:
+        return {exchange.refused_with}
+    if ask.route in ("missing", "method"):
+        return {404 if ask.route == "missing" else 405}
+    if not exchange.handlers:
+        return _refusals_of(exchange)
+    if exchange.handlers[-1].outcome in ("failed", "error"):
+        return {exchange.handlers[-1].status}
+    if exchange.handlers[-1].outcome == "lost":
+        return {400}
+    return _statuses_of_answer(exchange)
+
+
+def _refusals_of(exchange: Exchange) -> set[int]:
+    """The statuses of a request that did not get to its handler."""
+    found = {413} if is_too_long(exchange) else set[int]()
+    found |= {400} if exchange.ask.framing == "malformed" else set()
+    return found | ({408} if exchange.ask.then in ("hold", "stall") else set())
+
+
+def _statuses_of_answer(exchange: Exchange) -> set[int]:
+    ask = exchange.ask
+    if ask.answer == "wrong":
+        return {500}
+    if ask.answer == "empty":
+        return {204}
+    body = exchange.bodies[-1] if exchange.bodies else None
+    if body is None or body.outcome == "ok":
+        # A body with another length fails after its producer has returned, and perhaps before its head.
+        return {200, 500} if ask.length and not exchange.pieces else {200}
+    if body.outcome == "lost":
+        return {200, 400, 500}
+    if body.outcome not in ("failed", "error"):
+        return {200, 500}
+    if any(piece.outcome == "ok" for piece in exchange.pieces):
+        return {200}
+    if not exchange.pieces and body.ended_at < body.began_at + HEAD_SECONDS - 0.01:
+        return {body.status}
+    return {200, body.status}
+
+
+def may_close(script: Script, journal: Journal, exchange: Exchange) -> bool:
+    """Whether there is a reason for the connection to end after a response."""
+    ask = exchange.ask
+    return (
+        ask.close
+        or ask.version == "1.0"
+        or ask.answer == "closing"
+        or ask.expect
+        or ask.route == "bad"
+        or exchange.reading is not None
+        or ("drain" in journal.happened and exchange.answered_at >= journal.happened["drain"])
+        or (bool(ask.framing) and not exchange.read_to_end and _leaves_body(exchange))
+    )
+
+
+def _leaves_body(exchange: Exchange) -> bool:
+    """Whether the body of a request prevents another request on its connection."""
+    rejected = exchange.ask.route in ("missing", "method")
+    return rejected or is_too_long(exchange) or exchange.ask.framing == "malformed"
+
+
+# ------------------------------------------------------------------------------------------- responses
+
+
+def responses_are_in_order(script: Script, journal: Journal) -> Iterator[str]:
+    """Each response belongs to its request, has the fields of the layers, and only final ones end a connection."""
+    for life, exchange in exchanges_of(journal):
+        yield from (f"{exchange.name}: {fault}" for fault in exchange.faults)
+        if not exchange.status:
+            continue
+        if script.setup.layers and exchange.ask.route != "bad":
+            if exchange.fields.get("x-outer") != exchange.name:
+                yield f"{exchange.name}: the outer layer's field is {exchange.fields.get('x-outer')!r}"
+            if exchange.fields.get("x-inner", exchange.name) != exchange.name:
+                yield f"{exchange.name}: the inner layer's field is {exchange.fields['x-inner']!r}"
+            if not exchange.refused_with and "x-inner" not in exchange.fields and not _is_replaced(exchange):
+                yield f"{exchange.name}: has no field of the inner layer"
+        if exchange.ask.version == "1.0" and "transfer-encoding" in exchange.fields:
+            yield f"{exchange.name}: a chunked response to HTTP/1.0"
+
+
+def _is_replaced(exchange: Exchange) -> bool:
+    """Whether an error response may be in place of a streamed one."""
+    return bool(exchange.bodies) and exchange.status >= 400
+
+
+def statuses_are_right(script: Script, journal: Journal) -> Iterator[str]:
+    """The status is that of the handler, the layer or the error."""
+    for life, exchange in exchanges_of(journal):
+        if not exchange.status or exchange.status in statuses_for(script, exchange):
+            continue
+        if not life.misbehaves or exchange.status == 200:
+            yield f"{exchange.name}: got {exchange.status} instead of {statuses_for(script, exchange)}"
+
+
+def whole_bodies_are_right(script: Script, journal: Journal) -> Iterator[str]:
+    """A body that looks whole is what was produced. One that does not is the begin of it."""
+    for life, exchange in exchanges_of(journal):
+        if exchange.status != 200 or exchange.ask.method == "HEAD":
+            continue
+        if exchange.ask.answer in ("bytes", "closing"):
+            body = bytes(exchange.body)
+            if not exchange.returned.startswith(body) or (exchange.whole and body != exchange.returned):
+                yield f"{exchange.name}: got {body!r} instead of {exchange.returned!r}"
+        elif exchange.ask.answer in ("producer", "generator", "events"):
+            yield from _check_stream(journal, life, exchange)
+
+
+def _check_stream(journal: Journal, life: ClientLife, exchange: Exchange) -> Iterator[str]:
+    whole = exchange.whole and not (exchange.is_late and life.plan.stream != "direct")
+    got, rest = _split(exchange)
+    texts = {piece.text: piece for piece in exchange.pieces}
+    unknown = [text for text in got if text not in texts]
+    if unknown or (whole and rest):
+        yield f"{exchange.name}: got {[*unknown, rest]!r}, which was not produced"
+        return
+    if rest and not any(piece.text.startswith(rest) for piece in exchange.pieces) and exchange.ask.answer != "events":
+        yield f"{exchange.name}: ends with {rest!r}, which was not produced"
+    pieces = [texts[text] for text in got]
+    yield from _check_pieces(exchange, pieces, whole=whole)
+    if whole and done(exchange.bodies) != "ok" and not _was_ended(journal, exchange):
+        yield f"{exchange.name}: looks whole, but its body is {done(exchange.bodies) or 'missing'!r}"
+
+
+def _check_pieces(exchange: Exchange, pieces: list[Piece], *, whole: bool) -> Iterator[str]:
+    if len(set(map(id, pieces))) < len(pieces):
+        yield f"{exchange.name}: a piece was received twice"
+    if any(piece.outcome == "refused" for piece in pieces):
+        yield f"{exchange.name}: a piece was received whose write raised ValueError"
+    missing = [piece.text[:DIGITS] for piece in exchange.pieces if piece.outcome == "ok" and piece not in pieces]
+    if whole and missing:
+        yield f"{exchange.name}: looks whole, but {missing} are missing"
+    latest = 0
+    for piece in pieces:
+        if piece.returned < latest:
+            yield f"{exchange.name}: {piece.text[:DIGITS]} was received too late"
+        latest = max(latest, piece.called)
+
+
+def _split(exchange: Exchange) -> tuple[list[str], str]:
+    """The pieces of a received body, and an incomplete one at the end."""
+    text = exchange.body.decode()
+    if exchange.ask.answer == "events":
+        return _split_events(text)
+    sizes = {piece.text[:DIGITS]: len(piece.text) for piece in exchange.pieces}
+    got, place = [], 0
+    while place < len(text) and (size := sizes.get(text[place : place + DIGITS], 0)) and place + size <= len(text):
+        got.append(text[place : place + size])
+        place += size
+    return got, text[place:]
+
+
+def _split_events(text: str) -> tuple[list[str], str]:
+    """Parse events (HTML standard, section 9.2.6)."""
+    *blocks, rest = text.split("\n\n")
+    got = []
+    for block in blocks:
+        lines = [line.partition(":")[::2] for line in block.split("\n")]
+        data = [value.removeprefix(" ") for name, value in lines if name == "data"]
+        if data:
+            got.append("\n".join(data))
+    return got, rest
+
+
+def _was_ended(journal: Journal, exchange: Exchange) -> bool:
+    """Whether a drain has ended a stream of events."""
+    return exchange.ask.answer == "events" and "drain" in journal.happened
+
+
+def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that stays gets every response, until one that says that it is the last."""
+    for name, life in journal.clients.items():
+        if not is_strict(script, journal, life):
+            continue
+        for exchange in life.exchanges:
+            if not exchange.begun:
+                break
+            if not exchange.whole:
+                if not _may_be_unanswered(journal, exchange):
+                    yield f"{exchange.name}: its response {exchange.status or ''} is not whole"
+                break
+            if exchange.closes or exchange.is_late:
+                if not may_close(script, journal, exchange):
+                    yield f"{exchange.name}: its connection was closed without a reason"
+                break
+            if _leaves_body(exchange) and not exchange.read_to_end:
+                break
+        if life.misses_end and life.plan.stream != "closing":
+            yield f"{name}: its connection did not end after the last response"
+
+
+def _may_be_unanswered(journal: Journal, exchange: Exchange) -> bool:
+    if not exchange.works:
+        # No handler gets a request that arrives after the drain has begun, except for the first one.
+        return "drain" in journal.happened and not exchange.status
+    if any(is_stopped(journal, work) and work.outcome == "cancelled" for work in exchange.works):
+        return True
+    if exchange.ask.length in ("more", "less"):
+        return True
+    if done(exchange.bodies) == "ok" and exchange.ask.length:
+        return any(piece.outcome != "ok" for piece in exchange.pieces)  # shorter than its length
+    return done(exchange.bodies) in ("failed", "error") and exchange.status in (0, 200)
+
+
+# -------------------------------------------------------------------------------------------- handlers
+
+
+def handlers_run_once(script: Script, journal: Journal) -> Iterator[str]:
+    """A handler and a producer run at most once for a request, one after the other for a connection, and end."""
+    for life, exchange in exchanges_of(journal):
+        if len(exchange.handlers) > 1 or len(exchange.bodies) > 1 or exchange.layers > 1:
+            yield f"{exchange.name}: {len(exchange.handlers)} handlers, {len(exchange.bodies)} bodies"
+        if exchange.generators or any(work.outcome == "open" for work in exchange.works):
+            yield f"{exchange.name}: a handler, producer or generator is left"
+        if exchange.bodies and exchange.ask.method == "HEAD":
+            yield f"{exchange.name}: the body of a HEAD response was produced"
+        if exchange.handlers and exchange.refused_with and exchange.ask.layer != "after":
+            yield f"{exchange.name}: its handler ran behind a layer that has answered"
+        if script.setup.layers and exchange.handlers and not exchange.layers:
+            yield f"{exchange.name}: its handler ran without its layers"
+    for life in journal.clients.values():
+        works = [work for exchange in life.exchanges for work in exchange.works]
+        for before, after in itertools.pairwise(works):
+            if after.began_at < before.ended_at:
+                yield f"{life.plan.name}: two handlers of its connection ran at once, or in the wrong order"
+
+
+def requests_arrive_whole(script: Script, journal: Journal) -> Iterator[str]:
+    """A handler gets the body that was sent, and knows whether it is complete."""
+    for life, exchange in exchanges_of(journal):
+        content, read = exchange.content, bytes(exchange.read)
+        if not content.startswith(read):
+            yield f"{exchange.name}: its handler has read {read[:40]!r}, which was not sent"
+        if exchange.read_to_end and (read != content or exchange.ask.framing == "malformed"):
+            yield f"{exchange.name}: its handler has read {len(read)} of {len(content)} bytes as the whole body"
+        if exchange.handlers and exchange.ask.route in ("missing", "method", "bad"):
+            yield f"{exchange.name}: a handler ran for it"
+        if exchange.reading is not None and not _may_fail_reading(journal, life, exchange):
+            yield f"{exchange.name}: reading failed with {exchange.reading}"
+
+
+def _may_fail_reading(journal: Journal, life: ClientLife, exchange: Exchange) -> bool:
+    if life.misbehaves:
+        return True
+    refusals = _refusals_of(exchange)
+    return exchange.reading in refusals
+
+
+def only_clients_that_left_are_cancelled(script: Script, journal: Journal) -> Iterator[str]:
+    """A handler is cancelled if its client has left and its route does not say FINISH, or at the end of the app."""
+    for life, exchange in exchanges_of(journal):
+        for work in exchange.works:
+            if work.outcome != "cancelled" or is_stopped(journal, work) or _was_ended(journal, exchange):
+                continue
+            is_closed = exchange.ask.answer == "generator" and work in exchange.bodies
+            if exchange.ask.finish and not (is_closed and life.misbehaves):
+                yield f"{exchange.name}: was cancelled, in spite of FINISH"
+            elif not life.misbehaves and not (is_closed and exchange.ask.length):
+                yield f"{exchange.name}: was cancelled, and its client has not left"
+
+
+def handlers_of_clients_that_left_are_cancelled(script: Script, journal: Journal) -> Iterator[str]:
+    """A handler that waits is cancelled soon after its client has left."""
+    for life, exchange in exchanges_of(journal):
+        if exchange.ask.finish or exchange.shielded or life.plan.stream != "direct" or life.left_at == inf:
+            continue
+        for work in exchange.works:
+            if work.ended_at > max(life.left_at, work.began_at) + LEAVE_SECONDS:
+                yield f"{exchange.name}: went on for {work.ended_at - life.left_at:.2f} s after its client had left"
+
+
+def events_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:
+    """A stream of events ends when a drain begins."""
+    drained = journal.happened.get("drain", inf)
+    for life, exchange in exchanges_of(journal):
+        if exchange.ask.answer != "events" or exchange.shielded or life.misbehaves:
+            continue
+        for work in exchange.bodies:
+            if max(drained, work.began_at) + SWEEP_SECONDS < work.ended_at:
+                yield f"{exchange.name}: its events went on after the drain"
+
+
+# ------------------------------------------------------------------------------------------- the whole
+
+
+def upgrades_pass_the_layers(script: Script, journal: Journal) -> Iterator[str]:
+    """Every response to an upgrade has the field of the outer layer."""
+    if script.setup.layers:
+        for name, life in journal.clients.items():
+            for status, fields in zip(life.statuses, life.upgrade_fields, strict=False):
+                if "x-outer" not in fields:
+                    yield f"{name}: its {status} has no field of the layer"
+
+
+def failures_are_logged(script: Script, journal: Journal) -> Iterator[str]:
+    """Each exception that a handler, a layer or a body raises is logged once."""
+    logged = [record.exc_info[1] for record in journal.log if record.exc_info]
+    for _, exchange in exchanges_of(journal):
+        for error in exchange.raised:
+            count = sum(_contains(found, error) for found in logged)
+            if count > 1 or (not count and not _is_swallowed(exchange)):
+                yield f"{exchange.name}: {error!r} was logged {count} times"
+
+
+def _contains(found: BaseException | None, error: BaseException) -> bool:
+    if isinstance(found, BaseExceptionGroup):
+        return any(_contains(each, error) for each in found.exceptions)
+    return found is error
+
+
+def _is_swallowed(exchange: Exchange) -> bool:
+    """Whether an exception may have been replaced by another one, or by a cancellation of the script."""
+    return any(work.outcome in ("cancelled", "lost") for work in exchange.works) or len(exchange.raised) > 1
+
+
+def statistics_add_up(script: Script, journal: Journal) -> Iterator[str]:
+    """At the end nothing is open, and the counters are those of the clients."""
+    found = journal.http_statistics
+    if found is None:
+        return
+    if found.connections or found.lingering or found.in_flight:
+        yield f"at the end the HTTP app still has: {found}"
+    lives = list(journal.clients.values())
+    if any(life.plan.attempts or not is_strict(script, journal, life) for life in lives):
+        return
+    exchanges = [exchange for life in lives for exchange in life.exchanges]
+    if "drain" in journal.happened or not all(exchange.whole for exchange in exchanges):
+        return
+    classes = {f"{digit}xx": 0 for digit in range(1, 6)}
+    for exchange in exchanges:
+        classes[f"{exchange.status // 100}xx"] += 1
+    received = sum(life.http_received for life in lives)
+    if dict(found.responses) != classes:
+        yield f"the clients got {classes}, the statistics have {dict(found.responses)}"
+    if found.requests != sum(exchange.ask.route != "bad" for exchange in exchanges):
+        yield f"the clients have sent {len(exchanges)} requests, the statistics have {found.requests}"
+    if found.bytes_sent != received:
+        yield f"the clients have received {received} bytes, the statistics have {found.bytes_sent}"
+
+
+HTTP_CHECKS = (
+    responses_are_in_order,
+    statuses_are_right,
+    whole_bodies_are_right,
+    every_request_is_answered,
+    handlers_run_once,
+    requests_arrive_whole,
+    only_clients_that_left_are_cancelled,
+    handlers_of_clients_that_left_are_cancelled,
+    events_end_with_a_drain,
+    upgrades_pass_the_layers,
+    failures_are_logged,
+    statistics_add_up,
+)
