@@ -73,6 +73,7 @@ class Exchange:
         shielded: the seconds that its script has slept in a shield.
         status, fields, body: the response. The status is 0 without one.
         whole: whether the client's parser has seen the end of the response.
+        keeps_body: whether the client has not sent the body, because it got no 100. It sends nothing more.
         continued: whether the client got a 100.
         answered_at: the virtual time of the end of the response.
         raised: the exceptions that the script raised in the server's code.
@@ -99,6 +100,7 @@ class Exchange:
     fields: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
     whole: bool = False
+    keeps_body: bool = False
     continued: bool = False
     answered_at: float = inf
     raised: list[ScriptedError] = field(default_factory=list)

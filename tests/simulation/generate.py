@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .http_generate import AskGenerator
+from .http_generate import LARGEST, AskGenerator
 from .script import Act, ClientPlan, Script, Setup
 
 _POLICIES = ("close", "newest", "oldest", "key-a", "key-b")
@@ -66,13 +66,15 @@ class _Generator:
     def _client(self, name: str) -> ClientPlan:
         pick = self._random.choice
         short = self._chance(0.3)
-        few = tuple(max(least, self._sizes[-1] // 40) for least in (1, 7, 100))  # bounds the steps of a run
+        asks = self._asks.asks() if self._chance(self._http) else ()
+        largest = LARGEST if asks else self._sizes[-1]
+        few = tuple(max(least, largest // 40) for least in (1, 7, 100))  # bounds the steps of a run
         return ClientPlan(
             name=name,
             at=pick((0.0, 0.0, 0.0, 0.3, 1.1)),
             stream=pick(("direct", "direct", "direct", "foreign", "closing")),
             buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
-            asks=(asks := self._asks.asks() if self._chance(self._http) else ()),
+            asks=asks,
             attempts=self._attempts() if not asks or self._chance(self._websocket) else (),
             handshake_drip=pick((0, 0, 0, 40)),
             deflate=pick(("", "context", "context", "fresh")),

@@ -64,7 +64,7 @@ class HttpSide:
                     break
             if self.ended:
                 await self._read_to_the_end()
-            nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
     # Sending.
 
@@ -83,7 +83,8 @@ class HttpSide:
 
     @property
     def _may_send(self) -> bool:
-        return not self.ended and self._life.left_at > trio.current_time()
+        is_last = any(exchange.closes or exchange.keeps_body for exchange in self._exchanges)
+        return not self.ended and not is_last and self._life.left_at > trio.current_time()
 
     async def _send(self, exchange: Exchange) -> None:
         ask = exchange.ask
@@ -98,8 +99,9 @@ class HttpSide:
             await self._send_bytes(exchange, head, ask.drip)
             with trio.move_on_after(_CONTINUE_PATIENCE):
                 await self._continue.wait()
-            if exchange.status:
-                return  # the final response, so the body is not sent
+            if exchange.status:  # the final response
+                exchange.keeps_body = True
+                return
             await self._send_bytes(exchange, content, ask.drip)
         exchange.sent = ask.then != "cut"
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
+from .http_handlers import MAX_BODY
 from .script import Act, Ask
 
 _ANSWERS = ("bytes",) * 3 + ("empty", "closing", "wrong") + ("producer",) * 4 + ("generator",) * 3 + ("events",) * 2
+
+#: The maximum number of bytes of a request body.
+LARGEST = MAX_BODY + 10_000
 
 
 class AskGenerator:
@@ -47,7 +51,7 @@ class AskGenerator:
             route=self._route(framing),
             finish=self._chance(0.3),
             framing=framing,
-            size=pick((60_000, *self._sizes, *self._sizes)) if framing else 0,
+            size=pick((LARGEST, *self._sizes, *self._sizes)) if framing else 0,
             pieces=pick((1, 1, 3, 10)),
             drip=pick((0, 0, 0, 7, 50)),
             expect=bool(framing) and self._chance(0.15),

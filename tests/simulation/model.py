@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from humphrey_trio import ConnectionClosed
+from humphrey_trio.http import HttpError
 from humphrey_trio.websocket import CloseRecord
 
 from .exchanges import ScriptedError
@@ -334,7 +335,7 @@ def _is_scripted(error: BaseException | None) -> bool:
         return all(_is_scripted(each) for each in error.exceptions)
     if isinstance(error, (TypeError, ValueError)):  # of an answer that the script makes wrong
         return str(error).startswith(("a handler must return a Response", "the body of this response"))
-    return isinstance(error, (ScriptedError, ConnectionClosed))
+    return isinstance(error, (ScriptedError, ConnectionClosed, HttpError))
 
 
 def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
