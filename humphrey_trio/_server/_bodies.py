@@ -214,7 +214,7 @@ class _Pieces:
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Run the producer. Its failure is raised where the pieces are received."""
+        """Run the producer. Its failure is raised where the pieces are received, or else logged at the end."""
         with self._send:
             try:
                 await self._produce(self._send.send)
@@ -232,16 +232,25 @@ class _Pieces:
                 break
             if data := encode_piece(piece):
                 return data
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         raise StopAsyncIteration
+
+    def end(self) -> None:
+        """Log the failure if it was not raised, because nothing was received after it."""
+        if self._failure is not None:
+            _log_failure(self._failure)
 
 
 @asynccontextmanager
 async def _apart(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
     pieces = _Pieces(produce)
-    async with child_task(pieces.run):
-        yield pieces
+    try:
+        async with child_task(pieces.run):
+            yield pieces
+    finally:
+        pieces.end()
 
 
 def _log_failure(failure: Exception) -> None:

@@ -121,8 +121,11 @@ class SimulatedClient:
         self.over.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._leave_without_close, nursery.cancel_scope)
-            while await self._receive_into(bytearray()):
-                self.life.faults.append("bytes without a request")
+            try:
+                while await self._receive_into(bytearray()):
+                    self.life.faults.append("bytes without a request")
+            except GONE:
+                self._end("reset")
             nursery.cancel_scope.cancel()
 
     async def _leave_without_close(self, scope: trio.CancelScope) -> None:

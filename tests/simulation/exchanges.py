@@ -156,11 +156,12 @@ class Exchange:
 
 
 def _outcome_of(error: BaseException) -> tuple[str, int]:
-    while isinstance(error, BaseExceptionGroup):
-        named = [each for each in error.exceptions if not isinstance(each, trio.Cancelled)]
-        if len(named) > 1 or isinstance(error.exceptions[0], BaseExceptionGroup):
-            return "failed", 500
-        error = (named or error.exceptions)[0]
+    """The outcome of a call and the status of its failure. Of a group, only its failures count."""
+    if isinstance(error, BaseExceptionGroup):
+        failures = error.split(trio.Cancelled)[1]
+        if failures is not None:
+            return ("failed", 500) if failures.split(trio.BrokenResourceError)[1] else ("lost", 0)
+        return "cancelled", 0
     if isinstance(error, trio.Cancelled):
         return "cancelled", 0
     if isinstance(error, trio.BrokenResourceError):

@@ -156,7 +156,7 @@ class HttpSide:
             self.ended = True
 
     async def _read_events(self, exchange: Exchange, parser: h11.Connection) -> None:
-        data = self.rest
+        data, self.rest = self.rest, b""
         while True:
             if data:
                 parser.receive_data(data)

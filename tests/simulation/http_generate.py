@@ -41,14 +41,15 @@ class AskGenerator:
         if framing and self._misbehaving and self._chance(0.15):
             framing = "malformed"
         then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold")) if misbehaves else ""
+        route = self._route(framing)
         slow = misbehaves or self._chance(0.1)
         return Ask(
             after=pick((0.0, 0.0, 0.0, 0.02, 0.3)),
             early=self._chance(early),
-            method="HEAD" if not framing and self._chance(0.1) else "POST" if framing else "GET",
+            method="HEAD" if not framing and route != "bad" and self._chance(0.1) else "POST" if framing else "GET",
             version="1.0" if framing != "chunked" and framing != "malformed" and self._chance(0.08) else "1.1",
             close=self._chance(0.05),
-            route=self._route(framing),
+            route=route,
             finish=self._chance(0.3),
             framing=framing,
             size=pick((LARGEST, *self._sizes, *self._sizes)) if framing else 0,

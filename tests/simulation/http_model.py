@@ -125,7 +125,7 @@ def responses_are_in_order(script: Script, journal: Journal) -> Iterator[str]:
         yield from (f"{exchange.name}: {fault}" for fault in exchange.faults)
         if not exchange.status:
             continue
-        if script.setup.layers and exchange.ask.route != "bad":
+        if script.setup.layers and not _is_without_head(exchange):
             if exchange.fields.get("x-outer") != exchange.name and not _is_replaced(exchange):
                 yield f"{exchange.name}: the outer layer's field is {exchange.fields.get('x-outer')!r}"
             if exchange.fields.get("x-inner", exchange.name) != exchange.name:
@@ -134,6 +134,11 @@ def responses_are_in_order(script: Script, journal: Journal) -> Iterator[str]:
                 yield f"{exchange.name}: has no field of the inner layer"
         if exchange.ask.version == "1.0" and "transfer-encoding" in exchange.fields:
             yield f"{exchange.name}: a chunked response to HTTP/1.0"
+
+
+def _is_without_head(exchange: Exchange) -> bool:
+    """Whether the head of a request was malformed, or incomplete after ``Timeouts.header``."""
+    return exchange.ask.route == "bad" or (exchange.status == 408 and not exchange.layers)
 
 
 def _is_replaced(exchange: Exchange) -> bool:
@@ -234,7 +239,7 @@ def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]
             if not exchange.begun:
                 break
             if not exchange.whole:
-                if not _may_be_unanswered(journal, exchange):
+                if not _may_be_unanswered(journal, life, exchange):
                     yield f"{exchange.name}: its response {exchange.status or ''} is not whole"
                 break
             if exchange.closes or exchange.is_late:
@@ -247,7 +252,9 @@ def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]
             yield f"{name}: its connection did not end after the last response"
 
 
-def _may_be_unanswered(journal: Journal, exchange: Exchange) -> bool:
+def _may_be_unanswered(journal: Journal, life: ClientLife, exchange: Exchange) -> bool:
+    if life.plan.stream != "direct" and any(piece.outcome == "cancelled" for piece in exchange.pieces):
+        return True  # a part of it may have been sent
     if not exchange.works:
         # No handler gets a request that arrives after the drain has begun, except for the first one.
         return "drain" in journal.happened and not exchange.status
