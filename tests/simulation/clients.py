@@ -78,10 +78,11 @@ class SimulatedClient:
             stream.close()
 
     async def _live(self) -> None:
-        if not await self._ask_all():
+        may_upgrade = await self._ask_all()
+        if self.life.ended != "open":
             return
         rest: bytes | None = None
-        for attempt in self.plan.attempts:
+        for attempt in self.plan.attempts if may_upgrade else ():
             if (rest := await self._upgrade(attempt)) is None:
                 return
             if self._may_send:
@@ -114,7 +115,7 @@ class SimulatedClient:
             self.life.faults.append(f"{len(http.rest)} bytes after the last response")
         if http.ended or self.life.left_at < inf:
             self._end("eof")
-        return self.life.ended == "open"
+        return self.life.ended == "open" and self.plan.asks[-1].framing != "malformed"
 
     async def _stay(self) -> None:
         """Keep the connection open, until the end of the run or until the server closes it."""

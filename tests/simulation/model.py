@@ -338,6 +338,8 @@ def _is_scripted(error: BaseException | None) -> bool:
         return all(_is_scripted(each) for each in error.exceptions)
     if isinstance(error, (TypeError, ValueError)):  # of an answer that the script makes wrong
         return str(error).startswith(("a handler must return a Response", "the body of this response"))
+    if isinstance(error, RuntimeError):  # of two branches that read
+        return str(error).startswith("another task is reading the body")
     return isinstance(error, (ScriptedError, ConnectionClosed, HttpError))
 
 

@@ -39,13 +39,14 @@ async def send_dripping(
         count: called with the number of bytes that were sent.
     """
     step = max(drip, len(data) // 25 + 1) if drip else len(data)
-    rest = memoryview(data)
     await trio.lowlevel.checkpoint()
-    while rest:
-        if not (sent := stream.send_nowait(rest[:step])):
-            await stream.wait_send_all_might_not_block()
-        count(sent)
-        rest = rest[sent:]
+    for start in range(0, len(data), max(1, step)):
+        rest = memoryview(data)[start : start + step]
+        while rest:
+            if not (sent := stream.send_nowait(rest)):
+                await stream.wait_send_all_might_not_block()
+            count(sent)
+            rest = rest[sent:]
         if drip:
             await trio.sleep(0.02)
 
