@@ -82,8 +82,13 @@ class SimulatedClient:
         if self.life.ended != "open":
             return
         rest: bytes | None = None
-        for attempt in self.plan.attempts if may_upgrade else ():
-            if (rest := await self._upgrade(attempt)) is None:
+        attempts = self.plan.attempts if may_upgrade else ()
+        for number, attempt in enumerate(attempts):
+            if not self.plan.together:
+                await self._request((attempt,))
+            elif not number:
+                await self._request(attempts)
+            if (rest := await self._read_answer(rest or b"")) is None:
                 return
             if self._may_send:
                 break
@@ -136,11 +141,14 @@ class SimulatedClient:
 
     # The handshake.
 
-    async def _upgrade(self, attempt: str) -> bytes | None:
-        """Send a request. Returns the bytes after the response, or None if the connection has ended."""
-        if attempt != "silent":
-            await send_dripping(self._stream, self._request(attempt), self.plan.handshake_drip)
-        received = bytearray()
+    async def _request(self, attempts: tuple[str, ...]) -> None:
+        """Send requests at once."""
+        data = b"".join(self._encode(attempt) for attempt in attempts if attempt != "silent")
+        await send_dripping(self._stream, data, self.plan.handshake_drip)
+
+    async def _read_answer(self, rest: bytes) -> bytes | None:
+        """Read a response. Returns the bytes after it, or None if the connection has ended."""
+        received = bytearray(rest)
         while b"\r\n\r\n" not in received:
             if not await self._receive_into(received):
                 self.life.statuses.append(0)
@@ -153,12 +161,12 @@ class SimulatedClient:
         if status == 101:
             self._open(fields)
             return rest
-        body = bytearray(rest)
-        while len(body) < int(fields["content-length"]):
+        body, size = bytearray(rest), int(fields["content-length"])
+        while len(body) < size:
             if not await self._receive_into(body):
                 return None
         if "close" not in fields.get("connection", ""):
-            return b""
+            return bytes(body[size:])
         await self._receive_into(body)
         return None
 
@@ -169,7 +177,7 @@ class SimulatedClient:
             self._end("eof")
         return bool(data)
 
-    def _request(self, attempt: str) -> bytes:
+    def _encode(self, attempt: str) -> bytes:
         offer = ""
         if self.plan.deflate:
             fresh = self.plan.deflate == "fresh"

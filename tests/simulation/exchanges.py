@@ -74,7 +74,7 @@ class Exchange:
         status, fields, body: the response. The status is 0 without one.
         whole: whether the client's parser has seen the end of the response.
         keeps_body: whether the client has not sent the body, because it got no 100. It sends nothing more.
-        continued: whether the client got a 100.
+        waited_in_vain: whether the client got neither a 100 nor a response in time, and then sent the body.
         answered_at: the virtual time of the end of the response.
         raised: the exceptions that the script raised in the server's code.
         over: set when the client waits for nothing more.
@@ -101,7 +101,7 @@ class Exchange:
     body: bytearray = field(default_factory=bytearray)
     whole: bool = False
     keeps_body: bool = False
-    continued: bool = False
+    waited_in_vain: bool = False
     answered_at: float = inf
     raised: list[ScriptedError] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ from .script import Act, ClientPlan, Script, Setup
 
 _POLICIES = ("close", "newest", "oldest", "key-a", "key-b")
 _TOPICS = ("news", "sport")
+_REFUSED, _REFUSED_BY_LAYERS = ("path", "origin", "denied", "plain"), ("answered", "crashed", "regretted")
 _CODES = (1000, 1001, 1008, 3000, 4999)
 
 
@@ -26,6 +27,7 @@ class _Generator:
         self._broken = self._chance(0.25)
         self._failing = self._chance(0.4)
         self._asks = AskGenerator(self._random, failing=self._failing, misbehaving=self._misbehaving)
+        self._layers = self._chance(0.5)
         # Most runs have both protocols.
         self._http, self._websocket = self._random.choice(((0.5, 0.7), (0.5, 0.7), (0.9, 0.1), (0.0, 1.0)))
         self._sizes = self._random.choice(((0, 10, 60), (0, 100, 1500), (10, 1000, 9000, 40000)))
@@ -45,7 +47,7 @@ class _Generator:
             running=self._chance(0.4),
             hosted=self._chance(0.35),
             fast=self._chance(0.5),
-            layers=self._chance(0.5),
+            layers=self._layers,
             deflate=pick(("", "context", "context", "fresh")),
             concurrency=pick((1, 1, 1, 2, 3)),
             finish=self._chance(0.4),
@@ -76,6 +78,7 @@ class _Generator:
             buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
             asks=asks,
             attempts=self._attempts() if not asks or self._chance(self._websocket) else (),
+            together=self._chance(0.3),
             handshake_drip=pick((0, 0, 0, 40)),
             deflate=pick(("", "context", "context", "fresh")),
             max_send=pick(few) if short else None,
@@ -88,7 +91,7 @@ class _Generator:
 
     def _attempts(self) -> tuple[str, ...]:
         before = self._random.choices(
-            ("path", "origin", "denied", "plain", "answered", "crashed", "regretted"), k=self._random.choice((0, 0, 0, 1, 2))
+            _REFUSED + (_REFUSED_BY_LAYERS if self._layers else ()), k=self._random.choice((0, 0, 0, 1, 2))
         )
         return (*before, "silent" if self._chance(0.05) else "good")
 

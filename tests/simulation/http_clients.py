@@ -97,8 +97,9 @@ class HttpSide:
         else:
             self._continue = trio.Event()
             await self._send_bytes(exchange, head, ask.drip)
-            with trio.move_on_after(_CONTINUE_PATIENCE):
+            with trio.move_on_after(_CONTINUE_PATIENCE) as scope:
                 await self._continue.wait()
+            exchange.waited_in_vain = scope.cancelled_caught
             if exchange.status:  # the final response
                 exchange.keeps_body = True
                 return
@@ -184,7 +185,6 @@ class HttpSide:
         """Take an event of the parser. Returns whether the response has ended."""
         match event:
             case h11.InformationalResponse():
-                exchange.continued = True
                 self._continue.set()
                 if not exchange.ask.expect or event.status_code != 100:
                     self._life.faults.append(f"a {event.status_code} for {exchange.name}")

@@ -7,15 +7,15 @@ contain follows from what the handler, the layers and the producer of the body d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import inf
 
 from .exchanges import DIGITS, Exchange, Piece, Work
 from .http_clients import is_too_long
-from .http_handlers import ERROR
+from .http_handlers import MAX_BODY
 from .journal import ClientLife, Journal
 from .script import Script
-from .times import DRAIN_SECONDS, HEAD_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
+from .times import BODY_SECONDS, DRAIN_SECONDS, HEAD_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
 
 # ---------------------------------------------------------------------------------------------- queries
 
@@ -300,10 +300,24 @@ def requests_arrive_whole(script: Script, journal: Journal) -> Iterator[str]:
             yield f"{exchange.name}: its handler has read {read[:40]!r}, which was not sent"
         if exchange.read_to_end and (read != content or exchange.ask.framing == "malformed"):
             yield f"{exchange.name}: its handler has read {len(read)} of {len(content)} bytes as the whole body"
+        if len(read) > MAX_BODY:
+            yield f"{exchange.name}: its handler has read {len(read)} bytes, more than the limit"
         if exchange.handlers and exchange.ask.route in ("missing", "method", "bad"):
             yield f"{exchange.name}: a handler ran for it"
         if exchange.reading is not None and not _may_fail_reading(journal, life, exchange):
             yield f"{exchange.name}: reading failed with {exchange.reading}"
+
+
+def bodies_are_waited_for(script: Script, journal: Journal) -> Iterator[str]:
+    """A client that waits for a 100 gets it, and one that holds its body back for too long is not served."""
+    for life, exchange in exchanges_of(journal):
+        ask = exchange.ask
+        if ask.early or ask.route == "stream" or not exchange.handlers:
+            continue
+        if exchange.waited_in_vain and is_strict(script, journal, life):
+            yield f"{exchange.name}: got no 100, and its body was read"
+        if ask.then == "hold" and ask.seconds > BODY_SECONDS + SWEEP_SECONDS:
+            yield f"{exchange.name}: was handled, though its body took {ask.seconds} s"
 
 
 def _may_fail_reading(journal: Journal, life: ClientLife, exchange: Exchange) -> bool:
@@ -416,6 +430,7 @@ HTTP_CHECKS = (
     every_request_is_answered,
     handlers_run_once,
     requests_arrive_whole,
+    bodies_are_waited_for,
     only_clients_that_left_are_cancelled,
     handlers_of_clients_that_left_are_cancelled,
     events_end_with_a_drain,

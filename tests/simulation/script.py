@@ -114,7 +114,8 @@ class ClientPlan:
         asks: the HTTP requests that it sends first.
         attempts: the upgrades that it requests afterwards on the same connection, one after the other, until one is
             accepted: good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
-            A layer refuses answered, crashed and regretted.
+            A layer refuses answered, crashed and regretted; without layers they are good.
+        together: whether it sends all attempts at once.
         handshake_drip: the number of bytes of a request that are sent at once; 0 for all.
         deflate: the compression that it offers: nothing, context, or fresh for no context takeover.
         max_send, max_receive: the maximum number of bytes of a call of the server; None for all.
@@ -129,6 +130,7 @@ class ClientPlan:
     buffer: int = 64 * 1024
     asks: tuple[Ask, ...] = ()
     attempts: tuple[str, ...] = ("good",)
+    together: bool = False
     handshake_drip: int = 0
     deflate: str = ""
     max_send: int | None = None
