@@ -1,4 +1,4 @@
-"""The observations of HTTP requests: what the client sent, what the server did with it, and what the client got."""
+"""The observations of HTTP requests: what a client sent, what the server did, and what the client got."""
 
 from __future__ import annotations
 

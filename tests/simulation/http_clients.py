@@ -1,6 +1,7 @@
 """The HTTP part of a client: it sends the requests of a script, pipelined or not, and reads the responses.
 
-h11 parses the responses. It is strict about their framing, so a response counts as whole only if its end was marked.
+h11 parses the responses. It is strict about their framing, so a response counts as whole only if its end was
+marked.
 """
 
 from __future__ import annotations

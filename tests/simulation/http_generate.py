@@ -7,7 +7,7 @@ import random
 from .http_handlers import MAX_BODY
 from .script import Act, Ask
 
-_ANSWERS = ("bytes",) * 3 + ("empty", "closing", "wrong") + ("producer",) * 4 + ("generator",) * 3 + ("events",) * 2
+_ANSWERS = ("bytes",) * 3 + ("empty", "closing") + ("producer",) * 4 + ("generator",) * 3 + ("events",) * 2
 
 #: The maximum number of bytes of a request body.
 LARGEST = MAX_BODY + 10_000
@@ -37,17 +37,15 @@ class AskGenerator:
 
     def _ask(self, early: float, *, misbehaves: bool) -> Ask:
         pick = self._random.choice
-        framing = pick(("", "", "length", "chunked"))
-        if framing and self._misbehaving and self._chance(0.15):
-            framing = "malformed"
+        framing = self._framing()
         then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold")) if misbehaves else ""
         route = self._route(framing)
         slow = misbehaves or self._chance(0.1)
         return Ask(
             after=pick((0.0, 0.0, 0.0, 0.02, 0.3)),
             early=self._chance(early),
-            method="HEAD" if not framing and route != "bad" and self._chance(0.1) else "POST" if framing else "GET",
-            version="1.0" if framing != "chunked" and framing != "malformed" and self._chance(0.08) else "1.1",
+            method=self._method(framing, route),
+            version="1.0" if framing in ("", "length") and self._chance(0.08) else "1.1",
             close=self._chance(0.05),
             route=route,
             finish=self._chance(0.3),
@@ -58,17 +56,34 @@ class AskGenerator:
             expect=bool(framing) and self._chance(0.15),
             layer=self._layer(),
             acts=self._acts(slow=slow),
-            answer=pick(_ANSWERS if self._failing else _ANSWERS[:5] + _ANSWERS[6:]),
+            answer=pick((*_ANSWERS, "wrong") if self._failing else _ANSWERS),
             length=pick(("", "", "", "right", "right", *(("more", "less") if self._failing else ()))),
             body=self._body(self._random.randint(0, 4), slow=slow),
             then=then,
-            seconds=pick((0.0, 0.1, 0.1, 0.6, 4.5) if then in ("stall", "hold") else (0.0, 0.05, 0.4)) if then else 0.0,
+            seconds=self._seconds(then),
         )
 
+    def _framing(self) -> str:
+        framing: str = self._random.choice(("", "", "length", "chunked"))
+        return "malformed" if framing and self._misbehaving and self._chance(0.15) else framing
+
+    def _method(self, framing: str, route: str) -> str:
+        if framing:
+            return "POST"
+        return "HEAD" if route != "bad" and self._chance(0.1) else "GET"
+
     def _route(self, framing: str) -> str:
-        pick = self._random.choice
-        routes = ("whole",) * 4 + ("stream",) * (8 if framing else 3) + ("plain", "plain")
-        return pick((*routes, "missing", "method") if self._chance(0.3) else routes) if not self._chance(0.02) else "bad"
+        if self._chance(0.02):
+            return "bad"
+        routes: tuple[str, ...] = ("whole",) * 4 + ("stream",) * (8 if framing else 3) + ("plain", "plain")
+        if self._chance(0.3):
+            routes = (*routes, "missing", "method")
+        return self._random.choice(routes)
+
+    def _seconds(self, then: str) -> float:
+        if not then:
+            return 0.0
+        return self._random.choice((0.0, 0.1, 0.1, 0.6, 4.5) if then in ("stall", "hold") else (0.0, 0.05, 0.4))
 
     def _layer(self) -> str:
         if not self._chance(0.4):

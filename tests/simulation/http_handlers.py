@@ -1,4 +1,4 @@
-"""The HTTP side of the application: handlers, bodies and layers perform the actions that a script has for a request."""
+"""The HTTP side of the application: handlers, bodies and layers perform the actions of a request's script."""
 
 from __future__ import annotations
 

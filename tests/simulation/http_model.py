@@ -1,7 +1,7 @@
 """The specification of HTTP, as checks of the journal of a run. See ``model``.
 
-A response must be whole, or the client must see that it is not: the parser of the client decides which. What it must
-contain follows from what the handler, the layers and the producer of the body did.
+A response must be whole, or the client must see that it is not: the parser of the client decides which. What it
+must contain follows from what the handler, the layers and the producer of the body did.
 """
 
 from __future__ import annotations
@@ -10,118 +10,30 @@ import itertools
 from collections.abc import Iterator
 from math import inf
 
-from .exchanges import DIGITS, Exchange, Piece, Work
-from .http_clients import is_too_long
+from .exchanges import Exchange
+from .http_bodies import whole_bodies_are_right
+from .http_expected import (
+    done,
+    exchanges_of,
+    is_stopped,
+    is_strict,
+    leaves_body,
+    may_close,
+    refusals_of,
+    statuses_for,
+    was_ended,
+)
 from .http_handlers import MAX_BODY
 from .journal import ClientLife, Journal
 from .script import Script
-from .times import BODY_SECONDS, DRAIN_SECONDS, HEAD_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
-
-# ---------------------------------------------------------------------------------------------- queries
-
-
-def exchanges_of(journal: Journal) -> Iterator[tuple[ClientLife, Exchange]]:
-    """All requests that a client has begun to send."""
-    for life in journal.clients.values():
-        for exchange in life.exchanges:
-            if exchange.begun:
-                yield life, exchange
-
-
-def is_stopped(journal: Journal, work: Work) -> bool:
-    """Whether the HTTP app was cancelled, or its drain had taken too long, when a call ended."""
-    hard_stop = journal.happened.get("drain", inf) + DRAIN_SECONDS - 2
-    return "http cancelled" in journal.happened or work.ended_at >= hard_stop
-
-
-def is_strict(script: Script, journal: Journal, life: ClientLife) -> bool:
-    """Whether a client must get its responses: it stays, and neither the app nor its connection was cut."""
-    # A new connection beyond max_connections closes the oldest one that lingers.
-    return (
-        not life.misbehaves and "http cancelled" not in journal.happened and script.setup.max_connections is None
-    )
-
-
-def done(work: list[Work]) -> str:
-    """The outcome of a call; empty if there was none."""
-    return work[-1].outcome if work else ""
-
-
-def statuses_for(script: Script, exchange: Exchange) -> set[int]:
-    """The statuses that a response may have."""
-    ask = exchange.ask
-    if ask.route == "bad":
-        return {400}
-    if script.setup.layers and exchange.refused_with:
-        return {exchange.refused_with}
-    if ask.route in ("missing", "method"):
-        return {404 if ask.route == "missing" else 405}
-    if not exchange.handlers:
-        return _refusals_of(exchange)
-    if exchange.handlers[-1].outcome in ("failed", "error"):
-        return {exchange.handlers[-1].status}
-    if exchange.handlers[-1].outcome == "lost":
-        return {400}
-    return _statuses_of_answer(exchange)
-
-
-def _refusals_of(exchange: Exchange) -> set[int]:
-    """The statuses of a request that did not get to its handler."""
-    found = {413} if is_too_long(exchange) else set[int]()
-    found |= {400} if exchange.ask.framing == "malformed" else set()
-    return found | ({408} if exchange.ask.then in ("hold", "stall") else set())
-
-
-def _statuses_of_answer(exchange: Exchange) -> set[int]:
-    ask = exchange.ask
-    if ask.answer == "wrong":
-        return {500}
-    if ask.answer == "empty":
-        return {204}
-    body = exchange.bodies[-1] if exchange.bodies else None
-    if ask.length in ("more", "less"):
-        return {200, 500} | ({body.status} if body else set[int]())
-    if body is None or body.outcome == "ok":
-        # A body that is shorter than its length fails after its producer has returned.
-        return {200, 500} if ask.length else {200}
-    if body.outcome == "lost":
-        return {200, 400, 500}
-    if body.outcome not in ("failed", "error"):
-        return {200, 500}
-    if any(piece.outcome == "ok" for piece in exchange.pieces):
-        return {200}
-    if not exchange.pieces and body.ended_at < body.began_at + HEAD_SECONDS - 0.01:
-        return {body.status}
-    return {200, body.status}
-
-
-def may_close(script: Script, journal: Journal, exchange: Exchange) -> bool:
-    """Whether there is a reason for the connection to end after a response."""
-    ask = exchange.ask
-    return (
-        ask.close
-        or ask.version == "1.0"
-        or ask.answer == "closing"
-        or ask.expect
-        or ask.route == "bad"
-        or exchange.reading is not None
-        or ("drain" in journal.happened and exchange.answered_at >= journal.happened["drain"])
-        or (bool(ask.framing) and not exchange.read_to_end and _leaves_body(exchange))
-    )
-
-
-def _leaves_body(exchange: Exchange) -> bool:
-    """Whether the body of a request prevents another request on its connection."""
-    rejected = exchange.ask.route in ("missing", "method")
-    return rejected or is_too_long(exchange) or exchange.ask.framing == "malformed"
-
+from .times import BODY_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
 
 # ------------------------------------------------------------------------------------------- responses
 
 
 def responses_are_in_order(script: Script, journal: Journal) -> Iterator[str]:
     """Each response belongs to its request, has the fields of the layers, and only final ones end a connection."""
-    for life, exchange in exchanges_of(journal):
+    for _, exchange in exchanges_of(journal):
         yield from (f"{exchange.name}: {fault}" for fault in exchange.faults)
         if not exchange.status:
             continue
@@ -155,81 +67,6 @@ def statuses_are_right(script: Script, journal: Journal) -> Iterator[str]:
             yield f"{exchange.name}: got {exchange.status} instead of {statuses_for(script, exchange)}"
 
 
-def whole_bodies_are_right(script: Script, journal: Journal) -> Iterator[str]:
-    """A body that looks whole is what was produced. One that does not is the begin of it."""
-    for life, exchange in exchanges_of(journal):
-        if exchange.status != 200 or exchange.ask.method == "HEAD":
-            continue
-        if exchange.ask.answer in ("bytes", "closing"):
-            body = bytes(exchange.body)
-            if not exchange.returned.startswith(body) or (exchange.whole and body != exchange.returned):
-                yield f"{exchange.name}: got {body!r} instead of {exchange.returned!r}"
-        elif exchange.ask.answer in ("producer", "generator", "events"):
-            yield from _check_stream(journal, life, exchange)
-
-
-def _check_stream(journal: Journal, life: ClientLife, exchange: Exchange) -> Iterator[str]:
-    whole = exchange.whole and not (exchange.is_late and life.plan.stream != "direct")
-    got, rest = _split(exchange)
-    texts = {piece.text: piece for piece in exchange.pieces}
-    unknown = [text for text in got if text not in texts]
-    if unknown or (whole and rest):
-        yield f"{exchange.name}: got {[*unknown, rest]!r}, which was not produced"
-        return
-    if rest and not any(piece.text.startswith(rest) for piece in exchange.pieces) and exchange.ask.answer != "events":
-        yield f"{exchange.name}: ends with {rest!r}, which was not produced"
-    pieces = [texts[text] for text in got]
-    yield from _check_pieces(exchange, pieces, whole=whole)
-    has_all = "content-length" in exchange.fields  # the body has failed behind its last byte
-    if whole and done(exchange.bodies) != "ok" and not _was_ended(journal, exchange) and not has_all:
-        yield f"{exchange.name}: looks whole, but its body is {done(exchange.bodies) or 'missing'!r}"
-
-
-def _check_pieces(exchange: Exchange, pieces: list[Piece], *, whole: bool) -> Iterator[str]:
-    if len(set(map(id, pieces))) < len(pieces):
-        yield f"{exchange.name}: a piece was received twice"
-    if any(piece.outcome == "refused" for piece in pieces):
-        yield f"{exchange.name}: a piece was received whose write raised ValueError"
-    missing = [piece.text[:DIGITS] for piece in exchange.pieces if piece.outcome == "ok" and piece not in pieces]
-    if whole and missing:
-        yield f"{exchange.name}: looks whole, but {missing} are missing"
-    latest = 0
-    for piece in pieces:
-        if piece.returned < latest:
-            yield f"{exchange.name}: {piece.text[:DIGITS]} was received too late"
-        latest = max(latest, piece.called)
-
-
-def _split(exchange: Exchange) -> tuple[list[str], str]:
-    """The pieces of a received body, and an incomplete one at the end."""
-    text = exchange.body.decode()
-    if exchange.ask.answer == "events":
-        return _split_events(text)
-    sizes = {piece.text[:DIGITS]: len(piece.text) for piece in exchange.pieces}
-    got, place = [], 0
-    while place < len(text) and (size := sizes.get(text[place : place + DIGITS], 0)) and place + size <= len(text):
-        got.append(text[place : place + size])
-        place += size
-    return got, text[place:]
-
-
-def _split_events(text: str) -> tuple[list[str], str]:
-    """Parse events (HTML standard, section 9.2.6)."""
-    *blocks, rest = text.split("\n\n")
-    got = []
-    for block in blocks:
-        lines = [line.partition(":")[::2] for line in block.split("\n")]
-        data = [value.removeprefix(" ") for name, value in lines if name == "data"]
-        if data:
-            got.append("\n".join(data))
-    return got, rest
-
-
-def _was_ended(journal: Journal, exchange: Exchange) -> bool:
-    """Whether a drain has ended a stream of events."""
-    return exchange.ask.answer == "events" and "drain" in journal.happened
-
-
 def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]:
     """A client that stays gets every response, until one that says that it is the last."""
     for name, life in journal.clients.items():
@@ -246,7 +83,7 @@ def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]
                 if not may_close(script, journal, exchange):
                     yield f"{exchange.name}: its connection was closed without a reason"
                 break
-            if _leaves_body(exchange) and not exchange.read_to_end:
+            if leaves_body(exchange) and not exchange.read_to_end:
                 break
         reads = any(exchange.keeps_body for exchange in life.exchanges)  # the handler may read until a timeout
         if life.misses_end and life.plan.stream != "closing" and not reads:
@@ -274,7 +111,7 @@ def _may_be_unanswered(journal: Journal, life: ClientLife, exchange: Exchange) -
 
 def handlers_run_once(script: Script, journal: Journal) -> Iterator[str]:
     """A handler and a producer run at most once for a request, one after the other for a connection, and end."""
-    for life, exchange in exchanges_of(journal):
+    for _, exchange in exchanges_of(journal):
         if len(exchange.handlers) > 1 or len(exchange.bodies) > 1 or exchange.layers > 1:
             yield f"{exchange.name}: {len(exchange.handlers)} handlers, {len(exchange.bodies)} bodies"
         if exchange.generators or any(work.outcome == "open" for work in exchange.works):
@@ -323,15 +160,15 @@ def bodies_are_waited_for(script: Script, journal: Journal) -> Iterator[str]:
 def _may_fail_reading(journal: Journal, life: ClientLife, exchange: Exchange) -> bool:
     if life.misbehaves or exchange.keeps_body:
         return True
-    refusals = _refusals_of(exchange)
+    refusals = refusals_of(exchange)
     return exchange.reading in refusals
 
 
 def only_clients_that_left_are_cancelled(script: Script, journal: Journal) -> Iterator[str]:
-    """A handler is cancelled if its client has left and its route does not say FINISH, or at the end of the app."""
+    """A handler is cancelled if its client has left, but not with FINISH, or at the end of the app."""
     for life, exchange in exchanges_of(journal):
         for work in exchange.works:
-            if work.outcome != "cancelled" or is_stopped(journal, work) or _was_ended(journal, exchange):
+            if work.outcome != "cancelled" or is_stopped(journal, work) or was_ended(journal, exchange):
                 continue
             is_closed = exchange.ask.answer == "generator" and work in exchange.bodies
             if is_closed and (life.misbehaves or exchange.ask.length):
@@ -348,8 +185,9 @@ def handlers_of_clients_that_left_are_cancelled(script: Script, journal: Journal
         if exchange.ask.finish or exchange.shielded or life.plan.stream != "direct" or life.left_at == inf:
             continue
         for work in exchange.works:
-            if work.ended_at > max(life.left_at, work.began_at) + LEAVE_SECONDS:
-                yield f"{exchange.name}: went on for {work.ended_at - life.left_at:.2f} s after its client had left"
+            late = work.ended_at - max(life.left_at, work.began_at)
+            if late > LEAVE_SECONDS:
+                yield f"{exchange.name}: went on for {late:.2f} s after its client had left"
 
 
 def events_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:

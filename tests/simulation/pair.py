@@ -57,7 +57,7 @@ def _make_websocket_app(setup: Setup, handlers: Handlers) -> WebsocketApp:
         max_connections=setup.max_streams,
         concurrency=setup.concurrency,
         when_left=WhenLeft.FINISH if setup.finish else WhenLeft.CANCEL,
-        **({} if setup.hosted else {"timeouts": TIMEOUTS}),
+        timeouts=TIMEOUTS,
         max_message_size=MAX_MESSAGE_SIZE,
         max_outbox_bytes=setup.max_outbox_bytes,
         max_outbox_messages=setup.max_outbox_messages,

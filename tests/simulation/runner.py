@@ -274,7 +274,7 @@ class _Stage:
         else:
             self._cancel(*(("http", "websocket") if ending == "both" else (ending,)))
             if ending == "websocket":
-                # The streams of the app end. The clients close those that the HTTP app still has, or all if it runs
+                # The streams of the app end. The clients close those that the HTTP app still has: all, if it runs
                 # the WebSocket app.
                 for client in self._clients:
                     client.leaving.set()

@@ -70,11 +70,11 @@ class Ask:
         expect: whether the client waits for a 100 before it sends the body.
         layer: the action of the inner layer: nothing to pass the request on, slow, answer, before, after or error.
         acts: the actions of the handler.
-        answer: what the handler returns: bytes, empty, closing, wrong (not a response), producer, generator, events.
+        answer: what the handler returns: bytes, empty, closing, wrong (no response), producer, generator, events.
         length: of a streamed response: nothing, right, more or less.
         body: the actions of the producer or generator.
-        then: what the client does when it has sent the request: nothing, eof, reset, leave or stall. Or cut (send a
-            part of the body and an end of file) or hold (wait in the middle of the body).
+        then: what the client does when it has sent the request: nothing, eof, reset, leave or stall. Or cut (send
+            half of the request and an end of file) or hold (wait in the middle of the request).
         seconds: how long it waits before that, or stalls, or holds.
     """
 
@@ -112,8 +112,8 @@ class ClientPlan:
         stream: the server's end: direct, foreign, or closing (foreign, and not able to half-close).
         buffer: the size in bytes of each direction's buffer.
         asks: the HTTP requests that it sends first.
-        attempts: the upgrades that it requests afterwards on the same connection, one after the other, until one is
-            accepted: good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
+        attempts: the upgrades that it requests afterwards on the same connection, one after the other, until one
+            is accepted: good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
             A layer refuses answered, crashed and regretted; without layers they are good.
         together: whether it sends all attempts at once.
         handshake_drip: the number of bytes of a request that are sent at once; 0 for all.
