@@ -300,6 +300,32 @@ async def test_a_producer_that_writes(
 
 
 @each_stream
+async def test_a_producer_with_a_nursery(
+    pair: StreamPair, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A piece that cannot be sent, beside the cancellation because of it, is no error of the producer."""
+    sent: list[float] = []
+
+    async def produce(write: Write) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            while True:
+                await write("x")
+                sent.append(trio.current_time())
+                await trio.sleep(0.05)
+
+    async with streaming(App().with_stateless_route("/", lambda _: Response.stream(produce)), pair) as connect:
+        client = connect()
+        await client.get()
+        await client.head()
+        await client.stream.aclose()
+        left = trio.current_time()
+        await trio.sleep(10)
+    assert sent[-1] - left <= 1
+    assert errors(caplog) == []
+
+
+@each_stream
 async def test_a_producer_that_finishes(
     pair: StreamPair, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -379,6 +379,31 @@ async def test_a_client_that_ends_early(pair: StreamPair, caplog: pytest.LogCapt
     assert errors(caplog) == []
 
 
+@each_stream
+async def test_a_client_that_ends_early_behind_the_head(
+    pair: StreamPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If a producer reads the body, an end of file inside of it cuts its response short. It is no error."""
+
+    async def handler(request: Request) -> Response:
+        async def produce(write: Write) -> None:
+            await write("begun")
+            async for _ in request.body:
+                pass
+
+        return Response.stream(produce)
+
+    async with streaming(app_of(handler), pair) as connect:
+        client = connect()
+        await client.send(upload(10) + b"abc")
+        assert (await client.head()).status == 200
+        assert await client.chunk() == b"begun"
+        await half_close(client.stream)
+        with pytest.raises(Incomplete):
+            await client.chunk()
+    assert errors(caplog) == []
+
+
 async def test_a_reset(caplog: pytest.LogCaptureFixture) -> None:
     """A connection that breaks inside of the body is the same."""
     caught = trio.Event()

@@ -317,6 +317,46 @@ async def test_the_failure_of_an_iterable(pair: StreamPair, caplog: pytest.LogCa
     assert record.exc_info[0] is ZeroDivisionError
 
 
+async def test_the_failure_of_a_cancelled_generator(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A generator that fails in its cleanup, when its client has left, is logged once."""
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        try:
+            yield b"begun"
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    app = App().with_stateless_route("/", lambda _: Response.stream(pieces()))
+    async with streaming(app, memory_connection) as connect:
+        client = connect()
+        await client.get()
+        await client.head()
+        await client.stream.aclose()
+        await trio.sleep(1)
+    (record,) = errors(caplog)
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_second_failure_of_a_generator(caplog: pytest.LogCaptureFixture) -> None:
+    """A generator that fails while its previous piece is refused: both failures are logged."""
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield b"too long"
+        raise ZeroDivisionError
+
+    app = App().with_stateless_route("/", lambda _: Response.stream(pieces(), length=1))
+    async with streaming(app, memory_connection) as connect:
+        client = connect()
+        await client.get()
+        assert (await client.reply())[0] == 500
+    kinds = {record.exc_info[0] for record in errors(caplog) if record.exc_info is not None}
+    assert kinds == {ZeroDivisionError, ValueError}
+
+
 async def test_a_generator_is_sent_once(caplog: pytest.LogCaptureFixture) -> None:
     """A response with a generator that was sent already is an error, not an empty body."""
 

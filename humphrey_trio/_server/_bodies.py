@@ -223,7 +223,7 @@ class _Pieces:
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Run the producer. Its failure is raised where the pieces are received."""
+        """Run the producer. Its failure is raised where the pieces are received, or else logged at the end."""
         with self._send:
             try:
                 await self._produce(self._send.send)
@@ -247,12 +247,20 @@ class _Pieces:
         finally:
             del failure  # break the reference cycle between the exception and this frame
 
+    def end(self) -> None:
+        """Log the failure if it was not raised, because nothing was received after it."""
+        if self._failure is not None:
+            _log_failure(self._failure)
+
 
 @asynccontextmanager
 async def _apart(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
     pieces = _Pieces(produce)
-    async with child_task(pieces.run):
-        yield pieces
+    try:
+        async with child_task(pieces.run):
+            yield pieces
+    finally:
+        pieces.end()
 
 
 def _log_failure(failure: Exception) -> None:

@@ -173,13 +173,18 @@ class ResponseStream:
                 async with child_task(self._begin_late):
                     await self._send_body()
         except BaseException as exc:
-            return failure_of(exc, _log_failure)
+            return failure_of(exc, self._report)
         return None
 
     async def _send_body(self) -> None:
         await send_body(self._body, self.write, event_scope=self._event_scope, send_range=self._send_range)
         self._check_length()
         await self._send(self._make_end)
+
+    def _report(self, failure: Exception) -> None:
+        """Log a failure beside a cancellation, unless it only says that the client has left."""
+        if not (self._is_lost and _is_loss(failure)):
+            logger.error("the body of a response failed", exc_info=failure)
 
     def _cut(self) -> None:
         """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""
@@ -290,7 +295,3 @@ def _is_loss(failure: Exception) -> bool:
     if isinstance(failure, ExceptionGroup):
         return failure.split(lost)[1] is None  # pyright: ignore[reportUnknownMemberType]
     return isinstance(failure, lost)
-
-
-def _log_failure(failure: Exception) -> None:
-    logger.error("the body of a response failed", exc_info=failure)

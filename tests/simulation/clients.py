@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from typing import Any
 
 import trio
@@ -16,9 +17,12 @@ from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 from humphrey_trio import Message
 from humphrey_trio.testing import MemoryStream
 
-from .handlers import Handlers, padding
+from .handlers import Handlers
+from .http_clients import GONE, HttpSide
 from .journal import ClientLife, Journal
+from .padding import padding
 from .script import Act, ClientPlan
+from .streams import send_dripping
 
 #: Seconds that a client waits for the server's end of file after both Close frames. While a handler runs,
 #: the server notices the client's Close frame after half a second; without a half-close it waits a second itself.
@@ -28,10 +32,14 @@ MUTE_PATIENCE = 4.0
 #: The maximum size of a message that the server receives.
 MAX_MESSAGE_SIZE = 64 * 1024
 
-GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
-
 _PATHS = {"path": "/nowhere", "plain": "/"}
-_HEADERS = {"origin": "Origin: https://foe.example\r\n", "denied": "Authorization: no\r\n"}
+_HEADERS = {
+    "origin": "Origin: https://foe.example\r\n",
+    "denied": "Authorization: no\r\n",
+    "answered": "X-Layer: answer\r\n",
+    "crashed": "X-Layer: before\r\n",
+    "regretted": "X-Layer: after\r\n",
+}
 _BAD = {
     1002: b"\x81\x02hi",  # not masked
     1007: b"\x81\x82\0\0\0\0\xff\xff",  # not UTF-8
@@ -70,15 +78,22 @@ class SimulatedClient:
             stream.close()
 
     async def _live(self) -> None:
+        may_upgrade = await self._ask_all()
+        if self.life.ended != "open":
+            return
         rest: bytes | None = None
-        for attempt in self.plan.attempts:
-            if (rest := await self._ask(attempt)) is None:
+        attempts = self.plan.attempts if may_upgrade else ()
+        for number, attempt in enumerate(attempts):
+            if not self.plan.together:
+                await self._request((attempt,))
+            elif not number:
+                await self._request(attempts)
+            if (rest := await self._read_answer(rest or b"")) is None:
                 return
-            if attempt == "good":
+            if self._may_send:
                 break
         if not self._may_send:
-            while await self._receive_into(bytearray()):
-                pass
+            await self._stay()
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._act)
@@ -93,13 +108,47 @@ class SimulatedClient:
         if self.life.ended == "open":
             self.life.ended = how
 
+    # HTTP.
+
+    async def _ask_all(self) -> bool:
+        """Send the HTTP requests. Returns whether an upgrade may be requested."""
+        if not self.plan.asks:
+            return True
+        http = HttpSide(self.plan, self._stream, self.life, self._journal)
+        await http.play()
+        if http.rest and not http.ended:
+            self.life.faults.append(f"{len(http.rest)} bytes after the last response")
+        if http.ended or self.life.left_at < inf:
+            self._end("eof")
+        return self.life.ended == "open" and self.plan.asks[-1].framing != "malformed"
+
+    async def _stay(self) -> None:
+        """Keep the connection open, until the end of the run or until the server closes it."""
+        self.over.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._leave_without_close, nursery.cancel_scope)
+            try:
+                while await self._receive_into(bytearray()):
+                    self.life.faults.append("bytes without a request")
+            except GONE:
+                self._end("reset")
+            nursery.cancel_scope.cancel()
+
+    async def _leave_without_close(self, scope: trio.CancelScope) -> None:
+        await self.leaving.wait()
+        self._end("left")
+        scope.cancel()
+
     # The handshake.
 
-    async def _ask(self, attempt: str) -> bytes | None:
-        """Send a request. Returns the bytes after the response, or None if the connection has ended."""
-        if attempt != "silent":
-            await self._send_dripping(self._request(attempt), self.plan.handshake_drip)
-        received = bytearray()
+    async def _request(self, attempts: tuple[str, ...]) -> None:
+        """Send requests at once."""
+        data = b"".join(self._encode(attempt) for attempt in attempts if attempt != "silent")
+        await send_dripping(self._stream, data, self.plan.handshake_drip)
+
+    async def _read_answer(self, rest: bytes) -> bytes | None:
+        """Read a response. Returns the bytes after it, or None if the connection has ended."""
+        received = bytearray(rest)
         while b"\r\n\r\n" not in received:
             if not await self._receive_into(received):
                 self.life.statuses.append(0)
@@ -108,15 +157,16 @@ class SimulatedClient:
         fields = dict(line.lower().split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:])
         status = int(head.split(b" ")[1])
         self.life.statuses.append(status)
+        self.life.upgrade_fields.append(fields)
         if status == 101:
             self._open(fields)
             return rest
-        body = bytearray(rest)
-        while len(body) < int(fields["content-length"]):
+        body, size = bytearray(rest), int(fields["content-length"])
+        while len(body) < size:
             if not await self._receive_into(body):
                 return None
         if "close" not in fields.get("connection", ""):
-            return b""
+            return bytes(body[size:])
         await self._receive_into(body)
         return None
 
@@ -127,7 +177,7 @@ class SimulatedClient:
             self._end("eof")
         return bool(data)
 
-    def _request(self, attempt: str) -> bytes:
+    def _encode(self, attempt: str) -> bytes:
         offer = ""
         if self.plan.deflate:
             fresh = self.plan.deflate == "fresh"
@@ -212,7 +262,7 @@ class SimulatedClient:
         async with self._sending:
             if not self._may_send:
                 return False
-            await self._send_dripping(encode(), drip, self._count)
+            await send_dripping(self._stream, encode(), drip, self._count)
             return True
 
     async def _send_close(self, code: int) -> None:
@@ -221,22 +271,7 @@ class SimulatedClient:
                 self._may_send = False
                 self.life.sent_close = code
                 frame = self._frames.close(None if code == 1005 else code)
-                await self._send_dripping(frame, 0, self._count)
-
-    async def _send_dripping(
-        self, data: bytes | bytearray, drip: int, count: Callable[[int], None] = lambda _: None
-    ) -> None:
-        # Dripping takes at most half a second, so that no deadline passes.
-        step = max(drip, len(data) // 25 + 1) if drip else len(data)
-        rest = memoryview(data)
-        await trio.lowlevel.checkpoint()
-        while rest:
-            if not (sent := self._stream.send_nowait(rest[:step])):
-                await self._stream.wait_send_all_might_not_block()
-            count(sent)
-            rest = rest[sent:]
-            if drip:
-                await trio.sleep(0.02)
+                await send_dripping(self._stream, frame, 0, self._count)
 
     def _count(self, size: int) -> None:
         self.life.sent_bytes += size

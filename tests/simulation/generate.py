@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+from .http_generate import LARGEST, AskGenerator
 from .script import Act, ClientPlan, Script, Setup
 
 _POLICIES = ("close", "newest", "oldest", "key-a", "key-b")
 _TOPICS = ("news", "sport")
+_REFUSED, _REFUSED_BY_LAYERS = ("path", "origin", "denied", "plain"), ("answered", "crashed", "regretted")
 _CODES = (1000, 1001, 1008, 3000, 4999)
 
 
@@ -24,6 +26,10 @@ class _Generator:
         self._misbehaving = self._chance(0.5)
         self._broken = self._chance(0.25)
         self._failing = self._chance(0.4)
+        self._asks = AskGenerator(self._random, failing=self._failing, misbehaving=self._misbehaving)
+        self._layers = self._chance(0.5)
+        # Most runs have both protocols.
+        self._http, self._websocket = self._random.choice(((0.5, 0.7), (0.5, 0.7), (0.9, 0.1), (0.0, 1.0)))
         self._sizes = self._random.choice(((0, 10, 60), (0, 100, 1500), (10, 1000, 9000, 40000)))
 
     def script(self, seed: int) -> Script:
@@ -39,6 +45,9 @@ class _Generator:
         tight = self._chance(0.5)
         return Setup(
             running=self._chance(0.4),
+            hosted=self._chance(0.35),
+            fast=self._chance(0.5),
+            layers=self._layers,
             deflate=pick(("", "context", "context", "fresh")),
             concurrency=pick((1, 1, 1, 2, 3)),
             finish=self._chance(0.4),
@@ -59,13 +68,17 @@ class _Generator:
     def _client(self, name: str) -> ClientPlan:
         pick = self._random.choice
         short = self._chance(0.3)
-        few = tuple(max(least, self._sizes[-1] // 40) for least in (1, 7, 100))  # bounds the steps of a run
+        asks = self._asks.asks() if self._chance(self._http) else ()
+        largest = LARGEST if asks else self._sizes[-1]
+        few = tuple(max(least, largest // 40) for least in (1, 7, 100))  # bounds the steps of a run
         return ClientPlan(
             name=name,
             at=pick((0.0, 0.0, 0.0, 0.3, 1.1)),
             stream=pick(("direct", "direct", "direct", "foreign", "closing")),
             buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
-            attempts=self._attempts(),
+            asks=asks,
+            attempts=self._attempts() if not asks or self._chance(self._websocket) else (),
+            together=self._chance(0.3),
             handshake_drip=pick((0, 0, 0, 40)),
             deflate=pick(("", "context", "context", "fresh")),
             max_send=pick(few) if short else None,
@@ -78,7 +91,7 @@ class _Generator:
 
     def _attempts(self) -> tuple[str, ...]:
         before = self._random.choices(
-            ("path", "origin", "denied", "plain"), k=self._random.choice((0, 0, 0, 1, 2))
+            _REFUSED + (_REFUSED_BY_LAYERS if self._layers else ()), k=self._random.choice((0, 0, 0, 1, 2))
         )
         return (*before, "silent" if self._chance(0.05) else "good")
 

@@ -20,14 +20,12 @@ from humphrey_trio import (
 )
 
 from ..support.steps import at_step
+from .exchanges import ScriptedError
 from .journal import Journal, Sending, Session
+from .padding import padding
 from .script import Act, Script
 
 Stream = AsyncStream[Session]
-
-
-class ScriptedError(Exception):
-    """The exception that a handler raises because of its script."""
 
 
 class Handlers:
@@ -245,12 +243,6 @@ class Handlers:
         text = f"{sending.token}|{padding(self._padding, act.size)}"
         sending.data = text.encode() if act.binary else text
         return sending.data
-
-
-def padding(source: random.Random, size: int) -> str:
-    """Compressible text of so many bytes."""
-    words = "".join(source.choices("abcdefgh \n", k=min(size, 60)))
-    return (words * (size // max(1, len(words)) + 1))[:size]
 
 
 def policy_of(act: Act) -> WhenFull | KeepLatest:

@@ -11,9 +11,11 @@ from typing import Any
 import trio
 
 from humphrey_trio import WebsocketStream
+from humphrey_trio.http import HttpStatistics
 from humphrey_trio.testing import MemoryStream
 from humphrey_trio.websocket import AppStatistics, CloseRecord
 
+from .exchanges import Exchange
 from .script import ClientPlan
 
 
@@ -94,6 +96,11 @@ class ClientLife:
         misbehaviour: its actions that a client should not do. The model promises less to such a client.
         ended: eof, reset, patience if the server did not end in time after both Close frames, or open.
         mute: whether it sends no Close frame any more.
+        left_at: the virtual time at which it left: an end of file, a reset or a close.
+        exchanges: its HTTP requests, in order.
+        upgrade_fields: the header fields of each response to an upgrade.
+        http_sent, http_received: the bytes that it sent and received before the upgrades.
+        misses_end: whether the connection did not end in time after the last response.
         connected_at, closed_at: the virtual times of its connection and of the server's Close frame.
     """
 
@@ -113,6 +120,12 @@ class ClientLife:
     closed_at: float = inf
     faults: list[str] = field(default_factory=list)
     server: MemoryStream | None = None
+    left_at: float = inf
+    exchanges: list[Exchange] = field(default_factory=list)
+    upgrade_fields: list[dict[str, str]] = field(default_factory=list)
+    http_sent: int = 0
+    http_received: int = 0
+    misses_end: bool = False
 
     @property
     def misbehaves(self) -> bool:
@@ -129,10 +142,13 @@ class Journal:
         self.sendings: dict[str, Sending] = {}
         self.sessions: dict[int, Session] = {}
         self.clients: dict[str, ClientLife] = {}
+        self.exchanges: dict[str, Exchange] = {}
         self.log: list[Any] = []  # logging.LogRecord
         self.records: dict[int, list[CloseRecord]] = defaultdict(list)
         self.happened: dict[str, float] = {}  # the times of cancellations, the drain, and the ends of apps
         self.statistics: AppStatistics | None = None  # at the end
+        self.http_statistics: HttpStatistics | None = None  # at the end
+        self.warnings: list[str] = []
         self.faults: list[str] = []
 
     def now(self) -> int:

@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from humphrey_trio import ConnectionClosed
+from humphrey_trio.http import HttpError
 from humphrey_trio.websocket import CloseRecord
 
-from .handlers import ScriptedError
+from .exchanges import ScriptedError
+from .http_handlers import LAYER
+from .http_model import HTTP_CHECKS
 from .journal import ClientLife, Journal, Sending, Session
 from .script import Script
+from .times import DRAIN_SECONDS, STOP_SECONDS, SWEEP_SECONDS, TAKE_SECONDS, WRITE_SECONDS
 
 Check = Callable[[Script, Journal], Iterable[str]]
-
-#: The seconds that a drain and a hard stop may take, in addition to shielded handlers.
-DRAIN_SECONDS, STOP_SECONDS = 8.0, 1.6
-#: ``Timeouts.write``, the interval of sweeps, and ``take_timeout``.
-WRITE_SECONDS, SWEEP_SECONDS, TAKE_SECONDS = 3.0, 0.6, 9.9
 
 
 def check(script: Script, journal: Journal) -> list[str]:
@@ -108,8 +107,11 @@ def no_message_is_lost_on_the_way_in(script: Script, journal: Journal) -> Iterat
             continue
         if record.messages_received != len(life.sent):
             yield f"{session.client}: received {record.messages_received} of {len(life.sent)} messages"
+        # A WebSocket app that runs only for one connection ends with it.
+        alone = script.setup.hosted and not script.setup.running
         if (
             script.setup.finish
+            and not alone
             and not session.connect_failed
             and not {"websocket cancelled", "drain"} & set(journal.happened)
             and session.handled != life.sent
@@ -123,12 +125,13 @@ def no_message_is_lost_on_the_way_in(script: Script, journal: Journal) -> Iterat
 def upgrades_are_answered(script: Script, journal: Journal) -> Iterator[str]:
     """Each upgrade gets the status of its kind; a 503 only where there is a reason."""
     expected = {"good": 101, "path": 404, "origin": 403, "denied": 401, "plain": 200, "silent": 0}
+    expected |= {"answered": LAYER, "crashed": 500, "regretted": 500} if script.setup.layers else {}
     reasons = {"http cancelled", "websocket cancelled", "drain"} & set(journal.happened)
     limited = script.setup.max_connections is not None or script.setup.max_streams is not None
     for name, life in journal.clients.items():
         for attempt, status in zip(life.plan.attempts, life.statuses, strict=False):
             excused = (reasons or limited or life.plan.break_at) and status in (0, 503)
-            if status != expected[attempt] and not excused:
+            if status != expected.get(attempt, 101) and not excused:
                 yield f"{name}: got {status} for {attempt!r}"
 
 
@@ -333,7 +336,11 @@ def nothing_else_is_logged(script: Script, journal: Journal) -> Iterator[str]:
 def _is_scripted(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_scripted(each) for each in error.exceptions)
-    return isinstance(error, (ScriptedError, ConnectionClosed))
+    if isinstance(error, (TypeError, ValueError)):  # of an answer that the script makes wrong
+        return str(error).startswith(("a handler must return a Response", "the body of this response"))
+    if isinstance(error, RuntimeError):  # of two branches that read
+        return str(error).startswith("another task is reading the body")
+    return isinstance(error, (ScriptedError, ConnectionClosed, HttpError))
 
 
 def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
@@ -370,6 +377,7 @@ def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
 def apps_end_in_time(script: Script, journal: Journal) -> Iterator[str]:
     """A drain and a hard stop end by their deadlines, whatever clients and handlers do."""
     shielded = sum(session.shielded for session in journal.sessions.values())
+    shielded += sum(exchange.shielded for exchange in journal.exchanges.values())
     for name in ("http", "websocket"):
         ended = journal.happened.get(f"{name} ended", 0.0)
         for cause, seconds in (("drain", DRAIN_SECONDS), (f"{name} cancelled", STOP_SECONDS)):
@@ -400,4 +408,5 @@ CHECKS: tuple[Check, ...] = (
     nothing_else_is_logged,
     totals_add_up,
     apps_end_in_time,
+    *HTTP_CHECKS,
 )

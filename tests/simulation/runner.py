@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -12,33 +11,22 @@ from math import inf
 import trio
 import trio.testing
 
-from humphrey_trio import (
-    App,
-    AsyncWebsocketApp,
-    Deflate,
-    Drain,
-    Heartbeat,
-    Request,
-    Response,
-    Timeouts,
-    WhenLeft,
-    async_websocket_handler,
-)
 from humphrey_trio.http import Address
 from humphrey_trio.testing import MemoryStream
-from humphrey_trio.websocket import Accept
 
 from ..support.steps import at_step
-from .clients import MAX_MESSAGE_SIZE, SimulatedClient
+from .clients import SimulatedClient
 from .faults import ProgressWatch, seeded
 from .handlers import Handlers
-from .journal import Journal, Session
-from .model import SWEEP_SECONDS, check
-from .script import Act, ClientPlan, Script, Setup, busy_seconds
+from .http_handlers import HttpHandlers
+from .journal import Journal
+from .logs import logging_to, warnings_to
+from .model import check
+from .pair import make_pair
+from .script import Act, ClientPlan, Script, busy_seconds
 from .streams import connection
+from .times import SWEEP_SECONDS
 
-#: Short timeouts, so that deadlines pass in a run.
-TIMEOUTS = Timeouts(header=3, body=3, idle=5, write=3, close=2, linger=3, linger_idle=1.5, disconnect=0.5, drain=8)
 #: Seconds of virtual time after which the scripts of the clients are stopped.
 SCRIPT_SECONDS = 15.0
 #: Seconds from the end of a client to the end of its connection: all deadlines, without the time of handlers.
@@ -67,7 +55,7 @@ def run(script: Script) -> Outcome:
     """Play a script."""
     journal, watch = Journal(), ProgressWatch()
     clock = trio.testing.MockClock(autojump_threshold=0)
-    with seeded(script.seed), _logging_to(journal):
+    with seeded(script.seed), logging_to(journal), warnings_to(journal):
         try:
             trio.run(_Stage(script, journal, watch).play, clock=clock, instruments=[watch])
         except Exception as exc:
@@ -88,32 +76,6 @@ def _leaves(exc: BaseException) -> str:
     return f"{exc!r} in {' > '.join(frames[-3:])}"
 
 
-@contextmanager
-def _logging_to(journal: Journal) -> Generator[None]:
-    logger, handler = logging.getLogger("humphrey_trio"), _Recorder(journal)
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
-class _Recorder(logging.Handler):
-    def __init__(self, journal: Journal) -> None:
-        super().__init__()
-        self._journal = journal
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._journal.log.append(record)
-        if hasattr(record, "close_record"):
-            self._journal.records[record.stream_id].append(record.close_record)  # type: ignore[attr-defined]
-
-
 class _Stage:
     """A linked pair, its clients, and the actions outside of both."""
 
@@ -123,7 +85,8 @@ class _Stage:
         self._watch = watch
         self._handlers = Handlers(script, journal)
         self._clients: list[SimulatedClient] = []
-        self._scopes = {"http": trio.CancelScope(), "websocket": trio.CancelScope()}
+        names = ("http",) if script.setup.hosted else ("http", "websocket")
+        self._scopes = {name: trio.CancelScope() for name in names}
         self._ended: dict[str, trio.Event] = {}
         self._instruments = ExitStack()
         self._serving = 0  # connections
@@ -144,13 +107,15 @@ class _Stage:
     async def _play(self) -> None:
         self._shutdown = trio.Event()
         self._world_over = trio.Event()
-        self._websocket_app = self._make_websocket_app()
-        self._app = self._make_app()
+        self._app, self._websocket_app = make_pair(
+            self._script.setup, self._handlers, HttpHandlers(self._journal, self._script.seed), self._shutdown
+        )
         self._handlers.sender = self._websocket_app.sender()
         async with trio.open_nursery() as nursery:
             watchdog = await nursery.start(self._watch_time)
             self._nursery = nursery
-            await nursery.start(self._run_app, "websocket", self._websocket_app.run)
+            if not self._script.setup.hosted:
+                await nursery.start(self._run_app, "websocket", self._websocket_app.run)
             http = partial(self._app.run, "127.0.0.1:0") if self._script.setup.running else self._host_streams
             await nursery.start(self._run_app, "http", http)
             async with trio.open_nursery() as playing:
@@ -165,43 +130,9 @@ class _Stage:
                 await ended.wait()
             watchdog.cancel()
         self._journal.statistics = self._websocket_app.statistics()
+        self._journal.http_statistics = self._app.statistics()
 
     # The pair.
-
-    def _make_websocket_app(self) -> AsyncWebsocketApp[None, Session]:
-        setup = self._script.setup
-        app = AsyncWebsocketApp.new_unlinked(
-            stream_state=self._handlers.take,
-            max_connections=setup.max_streams,
-            concurrency=setup.concurrency,
-            when_left=WhenLeft.FINISH if setup.finish else WhenLeft.CANCEL,
-            timeouts=TIMEOUTS,
-            max_message_size=MAX_MESSAGE_SIZE,
-            max_outbox_bytes=setup.max_outbox_bytes,
-            max_outbox_messages=setup.max_outbox_messages,
-            max_read_ahead=setup.max_read_ahead,
-        )
-        if setup.heartbeat:
-            app.with_heartbeat(Heartbeat(interval=0.6, timeout=1))
-        return (
-            app.with_connect_handler(self._handlers.connect)
-            .with_message_handler(self._handlers.message)
-            .with_disconnect_handler(self._handlers.disconnect)
-            .with_shutdown(self._shutdown, _drain(setup))
-        )
-
-    def _make_app(self) -> App:
-        setup = self._script.setup
-        deflate = None
-        if setup.deflate:
-            deflate = Deflate(server_context_takeover=setup.deflate == "context", min_size=20, memory_level=1)
-        route = async_websocket_handler(self._websocket_app.connect_hook(), deflate=deflate, accept=_accept)
-        return (
-            App(timeouts=TIMEOUTS, max_connections=setup.max_connections if setup.running else None)
-            .with_stateless_route("/", lambda _: Response(200, "hello"))
-            .with_websocket_route("/ws", route)
-            .with_shutdown(self._shutdown, _drain(setup))
-        )
 
     async def _run_app(
         self, name: str, function: Callable[..., Awaitable[object]], *, task_status: trio.TaskStatus[None]
@@ -213,8 +144,14 @@ class _Stage:
                     await nursery.start(function)
                     task_status.started()
         finally:
-            self._journal.note(f"{name} ended")
+            self._note(name, "ended")
             self._ended[name].set()
+
+    def _note(self, name: str, what: str) -> None:
+        """Record an event of an app, and of the one that it runs."""
+        self._journal.note(f"{name} {what}")
+        if self._script.setup.hosted:
+            self._journal.note(f"websocket {what}")
 
     async def _host_streams(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve each stream alone, instead of running the HTTP app."""
@@ -307,11 +244,15 @@ class _Stage:
 
     def _cancel_at(self, step: int, *names: str) -> None:
         def cancel() -> None:
-            for name in names:
-                self._journal.note(f"{name} cancelled")
-                self._scopes[name].cancel()
+            self._cancel(*names)
 
         self._instruments.enter_context(at_step(step + 1, cancel))
+
+    def _cancel(self, *names: str) -> None:
+        for name in names:
+            if name in self._scopes:
+                self._note(name, "cancelled")
+                self._scopes[name].cancel()
 
     # The end.
 
@@ -331,11 +272,10 @@ class _Stage:
         elif ending == "drain":
             await self._do_drain(Act(verb="drain"))
         else:
-            for name in ("http", "websocket") if ending == "both" else (ending,):
-                self._journal.note(f"{name} cancelled")
-                self._scopes[name].cancel()
+            self._cancel(*(("http", "websocket") if ending == "both" else (ending,)))
             if ending == "websocket":
-                # The streams of the app end. The clients close those that the HTTP app still has.
+                # The streams of the app end. The clients close those that the HTTP app still has: all, if it runs
+                # the WebSocket app.
                 for client in self._clients:
                     client.leaving.set()
 
@@ -366,12 +306,3 @@ def _tasks_in(nursery: trio.Nursery) -> Generator[trio.lowlevel.Task]:
         yield task
         for inner in task.child_nurseries:
             yield from _tasks_in(inner)
-
-
-def _drain(setup: Setup) -> Drain:
-    return Drain(code=1012, spread=setup.spread, patience=setup.patience)
-
-
-async def _accept(request: Request, state: object) -> Accept | Response:
-    denied = request.headers.get("Authorization", "") == "no"
-    return Response(401, "no") if denied else Accept()

@@ -55,6 +55,54 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One HTTP request of a client, and the work of the server for it.
+
+    Attributes:
+        after: seconds to wait before it is sent.
+        early: whether it is sent without waiting for the responses to earlier requests.
+        method, version, close: of the request. ``close`` sends ``Connection: close``.
+        route: whole (the body is read before the handler), stream (the handler reads it), plain (not async),
+            missing (no such path), method (not allowed), or bad (a malformed head).
+        finish: whether the route has ``WhenLeft.FINISH``.
+        framing: of the body: nothing for none, length, chunked, or malformed for an invalid chunk.
+        size, pieces, drip: bytes of the body, the number of its chunks, and the bytes that are sent at once.
+        expect: whether the client waits for a 100 before it sends the body.
+        layer: the action of the inner layer: nothing to pass the request on, slow, answer, before, after or error.
+        acts: the actions of the handler.
+        answer: what the handler returns: bytes, empty, closing, wrong (no response), producer, generator, events.
+        length: of a streamed response: nothing, right, more or less.
+        body: the actions of the producer or generator.
+        then: what the client does when it has sent the request: nothing, eof, reset, leave or stall. Or cut (send
+            half of the request and an end of file) or hold (wait in the middle of the request).
+        seconds: how long it waits before that, or stalls, or holds.
+    """
+
+    after: float = 0.0
+    early: bool = False
+    method: str = "GET"
+    version: str = "1.1"
+    close: bool = False
+    route: str = "whole"
+    finish: bool = False
+    framing: str = ""
+    size: int = 0
+    pieces: int = 1
+    drip: int = 0
+    expect: bool = False
+    layer: str = ""
+    acts: tuple[Act, ...] = ()
+    answer: str = "bytes"
+    length: str = ""
+    body: tuple[Act, ...] = ()
+    then: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"request({', '.join(_changes(self, 'acts', 'body'))})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClientPlan:
     """One client.
 
@@ -63,8 +111,11 @@ class ClientPlan:
         at: seconds after the start at which it connects.
         stream: the server's end: direct, foreign, or closing (foreign, and not able to half-close).
         buffer: the size in bytes of each direction's buffer.
-        attempts: the upgrades that it requests on one connection, one after the other, until one is accepted:
-            good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
+        asks: the HTTP requests that it sends first.
+        attempts: the upgrades that it requests afterwards on the same connection, one after the other, until one
+            is accepted: good, path, origin, denied (by ``accept``), plain for a GET, or silent for nothing at all.
+            A layer refuses answered, crashed and regretted; without layers they are good.
+        together: whether it sends all attempts at once.
         handshake_drip: the number of bytes of a request that are sent at once; 0 for all.
         deflate: the compression that it offers: nothing, context, or fresh for no context takeover.
         max_send, max_receive: the maximum number of bytes of a call of the server; None for all.
@@ -77,7 +128,9 @@ class ClientPlan:
     at: float = 0.0
     stream: str = "direct"
     buffer: int = 64 * 1024
+    asks: tuple[Ask, ...] = ()
     attempts: tuple[str, ...] = ("good",)
+    together: bool = False
     handshake_drip: int = 0
     deflate: str = ""
     max_send: int | None = None
@@ -94,11 +147,17 @@ class Setup:
 
     Attributes:
         running: whether the HTTP app runs, or serves each stream alone.
+        hosted: whether the HTTP app runs the WebSocket app (``with_websocket_app``), or each runs by itself.
+        fast: whether the fast parser reads the heads of requests.
+        layers: whether the HTTP app has its two layers.
         rest: seconds between the last action and the end.
         ending: leave (all clients close), drain, or the cancelled app: http, websocket or both.
     """
 
     running: bool = False
+    hosted: bool = False
+    fast: bool = False
+    layers: bool = False
     deflate: str = ""
     concurrency: int = 1
     finish: bool = False
@@ -131,8 +190,12 @@ class Script:
     def __str__(self) -> str:
         lines = [f"script (seed {self.seed}): {', '.join(_changes(self.setup)) or 'defaults'}"]
         for plan in self.clients:
-            options = _changes(plan, "name", "on_connect", "on_disconnect", "acts")
+            options = _changes(plan, "name", "asks", "on_connect", "on_disconnect", "acts")
             lines.append(f"  client {plan.name}: {', '.join(options) or 'defaults'}")
+            for ask in plan.asks:
+                lines.append(f"    {ask}")
+                lines += [f"      handler: {act}" for act in ask.acts]
+                lines += [f"      body: {act}" for act in ask.body]
             lines += [f"    on connect: {act}" for act in plan.on_connect]
             lines += [f"    {act}" for act in plan.acts]
             lines += [f"    on disconnect: {act}" for act in plan.on_disconnect]
@@ -143,7 +206,12 @@ class Script:
 def busy_seconds(script: Script) -> float:
     """The total duration in seconds of all handlers of a script."""
     acts = [act for plan in script.clients for act in (*plan.on_connect, *plan.acts, *plan.on_disconnect)]
-    return sum(map(_busy_seconds, acts))
+    asks = [ask for plan in script.clients for ask in plan.asks]
+    return sum(map(_busy_seconds, acts)) + sum(_asking_seconds(ask) for ask in asks)
+
+
+def _asking_seconds(ask: Ask) -> float:
+    return ask.after + ask.seconds + sum(map(_busy_seconds, (*ask.acts, *ask.body)))
 
 
 def _busy_seconds(act: Act) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from .script import Act, ClientPlan, Script
+from .script import Act, Ask, ClientPlan, Script
 
 #: The maximum number of runs to shorten one script.
 BUDGET = 1500
@@ -50,9 +50,7 @@ def _shorter(value: Any) -> Iterator[Any]:
     """Variants of a script, a client or an action without one part, or with one default setting."""
     for each in fields(value):
         found = getattr(value, each.name)
-        if isinstance(found, tuple) and (not found or isinstance(found[0], (Act, ClientPlan, str))):
-            if each.name == "attempts" and len(found) == 1:
-                continue
+        if isinstance(found, tuple) and (not found or isinstance(found[0], (Act, Ask, ClientPlan, str))):
             for number in range(len(found)):
                 yield replace(value, **{each.name: found[:number] + found[number + 1 :]})
             for number, part in enumerate(found):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from humphrey_trio.testing import MemoryStream, memory_connection
@@ -21,6 +23,32 @@ def connection(plan: ClientPlan) -> tuple[MemoryStream, MemoryStream, trio.abc.S
         theirs.break_at(plan.break_at)
     foreign = {"foreign": ForeignStream, "closing": ClosingStream}
     return ours, theirs, foreign[plan.stream](theirs) if plan.stream in foreign else theirs
+
+
+async def send_dripping(
+    stream: MemoryStream, data: bytes | bytearray, drip: int = 0, count: Callable[[int], None] = lambda _: None
+) -> None:
+    """Send bytes from the client's end, ``drip`` of them at once, or all.
+
+    Dripping takes at most half a second, so that no deadline passes.
+
+    Args:
+        stream: the client's end.
+        data: the bytes.
+        drip: bytes of one call; 0 for all.
+        count: called with the number of bytes that were sent.
+    """
+    step = max(drip, len(data) // 25 + 1) if drip else len(data)
+    await trio.lowlevel.checkpoint()
+    for start in range(0, len(data), max(1, step)):
+        rest = memoryview(data)[start : start + step]
+        while rest:
+            if not (sent := stream.send_nowait(rest)):
+                await stream.wait_send_all_might_not_block()
+            count(sent)
+            rest = rest[sent:]
+        if drip:
+            await trio.sleep(0.02)
 
 
 class ClosingStream(trio.abc.Stream):

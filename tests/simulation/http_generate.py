@@ -1,0 +1,133 @@
+"""Generates the HTTP requests of a client."""
+
+from __future__ import annotations
+
+import random
+
+from .http_handlers import MAX_BODY
+from .script import Act, Ask
+
+_ANSWERS = ("bytes",) * 3 + ("empty", "closing") + ("producer",) * 4 + ("generator",) * 3 + ("events",) * 2
+
+#: The maximum number of bytes of a request body.
+LARGEST = MAX_BODY + 10_000
+
+
+class AskGenerator:
+    """Generates HTTP requests.
+
+    Args:
+        source: the random numbers.
+        failing: whether handlers and layers fail.
+        misbehaving: whether the clients misbehave.
+    """
+
+    def __init__(self, source: random.Random, *, failing: bool, misbehaving: bool) -> None:
+        self._random = source
+        self._failing = failing
+        self._misbehaving = misbehaving
+        self._sizes = source.choice(((0, 10, 60), (0, 100, 2000), (10, 3000, 40_000)))
+
+    def asks(self) -> tuple[Ask, ...]:
+        """The requests of one client."""
+        early = self._random.choice((0.0, 0.3, 0.9))
+        count = self._random.choice((1, 1, 2, 3, 5, 8))
+        last = count - 1 if self._misbehaving and self._chance(0.6) else -1
+        return tuple(self._ask(early, misbehaves=number == last) for number in range(count))
+
+    def _ask(self, early: float, *, misbehaves: bool) -> Ask:
+        pick = self._random.choice
+        framing = self._framing()
+        then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold")) if misbehaves else ""
+        route = self._route(framing)
+        slow = misbehaves or self._chance(0.1)
+        return Ask(
+            after=pick((0.0, 0.0, 0.0, 0.02, 0.3)),
+            early=self._chance(early),
+            method=self._method(framing, route),
+            version="1.0" if framing in ("", "length") and self._chance(0.08) else "1.1",
+            close=self._chance(0.05),
+            route=route,
+            finish=self._chance(0.3),
+            framing=framing,
+            size=pick((LARGEST, *self._sizes, *self._sizes)) if framing else 0,
+            pieces=pick((1, 1, 3, 10)),
+            drip=pick((0, 0, 0, 7, 50)),
+            expect=bool(framing) and self._chance(0.15),
+            layer=self._layer(),
+            acts=self._acts(slow=slow),
+            answer=pick((*_ANSWERS, "wrong") if self._failing else _ANSWERS),
+            length=pick(("", "", "", "right", "right", *(("more", "less") if self._failing else ()))),
+            body=self._body(self._random.randint(0, 4), slow=slow),
+            then=then,
+            seconds=self._seconds(then),
+        )
+
+    def _framing(self) -> str:
+        framing: str = self._random.choice(("", "", "length", "chunked"))
+        return "malformed" if framing and self._misbehaving and self._chance(0.15) else framing
+
+    def _method(self, framing: str, route: str) -> str:
+        if framing:
+            return "POST"
+        return "HEAD" if route != "bad" and self._chance(0.1) else "GET"
+
+    def _route(self, framing: str) -> str:
+        if self._chance(0.02):
+            return "bad"
+        routes: tuple[str, ...] = ("whole",) * 4 + ("stream",) * (8 if framing else 3) + ("plain", "plain")
+        if self._chance(0.3):
+            routes = (*routes, "missing", "method")
+        return self._random.choice(routes)
+
+    def _seconds(self, then: str) -> float:
+        if not then:
+            return 0.0
+        return self._random.choice((0.0, 0.1, 0.1, 0.6, 4.5) if then in ("stall", "hold") else (0.0, 0.05, 0.4))
+
+    def _layer(self) -> str:
+        if not self._chance(0.4):
+            return ""
+        return self._random.choice(("slow", "answer", *(("before", "after", "error") if self._failing else ())))
+
+    # Actions.
+
+    def _acts(self, *, slow: bool) -> tuple[Act, ...]:
+        acts = [self._read() for _ in range(self._random.choice((0, 1, 1, 2)))]
+        if slow or self._chance(0.2):
+            acts.append(self._wait(slow=slow))
+        if self._failing and self._chance(0.15):
+            acts.append(Act(verb=self._random.choice(("fail", "error"))))
+        return tuple(acts)
+
+    def _body(self, count: int, *, slow: bool, depth: int = 0) -> tuple[Act, ...]:
+        return tuple(self._body_act(slow=slow, depth=depth) for _ in range(count))
+
+    def _body_act(self, *, slow: bool, depth: int) -> Act:
+        verbs = ["write"] * 6 + ["read", "sleep"]
+        verbs += ["nursery", "limited"] if depth < 2 else []
+        verbs += ["fail", "error"] if self._failing and self._chance(0.3) else []
+        verb = self._random.choice(verbs)
+        if verb == "read":
+            return self._read()
+        if verb == "sleep":
+            return self._wait(slow=slow)
+        nested = verb in ("nursery", "limited")
+        return Act(
+            verb=verb,
+            after=self._random.choice((0.0, 0.0, 0.0, 0.03)),
+            size=self._random.choice(self._sizes),
+            count=self._random.choice((1, 1, 2, 5)) if verb == "write" else 1,
+            inner=self._body(self._random.randint(1, 3), slow=slow, depth=depth + 1) if nested else (),
+            step=self._random.randint(1, 12),
+        )
+
+    def _read(self) -> Act:
+        return Act(verb="read", count=self._random.choice((0, 0, 1, 3)))
+
+    def _wait(self, *, slow: bool) -> Act:
+        verb = "shield" if self._chance(0.1) else "sleep"
+        return Act(verb=verb, seconds=self._random.choice((0.4, 1.5, 1.5) if slow else (0.02, 0.06, 0.1)))
+
+    def _chance(self, share: float) -> bool:
+        return self._random.random() < share
