@@ -60,6 +60,13 @@ def test_status_and_headers(build: Callable[..., Response]) -> None:
         build(201)  # the options are keywords
 
 
+def test_replace_header() -> None:
+    """``replace_header`` removes all fields of a name, in any letter case, and adds one at the end."""
+    response = Response(200, "x", [("A", "1"), ("b", "2"), ("a", "3")])
+    assert list(response.replace_header("a", "4").headers) == [("b", "2"), ("a", "4")]
+    assert list(response.replace_header("c", "5").headers) == [*response.headers, ("c", "5")]
+
+
 async def test_values_reach_the_client() -> None:
     """The fields of these responses are on the wire once."""
     app = App().with_stateless_route("/json", lambda _: Response.json({"a": 1}, headers={"X": "1"}))
@@ -311,6 +318,11 @@ def test_the_length_of_a_stream(length: Any, error: type[Exception]) -> None:
         (lambda: Response(200, None), r"Without a body, write Response\.empty\(status\)"),
         (lambda: Response(200, produce), r"write Response\.stream\(body\)"),
         (lambda: Response(200, pieces()), r"write Response\.stream\(body\)"),
+        (lambda: Response("x", "y"), r"not Response\(str, str\)\. For a text, write Response\(200, text\)"),
+        (lambda: Response("OK"), r"not Response\(str\)\. For a text, write Response\(200, text\)"),
+        (lambda: Response(b"x"), r"not Response\(bytes\)\. For a text, write Response\(200, text\)"),
+        (lambda: Response("x", 200), r"not Response\(str, int\)\. The status is first: Response\(200, 'text'\)"),
+        (lambda: Response(True), r"not Response\(bool\)$"),
         (lambda: Response(200, b"x", "text/html"), r"not str: write headers=\{'Content-Type': 'text/html'\}"),
         (lambda: Response(200, b"x", {"Retry-After": 5}), r"must be str: \('Retry-After', 5\)\. Convert them"),
         (lambda: Response.json({"a": {1}}), "not JSON: Object of type set is not JSON serializable"),

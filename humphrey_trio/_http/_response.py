@@ -46,7 +46,7 @@ class Response:
 
     def __init__(self, status: int, content: str | bytes = b"", headers: HeadersLike = ()) -> None:
         try:
-            self._status = status if type(status) is int else index(status)
+            self._status = status if type(status) is int else _to_status(status)
             self._content = content.encode() if isinstance(content, str) else _to_bytes(content)
         except TypeError:
             raise wrong_arguments(status, content) from None
@@ -361,6 +361,13 @@ def _with_defaults(headers: HeadersLike, defaults: Headers) -> Headers:
         return defaults
     given = Headers(headers)
     return Headers([*(pair for pair in defaults if pair[0] not in given), *given])
+
+
+def _to_status(status: int) -> int:
+    """Convert a status of another type, such as ``http.HTTPStatus``. A bool is a mistake."""
+    if isinstance(status, bool):
+        raise TypeError
+    return index(status)
 
 
 def _to_bytes(content: bytes) -> bytes:

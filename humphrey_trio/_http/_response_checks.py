@@ -11,15 +11,20 @@ from typing import Any, TypeGuard, cast
 
 def wrong_arguments(status: object, content: object) -> TypeError:
     """Return the error for the first two arguments of ``Response``, one of which is wrong."""
+    given = [status] if content == b"" else [status, content]
+    names = ", ".join(type(argument).__name__ for argument in given)
     return TypeError(
-        "a Response takes an int status, then a str or bytes:"
-        f" not Response({type(status).__name__}, {type(content).__name__}){_advice(content)}"
+        f"a Response takes an int status, then a str or bytes: not Response({names}){_advice(status, content)}"
     )
 
 
-def _advice(content: object) -> str:
+def _advice(status: object, content: object) -> str:
+    if isinstance(status, (str, bytes)):
+        if isinstance(content, int):
+            return ". The status is first: Response(200, 'text')"
+        return ". For a text, write Response(200, text)"
     if isinstance(content, (str, bytes)):
-        return ""
+        return ""  # it is right, and the status is wrong
     if isinstance(content, (dict, list, tuple)):
         return ". For JSON, write Response.json(value)"
     if content is None:
