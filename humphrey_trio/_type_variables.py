@@ -1,7 +1,4 @@
-"""Type variables for the state of an application and the state of a stream.
-
-Their default is None (PEP 696), so an application without state needs no annotation.
-"""
+"""Type variables that several modules use."""
 
 from __future__ import annotations
 
@@ -12,6 +9,11 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
+T = TypeVar("T")
+Default = TypeVar("Default")
+
+# The state of an application and that of a stream. Their default is None (PEP 696), so an application without
+# state needs no annotation.
 State = TypeVar("State", default=None)
 StreamState = TypeVar("StreamState", default=None)
 

@@ -138,7 +138,7 @@ async def http_app_is_cancelled(scene: Scene) -> None:
     assert await scene.client.close_code() == 1001
 
 
-REFUSED = "what the client sent was refused"
+REFUSED = "the client violated the protocol or a limit"
 
 
 WAYS = [
@@ -159,9 +159,9 @@ WAYS = [
     ),
     Way(handler_closes, "server", 4000, "bye", clean=True),
     Way(deadline_passes, "server", 4003, "expired", "its deadline has passed", clean=True),
-    Way(app_drains, "server", 1012, "retry-after=2.5", "the server ends", clean=True),
-    Way(app_is_cancelled, "server", 1001, "", "the application has ended", clean=True),
-    Way(http_app_is_cancelled, "server", 1001, "", "the server has ended"),
+    Way(app_drains, "server", 1012, "retry-after=2.5", "the server is shutting down", clean=True),
+    Way(app_is_cancelled, "server", 1001, "", "the application was cancelled", clean=True),
+    Way(http_app_is_cancelled, "server", 1001, "", "the server was cancelled"),
 ]
 
 
@@ -388,4 +388,4 @@ async def test_close_record_of_a_cancelled_server(link: Link, nursery: trio.Nurs
         await trio.testing.wait_all_tasks_blocked()
         await client.stream.aclose()
     assert log.record.bytes_sent == client.received
-    assert log.record.cause == "the server has ended"
+    assert log.record.cause == "the server was cancelled"

@@ -144,4 +144,4 @@ async def test_close_record_of_a_stream_in_the_hook(autojump_clock: trio.testing
         assert await client.close_code() == 1001
         stage.http.cancel()
         await trio.testing.wait_all_tasks_blocked()
-    assert [(record.code, record.cause) for record in log.records] == 2 * [(1001, "the application has ended")]
+    assert [(record.code, record.cause) for record in log.records] == 2 * [(1001, "the application was cancelled")]

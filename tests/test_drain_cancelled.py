@@ -22,25 +22,28 @@ from websockets.sync.client import connect as connect_peer
 from humphrey_trio import App, AsyncStream, ConnectionClosed, Message, Request, Response
 from humphrey_trio.http import Drain
 from tests.support import ANY_PORT, PATIENCE
-from tests.support.cancellation import INTERRUPTED, living_tasks, name_all, no_resource_warning, open_files, within
+from tests.support.cancellation import (
+    INTERRUPTED,
+    Handlers,
+    living_tasks,
+    name_all,
+    no_resource_warning,
+    open_files,
+    within,
+)
 from tests.support.certificates import authority, trusting_in_threads, write_certificate
 from tests.support.clients import Reply
 from tests.support.drain_clients import POST, get
 from tests.support.drain_handlers import Held
-from tests.support.draining import AnyWebsocketApp, Clock, Stage, in_memory, linked_pair, on_sockets
+from tests.support.draining import Clock, Stage, in_memory, linked_pair, on_sockets
 from tests.support.links import Link, each_link, memory_and_each_link
 from tests.support.programs import assert_is_keyboard_interrupt_alone, running
 from tests.support.steps import AtStep, at_step
 from tests.support.wire import TEXT, client_frame, close_frame, request_bytes
 
 
-class RecordingHandlers:
+class BusyHandlers(Handlers):
     """Handlers that record which streams they ran for. Each stream has a task, and messages take 0.3 seconds."""
-
-    def __init__(self) -> None:
-        self.connected: list[int] = []
-        self.disconnecting: list[int] = []
-        self.disconnected: list[int] = []
 
     async def connect(self, stream: AsyncStream, state: None) -> None:
         self.connected.append(stream.id)
@@ -49,15 +52,6 @@ class RecordingHandlers:
     async def message(self, stream: AsyncStream, message: Message, state: None) -> None:
         await trio.sleep(0.3)
         await stream.send(message)
-
-    async def disconnect(self, stream: AsyncStream, state: None) -> None:
-        self.disconnecting.append(stream.id)
-        await trio.lowlevel.checkpoint()
-        self.disconnected.append(stream.id)
-
-    def attach(self, websocket_app: AnyWebsocketApp) -> AnyWebsocketApp:
-        websocket_app.with_connect_handler(self.connect).with_message_handler(self.message)
-        return websocket_app.with_disconnect_handler(self.disconnect)
 
 
 async def serve_streams(
@@ -87,7 +81,7 @@ async def talk(stream: trio.abc.Stream, first: bytes, replies: list[bytes]) -> N
 async def drain_and_cancel(link: Link | None, cancelled: set[str], step: int) -> bool:
     """Drain a busy pair, and cancel apps at a step. Returns False if the drain ended before that step."""
     files, tasks = open_files(), living_tasks()
-    shutdown, recorded, released = trio.Event(), RecordingHandlers(), trio.Event()
+    shutdown, recorded, released = trio.Event(), BusyHandlers(), trio.Event()
 
     async def slow(request: Request) -> Response:
         await released.wait()
@@ -185,7 +179,7 @@ async def test_drain_begins_at_every_step(
 ) -> None:
     """A drain that begins at any step ends soon, disconnects each client once, and logs no warning."""
     for step in itertools.count():
-        shutdown, recorded, held = trio.Event(), RecordingHandlers(), Held()
+        shutdown, recorded, held = trio.Event(), BusyHandlers(), Held()
         app, websocket_app = linked_pair(shutdown)
         recorded.attach(websocket_app)
         app.with_stateless_route("/", held)

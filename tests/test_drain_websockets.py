@@ -51,7 +51,7 @@ async def test_drain_closes_every_stream(drain: Drain, autojump_clock: Clock) ->
     for record in disconnected.records.values():
         assert record is not None
         assert (record.initiator, record.code, record.reason) == ("server", drain.code, drain.reason)
-        assert record.cause == "the server ends"
+        assert record.cause == "the server is shutting down"
     assert websocket_app.statistics().connections == 0
 
 

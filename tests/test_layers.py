@@ -34,7 +34,7 @@ _server               _clock _control! _fairness! _file_threads _file_reader _se
                       _interface! _outgoing _request_body _child_task _event_stream _bodies _response_stream
                       _responses _http_connection _server_tls _unix_socket _open_listeners _listening! _overload
                       _server
-_websocket            _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
+_websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end

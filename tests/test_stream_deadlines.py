@@ -334,7 +334,7 @@ async def test_deadline_renewed_in_a_drain(autojump_clock: trio.testing.MockCloc
     ends = Ends(renew)
     await drain_after_a_second(ends, patience=2)
     assert ends.entries == [(soon_after(3), 1001, "")]
-    assert ends.causes == ["the server ends"]
+    assert ends.causes == ["the server is shutting down"]
 
 
 async def test_deadline_that_passes_in_a_drain(autojump_clock: trio.testing.MockClock) -> None:

@@ -222,7 +222,9 @@ class App(Routes[State]):
             self._servers.certificate = CertificateFiles(cert, key, reloads=reload)
             return self
         if cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ValueError("this SSLContext is for clients: create one with ssl.Purpose.CLIENT_AUTH")
+            raise ValueError(
+                "this SSLContext is for clients: use ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+            )
         if reload:
             raise ValueError("only files can be reloaded: pass their paths to with_cert instead of an SSLContext")
         self._servers.certificate = GivenContext(cert)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .._http._headers import TCHAR
+from .._http._headers import TOKEN
 from .._http._method import REGISTERED_METHODS, Method
 from .._http._when_left import WhenLeft
-
-_TOKEN = re.compile(rf"{TCHAR}+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +62,7 @@ def _checked_methods(methods: Collection[str]) -> frozenset[str]:
 
 
 def _check_method(method: str) -> None:
-    if not _TOKEN.fullmatch(method):
+    if not TOKEN.fullmatch(method):
         raise ValueError(f"{method!r} is not a method: it must be a token (RFC 9110, section 9.1)")
     if method == "*":
         raise ValueError("'*' is not a method: leave methods out for every method")

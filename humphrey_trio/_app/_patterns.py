@@ -12,11 +12,8 @@ from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from .._http._path_params import NO_PARAMS, PathParams
+from .._http._urls import NOT_ENCODED
 from .._wildcards import Wildcard
-
-# The characters that browsers do not encode in a path (URL standard, path percent-encode set), beside letters and
-# digits. The braces and the question mark never get here.
-_SENT_AS_THEY_ARE = "/%:@!$&'()*+,;=[]|\\"
 
 # The segments of a pattern: a parameter for a segment, one for the rest of the path, and any number of pairs.
 _SEGMENT = re.compile(r"\{([^{}]*)\}")
@@ -119,7 +116,8 @@ def _decode(value: str) -> str:
 def _encode(literal: str) -> str:
     """Percent-encode the characters of a literal that cannot stand in a request target."""
     try:
-        return quote(_BARE_PERCENT.sub("%25", literal), safe=_SENT_AS_THEY_ARE)
+        # No brace or question mark gets here.
+        return quote(_BARE_PERCENT.sub("%25", literal), safe=NOT_ENCODED)
     except UnicodeEncodeError as exc:
         raise ValueError(f"{literal!r} contains a surrogate, which cannot be encoded as UTF-8") from exc
 

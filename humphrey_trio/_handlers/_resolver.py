@@ -10,13 +10,10 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote
 
-from .._http._urls import percent_decode_path
+from .._http._urls import NOT_ENCODED, percent_decode_path
 
 # NUL, separators (also encoded ones, and the one of Windows), drives, and the empty and the dot segments.
 _NOT_A_NAME = re.compile(r"[\x00/\\]|\A[A-Za-z]:|\A\.{0,2}\Z")
-
-# The characters that browsers send in a path as they are (WHATWG URL, section 1.3). An escape stays an escape.
-_SENT_AS_THEY_ARE = "/%:@!$&'()*+,;=[]|\\"
 
 _SENT_IN_A_QUERY = "%/:?[]@!$&'()*+,;="
 
@@ -49,7 +46,7 @@ def path_below(path: str, pattern: str) -> str:
         The rest, as it was sent. If the prefix does not end with a slash, the slash behind it is omitted.
     """
     literal = re.split(r"[*{]", pattern, maxsplit=1)[0]
-    spellings = (literal, quote(literal, safe=_SENT_AS_THEY_ARE))
+    spellings = (literal, quote(literal, safe=NOT_ENCODED))
     prefix = next((spelling for spelling in spellings if path.startswith(spelling)), "")
     rest = path.removeprefix(prefix)
     return rest if prefix.endswith("/") else rest.removeprefix("/")

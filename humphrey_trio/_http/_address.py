@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 UNIX_PREFIX = "unix:"
 
+MAX_PORT = 65535
+
 
 class Address(NamedTuple):
     """The address of one end of a connection.
@@ -44,7 +46,7 @@ class Address(NamedTuple):
             return cls(text)
         host, port = split_port(text)
         bracketed = host.startswith("[") and host.endswith("]")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        if not host or not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
             raise _not_an_address(text)
         if (":" in host) != bracketed:
             raise _not_an_address(text)

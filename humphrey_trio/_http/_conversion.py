@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import isinf
-from typing import TypeVar
 
-_T = TypeVar("_T")
+from .._type_variables import T
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[Ee][-+]?[0-9]+)?")
 
 
-def convert_text(text: str, convert: Callable[[str], _T]) -> _T:
+def convert_text(text: str, convert: Callable[[str], T]) -> T:
     """Convert a text.
 
     Args:

@@ -14,10 +14,9 @@ from enum import Enum
 
 from ._dates import format_date
 from ._fields import Fields
-from ._headers import TCHAR
+from ._headers import TOKEN
 
 # RFC 6265bis, section 4.1.1.
-_NAME = re.compile(rf"{TCHAR}+")
 _OCTETS = r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"
 _VALUE = re.compile(rf'{_OCTETS}|"{_OCTETS}"')
 _PATH = re.compile(r"/(?:[\x20-\x3a\x3c-\x7e]*[\x21-\x3a\x3c-\x7e])?")
@@ -203,7 +202,7 @@ def _check_pair(name: str, value: str) -> None:
             "the name and the value of a cookie must be str, not"
             f" {type(name).__name__} and {type(value).__name__}: convert them first"
         )
-    if not _NAME.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not a cookie name: use letters, digits and -!#$%&'*+.^_`|~")
     if not _VALUE.fullmatch(value):
         raise ValueError(

@@ -42,10 +42,6 @@ class EntityTag:
         """Whether both are the same tag and neither is weak (strong comparison, RFC 9110, section 8.8.3.2)."""
         return not self.weak and not other.weak and self.opaque == other.opaque
 
-    def is_weakly_equal(self, other: EntityTag) -> bool:
-        """Whether both are the same text, weak or not (weak comparison, RFC 9110, section 8.8.3.2)."""
-        return self.opaque == other.opaque
-
     def __str__(self) -> str:
         return f'{"W/" if self.weak else ""}"{self.opaque}"'
 

@@ -13,8 +13,8 @@ from typing import TypeAlias, cast, overload
 #: A regular expression for one character of a token (RFC 9110, section 5.6.2).
 TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 
-# A field name is a token (RFC 9110, section 5.1).
-_NAME = re.compile(rf"{TCHAR}+")
+#: A token. A field name is one (RFC 9110, section 5.1).
+TOKEN = re.compile(rf"{TCHAR}+")
 # CR, LF and NUL are dangerous in a value, and other control characters are invalid (RFC 9110, section 5.5).
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
@@ -234,7 +234,7 @@ def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:
 
 @lru_cache(_REMEMBERED_NAMES)
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not a header name: use letters, digits and -!#$%&'*+.^_`|~")
 
 

@@ -64,7 +64,7 @@ class MultipartParser:
         self._max_parts = max_parts
         self._delimiter = b"\r\n--" + boundary
         self._state = _State.START
-        # The bytes that the library has not got yet, and the last ones that it has got.
+        # Bytes not yet passed to the library, and the last bytes that were passed.
         self._kept = b""
         self._tail = b"\r\n"
         self._error: HttpError | None = None

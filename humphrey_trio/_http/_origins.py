@@ -14,12 +14,12 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from .._wildcards import wildcard_match
+from ._address import MAX_PORT
 
 #: A pattern for ``origins`` that allows pages of every origin.
 ANY_ORIGIN = "*"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_MAX_PORT = 65535
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 # RFC 3986, section 3.2.2, without percent-encoding, which browsers decode, and without commas, which separate
@@ -68,7 +68,7 @@ def read_origin(text: str) -> Origin | None:
         return None
     scheme, host, port = found.groups()
     normalised = _normalised(host)
-    if normalised is None or int(port or 0) > _MAX_PORT:
+    if normalised is None or int(port or 0) > MAX_PORT:
         return None
     return Origin(scheme, normalised, int(port) if port else _DEFAULT_PORTS.get(scheme))
 
@@ -199,7 +199,7 @@ def _pattern_port(pattern: str, scheme: str, port: str | None) -> int | str | No
         return _DEFAULT_PORTS.get(scheme)
     if port == "*":
         return port
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= _MAX_PORT):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= MAX_PORT):
         raise _refused(pattern, "the port must be a number from 1 to 65535, or '*'")
     return int(port)
 

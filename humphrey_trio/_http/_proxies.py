@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
-from ._address import UNIX_PREFIX, Address, split_port
+from ._address import MAX_PORT, UNIX_PREFIX, Address, split_port
 from ._headers import TCHAR, Headers
 from ._origins import read_origin
 
@@ -21,7 +21,6 @@ _IpAddress: TypeAlias = IPv4Address | IPv6Address
 _IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _UNIX = "unix"
-_MAX_PORT = 65535
 # The longest text that can be an address with a port, in brackets.
 _LONGEST_NODE = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535")
 # A port may be obfuscated (RFC 7239, section 6.1). It is unknown then.
@@ -167,7 +166,7 @@ def _read_port(text: str) -> int | None:
     if found is None:
         return None if text else 0
     number = int(found["number"] or 0)
-    return number if number <= _MAX_PORT else None
+    return number if number <= MAX_PORT else None
 
 
 @lru_cache(maxsize=1024)  # of the proxies, and of their busiest clients

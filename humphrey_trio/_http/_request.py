@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, TypedDict, Unpack, cast, overload
 
 from .._quoting import printable, quoted
+from .._type_variables import Default, T
 from ._address import Address
 from ._body import BodyStream, Part
 from ._charset import decode_content
@@ -26,8 +27,6 @@ from ._tls_info import TlsInfo
 
 UNKNOWN_ADDRESS = Address("", 0)
 
-_T = TypeVar("_T")
-_Default = TypeVar("_Default")
 
 _NO_VALUES: Mapping[RequestKey[Any], object] = {}
 
@@ -72,7 +71,8 @@ class Request(RequestHead):
         address: the address of the peer, which may be a proxy. See ``client``.
         tls: the TLS parameters of the connection; None without TLS.
         path_params: the values of the parameters of the route's pattern, percent-decoded as UTF-8. Immutable.
-        forwarded: what the trusted proxies have told; None if the app has no ``TrustedProxies``.
+        forwarded: the values that trusted proxies added to the request; None if the app has no
+            ``TrustedProxies``.
 
     Raises:
         TypeError: the content is neither bytes nor a ``BodyStream``, or the headers are not pairs of str.
@@ -225,7 +225,7 @@ class Request(RequestHead):
 
     # Values of layers, and copies...
 
-    def with_value(self, key: RequestKey[_T], value: _T) -> Request:
+    def with_value(self, key: RequestKey[T], value: T) -> Request:
         """Return a copy with a value for the handler and for the layers around it.
 
         Args:
@@ -251,9 +251,9 @@ class Request(RequestHead):
             {**self._values, _checked_key(key): value},
         )
 
-    def __getitem__(self, key: RequestKey[_T]) -> _T:
+    def __getitem__(self, key: RequestKey[T]) -> T:
         try:
-            return cast("_T", self._values[_checked_key(key)])
+            return cast("T", self._values[_checked_key(key)])
         except KeyError:
             raise KeyError(
                 f"no layer has set {key!r} with request.with_value: use request.get(key, default)"
@@ -263,9 +263,9 @@ class Request(RequestHead):
         return _checked_key(key) in self._values
 
     @overload
-    def get(self, key: RequestKey[_T]) -> _T | None: ...
+    def get(self, key: RequestKey[T]) -> T | None: ...
     @overload
-    def get(self, key: RequestKey[_T], default: _Default) -> _T | _Default: ...
+    def get(self, key: RequestKey[T], default: Default) -> T | Default: ...
     def get(self, key: RequestKey[Any], default: object = None) -> object:
         """Return the value of a key that a layer has set, or a default.
 
@@ -328,7 +328,7 @@ def _checked_body(content: object) -> bytes | BodyStream:
     )
 
 
-def _checked_key(key: RequestKey[_T]) -> RequestKey[_T]:
+def _checked_key(key: RequestKey[T]) -> RequestKey[T]:
     if not isinstance(key, RequestKey):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"the values of a request have keys of the type RequestKey, not {type(key).__name__}:"

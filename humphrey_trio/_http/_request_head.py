@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast, overload
+from typing import Any, cast, overload
 
 from .._quoting import quoted
+from .._type_variables import Default, T
 from ._address import Address
 from ._conversion import convert_text
 from ._cookies import parse_cookies
@@ -15,9 +16,6 @@ from ._headers import Headers
 from ._proxies import Forwarded
 from ._tls_info import TlsInfo
 from ._urls import TooManyFieldsError, parse_query
-
-_T = TypeVar("_T")
-_Default = TypeVar("_Default")
 
 _REQUIRED: Any = object()
 
@@ -71,7 +69,7 @@ class RequestHead:
     @overload
     def path_param(self, name: str) -> str: ...
     @overload
-    def path_param(self, name: str, convert: Callable[[str], _T]) -> _T: ...
+    def path_param(self, name: str, convert: Callable[[str], T]) -> T: ...
     def path_param(self, name: str, convert: Callable[[str], object] = str) -> object:
         """Return the value of a parameter of the route's pattern: ``request.path_param("id", int)``.
 
@@ -111,11 +109,11 @@ class RequestHead:
     @overload
     def query_param(self, name: str) -> str: ...
     @overload
-    def query_param(self, name: str, *, default: _Default) -> str | _Default: ...
+    def query_param(self, name: str, *, default: Default) -> str | Default: ...
     @overload
-    def query_param(self, name: str, convert: Callable[[str], _T]) -> _T: ...
+    def query_param(self, name: str, convert: Callable[[str], T]) -> T: ...
     @overload
-    def query_param(self, name: str, convert: Callable[[str], _T], *, default: _Default) -> _T | _Default: ...
+    def query_param(self, name: str, convert: Callable[[str], T], *, default: Default) -> T | Default: ...
     def query_param(
         self, name: str, convert: Callable[[str], object] = str, *, default: object = _REQUIRED
     ) -> object:
@@ -165,7 +163,7 @@ class RequestHead:
         except TooManyFieldsError as error:
             raise HttpError(400, f"the query is too long: {error}") from None
 
-    def _once(self, name: str, parse: Callable[[], _T]) -> _T:
+    def _once(self, name: str, parse: Callable[[], T]) -> T:
         """Return what was parsed under a name, or parse it now."""
         parsed = self._parsed
         if parsed is None:
@@ -173,4 +171,4 @@ class RequestHead:
             object.__setattr__(self, "_parsed", parsed)
         if name not in parsed:
             parsed[name] = parse()
-        return cast("_T", parsed[name])
+        return cast("T", parsed[name])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic
 
-_T = TypeVar("_T")
+from .._type_variables import T
 
 
-class RequestKey(Generic[_T]):
+class RequestKey(Generic[T]):
     """A key for a value that a layer adds to a request, for the handler and for other layers.
 
     ``USER = RequestKey[User]("user")`` at the top of a module; ``request.with_value(USER, user)`` in a layer;

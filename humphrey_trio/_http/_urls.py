@@ -11,6 +11,10 @@ from urllib.parse import unquote_to_bytes
 
 from ._fields import Fields
 
+#: The characters that browsers do not percent-encode in a path, beside letters and digits (WHATWG URL, section
+#: 1.3: the path percent-encode set). An escape stays an escape.
+NOT_ENCODED = "/%:@!$&'()*+,;=[]|\\"
+
 _MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 

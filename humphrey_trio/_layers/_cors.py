@@ -5,11 +5,10 @@ The layer adds header fields and answers preflight requests. It refuses no reque
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .._http._headers import TCHAR, Headers
+from .._http._headers import TOKEN, Headers
 from .._http._origins import ANY_ORIGIN, Origins
 from .._http._request import Request
 from .._http._response import Response
@@ -18,7 +17,6 @@ from ._layer import CallNext
 from ._response_fields import replace_fields, with_vary
 
 _ANY = "*"
-_TOKEN = re.compile(rf"{TCHAR}+")
 _REQUESTED_METHOD = "Access-Control-Request-Method"
 _REQUESTED_HEADERS = "Access-Control-Request-Headers"
 # The fields of a response that is not a preflight (Fetch, section 3.3.3). Those of the handler are removed: two
@@ -214,7 +212,7 @@ def _is_preflight(request: Request) -> bool:
 def _requested(headers: Headers, name: str) -> str:
     """Return the methods or field names of a preflight request, to allow them; empty if they are malformed."""
     names = [token.strip(" \t") for value in headers.get_all(name) for token in value.split(",")]
-    return ", ".join(names) if all(map(_TOKEN.fullmatch, names)) else ""
+    return ", ".join(names) if all(map(TOKEN.fullmatch, names)) else ""
 
 
 def _list_field(name: str, value: str) -> list[tuple[str, str]]:
@@ -236,7 +234,7 @@ def _check_tokens(name: str, members: tuple[str, ...], example: str) -> None:
     for member in members:
         if not isinstance(member, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Cors({name}=...) takes names such as {example!r}, not {type(member).__name__}")
-        if not _TOKEN.fullmatch(member):
+        if not TOKEN.fullmatch(member):
             raise ValueError(
                 f"{member!r} in Cors({name}=...) is not a name: write {example!r}, or several in a list"
             )

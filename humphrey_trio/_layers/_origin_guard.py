@@ -1,4 +1,4 @@
-"""Protection against cross-origin requests that change something (CSRF), by what browsers tell.
+"""Protection against cross-origin requests that change something (CSRF), by the fields that browsers send.
 
 The rules are those of ``http.CrossOriginProtection`` in the standard library of Go. There is no token.
 """
@@ -32,7 +32,7 @@ def cross_origin_guard(*, allowed_origins: str | Iterable[str] = ()) -> OriginGu
     1. With a Sec-Fetch-Site field, ``same-origin`` and ``none`` pass. ``same-site`` does not: other subdomains
        may belong to others.
     2. Otherwise, with an Origin field, it has to have the host and port of the request (``Request.host``).
-    3. Without both, the client is not a browser of the last years, and passes.
+    3. Without both, the client is not a current browser, and passes.
 
     Every refusal is logged at INFO, because browsers do not show the response to the page. WebSocket handshakes
     are GET requests and have a check of their own, the ``origins`` of their route.

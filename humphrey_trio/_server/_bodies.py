@@ -228,7 +228,7 @@ class _Pieces:
             try:
                 await self._produce(self._send.send)
             except BaseException as exc:
-                self._failure = failure_of(exc, _log_failure)
+                self._failure = failure_of(exc, log_failure)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -263,5 +263,6 @@ async def _apart(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[
         pieces.end()
 
 
-def _log_failure(failure: Exception) -> None:
+def log_failure(failure: Exception) -> None:
+    """Log the failure of a body."""
     logger.error("the body of a response failed", exc_info=failure)

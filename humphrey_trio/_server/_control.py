@@ -1,4 +1,4 @@
-"""What a server holds of each connection: its deadline, and how it is told of a graceful shutdown."""
+"""The handle of a server for each connection: its deadline, and how a graceful shutdown reaches it."""
 
 from __future__ import annotations
 

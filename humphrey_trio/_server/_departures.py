@@ -87,12 +87,13 @@ class HandlerScope:
 
     Args:
         transport: the transport of the connection.
-        control: the control of the connection. Its deadline is due while a handler runs. Then call ``watch``.
+        control: the control of the connection. While a handler runs, its deadline expires at every sweep; its
+            callback must call ``watch``.
         departures: the handlers of the server that are watched.
         when_left: what happens to handlers, by default.
 
     Attributes:
-        policy: has what happens to the current handler. None for the default.
+        policy: the ``LeavePolicy`` of the current handler; None for the default.
         has_left: whether the client has left while a handler ran.
     """
 

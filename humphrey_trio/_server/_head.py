@@ -48,7 +48,7 @@ class Head:
         close: whether the connection must be closed after the response.
         expects_continue: whether the client waits for a 100 before it sends the body.
         wants_websocket: whether this is a request to open a WebSocket, by its version, method and fields.
-        forwarded: what trusted proxies have told; None if there are none.
+        forwarded: the values that trusted proxies added to the request; None if there are none.
     """
 
     method: str
@@ -68,7 +68,7 @@ class Head:
         return self.content_length != 0
 
     def resolve(self, proxies: TrustedProxies, peer: Address) -> None:
-        """Set what trusted proxies have told. The host that they tell replaces that of the request."""
+        """Set ``forwarded``. A host that trusted proxies added replaces that of the request."""
         self.forwarded = proxies.resolve(peer, self.headers)
         if self.forwarded.host is not None:
             self.host = self.forwarded.host.lower()

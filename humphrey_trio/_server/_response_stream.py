@@ -7,7 +7,6 @@ and a client must always notice that a body is incomplete.
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -17,7 +16,7 @@ import trio
 
 from .._failures import failure_of
 from .._http._file_body import FileBody
-from ._bodies import encode_piece, send_body
+from ._bodies import encode_piece, log_failure, send_body
 from ._child_task import child_task
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from ._transport import Transport
 
 _Result = TypeVar("_Result")
-
-logger = logging.getLogger("humphrey_trio.http")
 
 #: Seconds after which the head is sent if the body has no piece yet.
 HEAD_DELAY = 0.05
@@ -184,7 +181,7 @@ class ResponseStream:
     def _report(self, failure: Exception) -> None:
         """Log a failure beside a cancellation, unless it only says that the client has left."""
         if not (self._is_lost and _is_loss(failure)):
-            logger.error("the body of a response failed", exc_info=failure)
+            log_failure(failure)
 
     def _cut(self) -> None:
         """Send nothing more. Without a framing, the client would take an end of file for the end of the body."""

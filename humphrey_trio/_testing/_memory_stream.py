@@ -13,8 +13,7 @@ from math import inf
 import trio
 
 from .._server._direct import DirectStream
-
-_CHUNK = 64 * 1024
+from .._server._transport import CHUNK
 
 
 def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStream]:
@@ -303,7 +302,7 @@ class MemoryStream(DirectStream):
             trio.BusyResourceError: another task is already receiving.
             trio.BrokenResourceError, trio.ClosedResourceError: as for ``receive_nowait``.
         """
-        size = _CHUNK if max_bytes is None else operator.index(max_bytes)
+        size = CHUNK if max_bytes is None else operator.index(max_bytes)
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receiving:

@@ -46,4 +46,4 @@ class StreamLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} must be at least 1")
+                raise ValueError(f"{field.name}=... must be at least 1")

@@ -347,7 +347,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         if self._link is _Link.INTERNAL:
             raise LinkError(_INTERNAL)
         if self._ran:
-            raise LinkError("this app has run: create a new one for the App, and remove the call of its run")
+            raise LinkError("this app was run before: create a new AsyncWebsocketApp and do not call its run")
         if self._end.shutdown is not None:
             raise LinkError("this app has a with_shutdown: call with_shutdown of the App instead, which ends both")
         if self._timeouts not in (Timeouts(), timeouts):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._trio_runs import check_run
+from .._causes import OUTBOX_FULL, TOO_SLOW
 from .._policies import WhenFull, check_full_policy
 from .._protocol._close_codes import TRY_AGAIN_LATER
 from .._protocol._encoder import Frames
@@ -168,7 +169,7 @@ def _drop(connection: WebsocketConnection, policy: FullPolicy) -> None:
     connection.counters.count_dropped(1)
     if policy not in (WhenFull.DROP_NEWEST, WhenFull.DROP_OLDEST):
         connection.count_slow_close()
-        connection.close(TRY_AGAIN_LATER, "too slow", cause="its outbox was full", drop_queue=True)
+        connection.close(TRY_AGAIN_LATER, TOO_SLOW, cause=OUTBOX_FULL, drop_queue=True)
 
 
 def _outbox_for(frames: Frames, connection: WebsocketConnection) -> tuple[Outbox, int]:

@@ -15,6 +15,7 @@ import trio
 
 from ..._failures import failure_of
 from ..._http._when_left import WhenLeft
+from .._causes import HANDLER_FAILED, TASK_FAILED
 from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR
 from ._handlers import Stream
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from ._sessions import AppRun, Sessions
 
 logger = logging.getLogger("humphrey_trio.websocket")
-
-# Causes for the close record.
-_HANDLER_FAILED = "its handler failed"
-_TASK_FAILED = "one of its tasks failed"
 
 
 class Session(Generic[Stream]):
@@ -157,12 +154,12 @@ class Session(Generic[Stream]):
                     await self._choose(on_message)(stream, message, handlers.state)
                 except BaseException as exc:
                     # Continue: with WhenLeft.FINISH, the remaining messages of a client that left are handled.
-                    self._fail(failure_of(exc, self.report), _HANDLER_FAILED)
+                    self._fail(failure_of(exc, self.report), HANDLER_FAILED)
                 self._busy = False
                 message = await self._next()
         except BaseException as exc:
             self._busy = False
-            self._fail(failure_of(exc, self.report), _HANDLER_FAILED)
+            self._fail(failure_of(exc, self.report), HANDLER_FAILED)
             self._drop_ahead()
             # Discard messages until the Close of the client (RFC 6455, section 7.1.2). The close deadline limits
             # this.
@@ -222,7 +219,7 @@ class Session(Generic[Stream]):
                 try:
                     await self._handle(stream, message, handler)
                 except BaseException as exc:
-                    self._fail(failure_of(exc, self.report), _HANDLER_FAILED)
+                    self._fail(failure_of(exc, self.report), HANDLER_FAILED)
         finally:
             scopes.pop(task, None)
             self._running -= 1
@@ -378,7 +375,7 @@ class Session(Generic[Stream]):
         self._tasks.start_soon(async_fn, args)
 
     def _task_failed(self, exception: Exception) -> None:
-        self._fail(exception, _TASK_FAILED)
+        self._fail(exception, TASK_FAILED)
 
     def close(self, code: int, reason: str) -> None:
         """Close the stream. A handler that calls this is not cancelled."""

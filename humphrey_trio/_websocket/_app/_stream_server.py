@@ -21,6 +21,7 @@ import trio
 from ..._failures import failure_of
 from ..._server._clock import SweepClock
 from ..._type_variables import StreamState
+from .._causes import STATE_FAILED
 from .._counters import Counters
 from .._protocol._close_codes import INTERNAL_ERROR
 from .._statistics import AppStatistics
@@ -234,7 +235,7 @@ class StreamServer(Generic[StreamState]):
     def _refuse(self, connection: WebsocketConnection, failure: Exception) -> None:
         """Close a stream whose ``stream_state`` function raised."""
         _log_failed_state(connection, failure)
-        connection.close(INTERNAL_ERROR, "", cause="its stream_state failed", exception=failure)
+        connection.close(INTERNAL_ERROR, "", cause=STATE_FAILED, exception=failure)
         connection.release()
 
     def _begin_session(self, connection: WebsocketConnection, state: Any, run: AppRun) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, Opcode, ParseFailed, RsvBits
 
+from ..._http._headers import TCHAR
 from .._errors import HandshakeError
 
 if TYPE_CHECKING:
@@ -40,12 +41,11 @@ _MAX_STREAMS = 256
 # ------------------------------------------------------------------------------------------- negotiating
 
 _SPACE = r"[ \t]*+"
-_TCHAR = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 # A quoted value without its backslashes must be a token, too (RFC 6455, section 9.1).
-_VALUE = rf'{_TCHAR}++|"(?:\\?{_TCHAR})+"'
-_PARAMETER = re.compile(rf";{_SPACE}({_TCHAR}++){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?")
+_VALUE = rf'{TCHAR}++|"(?:\\?{TCHAR})+"'
+_PARAMETER = re.compile(rf";{_SPACE}({TCHAR}++){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?")
 # A member of the list may also be empty (RFC 9110, section 5.6.1.2).
-_EXTENSION = re.compile(rf"{_SPACE}(?:({_TCHAR}++){_SPACE})?")
+_EXTENSION = re.compile(rf"{_SPACE}(?:({TCHAR}++){_SPACE})?")
 _BITS = re.compile(r"[89]|1[0-5]")
 
 #: The name of an extension and its parameters, in order. The value of a parameter without one is None.

@@ -6,14 +6,13 @@ It checks the origin, calls the ``accept`` function of the application, and nego
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from ..._http._headers import Headers, HeadersLike
+from ..._http._headers import TOKEN, Headers, HeadersLike
 from ..._http._origins import Origins, is_same_host
 from ..._http._request import Request
 from ..._http._response import Response
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.websocket")
 
-_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PROTOCOL = "Sec-WebSocket-Protocol"
 _EXTENSIONS = "Sec-WebSocket-Extensions"
 # Clients fail the connection if one of these is repeated or wrong in the 101 (RFC 6455, section 4.1).
@@ -101,7 +99,7 @@ class Admission:
         self._origins = None if origins is None else Origins(origins)
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
-            if not _TOKEN.fullmatch(subprotocol):
+            if not TOKEN.fullmatch(subprotocol):
                 raise ValueError(f"{subprotocol!r} is not a subprotocol: use letters, digits and -!#$%&'*+.^_`|~")
         self._deflate = deflate
         self._accept = accept

@@ -15,6 +15,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._trio_runs import check_run, current_run
+from .._causes import (
+    APP_CANCELLED,
+    CONNECTION_BROKE,
+    DEADLINE_PASSED,
+    NO_CLOSE,
+    SERVER_CANCELLED,
+    SHUTTING_DOWN,
+    TOO_SLOW,
+    VIOLATION,
+)
 from .._close_record import Ending
 from .._counters import Counters
 from .._errors import ConnectionClosed
@@ -22,7 +32,7 @@ from .._protocol._close_codes import ABNORMAL, GOING_AWAY, NO_CODE, TRY_AGAIN_LA
 from .._protocol._decoder import Close, Failure, Ping, Pong
 from .._protocol._encoder import EMPTY_CLOSE, encode_close, encode_ping, encode_pong
 from ._deadline_table import Deadline, DeadlineTable
-from ._graceful_end import CLOSE_IN_SPREAD, SERVER_ENDS
+from ._graceful_end import CLOSE_IN_SPREAD
 from ._inbox import Inbox, Reader
 from ._liveness import HEARTBEAT_PAYLOAD, Liveness, Need
 from ._outbox import Outbox
@@ -48,9 +58,6 @@ if TYPE_CHECKING:
 _UNTAKEN_SECONDS = 1.0
 
 _ids = itertools.count(1)
-
-_BROKE = "the connection broke"
-_ENDED = "the connection ended without a Close"
 
 
 class WebsocketConnection:
@@ -166,7 +173,7 @@ class WebsocketConnection:
 
     def note_broken(self) -> None:
         """End, because the transport has raised an error."""
-        self.end_without_close(_BROKE)
+        self.end_without_close(CONNECTION_BROKE)
 
     # Receiving...
 
@@ -186,7 +193,7 @@ class WebsocketConnection:
             self.lifecycle.note_answered()
             self._move(Step.PEER_CLOSE)
         elif isinstance(event, Failure):
-            self._end("server", event.code, event.reason, cause="what the client sent was refused")
+            self._end("server", event.code, event.reason, cause=VIOLATION)
             self._move(Step.FAILURE)
 
     # The end. These methods may be called in any order. The first call determines the close code; the table of
@@ -245,9 +252,9 @@ class WebsocketConnection:
         Returns:
             The bytes to send; empty if nothing can be sent.
         """
-        code, reason, cause = GOING_AWAY, "", "the server has ended"
+        code, reason, cause = GOING_AWAY, "", SERVER_CANCELLED
         if server_drains:
-            code, reason, cause = self._drain.code, self._drain.reason, SERVER_ENDS
+            code, reason, cause = self._drain.code, self._drain.reason, SHUTTING_DOWN
         self._note_ending("server", code, reason, cause)
         self.lifecycle.move(Step.CLOSE)
         return self.outbox.final_frames(encode_close(code, reason))
@@ -355,7 +362,7 @@ class WebsocketConnection:
 
     def release(self) -> None:
         """End the ownership of the application. If the stream is open, it is closed with 1001."""
-        self.close(GOING_AWAY, "", cause="the application has ended")
+        self.close(GOING_AWAY, "", cause=APP_CANCELLED)
         # The session reads no further. Without this, the connection task would leave it to the session to read
         # until the Close of the peer.
         if self.inbox.reader is Reader.SESSION:
@@ -376,17 +383,17 @@ class WebsocketConnection:
             self._note_untaken()
         if deadlines.take_passed(Deadline.USER):
             code, reason = self.deadlines.user_close
-            self.close(code, reason, cause="its deadline has passed")
+            self.close(code, reason, cause=DEADLINE_PASSED)
         if deadlines.take_passed(Deadline.DRAIN):
             self.drain(self._drain, 0)
         if deadlines.has_passed(Deadline.WRITE) or deadlines.has_passed(Deadline.CLOSE):
             self.count_slow_close()
             if self.outbox.pending:
-                self.cut("too slow")
+                self.cut(TOO_SLOW)
             else:
                 # The peer has not answered our Close, but it may still read. So the connection task lingers.
                 self.transport.interrupt()
-                self.end_without_close("too slow")
+                self.end_without_close(TOO_SLOW)
 
     def drain(self, drain: Drain, seconds: float) -> None:
         """Close the stream for a graceful shutdown.
@@ -399,7 +406,7 @@ class WebsocketConnection:
         if seconds:
             self.deadlines.set_earlier(Deadline.DRAIN, seconds)
         else:
-            self.close(drain.code, drain.reason, cause=SERVER_ENDS)
+            self.close(drain.code, drain.reason, cause=SHUTTING_DOWN)
 
     def _server_ends(self) -> None:
         self._server_end.on_server_end(self, self._drain)
@@ -409,7 +416,7 @@ class WebsocketConnection:
     def look_for_peer(self) -> None:
         """Detect a disconnect of the peer while no task reads."""
         if not self.inbox.waiting and self.lifecycle.phase.reads and self.transport.hung_up():
-            self.end_without_close(_ENDED)
+            self.end_without_close(NO_CLOSE)
 
     def check_liveness(self, heartbeat: Heartbeat) -> bool:
         """Send a Ping to a silent peer, and cut off one that has not answered the last Ping.

@@ -125,5 +125,5 @@ class DeadlineTable:
         self._control.expire_at(earliest)
 
     def use(self, timeouts: Timeouts) -> None:
-        """Set other timeouts. DeadlineTable that are set already do not change."""
+        """Set other timeouts. Deadlines that are set already do not change."""
         self.timeouts = timeouts

@@ -3,12 +3,13 @@
 A server that shuts down gracefully notifies each of its connections once. The ``ServerEnd`` of a stream defines
 what the stream does then. An application that takes the stream sets its ``AppEnd``.
 
-| name | meaning |
-| --- | --- |
-| ``Drain`` | how streams are closed: code, reason, spread over time, patience for running handlers |
-| ``Timeouts.drain`` | the time after which everything that remains is cancelled |
-| ``ConnectionControl.draining`` | whether the server of a connection is shutting down, so that nothing new may
-begin | | ``AppEnd`` | the graceful end of one ``AsyncWebsocketApp`` |
+============================== ================================================================================
+``Drain``                      how streams are closed: code, reason, spread over time, patience for handlers
+``Timeouts.drain``             the time after which everything that remains is cancelled
+``ConnectionControl.draining`` whether the server of a connection is shutting down, so that nothing new may begin
+``ServerEnd``                  what one stream does when its server shuts down
+``AppEnd``                     the graceful end of one ``AsyncWebsocketApp``
+============================== ================================================================================
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ from ..._http._drain import Drain, hard_stop_after
 
 if TYPE_CHECKING:
     from ..._http._limits import Timeouts
-
-#: The cause in the close record of a stream that a graceful end closed.
-SERVER_ENDS = "the server ends"
 
 
 class Drainable(Protocol):

@@ -18,6 +18,7 @@ import trio
 
 from ..._server._clock import SWEEP_INTERVAL
 from ..._server._transport import RECEIVE_SIZE
+from .._causes import CONNECTION_BROKE, NO_CLOSE
 from .._message import Message
 from .._protocol._decoder import Decoder
 from ._phase import Phase
@@ -237,14 +238,14 @@ class Inbox:
                     else:
                         data = await self._transport.receive_some()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    owner.end_without_close("the connection broke")
+                    owner.end_without_close(CONNECTION_BROKE)
                     break
                 finally:
                     self.waiting = False
                 if data:
                     self.receive_bytes(data)
                 else:
-                    owner.end_without_close("the connection ended without a Close")
+                    owner.end_without_close(NO_CLOSE)
             elif isinstance(event, Message):
                 if len(event.data) > _SHORT:
                     self.fairness.count(len(event.data))  # the size after decompression

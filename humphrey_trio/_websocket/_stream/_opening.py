@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._causes import ROUTE_REFUSED, SHUTTING_DOWN
 from .._errors import HandshakeError
 from .._protocol._close_codes import GOING_AWAY
 from .._protocol._handshake import answer_handshake
@@ -82,11 +83,9 @@ class OpeningHandshake:
         if self.accepted is not None or self._attempted is not None:
             raise RuntimeError("this upgrade was accepted before, or another task is accepting it")
         if self._ended:
-            raise RuntimeError(
-                "the route of this upgrade has ended and refused it: accept it while the route runs"
-            )
+            raise RuntimeError("the route of this upgrade has returned: call accept before it returns")
         if self.handover.control.draining:
-            raise self.unavailable("the server ends")
+            raise self.unavailable(SHUTTING_DOWN)
         self._attempted = WebsocketConnection(self.handover, limits, admitted)
         return self._attempted
 
@@ -116,7 +115,7 @@ class OpeningHandshake:
         self._ended = True
         if self._attempted is not None:
             # Another task waits for a place in a hook. This ends its wait.
-            self._attempted.close(GOING_AWAY, "", cause="its route has refused it")
+            self._attempted.close(GOING_AWAY, "", cause=ROUTE_REFUSED)
 
     def decide(self) -> None:
         """Let ``wait_decided`` return."""
@@ -133,5 +132,5 @@ class OpeningHandshake:
         """Create a refusal with 503 and Retry-After (RFC 9110, section 10.2.3)."""
         handover, seconds = self.handover, "1"
         if handover.control.draining:
-            reason, seconds = "the server ends", handover.server.drain.retry_after_field
+            reason, seconds = SHUTTING_DOWN, handover.server.drain.retry_after_field
         return HandshakeError(reason, 503, headers=[("Retry-After", seconds)])

@@ -18,6 +18,7 @@ from ..._failures import failure_of
 from ..._http._response import Response
 from ..._naming import qualified_name
 from ..._quoting import printable
+from .._causes import HANDLER_ENDED, HANDLER_FAILED
 from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR, NORMAL
 from .._protocol._handshake import check_handshake
@@ -151,6 +152,6 @@ class _RouteTask:
             return  # the stream was put into a hook
         connection.inbox.drop_ahead()
         if failed:
-            connection.close(INTERNAL_ERROR, "", cause="its handler failed", exception=error)
+            connection.close(INTERNAL_ERROR, "", cause=HANDLER_FAILED, exception=error)
         else:
-            connection.close(NORMAL, "", cause="its handler has ended")
+            connection.close(NORMAL, "", cause=HANDLER_ENDED)
