@@ -46,6 +46,9 @@ def serve_file(path: FilePathLike, *, cache: str = "no-cache") -> Callable[[Requ
         cache: the value of the Cache-Control field; empty for none. With ``no-cache`` clients store the file, and
             ask each time whether it has changed.
 
+    Returns:
+        The handler.
+
     Raises:
         TypeError: the path is not a path.
         ValueError: ``cache`` is not a valid header value.
@@ -92,6 +95,9 @@ def serve_dir(
             with the path of the directory.
         hidden: whether names that begin with a dot are served. ``.well-known`` always is (RFC 8615).
 
+    Returns:
+        The handler.
+
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: there is no such directory, an extension or a name is invalid, or ``cache`` is not a valid
@@ -121,6 +127,9 @@ def serve_as_file_path(directory: FilePathLike) -> FilePathHandler:
     Args:
         directory: as for ``serve_dir``.
 
+    Returns:
+        The handler.
+
     Raises:
         TypeError, ValueError: as for ``serve_dir``.
     """
@@ -147,6 +156,9 @@ async def file_response(
             this name. If omitted, the client shows the file, and the type is that of the path.
         cache: the value of the Cache-Control field; empty for none. Use ``private`` for a file that
             not all users may read.
+
+    Returns:
+        A 200 with the file, a 206 with the requested ranges, or a 304 if the client has it.
 
     Raises:
         HttpError: the client gets no file: 403, 404, 412 or 416. If the handler does not catch it, it is answered

@@ -17,6 +17,9 @@ def redirect(location: str, *, status: int = 302) -> Callable[[Request, object],
         status: 302 (the default), 301, 303, 307 or 308. Browsers may store a 301 or a 308 without a limit, so that
             it cannot be taken back.
 
+    Returns:
+        The handler.
+
     Raises:
         ValueError: the status is not one of these, or the location is not a valid header value.
     """

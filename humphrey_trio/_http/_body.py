@@ -52,7 +52,21 @@ class EventSender(Protocol):
     async def send(
         self, data: str, *, event: str | None = None, id: str | None = None, retry: int | None = None
     ) -> None:
-        """Send an event. See ``Response.events``."""
+        """Send an event, and wait until the client can take more.
+
+        Args:
+            data: the text. Each line becomes a field, so the client gets LF for every line end.
+            event: the type of the event; None for ``message``.
+            id: the id of the event, which a client that reconnects sends as Last-Event-ID; empty for none from now
+                on, None for no change.
+            retry: milliseconds that a client waits before it reconnects; None for no change.
+
+        Raises:
+            TypeError: an argument has another type.
+            ValueError: ``event`` or ``id`` has a line end, ``id`` has a NUL, ``retry`` is negative, or a text has
+                a surrogate.
+            trio.BrokenResourceError: the client has left, or has accepted nothing for ``Timeouts.write``.
+        """
         ...
 
 
@@ -121,6 +135,9 @@ class BodyStream(Protocol):
         Args:
             limit: the maximum size in bytes.
 
+        Returns:
+            The bytes that were not read before.
+
         Raises:
             HttpError: 413, if the rest is longer.
         """
@@ -139,8 +156,8 @@ class BodyStream(Protocol):
 class Part(Protocol):
     """One part of a multipart body: a text field, or a file if it has a filename.
 
-    Iterate over it to get the pieces of its content, or call ``read``, ``text`` or ``save``. What is not read is
-    skipped when the next part is asked for. After that, this part cannot be read any more.
+    Iterate over it to get the pieces of its content, or call ``read``, ``text`` or ``save``. Unread content
+    is skipped when the next part is requested. After that, this part cannot be read any more.
     """
 
     __slots__ = ()
@@ -182,6 +199,9 @@ class Part(Protocol):
         Args:
             limit: the greatest number of bytes.
 
+        Returns:
+            The bytes that were not read before.
+
         Raises:
             HttpError: 413 if the rest is larger, 400 if the body is malformed.
             RuntimeError: the next part was asked for before.
@@ -193,6 +213,9 @@ class Part(Protocol):
 
         Args:
             limit: the greatest number of bytes.
+
+        Returns:
+            The text that was not read before.
 
         Raises:
             HttpError: as for ``read``; also 400 if the content is malformed in its charset, and 415 if the charset

@@ -139,6 +139,9 @@ class SetCookie:
             name: the name of the cookie.
             path, domain, partitioned: as they were when the cookie was set. Otherwise it is not deleted.
 
+        Returns:
+            The field.
+
         Raises:
             TypeError, ValueError: as for the constructor.
         """

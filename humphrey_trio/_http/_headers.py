@@ -159,7 +159,11 @@ class Headers:
         return self._names
 
     def to_wire(self) -> bytes:
-        """Encode the fields, each followed by CRLF (RFC 9112, section 5). The result is cached."""
+        """Encode the fields (RFC 9112, section 5). The result is cached.
+
+        Returns:
+            The field lines, each followed by CRLF.
+        """
         if self._wire is None:
             self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._get_fields()]).encode("latin-1")
         return self._wire

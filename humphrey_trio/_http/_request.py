@@ -197,6 +197,9 @@ class Request(RequestHead):
         Args:
             limit: the maximum size in bytes.
 
+        Returns:
+            The body. If a part of it was read already, the rest.
+
         Raises:
             HttpError: 413, if it is longer.
         """

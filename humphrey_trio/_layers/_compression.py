@@ -73,6 +73,9 @@ def compression(*, minimum: int = 1000) -> CompressionLayer:
     Args:
         minimum: the size in bytes of the smallest body that is compressed.
 
+    Returns:
+        The layer, for ``with_layer``.
+
     Raises:
         ValueError: ``minimum`` is negative.
     """

@@ -68,7 +68,11 @@ class Cors:
 
     @classmethod
     def wildcard(cls) -> Cors:
-        """Allow every origin, method and request header field, without credentials."""
+        """Allow every origin, method and request header field, without credentials.
+
+        Returns:
+            The settings.
+        """
         return cls(origins=_ANY, methods=_ANY, headers=_ANY)
 
     def with_wildcard_origin(self) -> Cors:
@@ -84,15 +88,45 @@ class Cors:
         return replace(self, headers=_ANY)
 
     def with_origin(self, origin: str) -> Cors:
-        """Return a copy that allows one more origin. The same if every origin is allowed."""
+        """Return a copy that allows one more origin.
+
+        Args:
+            origin: the origin, as for ``origins``.
+
+        Returns:
+            The copy. It is equal to this object if every origin is allowed.
+
+        Raises:
+            ValueError, TypeError: as for the constructor.
+        """
         return replace(self, origins=(*self.origins, origin))
 
     def with_method(self, method: str) -> Cors:
-        """Return a copy that allows one more method. The same if every method is allowed."""
+        """Return a copy that allows one more method.
+
+        Args:
+            method: the method, as for ``methods``.
+
+        Returns:
+            The copy. It is equal to this object if every method is allowed.
+
+        Raises:
+            ValueError, TypeError: as for the constructor.
+        """
         return replace(self, methods=(*self.methods, method))
 
     def with_header(self, name: str) -> Cors:
-        """Return a copy that allows one more request header field. The same if every field is allowed."""
+        """Return a copy that allows one more request header field.
+
+        Args:
+            name: the name of the field, as for ``headers``.
+
+        Returns:
+            The copy. It is equal to this object if every field is allowed.
+
+        Raises:
+            ValueError, TypeError: as for the constructor.
+        """
         return replace(self, headers=(*self.headers, name))
 
     def _check_credentials(self) -> None:
@@ -121,6 +155,9 @@ def cors(settings: Cors) -> CorsLayer:
 
     Args:
         settings: the rules.
+
+    Returns:
+        The layer, for ``with_layer``.
 
     Raises:
         TypeError: the settings are not a ``Cors``.

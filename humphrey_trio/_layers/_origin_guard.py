@@ -40,6 +40,9 @@ def cross_origin_guard(*, allowed_origins: str | Iterable[str] = ()) -> OriginGu
     Args:
         allowed_origins: pages of these origins pass, too. Patterns as for ``Cors.origins``.
 
+    Returns:
+        The layer, for ``with_layer``.
+
     Raises:
         ValueError: an origin is malformed, or ``"*"``, which would allow everything.
         TypeError: an origin is not a str.

@@ -121,7 +121,7 @@ class _OneTask:
 
 
 class MemoryStream(DirectStream):
-    """One end of a ``memory_connection``.
+    """One end of a ``memory_connection``, which creates it. Not created by users.
 
     The attributes and ``break_at``, ``stall`` and ``reset`` inject faults at this end. They may be used at any
     time.

@@ -78,6 +78,9 @@ async def open_websocket(
         path: the request target, with the query.
         headers: additional header fields of the handshake request.
 
+    Returns:
+        The client.
+
     Raises:
         HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
         ConnectionError: the server has closed the connection without a response.

@@ -32,7 +32,7 @@ _Args = TypeVarTuple("_Args")
 
 
 class AsyncStream(Generic[StreamState]):
-    """A client of an ``AsyncWebsocketApp``, the first argument of its handlers.
+    """A client of an ``AsyncWebsocketApp``, the first argument of its handlers. Not created by users.
 
     Any task of the same run of trio may use it. In another run, sending, closing, ``set_deadline`` and
     ``start_soon`` raise ``RuntimeError``.
@@ -264,7 +264,7 @@ class AsyncStream(Generic[StreamState]):
 
 
 class AsyncSender:
-    """Sends to the clients of an app, from any task of its run of trio.
+    """Sends to the clients of an app, from any task of its run of trio. ``AsyncWebsocketApp.sender`` creates it.
 
     It may be used before, during and after ``run``. In another thread, call
     ``trio.from_thread.run(sender.broadcast, message)``, and pass ``trio_token=`` if the thread was not started by

@@ -32,9 +32,9 @@ WebsocketRoute: TypeAlias = Callable[["Upgrade", _State], Awaitable[Response | N
 class Upgrade:
     """A request to open a WebSocket (RFC 6455, section 4.2), the first argument of a websocket route.
 
-    The route either accepts it once, or returns a ``Response`` that refuses it. If an attempt to accept it fails,
-    for example because a hook is full, the route may try another hook, or accept it itself. When the route has
-    ended, no task can accept it.
+    Not created by users. The route either accepts it once, or returns a ``Response`` that refuses it. If an
+    attempt to accept it fails, for example because a hook is full, the route may try another hook, or accept it
+    itself. When the route has returned, no task can accept it.
     """
 
     __slots__ = ("_opening",)
