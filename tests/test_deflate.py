@@ -269,7 +269,7 @@ def test_nothing_is_decompressed_without_a_limit() -> None:
     _, deflate = agree(Deflate())
 
     decoder = Decoder(StreamLimits(), deflate=deflate)
-    deflate.max_message_size = 0
+    deflate.limit(0)
 
     assert events_of(decoder, compressed_frame(b"\x00")) == [Message("")]
     assert events_of(decoder, compressed_frame(HELLO)) == [Message("H")]  # the byte that tells

@@ -174,6 +174,58 @@ FOREIGN_NAMES = {
 }
 
 
+#: Attributes of other objects that a module assigns to, with the reason. Anything else is a method of the object.
+FOREIGN_ASSIGNMENTS = {
+    ("_failures", "foreign.__cause__"): "an exception has no method for it",
+    ("_server._certificate", "context.minimum_version"): "an SSLContext has no method for it",
+    ("_server._certificate", "context.options"): "an SSLContext has no method for it",
+    ("_server._certificate", "context.num_tickets"): "an SSLContext has no method for it",
+    ("_server._server", "connections.cancel_scope.deadline"): "a CancelScope has no method for it",
+    ("_websocket._app._sessions", "scope.deadline"): "a CancelScope has no method for it",
+    ("_websocket._app._stream_server", "scope.deadline"): "a CancelScope has no method for it",
+    ("_websocket._stream._serve_upgrade", "self._scope.deadline"): "a CancelScope has no method for it",
+    **{
+        ("_server._h11_head", f"head.{name}"): "a parser fills in the value that it returns"
+        for name in ("host", "close", "content_length", "expects_continue", "wants_websocket")
+    },
+    **{
+        ("_server._fast_head", f"head.{name}"): "a parser fills in the value that it returns"
+        for name in ("host", "close", "content_length", "wants_websocket")
+    },
+    ("_server._http_connection", "counters.requests"): "once for each request, and a call would double its cost",
+    ("_server._http_connection", "counters.ended"): "as for requests",
+    ("_server._http_connection", "self._counters.bytes_received"): "as for requests",
+    ("_server._outgoing", "self._counters.bytes_sent"): "as for requests",
+}
+
+
+def targets(node: ast.AST) -> Iterator[ast.expr]:
+    """The expressions that a statement assigns to, or deletes."""
+    if isinstance(node, ast.Assign | ast.Delete):
+        yield from node.targets
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+        yield node.target
+
+
+def foreign_assignments(module: str) -> Iterator[str]:
+    """The attributes of anything but ``self`` and ``cls`` that a module assigns to."""
+    for statement in ast.walk(tree(module)):
+        for target in targets(statement):
+            for node in ast.walk(target):
+                if (
+                    isinstance(node, ast.Attribute)
+                    and isinstance(node.ctx, ast.Store | ast.Del)
+                    and ast.unparse(node.value) not in ("self", "cls")
+                ):
+                    yield ast.unparse(node)
+
+
+def test_objects_change_themselves() -> None:
+    """No module assigns to an attribute of another object, except those that are listed with their reasons."""
+    found = {(module, name) for module in MODULES for name in foreign_assignments(module)}
+    assert found == set(FOREIGN_ASSIGNMENTS)
+
+
 def foreign_names(module: str) -> Iterator[str]:
     """The underscore names that a module uses of anything but ``self``, ``cls`` and ``super()``."""
     for node in ast.walk(tree(module)):

@@ -219,7 +219,7 @@ class App(Routes[State]):
                 Or the context is for clients, or ``reload`` is True for a context.
         """
         if not isinstance(cert, ssl.SSLContext):
-            self._servers.certificate = CertificateFiles(cert, key, reloads=reload)
+            self._servers.use_certificate(CertificateFiles(cert, key, reloads=reload))
             return self
         if cert.protocol == ssl.PROTOCOL_TLS_CLIENT:
             raise ValueError(
@@ -227,7 +227,7 @@ class App(Routes[State]):
             )
         if reload:
             raise ValueError("only files can be reloaded: pass their paths to with_cert instead of an SSLContext")
-        self._servers.certificate = GivenContext(cert)
+        self._servers.use_certificate(GivenContext(cert))
         return self
 
     def with_shutdown(self, event: trio.Event, drain: Drain = Drain()) -> Self:  # noqa: B008  (frozen)
@@ -251,9 +251,8 @@ class App(Routes[State]):
             ValueError: the spread of the drain is too long for ``Timeouts.drain``.
             TypeError: the event is not a ``trio.Event``, or the drain is not a ``Drain``.
         """
-        servers = self._servers
-        check_shutdown(event, drain, servers.timeouts)
-        servers.shutdown, servers.drain = event, drain
+        check_shutdown(event, drain, self._servers.timeouts)
+        self._servers.use_shutdown(event, drain)
         return self
 
     def with_monitor(self, config: MonitorConfig) -> Self:
@@ -273,7 +272,7 @@ class App(Routes[State]):
             ValueError: the config has no subscription. Call its ``with_subscription_to``.
             TypeError: the argument is not a ``MonitorConfig``.
         """
-        self._observers.monitor = Monitor(config)
+        self._observers.use_monitor(Monitor(config))
         return self
 
     def with_connection_condition(self, condition: ConnectionCondition[State]) -> Self:
@@ -300,7 +299,7 @@ class App(Routes[State]):
         if not callable(condition) or inspect.iscoroutinefunction(condition):
             raise TypeError(f"a connection condition is a plain function (address, state), not {condition!r}")
         state = self._state
-        self._servers.condition = lambda address: condition(address, state)
+        self._servers.use_condition(lambda address: condition(address, state))
         return self
 
     def with_websocket_app(

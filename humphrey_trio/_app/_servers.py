@@ -52,13 +52,14 @@ class Servers:
         timeouts: as the argument.
         hosting: the WebSocket apps that run beside each server.
         certificate: the certificate of servers with TLS; None if there is none.
-        shutdown, drain: the graceful shutdown.
-        condition: returns whether a peer may connect; None if every peer may.
 
-    The attributes are those of servers that are created afterwards.
+    The methods ``use_certificate``, ``use_shutdown`` and ``use_condition`` apply to servers that are created
+    afterwards.
     """
 
     __slots__ = (
+        "_condition",
+        "_drain",
         "_limits",
         "_max_connections",
         "_observers",
@@ -66,13 +67,11 @@ class Servers:
         "_proxies",
         "_running",
         "_service",
+        "_shutdown",
         "_when_left",
         "_writer",
         "certificate",
-        "condition",
-        "drain",
         "hosting",
-        "shutdown",
         "timeouts",
     )
 
@@ -101,9 +100,21 @@ class Servers:
         self.timeouts = timeouts
         self.hosting = Hosting()
         self.certificate: Certificate | None = None
-        self.shutdown: trio.Event | None = None
-        self.drain = Drain()
-        self.condition: Callable[[Address], bool] | None = None
+        self._shutdown: trio.Event | None = None
+        self._drain = Drain()
+        self._condition: Callable[[Address], bool] | None = None
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Set the certificate of servers with TLS."""
+        self.certificate = certificate
+
+    def use_shutdown(self, event: trio.Event, drain: Drain) -> None:
+        """Set the event that begins a graceful shutdown, and how WebSockets are closed then."""
+        self._shutdown, self._drain = event, drain
+
+    def use_condition(self, condition: Callable[[Address], bool]) -> None:
+        """Set the function that returns whether a peer may connect."""
+        self._condition = condition
 
     def statistics(self) -> HttpStatistics:
         """Return the statistics, summed over all servers that run."""
@@ -121,7 +132,7 @@ class Servers:
             service=self._service,
             limits=self._limits,
             timeouts=self.timeouts,
-            drain=self.drain,
+            drain=self._drain,
             parse_head=self._parse_head,
             writer=self._writer,
             fairness=Fairness(),
@@ -135,8 +146,8 @@ class Servers:
             settings,
             max_connections=self._max_connections,
             certificate=certificate,
-            shutdown=self.shutdown,
-            condition=self.condition,
+            shutdown=self._shutdown,
+            condition=self._condition,
         )
 
     async def run(
@@ -148,7 +159,7 @@ class Servers:
         """Run a server on addresses until cancelled, or until a graceful shutdown has ended."""
         listeners = await open_listeners(addresses)
         try:
-            server, shutdown = self.new_server(certificate), self.shutdown
+            server, shutdown = self.new_server(certificate), self._shutdown
             serve = partial(self._run, server, listeners, task_status)
             await self.hosting.run_beside(server.settings, shutdown, serve)
         finally:
@@ -170,7 +181,7 @@ class Servers:
             await self._running[0].serve(transport)
             return
         try:
-            server, shutdown = self.new_server(), self.shutdown
+            server, shutdown = self.new_server(), self._shutdown
             serve = partial(_serve_alone, server, transport)
             await self.hosting.run_beside(server.settings, shutdown, serve)
         finally:

@@ -48,7 +48,7 @@ class Condition:
             _log_failed(failure_of(exc, _log_failed))
             admitted = False
         if not admitted:
-            self._observers.counters.denied += 1
+            self._observers.counters.count_denied()
             self._observers.report(EventType.CONNECTION_DENIED, peer)
         return admitted
 

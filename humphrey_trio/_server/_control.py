@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import TypeAlias
+
+#: A deadline and its callback, while others are in force.
+Suspended: TypeAlias = tuple[Callable[[], None], float]
 
 
 class ConnectionControl:
@@ -33,6 +37,23 @@ class ConnectionControl:
             expire, drain: see the attributes.
         """
         self.expire, self.drain = expire, drain
+
+    def replace_expire(self, expire: Callable[[], None]) -> Suspended:
+        """Set the callback of the deadline for some time.
+
+        Args:
+            expire: see the attribute.
+
+        Returns:
+            The previous deadline and its callback, for ``restore``.
+        """
+        previous = self.expire, self.at
+        self.expire = expire
+        return previous
+
+    def restore(self, previous: Suspended) -> None:
+        """Set the deadline and its callback again, as they were before ``replace_expire``."""
+        self.expire, self.at = previous
 
     def begin_drain(self) -> None:
         """Tell the connection that a graceful shutdown has begun."""

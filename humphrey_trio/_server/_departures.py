@@ -123,6 +123,10 @@ class HandlerScope:
     def __enter__(self) -> Self:
         return self
 
+    def use_policy(self, policy: LeavePolicy | None) -> None:
+        """Set the policy of the next handler, such as the producer of a body."""
+        self.policy = policy
+
     def begin(self, policy: LeavePolicy | None) -> None:
         """Note that a handler begins, in the task of the block.
 
@@ -131,8 +135,11 @@ class HandlerScope:
         """
         self.policy = policy
         if self._scope is None:
+            # Entered here and left in ``__exit__``, so a connection whose handlers do not wait has no scope. The
+            # scopes of a task must nest. So the caller must not have entered one since the begin of the block.
             self._scope = trio.CancelScope()
             self._scope.__enter__()
+        # Passed already: the next sweep calls ``watch``, and a handler that ends before is never watched.
         self._control.expire_at(-inf)
 
     def watch(self) -> None:
@@ -155,6 +162,10 @@ class HandlerScope:
         given = None if self.policy is None else self.policy.when_left
         if (given or self._default) is WhenLeft.CANCEL and self._scope is not None:
             self._scope.cancel()
+
+    def note_left(self) -> None:
+        """The connection broke while a response was sent."""
+        self.has_left = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

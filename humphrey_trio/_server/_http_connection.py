@@ -56,8 +56,8 @@ class HttpPhase(enum.Enum):
     NEW      ``header``, from the accept on           the connection ends    the first request has a second
     IDLE     ``idle``                                 the connection ends    the connection ends
     READING  ``header`` or ``body``                   408                    the request is answered
-    ANSWERED ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
-    ANSWERED the next sweep, while a handler waits    the client is watched  the same; events are ended
+    ANSWERING ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
+    ANSWERING the next sweep, while a handler waits    the client is watched  the same; events are ended
     OVERDUE  passed while READING
     EXPIRED  passed while NEW or IDLE
     ======== ======================================== ====================== =================================
@@ -68,13 +68,13 @@ class HttpPhase(enum.Enum):
     NEW = enum.auto()
     IDLE = enum.auto()
     READING = enum.auto()
-    ANSWERED = enum.auto()
+    ANSWERING = enum.auto()
     OVERDUE = enum.auto()
     EXPIRED = enum.auto()
 
 
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.
-_NEW, _IDLE, _READING, _ANSWERED, _OVERDUE, _EXPIRED = HttpPhase
+_NEW, _IDLE, _READING, _ANSWERING, _OVERDUE, _EXPIRED = HttpPhase
 _WITHOUT_REQUEST = (_NEW, _IDLE, _EXPIRED)
 _PASSED = (_OVERDUE, _EXPIRED)
 
@@ -150,7 +150,7 @@ class HttpConnection:
         """Send the response to a refused upgrade, and serve the connection as ``serve`` does."""
         settings = self._settings
         self._reader = RequestReader(settings.limits, handover.rest, parse=settings.parse_head)
-        self._phase = _ANSWERED
+        self._phase = _ANSWERING
         self._control.expire_at(inf)
         return self._guard(self._responses.deliver(handover.request, refusal, handover.close))
 
@@ -169,7 +169,8 @@ class HttpConnection:
             await self._refuse_last(exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client has disconnected, or is too slow to read.
-            self._handlers.has_left |= self._phase is _ANSWERED
+            if self._phase is _ANSWERING:
+                self._handlers.note_left()
         finally:
             self._report_end()
         if self._phase is _OVERDUE:
@@ -184,7 +185,7 @@ class HttpConnection:
             observers.report(EventType.STREAM_DISCONNECTED_WHILE_WAITING, self._transport.peer)
 
     def _expire(self) -> None:
-        if self._phase is _ANSWERED:
+        if self._phase is _ANSWERING:
             self._handlers.watch()
             return
         self._phase = _EXPIRED if self._phase in _WITHOUT_REQUEST else _OVERDUE
@@ -215,7 +216,7 @@ class HttpConnection:
                 recording.begin(match.pattern)
             counters.requests += 1
             if head.wants_websocket and match.upgrades:
-                return await self._lend(head, match)
+                return await self._hand_over(head, match)
             try:
                 close = await self._answer(head, match)
             finally:
@@ -235,7 +236,7 @@ class HttpConnection:
             return head
         if self._outgoing.size:
             await self._outgoing.flush()
-        if self._phase is _ANSWERED:
+        if self._phase is _ANSWERING:
             if self._control.draining and not reader.buffered:
                 # The shutdown began after the last response was encoded without Connection: close. Do not change
                 # the phase to IDLE, because that response may be in transit and the connection must linger for it.
@@ -259,7 +260,7 @@ class HttpConnection:
             if self._control.draining or self._phase in _PASSED:
                 await trio.lowlevel.checkpoint_if_cancelled()
             head = reader.next_head()
-        self._phase = _ANSWERED
+        self._phase = _ANSWERING
         self._control.expire_at(inf)
         return head
 
@@ -299,7 +300,7 @@ class HttpConnection:
                 self._handlers.end()
         if incoming is None and answer.body is None:
             return self._responses.put(request, answer, head.close)
-        self._handlers.policy = match
+        self._handlers.use_policy(match)
         return await self._answer_stream(request, answer, head.close, incoming)
 
     def _to_request(self, head: Head, match: Match) -> Request:
@@ -316,14 +317,14 @@ class HttpConnection:
                 answer.close()  # avoids a RuntimeWarning that it was never awaited
             raise
 
-    async def _lend(self, head: Head, match: Match) -> Handover:
+    async def _hand_over(self, head: Head, match: Match) -> Handover:
         request = self._to_request(head, match)
         path = printable(head.path)
         self._settings.observers.report(EventType.WEBSOCKET_CONNECTION_REQUESTED, request.client, path)
         try:
             await self._outgoing.flush()
         except BaseException:
-            self._counters.ended += 1
+            self._counters.count_ended()
             raise
         return Handover(
             request,
@@ -350,7 +351,7 @@ class HttpConnection:
         content = await read_whole(self._reader, self._receive, self._settings.fairness, limit)
         if content is not None:
             self._unread = None
-            self._phase = _ANSWERED
+            self._phase = _ANSWERING
             self._control.expire_at(inf)
         return content
 
@@ -400,7 +401,7 @@ class HttpConnection:
 
     async def _refuse_last(self, error: BadRequest) -> None:
         """Send an error response to an invalid request. The connection ends after it."""
-        self._phase = _ANSWERED
+        self._phase = _ANSWERING
         request = None if self._unread is None else self._to_request(*self._unread)
         response = await self._settings.service.refuse(error.status, request, error)
         try:

@@ -27,6 +27,27 @@ class HttpCounters:
         self.accepted = self.denied = self.requests = self.ended = self.bytes_received = self.bytes_sent = 0
         self.statuses = [0] * 1000  # to count by the first digit would need a division for each response
 
+    def count_accepted(self) -> None:
+        """Count a connection that was accepted."""
+        self.accepted += 1
+
+    def count_denied(self) -> None:
+        """Count a connection that the connection condition refused."""
+        self.denied += 1
+
+    def count_ended(self) -> None:
+        """Count a request that has its response, or whose connection has ended before."""
+        self.ended += 1
+
+    def count_received(self, size: int) -> None:
+        """Count received bytes."""
+        self.bytes_received += size
+
+    def count_switched(self, size: int) -> None:
+        """Count a 101 response, and its bytes."""
+        self.statuses[101] += 1
+        self.bytes_sent += size
+
     def responses(self) -> dict[str, int]:
         """Return the number of responses of each status class.
 

@@ -183,20 +183,29 @@ class Handover:
     gate: UpgradeGate | None = None
     in_flight: bool = True
 
+    def pass_layers(self, request: Request, gate: UpgradeGate) -> None:
+        """Give the route the request that the innermost layer has passed on, and a gate to the layers.
+
+        Not a copy: whether the request is in flight is noted in this object.
+
+        Args:
+            request, gate: see the attributes.
+        """
+        self.request, self.gate = request, gate
+
     def note_switched(self, size: int) -> None:
         """The 101 was sent: count and record it.
 
         Args:
             size: its bytes.
         """
-        counters = self.server.observers.counters
-        counters.bytes_sent += size
-        counters.statuses[101] += 1
+        self.server.observers.counters.count_switched(size)
         self.end_request()
         if self.recording is not None:
             self.recording.record(self.request, 101, 0)
 
     def end_request(self) -> None:
         """The request is not in flight any more. Does nothing if it was not."""
-        self.server.observers.counters.ended += self.in_flight
-        self.in_flight = False
+        if self.in_flight:
+            self.in_flight = False
+            self.server.observers.counters.count_ended()

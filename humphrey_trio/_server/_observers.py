@@ -54,12 +54,16 @@ class Observers:
     Attributes:
         counters: the counters of the application.
         access_log: the access log.
-        monitor: the monitor; None if the application has none. May be replaced while connections are open.
+        monitor: the monitor; None if the application has none.
     """
 
     counters: HttpCounters
     access_log: Recorder
     monitor: Reporter | None = None
+
+    def use_monitor(self, monitor: Reporter) -> None:
+        """Set the monitor. It may be replaced while connections are open."""
+        self.monitor = monitor
 
     def report(self, kind: EventType, peer: Address | None = None, info: str = "") -> None:
         """Report an event to the monitor. See ``Reporter.report``."""

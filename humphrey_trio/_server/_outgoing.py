@@ -42,24 +42,21 @@ class Outgoing:
 
     Attributes:
         size: bytes in the queue.
-        cut: called when the peer has accepted nothing for the write timeout.
         file_bytes: bytes that were sent by ``send_range``.
     """
 
     __slots__ = (
         "_control",
         "_counters",
+        "_on_timeout",
         "_queue",
         "_recording",
         "_settings",
         "_transport",
         "_turn",
-        "cut",
         "file_bytes",
         "size",
     )
-
-    cut: Callable[[], None]
 
     def __init__(
         self,
@@ -78,7 +75,11 @@ class Outgoing:
         self.size = 0
         self.file_bytes = 0
         # The connection must not linger, because the peer does not read.
-        self.cut = transport.abort
+        self._on_timeout: Callable[[], None] = transport.abort
+
+    def on_write_timeout(self, callback: Callable[[], None]) -> None:
+        """Set what is called when the peer has accepted nothing for the write timeout. The default is to abort."""
+        self._on_timeout = callback
 
     def put(self, data: bytes) -> None:
         """Add bytes to the queue."""
@@ -172,8 +173,8 @@ class Outgoing:
 
     async def _send_rest(self, rest: memoryview) -> None:
         control, seconds, clock = self._control, self._settings.timeouts.write, self._settings.clock
-        before = control.expire, control.at
-        control.expire = self.cut
+        # The deadline may belong to the handler that waits for this send. It is in force again afterwards.
+        before = control.replace_expire(self._on_timeout)
         try:
             while rest:
                 control.expire_at(clock.now() + seconds)
@@ -183,8 +184,8 @@ class Outgoing:
                 if self._settings.fairness.spent(sent):
                     await trio.lowlevel.checkpoint()
         finally:
-            control.expire, control.at = before
-            if rest:
+            control.restore(before)
+            if rest:  # cancelled, or broken: the next send must begin with these bytes
                 self._queue.insert(0, rest)
                 self.size += len(rest)
 
@@ -219,10 +220,9 @@ class Outgoing:
 
     async def _wait_writable(self, lent: LentSocket, deadline: float) -> None:
         control = self._control
-        before = control.expire, control.at
-        control.expire = self.cut
+        before = control.replace_expire(self._on_timeout)
         control.expire_at(deadline)
         try:
             await lent.wait_writable()
         finally:
-            control.expire, control.at = before
+            control.restore(before)

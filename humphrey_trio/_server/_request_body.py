@@ -232,7 +232,7 @@ class RequestBody:
             data = await self._receive()
             if not data:
                 raise trio.BrokenResourceError
-            self._settings.observers.counters.bytes_received += len(data)
+            self._settings.observers.counters.count_received(len(data))
             self._reader.receive(data)
         if self._left is not None:
             self._left -= len(piece)

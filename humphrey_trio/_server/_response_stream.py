@@ -76,7 +76,7 @@ class ResponseStream:
         outgoing: the outgoing side of the connection.
         transport: is reset if nothing else shows that the body is incomplete.
         fairness: counts the bytes.
-        left: called when a piece cannot be sent.
+        on_client_left: called when a piece cannot be sent.
 
     Attributes:
         begun: whether the head was passed to ``outgoing``.
@@ -93,8 +93,8 @@ class ResponseStream:
         "_is_lost",
         "_is_over",
         "_last_size",
-        "_left",
         "_make_head",
+        "_on_client_left",
         "_outgoing",
         "_sending",
         "_transport",
@@ -110,7 +110,7 @@ class ResponseStream:
         outgoing: Outgoing,
         transport: Transport,
         fairness: Fairness,
-        left: Callable[[], None],
+        on_client_left: Callable[[], None],
     ) -> None:
         self._body = body
         self._framing = framing
@@ -118,7 +118,7 @@ class ResponseStream:
         self._outgoing = outgoing
         self._transport = transport
         self._fairness = fairness
-        self._left = left
+        self._on_client_left = on_client_left
         self._last_size = 0  # bytes of the last piece
         self._is_over = False
         self._is_lost = False  # whether the client could not be sent a piece
@@ -149,7 +149,7 @@ class ResponseStream:
             trio.BrokenResourceError: the client has left.
         """
         if self._framing is Framing.CLOSE:
-            self._outgoing.cut = self._transport.reset
+            self._outgoing.on_write_timeout(self._transport.reset)
         complete = False
         try:
             failure = await self._run()
@@ -231,7 +231,7 @@ class ResponseStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             if not self._is_lost:
                 self._is_lost = True
-                self._left()
+                self._on_client_left()
             raise trio.BrokenResourceError("the client has left") from exc
         finally:
             self._sending -= 1

@@ -203,7 +203,7 @@ class HttpServer:
         control = ConnectionControl(self._draining)
         self._controls.add(control)
         observers = self.settings.observers
-        observers.counters.accepted += 1
+        observers.counters.count_accepted()
         observers.report(EventType.CONNECTION_SUCCESS, peer)
         return control
 

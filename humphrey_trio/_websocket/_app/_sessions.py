@@ -99,7 +99,7 @@ class AppRun:
 
     Attributes:
         end, timeouts, use, server: as the arguments.
-        nursery: the nursery of the sessions; set by ``StreamServer.run``.
+        nursery: the nursery of the sessions; set by ``begin``.
         taking: the scope of the task that takes streams; cancelled when it has ended.
         disconnects: the running disconnect handlers.
     """
@@ -115,6 +115,14 @@ class AppRun:
         self.server = server
         self.taking = trio.CancelScope()
         self.disconnects = DisconnectHandlers()
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Note that the run has begun.
+
+        Args:
+            nursery: see the attribute.
+        """
+        self.nursery = nursery
 
     @property
     def is_only_one(self) -> bool:

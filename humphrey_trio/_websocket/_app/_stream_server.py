@@ -155,7 +155,7 @@ class StreamServer(Generic[StreamState]):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep, run)
             async with trio.open_nursery() as serving:
-                run.nursery = serving
+                run.begin(serving)
                 serving.start_soon(self._take_streams, run)
                 if run.end.shutdown is not None:
                     serving.start_soon(self._end_gracefully, run, run.end.shutdown, nursery.cancel_scope)

@@ -127,7 +127,7 @@ class Decoder:
         """Set other limits, before the first frame is decoded."""
         self._limits = limits
         if self._deflate is not None:
-            self._deflate.max_message_size = limits.max_message_size
+            self._deflate.limit(limits.max_message_size)
 
     def receive(self, data: bytes) -> None:
         """Add received bytes. Bytes after a Close or a failure are ignored.

@@ -171,8 +171,6 @@ class PerMessageDeflate(Extension):
     Attributes:
         min_size: the size in bytes of the smallest payload that is compressed.
         window_bits: the window of our compressor is 2 to this power bytes.
-        max_message_size: the maximum size in bytes of an inflated message. The owner must set it. At most one byte
-            more is inflated, by which the decoder detects that the message is too long.
     """
 
     name = _NAME
@@ -189,7 +187,7 @@ class PerMessageDeflate(Extension):
         self._settings = settings
         self.min_size = settings.min_size
         self.window_bits = server_bits
-        self.max_message_size = 0
+        self._longest = 0  # bytes of an inflated message
         self._takeover = server_takeover
         self._compressor: zlib._Compress | None = None
         self._inflater = _Inflater(client_bits, takeover=client_takeover)
@@ -203,6 +201,15 @@ class PerMessageDeflate(Extension):
         return True
 
     # Incoming...
+
+    def limit(self, size: int) -> None:
+        """Set the maximum size of an inflated message. The owner must call it.
+
+        Args:
+            size: in bytes. At most one byte more is inflated, by which the decoder detects that the message is too
+                long.
+        """
+        self._longest = size
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
@@ -219,7 +226,7 @@ class PerMessageDeflate(Extension):
         Raises:
             ParseFailed: it cannot be inflated.
         """
-        return self._inflater.inflate(data, self.max_message_size + 1)
+        return self._inflater.inflate(data, self._longest + 1)
 
     def end_message(self) -> bytes:
         """Return the rest of the content of a compressed message at its end.
@@ -227,7 +234,7 @@ class PerMessageDeflate(Extension):
         Raises:
             ParseFailed: as ``inflate``.
         """
-        return self._inflater.end_message(self.max_message_size + 1)
+        return self._inflater.end_message(self._longest + 1)
 
     # Outgoing...
 

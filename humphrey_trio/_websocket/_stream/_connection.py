@@ -333,19 +333,17 @@ class WebsocketConnection:
     def set_take_deadline(self, watch: TakeWatch) -> None:
         """Close the stream with 1013 if it has no reader after ``take_timeout`` of its route."""
         if not self.inbox.is_taken:
-            self.deadlines.take_watch = watch
-            self.deadlines.set(Deadline.TAKE, min(_UNTAKEN_SECONDS, watch.take_timeout))
+            self.deadlines.set_take(min(_UNTAKEN_SECONDS, watch.take_timeout), watch)
 
     def _note_untaken(self) -> None:
         """Tell the route of a stream that waits in a hook. The second time, close the stream."""
-        deadlines, watch = self.deadlines, self.deadlines.take_watch
-        deadlines.take_watch = None
+        watch = self.deadlines.pop_take_watch()
         left = 0.0
         if watch is not None:
             watch.note_untaken(self.request.path)
             left = watch.take_timeout - _UNTAKEN_SECONDS
         if left > 0:
-            deadlines.set(Deadline.TAKE, left)
+            self.deadlines.set(Deadline.TAKE, left)
         else:
             self.close(TRY_AGAIN_LATER, "no application took this connection")
 

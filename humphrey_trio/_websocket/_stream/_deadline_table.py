@@ -65,10 +65,9 @@ class DeadlineTable:
     Attributes:
         timeouts: the current timeouts.
         user_close: the code and the reason with which to close when ``Deadline.USER`` has passed.
-        take_watch: what to tell when ``Deadline.TAKE`` passes for the first time.
     """
 
-    __slots__ = ("_clock", "_control", "_times", "take_watch", "timeouts", "user_close")
+    __slots__ = ("_clock", "_control", "_take_watch", "_times", "timeouts", "user_close")
 
     def __init__(self, control: ConnectionControl, clock: SweepClock, timeouts: Timeouts) -> None:
         self._control = control
@@ -76,7 +75,7 @@ class DeadlineTable:
         self._times: list[float] | None = None
         self.timeouts = timeouts
         self.user_close = _NO_CLOSE
-        self.take_watch: TakeWatch | None = None
+        self._take_watch: TakeWatch | None = None
 
     def now(self) -> float:
         """Return the time of the clock in seconds."""
@@ -94,6 +93,16 @@ class DeadlineTable:
         # For a graceful end that both the server and the application begin: neither delays the other.
         if self._times is None or self._clock.now() + seconds < self._times[deadline]:
             self.set(deadline, seconds)
+
+    def set_take(self, seconds: float, watch: TakeWatch) -> None:
+        """Set ``Deadline.TAKE``, and what ``pop_take_watch`` returns."""
+        self._take_watch = watch
+        self.set(Deadline.TAKE, seconds)
+
+    def pop_take_watch(self) -> TakeWatch | None:
+        """Return what is told when ``Deadline.TAKE`` passes for the first time. None afterwards."""
+        watch, self._take_watch = self._take_watch, None
+        return watch
 
     def set_user(self, seconds: float, code: int, reason: str) -> None:
         """Set ``Deadline.USER``, and the code and the reason with which to close then."""

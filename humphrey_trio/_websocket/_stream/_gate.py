@@ -62,7 +62,7 @@ class LayerGate:
             nursery.start_soon(self._run)
             await self._entered.wait()
             if self._request is not None:
-                handover.request, handover.gate = self._request, self
+                handover.pass_layers(self._request, self)
                 refusal = await upgrade(handover)
                 return None if refusal is None else await self._pass_refusal(refusal)
         return self._outcome
