@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from humphrey_trio import App, Message, WebsocketStream, websocket_handler
 from humphrey_trio._websocket._limits import StreamLimits
 from humphrey_trio._websocket._protocol import _mask
-from humphrey_trio._websocket._protocol._decoder import Close, Decoder, Event, Failure, Part, Ping, Pong
+from humphrey_trio._websocket._protocol._decoder import (
+    Close,
+    Decoder,
+    Event,
+    Failure,
+    FrameWithoutMessage,
+    Ping,
+    Pong,
+)
 from humphrey_trio.testing import memory_connection
 from tests.support import PATIENCE
 from tests.support.reads import cut, events_of, failure_code
@@ -353,7 +361,7 @@ def test_missing_bytes() -> None:
     decoder, wire = Decoder(LIMITS), client_frame(BINARY, bytes(100_000))
     assert decoder.missing == 0
     decoder.receive(wire[:50_014])
-    assert isinstance(decoder.next(), Part)
+    assert isinstance(decoder.next(), FrameWithoutMessage)
     assert decoder.next() is None
     assert decoder.missing == 50_000
     decoder.receive(wire[50_014:])

@@ -52,9 +52,9 @@ async def test_turns_last_until_there_is_room(size: int, nursery: trio.Nursery) 
     """A writer that sends 16 KiB in each turn gets as many turns as the missing room needs."""
     outbox, _ = full_outbox(itertools.repeat(16 * 1024), size)
     nursery.start_soon(write_forever, outbox)
-    assert outbox.missing(size) == size
+    assert outbox.bytes_over(size) == size
     await give_turns([(outbox, size)])
-    assert outbox.missing(size) == 0
+    assert outbox.bytes_over(size) == 0
     assert outbox.has_room(size)
     nursery.cancel_scope.cancel()
 
@@ -68,7 +68,7 @@ async def test_turns_of_slow_peers(drops: int, passes: list[int], nursery: trio.
     before = passes[0]
     await give_turns([(outbox, 1000) for outbox in outboxes])
     assert passes[0] - before < 2 * 10
-    assert all(0 < outbox.missing(1000) < 1000 for outbox in outboxes)
+    assert all(0 < outbox.bytes_over(1000) < 1000 for outbox in outboxes)
     assert not any(outbox.is_stuck for outbox in outboxes)
     nursery.cancel_scope.cancel()
 
@@ -95,11 +95,11 @@ async def test_stuck_peer_gets_no_turn(passes: list[int], nursery: trio.Nursery)
 def test_missing_room() -> None:
     """The missing room is the number of bytes that have to be sent first: at least one if messages are limited."""
     outbox, _ = blocked(StreamLimits(max_outbox_bytes=100, max_outbox_messages=3))
-    assert outbox.missing(1000) == 0  # nothing waits
+    assert outbox.bytes_over(1000) == 0  # nothing waits
     for _ in range(3):
         outbox.put(bytes(20))
-    assert [outbox.missing(size) for size in (40, 41, 100, 1000)] == [0, 1, 60, 60]
+    assert [outbox.bytes_over(size) for size in (40, 41, 100, 1000)] == [0, 1, 60, 60]
     outbox.put(bytes(20))
-    assert [outbox.missing(size) for size in (1, 20, 100, 1000)] == [1, 1, 80, 80]
+    assert [outbox.bytes_over(size) for size in (1, 20, 100, 1000)] == [1, 1, 80, 80]
     outbox.end(NORMAL_CLOSE)
-    assert outbox.missing(1000) == 0
+    assert outbox.bytes_over(1000) == 0

@@ -77,7 +77,7 @@ async def send_body(
         case ProducerBody():
             await _call(body.produce, write)
         case IterableBody():
-            async with _apart(partial(_iterate, body.pieces)) as pieces:
+            async with _in_child_task(partial(_iterate, body.pieces)) as pieces:
                 async for piece in pieces:
                     await write(piece)
         case EventBody():
@@ -107,7 +107,7 @@ async def open_body(response: Response) -> AsyncGenerator[AsyncIterator[bytes]]:
         yield _whole(response.content)
         return
     try:
-        async with _apart(partial(_send_whole, body)) as pieces:
+        async with _in_child_task(partial(_send_whole, body)) as pieces:
             yield pieces
     finally:
         discard(body)
@@ -250,11 +250,11 @@ class _Pieces:
     def end(self) -> None:
         """Log the failure if it was not raised, because nothing was received after it."""
         if self._failure is not None:
-            _log_failure(self._failure)
+            log_failure(self._failure)
 
 
 @asynccontextmanager
-async def _apart(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
+async def _in_child_task(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
     pieces = _Pieces(produce)
     try:
         async with child_task(pieces.run):

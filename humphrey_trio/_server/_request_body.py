@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, NoReturn
 
@@ -306,14 +307,15 @@ class RequestBody:
         """
         if not self.may_be_discarded:
             return False
-        size = 0
-        with trio.move_on_after(self._settings.timeouts.body):
-            try:
-                while piece := await self._receive_piece():
-                    size += len(piece)
-                    if size > DISCARDED:
-                        return False
-                return True
-            except (BadRequest, trio.BrokenResourceError):
-                pass
+        with trio.move_on_after(self._settings.timeouts.body), suppress(BadRequest, trio.BrokenResourceError):
+            return await self._read_rest()
         return False
+
+    async def _read_rest(self) -> bool:
+        """Read and drop up to ``DISCARDED`` bytes. Returns whether that was all."""
+        size = 0
+        while piece := await self._receive_piece():
+            size += len(piece)
+            if size > DISCARDED:
+                return False
+        return True

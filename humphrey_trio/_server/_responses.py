@@ -124,6 +124,8 @@ class Responses:
         framing = framing_of(body, "HTTP/1.0" if request is None else request.version)
 
         def make_head() -> bytes:
+            # Only the head decides whether the connection ends after the response. It is encoded when the first
+            # piece is sent, and by then a shutdown may have begun, or the body of the request may have been read.
             nonlocal close
             uncertain = incoming is not None and incoming.begin_response()
             close = self._ends_after(response, close or uncertain or framing is Framing.CLOSE)

@@ -61,7 +61,9 @@ class TlsHandshake:
     def __init__(self, context: ssl.SSLContext, received: bytes) -> None:
         if is_plain_http(received):
             raise PlainHttpError(received)
-        self._hello: list[bytes] | None = []  # the pieces of the ClientHello, until it is complete
+        # The pieces of the ClientHello, until it is complete. OpenSSL tells the server name only to the one
+        # ``sni_callback`` of a context, which belongs to the application.
+        self._hello: list[bytes] | None = []
         self._server_name: str | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
@@ -114,6 +116,7 @@ class TlsHandshake:
         certificate = tls.getpeercert(True)
         fields = {} if certificate is None else tls.getpeercert()
 
+        # With the signature of SSLSocket.getpeercert. It keeps the values and not the connection of OpenSSL.
         def get_certificate(binary_form: bool) -> bytes | Mapping[str, Any] | None:
             return certificate if binary_form else fields
 

@@ -109,6 +109,7 @@ class TlsOutput:
         self._tls.write(data)
         if self.transmit():
             return size
+        # It counts as not sent, although the kernel may have a part of the record: the caller passes it again.
         self._refused = data
         return 0
 

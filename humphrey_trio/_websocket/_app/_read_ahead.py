@@ -38,18 +38,19 @@ class BusyReader:
         """Whether there is a task that reads ahead."""
         return self._task is not None
 
-    def count(self, *, look_for_peer: bool) -> None:
+    def count(self, *, detect_disconnect: bool) -> None:
         """Count a check that has found the reader busy, and start to read ahead at the second one.
 
         Args:
-            look_for_peer: whether to detect a disconnect while reading ahead has paused.
+            detect_disconnect: whether to detect a disconnect while reading ahead has paused.
         """
+        # One check more before a disconnect is looked for: by then the new task has read what had arrived.
         self._checks += 1
         if self._checks >= _BUSY_CHECKS and self._task is None:
             self._task = ReadAheadTask(self._connection)
             self._nursery.start_soon(self._task.run)
-        if self._checks > _BUSY_CHECKS and look_for_peer:
-            self._connection.look_for_peer()
+        if self._checks > _BUSY_CHECKS and detect_disconnect:
+            self._connection.detect_disconnect()
 
     def reset(self) -> None:
         """Count from zero again, because a check has found that the stream is read."""
@@ -86,9 +87,9 @@ class ReadAheadTask:
         connection = self._connection
         try:
             with self._scope:
-                await connection.inbox.read_ahead(connection, look_for_peer=False)  # the session does that
+                await connection.inbox.read_ahead(connection, detect_disconnect=False)  # the session does that
         finally:
-            self._done.set()
+            self._done.set()  # also if the app is cancelled: ``stop`` is shielded, and would wait forever
 
     async def stop(self) -> None:
         """Cancel the task, and wait until it no longer uses the transport."""

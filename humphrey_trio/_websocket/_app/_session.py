@@ -191,7 +191,7 @@ class Session(Generic[Stream]):
                     self._count_unhandled()
                 elif self._running < self._handlers.concurrency:
                     self._running += 1
-                    nursery.start_soon(self._handle_apart, stream, message, handler, slot_freed)
+                    nursery.start_soon(self._handle_in_task, stream, message, handler, slot_freed)
                     # Trio starts the tasks of one scheduler pass in random order. Handlers must begin in order.
                     await trio.lowlevel.checkpoint()
                 else:
@@ -203,7 +203,7 @@ class Session(Generic[Stream]):
                 message = await self._next()
 
     @trio.lowlevel.enable_ki_protection
-    async def _handle_apart(
+    async def _handle_in_task(
         self,
         stream: Stream,
         message: Message,
@@ -279,7 +279,7 @@ class Session(Generic[Stream]):
         message = await connection.inbox.next(connection)
         # The client has left, and ``WhenLeft.FINISH`` applies: what was received before is decoded and handled.
         if message is None and self.is_wanted:
-            message = await connection.inbox.next(connection, left=True)
+            message = await connection.inbox.next(connection, include_buffered=True)
         return message
 
     @property
@@ -309,7 +309,7 @@ class Session(Generic[Stream]):
         if self._busy and not self.connection.inbox.waiting:
             if reader is None:
                 reader = self._busy_reader = BusyReader(self.connection, self.app_run.nursery)
-            reader.count(look_for_peer=self._handlers.when_left is WhenLeft.CANCEL)
+            reader.count(detect_disconnect=self._handlers.when_left is WhenLeft.CANCEL)
         elif reader is not None and reader.reads_ahead:
             reader.reset()
         else:

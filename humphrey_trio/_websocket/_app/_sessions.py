@@ -83,6 +83,7 @@ class Sessions(Generic[_Member]):
     async def wait_for_slot(self) -> None:
         """Wait until a slot is free. Not a checkpoint if one is free already."""
         while self._max_connections is not None and len(self.by_id) >= self._max_connections:
+            # A new event each time is enough: only one task waits, the one that takes streams.
             self._slot_freed = trio.Event()
             await self._slot_freed.wait()
 
@@ -150,6 +151,7 @@ class DisconnectHandlers:
             stream, state: its arguments.
             session: the session that log lines name.
         """
+        # Shielded, because the session may end by a cancellation of the app. Only ``limit`` ends the handler then.
         scope = trio.CancelScope(deadline=self._deadline, shield=True)
         self._scopes.add(scope)
         try:
@@ -166,6 +168,7 @@ class DisconnectHandlers:
 
     def limit(self, seconds: float) -> None:
         """Cancel running and future handlers after some seconds from now."""
+        # Also for later handlers: when the app is cancelled, most sessions have not begun theirs.
         self._deadline = trio.current_time() + seconds
         for scope in self._scopes:
             scope.deadline = self._deadline

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import trio
 
@@ -168,13 +168,16 @@ class StreamServer(Generic[StreamState]):
         try:
             # Raised if the user has closed the hook. This does not end an open stream.
             with run.taking, suppress(trio.ClosedResourceError, trio.EndOfChannel):
-                async with self._taking:
-                    while True:
-                        await self._sessions.wait_for_slot()
-                        self._take(await self._next_incoming(), run)
+                await self._take_all(run)
         finally:
             # This task is in the nursery of the run. So no other run puts a session into a nursery that is closed.
             run.taking.cancel()
+
+    async def _take_all(self, run: AppRun) -> NoReturn:
+        async with self._taking:
+            while True:
+                await self._sessions.wait_for_slot()
+                self._take(await self._next_incoming(), run)
 
     async def _next_incoming(self) -> WebsocketStream:
         # Not only ``receive``: it executes a checkpoint even if a stream waits, and many may come at once.

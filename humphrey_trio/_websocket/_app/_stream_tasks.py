@@ -47,6 +47,8 @@ class StreamTasks:
     async def end(self) -> None:
         """Cancel all tasks and wait until they have ended. Shielded from cancellation."""
         self.cancel()
+        # No task can be added meanwhile, because the stream is closed. There is no deadline: only a task that
+        # ignores its cancellation delays this, as it would delay any nursery.
         with trio.CancelScope(shield=True):
             while self._scopes:
                 self._ended = trio.Event()

@@ -66,13 +66,13 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FrameWithoutMessage:
     """A frame was decoded that does not end its message. Reported so that the fairness counts such frames."""
 
 
-Event: TypeAlias = "Message | Part | Ping | Pong | Close | Failure"
+Event: TypeAlias = "Message | FrameWithoutMessage | Ping | Pong | Close | Failure"
 
-_PART = Part()
+_FRAME_WITHOUT_MESSAGE = FrameWithoutMessage()
 
 
 class _Failed(Exception):
@@ -201,7 +201,7 @@ class Decoder:
         payload = start + _SHORT_HEADER
         if len(data) < payload or self._opcode is not None or self._client:
             return None
-        first, size = data[start], data[start + 1] - _MASKED
+        first, size = data[start], data[start + 1] - _MASKED  # below 0 without the mask bit, which is an error
         end = payload + size
         if first not in _WHOLE or not 0 <= size < 126 or len(data) < end or size > self._limits.max_message_size:
             return None
@@ -242,10 +242,10 @@ class Decoder:
         if self._fragments > self._limits.max_fragments:
             raise _Failed(TOO_BIG, f"the message has more than {self._limits.max_fragments} fragments")
 
-    def _data(self, frame: Frame) -> Message | Part | None:
+    def _data(self, frame: Frame) -> Message | FrameWithoutMessage | None:
         """Decode a part of the payload of a data frame: as much as has arrived."""
         if frame.missing and not self._received:
-            return None
+            return None  # but a frame without payload is complete, and may end its message
         payload = self._take(frame)
         if not frame.missing:
             self._frame = None
@@ -263,7 +263,7 @@ class Decoder:
         content = self._deflate.inflate(payload)
         return content + self._deflate.end_message() if ended else content
 
-    def _assemble(self, payload: bytes, *, last: bool) -> Message | Part:
+    def _assemble(self, payload: bytes, *, last: bool) -> Message | FrameWithoutMessage:
         """Add a part to the current message."""
         is_text, parts = self._opcode == TEXT, self._parts
         if parts is None:
@@ -279,7 +279,7 @@ class Decoder:
             # compressed data is corrupt at the limit, zlib does not return what it inflated before the error.
             raise _Failed(TOO_BIG, f"the message inflates to more than {self._limits.max_message_size} bytes")
         if not last:
-            return _PART
+            return _FRAME_WITHOUT_MESSAGE
         self._end_message()
         return parts.message()
 

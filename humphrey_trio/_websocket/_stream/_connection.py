@@ -411,7 +411,7 @@ class WebsocketConnection:
 
     # The peer...
 
-    def look_for_peer(self) -> None:
+    def detect_disconnect(self) -> None:
         """Detect a disconnect of the peer while no task reads."""
         if not self.inbox.waiting and self.lifecycle.phase.reads and self.transport.hung_up():
             self.end_without_close(NO_CLOSE)

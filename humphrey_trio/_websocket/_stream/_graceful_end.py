@@ -107,6 +107,7 @@ class AppEnd:
             The time of the trio clock at which to cancel what remains. It is never moved, so neither clients nor
             handlers can delay it.
         """
+        # Two times: what remains is cancelled so early that its disconnect handlers end by ``deadline``.
         now = trio.current_time()
         self.begun = True
         self.deadline = now + timeouts.drain
@@ -117,5 +118,6 @@ class AppEnd:
         begun = trio.current_time()
         for number, session in enumerate(sessions):
             if not session.closed:
+                # The moments do not depend on how long the previous steps took, so delays do not add up.
                 await trio.sleep_until(begun + self.drain.spread * number / len(sessions))
             session.drain(self.drain)  # also for a closed stream, so that its session starts no further handler

@@ -72,7 +72,7 @@ class Owner(Protocol):
         """Handle the end of the input without a Close."""
         ...
 
-    def look_for_peer(self) -> None:
+    def detect_disconnect(self) -> None:
         """Check whether the peer has disconnected, while no task reads."""
         ...
 
@@ -180,15 +180,15 @@ class Inbox:
         self.bytes_received += len(data)
         self.decoder.receive(data)
 
-    def next(self, owner: Owner, *, left: bool = False) -> Awaitable[Message | None]:
+    def next(self, owner: Owner, *, include_buffered: bool = False) -> Awaitable[Message | None]:
         """Get the next message, from those that were read ahead or from the transport.
 
         There is no checkpoint between taking a message and returning it, so a cancellation loses no message.
 
         Args:
             owner: the connection.
-            left: whether to return also messages that had been received, but not decoded, when the connection
-            broke.
+            include_buffered: whether to return also messages that had been received, but not decoded, when the
+                connection broke.
 
         Returns:
             An awaitable of the message, or of None if there are no further messages.
@@ -198,7 +198,7 @@ class Inbox:
             return self._wait_for_reader(owner)
         if self._ahead:
             return self._next_ahead()
-        return self._read(owner, left)
+        return self._read(owner, include_buffered)
 
     async def _next_ahead(self) -> Message | None:
         return self._queue_ahead().popleft()  # no task reads ahead, so no task waits for room
@@ -215,19 +215,19 @@ class Inbox:
         self.tell_change()  # there is room for another message
         return message
 
-    async def _read(self, owner: Owner, left: bool) -> Message | None:
+    async def _read(self, owner: Owner, include_buffered: bool) -> Message | None:
         lifecycle, decoder = owner.lifecycle, self.decoder
         # A stream may be used before its 101 is sent, for example by an app that takes it out of a hook at once.
         while lifecycle.phase is _OPENING:
             await self._wait_for_change()
-        while left or lifecycle.phase.reads:
+        while include_buffered or lifecycle.phase.reads:
             if self.fairness.spent(0):
                 await trio.lowlevel.checkpoint()
-                if not (left or lifecycle.phase.reads):
-                    break  # the connection broke during the checkpoint; the rest is only decoded with ``left``
+                if not (include_buffered or lifecycle.phase.reads):
+                    break  # the connection broke during the checkpoint: the buffered rest is not wanted
             event = decoder.next()
             if event is None:
-                if left:
+                if include_buffered:
                     break  # nothing more can be received
                 # Not a coroutine of its own, for the reason in ``next``.
                 self.waiting = True
@@ -249,11 +249,11 @@ class Inbox:
             elif isinstance(event, Message):
                 if len(event.data) > _SHORT:
                     self.fairness.count(len(event.data))  # the size after decompression
-                if left or lifecycle.phase.is_open:
+                if include_buffered or lifecycle.phase.is_open:
                     self.messages_received += 1
                     return event
                 # Sent before the peer received our Close: discarded. Only its bytes are counted.
-            elif not left:
+            elif not include_buffered:
                 owner.handle_control(event)
         return None
 
@@ -265,19 +265,19 @@ class Inbox:
         return 0 if self._ahead is None else len(self._ahead)
 
     @trio.lowlevel.enable_ki_protection
-    async def read_ahead(self, owner: Owner, *, look_for_peer: bool) -> None:
+    async def read_ahead(self, owner: Owner, *, detect_disconnect: bool) -> None:
         """Read messages until the end of the stream, and queue them for the receiver.
 
         Pauses while ``max_read_ahead`` messages are queued. A cancellation loses no message.
 
         Args:
             owner: the connection.
-            look_for_peer: whether to detect a disconnect during a pause. If False, the caller must do that.
+            detect_disconnect: whether to detect a disconnect during a pause. If False, the caller must do that.
         """
         ahead = self._queue_ahead()
         while True:
             if len(ahead) >= self._max_ahead:
-                await self._pause(owner, look_for_peer)
+                await self._pause(owner, detect_disconnect)
             message = await self._read(owner, False)
             if message is None:
                 return self.tell_change()
@@ -285,14 +285,14 @@ class Inbox:
             ahead.append(message)
             self.tell_change()
 
-    async def _pause(self, owner: Owner, look_for_peer: bool) -> None:
+    async def _pause(self, owner: Owner, detect_disconnect: bool) -> None:
         """Wait until there is room for a message, or until the stream is closed."""
         self._counters.count_pause()
         while self.read_ahead_count >= self._max_ahead and owner.lifecycle.phase.is_open:
             with trio.move_on_after(SWEEP_INTERVAL) as interval:
                 await self._wait_for_change()
-            if interval.cancelled_caught and look_for_peer:
-                owner.look_for_peer()
+            if interval.cancelled_caught and detect_disconnect:
+                owner.detect_disconnect()
 
     def put_back(self, message: Message) -> None:
         """Put a message before those that were read ahead."""

@@ -133,7 +133,7 @@ class Outbox:
             queued_bytes + size <= limits.max_outbox_bytes and queued_messages < limits.max_outbox_messages
         )
 
-    def missing(self, size: int) -> int:
+    def bytes_over(self, size: int) -> int:
         """Return how many bytes must be written before a frame of ``size`` bytes may be put.
 
         0 if it may be put now, or if the outbox has ended.

@@ -73,7 +73,9 @@ TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
         Step.FAILURE: Phase.FAILED,
         Step.END: Phase.CLOSED,
     },
+    # A violation is not answered by a second Close, but ends reading: what follows cannot be decoded.
     Phase.CLOSING: {Step.PEER_CLOSE: Phase.CLOSED, Step.FAILURE: Phase.FAILED, Step.END: Phase.CLOSED},
+    # Nothing is read, so the Close of the peer is not found. The connection lingers until its end of file.
     Phase.FAILED: {Step.END: Phase.CLOSED},
     Phase.CLOSED: {},
 }

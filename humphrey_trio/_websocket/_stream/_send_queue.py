@@ -138,7 +138,7 @@ class SendQueue:
         tickets: list[int] = []
         for ticket, frame in self.messages.items():
             left -= len(frame)
-            if frames and left < 0:
+            if frames and left < 0:  # the first frame is taken whatever its size, or it would wait forever
                 break
             frames.append(frame)
             tickets.append(ticket)
@@ -147,6 +147,7 @@ class SendQueue:
 
     def final_frames(self, close: bytes) -> bytes:
         """Return all messages, followed by the queued Close, or by ``close`` if none is queued."""
+        # Without Ping and Pong: the connection ends, so nothing depends on them.
         return b"".join((*self.messages.values(), self._close or close))
 
     def remove_sent(self, size: int) -> None:
@@ -161,7 +162,7 @@ class SendQueue:
 
     def _remove(self, tickets: list[int]) -> None:
         if len(tickets) == len(self.messages):
-            self._remove_all()
+            self._remove_all()  # the usual case; the drop order need not forget each ticket
             return
         for ticket in tickets:
             self.message_bytes -= len(self.messages.pop(ticket))

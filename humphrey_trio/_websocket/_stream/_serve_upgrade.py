@@ -50,7 +50,7 @@ async def serve_upgrade(handover: Handover, state: object) -> Response | None:
     upgrade = Upgrade(opening)
     route: WebsocketRoute[Any] = handover.route
     if not isinstance(route, HookRoute):
-        return await _serve_beside(route, upgrade, opening, state)
+        return await _serve_with_route_task(route, upgrade, opening, state)
     refusal = await route(upgrade, state)
     connection = opening.accepted
     del upgrade, opening  # frees the memory of the handshake while the stream is open
@@ -59,34 +59,34 @@ async def serve_upgrade(handover: Handover, state: object) -> Response | None:
     return refusal
 
 
-async def _serve_beside(
+async def _serve_with_route_task(
     route: WebsocketRoute[Any], upgrade: Upgrade, opening: OpeningHandshake, state: object
 ) -> Response | None:
     """Run the route in a task of its own, and the stream in this task."""
-    beside = _RouteTask(opening)
+    route_task = _RouteTask(opening)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beside.run, route, upgrade, state)
+            nursery.start_soon(route_task.run, route, upgrade, state)
             await opening.wait_decided()
             if opening.accepted is not None:
-                _start_reader(opening.accepted, nursery, beside)
+                _start_reader(opening.accepted, nursery, route_task)
                 await run_connection(opening.accepted, opening.handover)
-                beside.limit()
+                route_task.limit()
                 return None
     finally:
         # The route and the reader have ended here, even if the route was cancelled.
         if opening.accepted is not None and opening.accepted.inbox.reader is Reader.TASK:
             opening.accepted.inbox.drop_ahead()
-    return beside.result()
+    return route_task.result()
 
 
-def _start_reader(connection: WebsocketConnection, nursery: trio.Nursery, beside: _RouteTask) -> None:
+def _start_reader(connection: WebsocketConnection, nursery: trio.Nursery, route_task: _RouteTask) -> None:
     """Start to read ahead, unless the route has put the stream into a hook."""
     if connection.inbox.reader is Reader.TASK:
-        connection.lifecycle.when_over(beside.limit)
+        connection.lifecycle.when_over(route_task.limit)
         # With an infinite timeout the route is never cancelled, so a disconnect need not be detected early.
-        look_for_peer = connection.deadlines.timeouts.disconnect < inf
-        nursery.start_soon(partial(connection.inbox.read_ahead, connection, look_for_peer=look_for_peer))
+        detect_disconnect = connection.deadlines.timeouts.disconnect < inf
+        nursery.start_soon(partial(connection.inbox.read_ahead, connection, detect_disconnect=detect_disconnect))
 
 
 class _RouteTask:
@@ -106,14 +106,17 @@ class _RouteTask:
             with self._scope:
                 self._refusal = await route(upgrade, state)
         except BaseException as exc:
+            # Kept and raised in the connection task. Here, the nursery would wrap it, and cancel the stream.
             self._error = failure_of(exc, self._report_cancelled)
         finally:
+            # Also if cancelled: a task that the route has started elsewhere must not accept any more.
             self._opening.end()
         self._close(self._refusal, self._error)
-        self._opening.decide()
+        self._opening.decide()  # last: it wakes the connection task, which asks for ``result``
 
     def limit(self) -> None:
         """Cancel the route after ``Timeouts.disconnect`` seconds, because the client has left."""
+        # Called when nothing more is read, and again when everything is written. The first call counts.
         seconds = self._opening.handover.server.timeouts.disconnect
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 

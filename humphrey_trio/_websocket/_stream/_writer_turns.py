@@ -31,10 +31,10 @@ async def give_turns(waiting: Iterable[tuple[Outbox, int]]) -> None:
     Args:
         waiting: pairs of an outbox and the size in bytes of the frame that is to be put.
     """
-    full = [(outbox, size) for outbox, size in waiting if outbox.missing(size) and not outbox.is_stuck]
-    turns = max((ceil(outbox.missing(size) / _TURN_BYTES) for outbox, size in full), default=0)
+    full = [(outbox, size) for outbox, size in waiting if outbox.bytes_over(size) and not outbox.is_stuck]
+    turns = max((ceil(outbox.bytes_over(size) / _TURN_BYTES) for outbox, size in full), default=0)
     for _ in range(turns + 1):
-        full = [(outbox, size) for outbox, size in full if outbox.missing(size) and not outbox.is_stuck]
+        full = [(outbox, size) for outbox, size in full if outbox.bytes_over(size) and not outbox.is_stuck]
         if not full:
             return
         sent = [outbox.bytes_sent for outbox, _ in full]
