@@ -94,7 +94,7 @@ async def test_stream_state_that_raises(
 
 @pytest.mark.parametrize("in_nursery", [False, True])
 @pytest.mark.parametrize("client_leaves", [False, True])
-async def test_connection_closed_of_a_closed_stream_is_no_failure(
+async def test_connection_closed_of_a_closed_stream_is_not_logged(
     client_leaves: bool, in_nursery: bool, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     """ConnectionClosed of a handler's own stream is no failure, whichever side has closed."""

@@ -197,7 +197,7 @@ async def test_receive_in_another_run_of_trio(receiver: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [None, 7, ["a"]])
-async def test_send_refuses_what_is_no_message(bad: Any, autojump_clock: trio.testing.MockClock) -> None:
+async def test_send_refuses_other_types(bad: Any, autojump_clock: trio.testing.MockClock) -> None:
     """``send`` of what is neither text nor bytes is a TypeError, and affects no client."""
     streams: list[AsyncStream[None]] = []
 

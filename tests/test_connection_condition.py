@@ -117,7 +117,7 @@ def fail(address: Address, state: Any) -> bool:
 
 
 @pytest.mark.parametrize("answer", [None, 1, "yes"])
-async def test_answer_that_is_no_bool(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_condition_must_return_a_bool(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     """An answer other than True or False is logged, and the connection is closed."""
     app = greeting_app().with_connection_condition(lambda address, state: answer)
     async with listening(app) as address:
@@ -240,7 +240,7 @@ async def coroutine(address: Address, state: None) -> bool:
 
 
 @pytest.mark.parametrize("condition", [coroutine, None, True])
-def test_what_is_not_a_condition(condition: Any) -> None:
+def test_condition_must_be_a_plain_function(condition: Any) -> None:
     """An async function, or what cannot be called, is a TypeError."""
     with pytest.raises(TypeError, match="plain function"):
         App().with_connection_condition(condition)

@@ -202,7 +202,7 @@ async def test_close_without_receive() -> None:
 
 
 @pytest.mark.parametrize("content", [5, [1, 2], None, {}])
-def test_what_is_no_content(content: object) -> None:
+def test_content_must_be_text_or_bytes(content: object) -> None:
     """A number or a list is no content; the error shows how a response is made."""
     make: Callable[..., Response] = Response
     with pytest.raises(TypeError, match="str or bytes"):
@@ -211,7 +211,7 @@ def test_what_is_no_content(content: object) -> None:
         make("hello")
 
 
-def test_what_is_no_hook() -> None:
+def test_hook_must_be_a_channel() -> None:
     """An app given in the place of its hook is refused when the route is made."""
     make: Callable[..., Callable[..., Awaitable[object]]] = async_websocket_handler
     with pytest.raises(TypeError, match="connect_hook"):

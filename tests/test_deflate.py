@@ -264,7 +264,7 @@ def test_limit_set_before_the_first_frame() -> None:
     assert failure_code(events_of(decoder, compressed_frame(client.compress(b"Hello")))) == 1009
 
 
-def test_nothing_is_decompressed_without_a_limit() -> None:
+def test_decompression_needs_a_limit() -> None:
     """With a limit of 0, no more than one byte is decompressed."""
     _, deflate = agree(Deflate())
 

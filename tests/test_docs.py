@@ -179,7 +179,7 @@ async def test_documented_tests_in_virtual_time(function: Any, autojump_clock: t
         await function(autojump_clock)
 
 
-async def test_who_may_connect(runs: list[tuple[Any, ...]]) -> None:
+async def test_program_of_accept(runs: list[tuple[Any, ...]]) -> None:
     """The program under "Who may connect" accepts users with a valid token, and refuses others."""
     app: App[Any] = block_with("Accept(value=user)").run()["app"]
     headers = {"Authorization": "Bearer secret", "Sec-WebSocket-Protocol": "chat.v1, chat.v2"}
@@ -253,7 +253,7 @@ async def test_topics(runs: list[tuple[Any, ...]]) -> None:
         assert [message async for message in ann] == []
 
 
-async def test_what_belongs_to_a_client(
+async def test_program_of_client_tasks(
     runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock
 ) -> None:
     """The program under "What belongs to a client" sends the seconds until the token expires."""
@@ -281,7 +281,7 @@ async def test_why_it_closed(
     assert bool(said) == (client.close_code == 1002)
 
 
-async def test_when_full(runs: list[tuple[Any, ...]]) -> None:
+async def test_program_of_policies(runs: list[tuple[Any, ...]]) -> None:
     """The program under "A client that does not read" sends its announcements to a client that has room."""
     async with run_documented('KeepLatest("EUR")') as (namespace, addresses), client_of(addresses) as client:
         await trio.testing.wait_all_tasks_blocked()

@@ -97,7 +97,7 @@ async def test_patience_ends(
     assert disconnected.codes == [1001]
 
 
-async def test_when_left_finish_in_a_drain(autojump_clock: Clock) -> None:
+async def test_handlers_finish_in_a_drain_with_finish(autojump_clock: Clock) -> None:
     """With ``WhenLeft.FINISH`` handlers finish after the Close frame, and the app waits; tasks are cancelled."""
     shutdown, handler, disconnected = trio.Event(), Slow(20), DisconnectRecorder()
     app, websocket_app = linked_pair(shutdown, Drain(patience=1), when_left=WhenLeft.FINISH)

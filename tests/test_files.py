@@ -461,7 +461,7 @@ async def test_precompressed(site: Path, accepted: str | None, content: bytes, c
     assert response.headers["Vary"] == "Accept-Encoding"
 
 
-async def test_what_exists_counts(site: Path) -> None:
+async def test_missing_precompressed_file_is_passed_over(site: Path) -> None:
     """If the preferred one does not exist, or is not a regular file, the next one is taken."""
     (site / "style.css.zst").unlink()
     (site / "style.css.br").unlink()

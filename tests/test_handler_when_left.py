@@ -95,7 +95,7 @@ async def test_messages_before_a_close_are_handled(autojump_clock: trio.testing.
 
 
 @pytest.mark.parametrize("when_left", ["cancel", "later", None])
-def test_when_left_refuses_invalid_values(when_left: Any) -> None:
+def test_invalid_when_left_is_refused(when_left: Any) -> None:
     """``when_left`` refuses what is no ``WhenLeft``, and accepts the values of its members."""
     if when_left == "cancel":
         AsyncWebsocketApp.new_unlinked(when_left=when_left)

@@ -186,7 +186,7 @@ def test_several_lines() -> None:
 
 
 @pytest.mark.parametrize("validators", [{"tag": A}, {"modified": AT}])
-def test_what_is_missing_has_no_validators(validators: dict[str, Any]) -> None:
+def test_missing_representation_has_no_validators(validators: dict[str, Any]) -> None:
     """Validators of a representation that does not exist are refused."""
     with pytest.raises(ValueError, match="does not exist"):
         Validators(exists=False, **validators)

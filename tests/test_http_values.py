@@ -246,7 +246,7 @@ def test_a_redirect_is_temporary_by_default() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 300, 304, 404])
-def test_other_statuses_are_no_redirect(status: int) -> None:
+def test_redirect_refuses_other_statuses(status: int) -> None:
     """A redirect with another status is refused, and the error lists the valid ones."""
     with pytest.raises(ValueError, match=f"{status} is not a redirect: use 301, 302, 303, 307 or 308"):
         Response.redirect("/", status=status)
@@ -341,7 +341,7 @@ def test_methods_equal_their_names() -> None:
     assert Method("PUT") is Method.PUT
 
 
-def test_other_names_are_no_methods() -> None:
+def test_method_refuses_other_names() -> None:
     """Method has only the standard methods, in upper case."""
     for name in ("get", "BREW"):
         with pytest.raises(ValueError, match=name):

@@ -67,7 +67,7 @@ async def test_every_host() -> None:
 @pytest.mark.parametrize(
     ("path", "query"), [("*", ""), ("", ""), ("a", ""), ("/\r\nSet-Cookie: a=b", ""), ("/", "\n"), ("/\u00e9", "")]
 )
-async def test_a_target_that_is_no_path(path: str, query: str) -> None:
+async def test_target_without_a_path_gets_a_400(path: str, query: str) -> None:
     """What is no path, such as that of ``OPTIONS *``, gets a 400."""
     assert (await answer("example.com", path, query, hosts=HOSTS)).status == 400
 

@@ -121,7 +121,7 @@ async def test_subscriptions_are_added() -> None:
     assert not config.events
 
 
-async def test_what_is_not_subscribed_is_not_sent() -> None:
+async def test_only_subscribed_events_are_sent() -> None:
     """Other events are neither sent nor counted as dropped."""
     monitor, events = monitored(EventType.CONNECTION_DENIED)
     monitor.report(EventType.CONNECTION_CLOSED, PEER)
@@ -169,7 +169,7 @@ async def test_one_channel_for_two_monitors() -> None:
     assert len(received(events)) == 2
 
 
-def test_who_records_responses(caplog: pytest.LogCaptureFixture) -> None:
+def test_recorders_of_a_connection(caplog: pytest.LogCaptureFixture) -> None:
     """A connection records responses only for the log if it is enabled, and for a monitor that wants them."""
     caplog.set_level(logging.WARNING, "humphrey_trio.access")
     log, counters = AccessLog(), HttpCounters()

@@ -58,7 +58,9 @@ CASES: list[tuple[str, list[tuple[str, str]], bool]] = [
 
 
 @pytest.mark.parametrize(("method", "fields", "passes"), CASES)
-async def test_which_requests_pass(method: str, fields: list[tuple[str, str]], passes: bool) -> None:
+async def test_unsafe_requests_of_others_are_refused(
+    method: str, fields: list[tuple[str, str]], passes: bool
+) -> None:
     """Unsafe requests of other origins are refused with 403, and all others get to the handler."""
     assert await status_of(request_of(method, *fields)) == (200 if passes else 403)
 

@@ -238,7 +238,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("pattern", "advice"), REFUSED)
-def test_what_no_browser_sends_is_refused(pattern: str, advice: str) -> None:
+def test_patterns_that_cannot_match_are_refused(pattern: str, advice: str) -> None:
     """A pattern that could never match raises, and the message says what to write."""
     with pytest.raises(ValueError, match="is no origin that a browser sends: ") as refused:
         Origins(["https://good.example", pattern])

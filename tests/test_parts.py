@@ -94,7 +94,7 @@ async def test_unread_rests_are_skipped() -> None:
     assert names == ["t", "f", "e"]
 
 
-async def test_nothing_is_read_in_advance() -> None:
+async def test_parts_read_only_on_demand() -> None:
     """The body is read only as far as its parts are asked for."""
     body = Body([BODY[:10], BODY[10:100], *one_by_one(BODY[100:])])
     parts = Parts(body, TYPE)

@@ -136,7 +136,7 @@ async def test_a_malformed_value_is_a_400(pattern: str, value: str) -> None:
     assert seen == []
 
 
-async def test_what_is_malformed_elsewhere_does_not_matter() -> None:
+async def test_only_parameters_are_decoded() -> None:
     """Only the values of parameters are decoded."""
     assert await values("/x/*", "/x/%zz") == {}
     assert await values("*", "/%ff") == {}

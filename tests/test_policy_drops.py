@@ -113,7 +113,7 @@ async def test_slow_client_is_closed_with_1013(options: dict[str, Policy], way: 
 
 @EVERY
 @pytest.mark.parametrize("bounds", BOUNDS)
-async def test_nothing_is_dropped_while_there_is_room(policy: Policy, bounds: str) -> None:
+async def test_messages_are_kept_while_there_is_room(policy: Policy, bounds: str) -> None:
     """Up to its bound, an outbox keeps every message, including those with the same key."""
     policy_app = PolicyApp(**BOUNDS[bounds])
     async with policy_app.served() as connect:

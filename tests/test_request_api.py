@@ -162,7 +162,7 @@ def test_a_converter_that_fails() -> None:
 
 
 @pytest.mark.parametrize("text", ["true", "false"])
-def test_bool_is_no_converter(text: str) -> None:
+def test_bool_is_refused_as_a_converter(text: str) -> None:
     """``bool`` would convert "false" to True, so it is refused for every value."""
     request = Request(query=f"x={text}", path_params={"x": text})
     for param in (request.query_param, request.path_param):
@@ -298,7 +298,7 @@ def test_form() -> None:
     assert upload.form().files["f"].content == b"hello"
 
 
-def test_another_type_is_no_form() -> None:
+def test_form_of_another_type_is_a_415() -> None:
     """The body of another type is a 415."""
     with pytest.raises(HttpError) as raised:
         posted(b"{}", "application/json").form()
@@ -322,7 +322,7 @@ async def test_read_returns_a_whole_body() -> None:
     assert raised.value.status == 413
 
 
-def test_a_whole_body_is_no_stream() -> None:
+def test_whole_body_cannot_be_streamed() -> None:
     """``body`` and ``parts`` are for routes with ``stream=True``, and say so."""
     with pytest.raises(RuntimeError, match=r"use request\.content, or add the route with stream=True"):
         _ = posted(b"x").body

@@ -76,7 +76,7 @@ class FileSystemCalls:
         ("/*", "/sub/%62%2etxt", b"b"),
     ],
 )
-async def test_what_follows_the_prefix(root: Path, pattern: str, path: str, content: bytes) -> None:
+async def test_path_follows_the_prefix(root: Path, pattern: str, path: str, content: bytes) -> None:
     """The path below the directory is what follows the literal prefix of the pattern, decoded."""
     response = await get(root, path, pattern)
     assert (response.status, response.content) == (200, content)
@@ -336,7 +336,7 @@ def _accepting_gzip() -> Any:
 
 @pytest.mark.parametrize("outside_links", [False, True])
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "device behind a link"])
-async def test_what_is_not_a_file(root: Path, kind: str, outside_links: bool) -> None:
+async def test_special_files_are_not_opened(root: Path, kind: str, outside_links: bool) -> None:
     """A FIFO, a socket and a device are a 404 at once, and are not opened."""
     path = root / "special"
     if kind == "fifo":
@@ -500,7 +500,7 @@ def opened() -> Iterator[list[str]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the paths of descriptors are in /proc")
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=_TREES, paths=st.lists(_PATHS, min_size=1, max_size=8), hidden=st.booleans())
-def test_nothing_outside_is_opened(
+def test_paths_outside_are_not_opened(
     opened: list[str], tree: list[tuple[list[str], tuple[str, str]]], paths: list[str], hidden: bool
 ) -> None:
     """Whatever a directory contains and whatever is requested, nothing outside the directory is opened."""

@@ -253,7 +253,7 @@ async def test_the_minimum(minimum: int, size: int, is_compressed: bool) -> None
     assert ("Content-Encoding" in response.headers) == is_compressed
 
 
-async def test_what_does_not_become_smaller() -> None:
+async def test_body_that_would_grow_is_sent_as_it_is() -> None:
     """A body that would grow is sent as it is, and Vary tells that others may be compressed."""
     response = await run(Response(200, "abc", {"ETag": '"1"'}), minimum=0)
     assert (response.text, response.headers) == ("abc", Headers({"ETag": '"1"', "Vary": "Accept-Encoding"}))

@@ -168,7 +168,7 @@ def test_messages_with_one_key_go_together() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 9), max_size=9), sent=st.integers(-5, 90))
-def test_what_was_sent_of_the_last_words_is_removed(sizes: list[int], sent: int) -> None:
+def test_sent_final_frames_are_removed(sizes: list[int], sent: int) -> None:
     """The messages that were sent whole are removed, and the count of bytes is that of the others."""
     queue = filled(*(bytes(size) for size in sizes))
     queue.put_droppable(b"last", WhenFull.DROP_OLDEST)
@@ -266,7 +266,7 @@ async def test_messages_behind_our_close_are_discarded() -> None:
 
 
 @pytest.mark.parametrize("left", [True, False])
-async def test_what_had_arrived_when_the_connection_broke(left: bool) -> None:
+async def test_buffered_messages_of_a_broken_connection(left: bool) -> None:
     """Messages that had arrived, but were not decoded, are given if they are asked for; nothing else is."""
     ends = Ends()
     await ends.texts("first", "second")

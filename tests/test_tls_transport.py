@@ -218,7 +218,7 @@ class PartialSocket(socket.socket):
     sizes=st.lists(st.sampled_from([1, 100, RECORD, RECORD + 1, CHUNK, CHUNK + 1, 3 * CHUNK]), max_size=6),
     left=st.lists(st.integers(0, 60) | st.integers(RECORD, RECORD + 60) | st.integers(0, 80_000), max_size=20),
 )
-def test_what_counts_as_sent(version: ssl.TLSVersion, sizes: list[int], left: list[int]) -> None:
+def test_sent_content_can_be_decrypted(version: ssl.TLSVersion, sizes: list[int], left: list[int]) -> None:
     """Content counts as sent if and only if the client can decrypt it, wherever the kernel cuts a record."""
 
     async def main() -> None:

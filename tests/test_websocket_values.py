@@ -55,7 +55,7 @@ def test_buffer_is_copied() -> None:
 
 
 @pytest.mark.parametrize("data", [None, 7, 1.5, ["text"], {"a": 1}], ids=repr)
-def test_nothing_else_makes_a_message(data: object) -> None:
+def test_message_takes_text_or_bytes(data: object) -> None:
     """A message of anything but text and bytes is a TypeError that names the type."""
     with pytest.raises(TypeError, match=type(data).__name__):
         Message(data)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@
 | `handler_recorder` | message handlers that do some work and record when they begin and how they end |
 | `handshakes` | opening handshakes, and apps and clients for them |
 | `held_app` | an app whose message handlers wait, for tests of statistics |
+| `hosted_apps` | WebSocket apps that an `App` runs, and what their clients do |
 | `http_clients` | clients of HTTP/1.1, the bytes of their requests, and apps that are served to them |
 | `http_reader` | request heads and bodies from a `RequestReader`, and the bytes of requests |
 | `links` | plain TCP and TLS: how an app listens, and how a client connects |

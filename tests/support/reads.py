@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TypeVar
 
-from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, Part
+from humphrey_trio._websocket._protocol._decoder import Decoder, Event, Failure, FrameWithoutMessage
 
 Sliceable = TypeVar("Sliceable", str, bytes)
 
@@ -29,7 +29,7 @@ def events_of(decoder: Decoder, *reads: bytes) -> list[Event]:
     for data in reads:
         decoder.receive(data)
         while (event := decoder.next()) is not None:
-            if not isinstance(event, Part):
+            if not isinstance(event, FrameWithoutMessage):
                 events.append(event)
     return events
 

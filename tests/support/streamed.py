@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from humphrey_trio import App
-from humphrey_trio.http import Headers
+from humphrey_trio import App, Response
+from humphrey_trio.http import Headers, Request, Write
 from humphrey_trio.testing import memory_connection
 
 from . import PATIENCE
@@ -117,3 +117,24 @@ async def streaming(app: App[Any], pair: StreamPair) -> AsyncGenerator[Callable[
     with trio.fail_after(PATIENCE):
         async with served_in_memory(app, pair) as connect:
             yield lambda: StreamClient(connect())
+
+
+async def hello(write: Write) -> None:
+    await write(b"hello ")
+    await write("wörld")
+
+
+def app_of(produce: Any, *, length: int | None = None, **settings: Any) -> App:
+    """An app that streams a body at ``/``, and says fine at ``/fine``."""
+
+    async def handler(_: Request) -> Response:
+        return Response.stream(produce, length=length)
+
+    app = App(**settings).with_stateless_route("/", handler)
+    return app.with_stateless_route("/fine", lambda _: Response(200, "fine"))
+
+
+async def is_alive(client: StreamClient) -> bool:
+    """Whether the connection serves another request."""
+    await client.get("/fine")
+    return await client.reply() == (200, b"fine")
