@@ -200,7 +200,7 @@ class Connection:
     def end_without_close(self, cause: str) -> None:
         self.lifecycle.move(Step.END)
 
-    def look_for_peer(self) -> None:
+    def detect_disconnect(self) -> None:
         self.looks += 1
 
 
@@ -218,8 +218,8 @@ class Ends:
         """Send messages, all in one read."""
         await self.peer.send_all(b"".join(client_frame(TEXT, text.encode()) for text in texts))
 
-    async def next(self, *, left: bool = False) -> str | None:
-        message = await self.inbox.next(self.connection, left=left)
+    async def next(self, *, include_buffered: bool = False) -> str | None:
+        message = await self.inbox.next(self.connection, include_buffered=include_buffered)
         return None if message is None else message.text
 
 
@@ -265,8 +265,8 @@ async def test_messages_behind_our_close_are_discarded() -> None:
     assert ends.inbox.bytes_received == len(client_frame(TEXT, b"late") + close_frame(1000))
 
 
-@pytest.mark.parametrize("left", [True, False])
-async def test_buffered_messages_of_a_broken_connection(left: bool) -> None:
+@pytest.mark.parametrize("include_buffered", [True, False])
+async def test_buffered_messages_of_a_broken_connection(include_buffered: bool) -> None:
     """Messages that had arrived, but were not decoded, are given if they are asked for; nothing else is."""
     ends = Ends()
     await ends.texts("first", "second")
@@ -274,8 +274,8 @@ async def test_buffered_messages_of_a_broken_connection(left: bool) -> None:
     assert await ends.next() == "first"
     ends.connection.end_without_close("a send has failed")
     assert await ends.next() is None
-    received = [await ends.next(left=left) for _ in range(3)]
-    assert received == (["second", "third", None] if left else [None] * 3)
+    received = [await ends.next(include_buffered=include_buffered) for _ in range(3)]
+    assert received == (["second", "third", None] if include_buffered else [None] * 3)
     assert ends.connection.events == []
 
 
@@ -285,7 +285,7 @@ async def test_reading_ahead_pauses(autojump_clock: trio.testing.MockClock) -> N
     ends.inbox.give_to(Reader.TASK)
     await ends.texts("1", "2", "3", "4")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: ends.inbox.read_ahead(ends.connection, look_for_peer=True))
+        nursery.start_soon(lambda: ends.inbox.read_ahead(ends.connection, detect_disconnect=True))
         await trio.sleep(0.6)
         assert (ends.inbox.read_ahead_count, ends.counters.pauses, ends.connection.looks) == (2, 1, 2)
         assert [await ends.next() for _ in range(4)] == ["1", "2", "3", "4"]
@@ -301,7 +301,7 @@ async def test_a_message_that_is_put_back_comes_first() -> None:
     first = await ends.inbox.next(ends.connection)
     assert first is not None
     with trio.move_on_after(0):
-        await ends.inbox.read_ahead(ends.connection, look_for_peer=False)
+        await ends.inbox.read_ahead(ends.connection, detect_disconnect=False)
     ends.inbox.put_back(first)
     assert [await ends.next(), ends.inbox.read_ahead_count] == ["1", 1]
     ends.inbox.put_back(first)
@@ -327,7 +327,9 @@ async def test_a_cancelled_read_loses_no_message(
 
         async with trio.open_nursery() as nursery:
             if reader is Reader.TASK:
-                nursery.start_soon(lambda ends=ends: ends.inbox.read_ahead(ends.connection, look_for_peer=False))
+                nursery.start_soon(
+                    lambda ends=ends: ends.inbox.read_ahead(ends.connection, detect_disconnect=False)
+                )
             nursery.start_soon(ends.texts, "1", "2", "3")
             under_way = await cancelled_at(step, read, resumed=resumed)
             while len(received) < 3:
