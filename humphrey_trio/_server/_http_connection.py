@@ -6,7 +6,6 @@ WebSockets: for an upgrade it returns the connection as a ``Handover``.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Coroutine
 from contextlib import suppress
 from math import inf
@@ -19,6 +18,7 @@ from .._http._response import Response
 from .._quoting import printable
 from ._departures import HandlerScope
 from ._head import BadRequest
+from ._http_phase import NEW_CONNECTION_GRACE, HttpPhase
 from ._interface import Handover, Match, ServerSettings
 from ._outgoing import Outgoing
 from ._recording import Recording
@@ -37,40 +37,10 @@ if TYPE_CHECKING:
     from ._lingering import Lingering
     from ._transport import Transport
 
-#: Seconds that a new connection has for its first request, or for its TLS handshake, after a graceful shutdown has
-#: begun. The request may already be in transit.
-NEW_CONNECTION_GRACE = 1.0
-
 # Bytes that a request, or a piece of a body, counts for ``Fairness``. So after four of them that were buffered the
 # task executes a checkpoint. Fewer checkpoints would be slightly cheaper, but a client that floods would delay the
 # others.
 _REQUEST_COST = 16 * 1024
-
-
-class HttpPhase(enum.Enum):
-    """The phase of a connection. It determines the effects of a deadline and of a graceful shutdown.
-
-    ======== ======================================== ====================== =================================
-    phase    deadline                                 when it passes         when a graceful shutdown begins
-    ======== ======================================== ====================== =================================
-    NEW      ``header``, from the accept on           the connection ends    the first request has a second
-    IDLE     ``idle``                                 the connection ends    the connection ends
-    READING  ``header`` or ``body``                   408                    the request is answered
-    ANSWERING ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
-    ANSWERING the next sweep, while a handler waits    the client is watched  the same; events are ended
-    OVERDUE  passed while READING
-    EXPIRED  passed while NEW or IDLE
-    ======== ======================================== ====================== =================================
-
-    A connection is READING from the first byte of a request until the request is complete.
-    """
-
-    NEW = enum.auto()
-    IDLE = enum.auto()
-    READING = enum.auto()
-    ANSWERING = enum.auto()
-    OVERDUE = enum.auto()
-    EXPIRED = enum.auto()
 
 
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.

@@ -15,7 +15,7 @@ from .._http._events import EventType
 from .._http._response import Response
 from .._quoting import printable
 from ._certificate import RELOAD_INTERVAL
-from ._http_connection import NEW_CONNECTION_GRACE
+from ._http_phase import NEW_CONNECTION_GRACE
 from ._tls import TlsTransport
 from ._tls_handshake import PlainHttpError
 
