@@ -38,7 +38,7 @@ _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! 
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end
-                      _waiting_senders _outbox _writer_turns _inbox _connection _calls _reports
+                      _waiting_senders _backlog _outbox _writer_turns _inbox _connection _calls _reports
                       _connection_task _stream _hooks _opening _upgrade
                       _handler_route _hook_route _gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
