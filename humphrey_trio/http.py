@@ -36,8 +36,8 @@ from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
 from ._http._tls_info import TlsInfo as TlsInfo
 from ._http._when_left import WhenLeft as WhenLeft
-from ._server._bodies import open_body as open_body
-from ._server._bodies import read_body as read_body
+from ._server._body_sender import open_body as open_body
+from ._server._body_sender import read_body as read_body
 
 __all__ = [
     "Address",

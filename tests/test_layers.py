@@ -29,11 +29,11 @@ _http                 _address! _headers! _events! _exchange! _errors! _field_li
 _server               _clock _control! _fairness! _file_threads _file_reader _sendfile
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
-                      _head! _sections! _body_reader! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _parts _stored_body _http_counters! _observers! _recording _departures _condition
-                      _interface! _outgoing _request_body _child_task _event_stream _bodies _response_stream
-                      _responses _http_phase! _http_connection _server_tls _unix_socket _open_listeners
-                      _listening! _overload _slots _accept _server
+                      _head! _sections! _body_decoder! _h11_head! _fast_head! _request_reader! _response_writer!
+                      _lingering _parts _stored_body _http_counters! _observers! _recording _departures
+                      _connection_condition _interface! _outgoing _request_body _child_task _event_stream
+                      _body_sender _response_stream _responses _http_phase! _http_connection _server_tls
+                      _unix_socket _open_listeners _listening! _overload _slots _accept _server
 _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!

@@ -1,6 +1,6 @@
 """Bodies that are not bytes: those of responses that are produced while they are sent, and of streamed requests.
 
-These are values and interfaces. ``_server/_bodies`` runs the bodies of responses, and ``_server/_request_body``
+These are values and interfaces. ``_server/_body_sender`` runs the bodies of responses, and ``_server/_request_body``
 reads those of requests.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from ._condition import Condition
+    from ._connection_condition import Condition
     from ._control import ConnectionControl
     from ._observers import Observers
     from ._open_listeners import Listener

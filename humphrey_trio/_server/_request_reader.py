@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from .._http._headers import TCHAR
 from .._http._limits import Limits
-from ._body_reader import ChunkedBody, SizedBody
+from ._body_decoder import ChunkedBody, SizedBody
 from ._h11_head import REQUEST_LINE, parse_h11
 from ._head import BadRequest, Head
 from ._sections import CRLF, check_line_ends, check_size, split_section

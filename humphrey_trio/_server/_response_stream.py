@@ -16,7 +16,7 @@ import trio
 
 from .._failures import failure_of
 from .._http._file_body import FileBody
-from ._bodies import encode_piece, log_failure, send_body
+from ._body_sender import encode_piece, log_failure, send_body
 from ._child_task import child_task
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import trio
 from .._http._drain import CLEANUP_SECONDS, Drain, check_drain, hard_stop_after
 from .._http._events import EventType
 from ._accept import Acceptor
-from ._condition import Condition
+from ._connection_condition import Condition
 from ._http_connection import HttpConnection
 from ._interface import ServerSettings
 from ._listening import log_listening
