@@ -1,7 +1,7 @@
 """Bodies that are not bytes: those of responses that are produced while they are sent, and of streamed requests.
 
-These are values and interfaces. ``_server/_body_sender`` runs the bodies of responses, and ``_server/_request_body``
-reads those of requests.
+These are values and interfaces. ``_server/_body_sender`` runs the bodies of responses, and
+``_server/_request_body`` reads those of requests.
 """
 
 from __future__ import annotations

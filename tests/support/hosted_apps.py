@@ -11,14 +11,17 @@ from humphrey_trio.testing import WebsocketClient
 
 
 async def send_back(stream: AsyncStream[None], message: Message, state: Any) -> None:
+    """Send a message back."""
     await stream.send(message)
 
 
 async def send_to_all(stream: AsyncStream[None], message: Message, state: Any) -> None:
+    """Send a message to all clients."""
     await stream.broadcast(message)
 
 
 def echo_app(**options: Any) -> AsyncWebsocketApp:
+    """A WebSocket app that sends each message back."""
     return AsyncWebsocketApp.new_unlinked(**options).with_message_handler(send_back)
 
 

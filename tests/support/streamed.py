@@ -120,6 +120,7 @@ async def streaming(app: App[Any], pair: StreamPair) -> AsyncGenerator[Callable[
 
 
 async def hello(write: Write) -> None:
+    """A producer of two pieces."""
     await write(b"hello ")
     await write("wörld")
 
