@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from .._server._bodies import encode_piece, send_body
+from .._server._body_sender import encode_piece, send_body
 from .._server._child_task import child_task
 from ._outgoing_request import OutgoingRequest
 from ._response_reader import Event, ResponseEnd, ResponseHead, ResponseReader
