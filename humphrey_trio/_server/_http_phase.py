@@ -12,17 +12,17 @@ NEW_CONNECTION_GRACE = 1.0
 class HttpPhase(enum.Enum):
     """The phase of a connection. It determines the effects of a deadline and of a graceful shutdown.
 
-    ======== ======================================== ====================== =================================
-    phase    deadline                                 when it passes         when a graceful shutdown begins
-    ======== ======================================== ====================== =================================
-    NEW      ``header``, from the accept on           the connection ends    the first request has a second
-    IDLE     ``idle``                                 the connection ends    the connection ends
-    READING  ``header`` or ``body``                   408                    the request is answered
+    ========= ======================================== ====================== =================================
+    phase     deadline                                 when it passes         when a graceful shutdown begins
+    ========= ======================================== ====================== =================================
+    NEW       ``header``, from the accept on           the connection ends    the first request has a second
+    IDLE      ``idle``                                 the connection ends    the connection ends
+    READING   ``header`` or ``body``                   408                    the request is answered
     ANSWERING ``write``, while bytes wait to be sent   the peer is cut off    the response is sent
     ANSWERING the next sweep, while a handler waits    the client is watched  the same; events are ended
-    OVERDUE  passed while READING
-    EXPIRED  passed while NEW or IDLE
-    ======== ======================================== ====================== =================================
+    OVERDUE   passed while READING
+    EXPIRED   passed while NEW or IDLE
+    ========= ======================================== ====================== =================================
 
     A connection is READING from the first byte of a request until the request is complete.
     """
