@@ -43,3 +43,11 @@ class Exchange:
     client: Address
     tls: bool = False
     route: str | None = None
+
+    def take_off(self, unsent: int) -> None:
+        """Reduce the size by bytes that were not sent. It does not become negative."""
+        self.size = max(0, self.size - unsent)
+
+    def end(self, now: float) -> None:
+        """Note the time of the end. Until then, ``seconds`` is the time of the begin."""
+        self.seconds = now - self.seconds

@@ -70,7 +70,7 @@ class Recording:
             _take_off(queued, unsent)
         now = trio.current_time()
         for exchange, _ in queued:
-            exchange.seconds = now - exchange.seconds
+            exchange.end(now)
             for recorder in self._recorders:
                 recorder.record(exchange)
 
@@ -88,7 +88,7 @@ class Recording:
 def _take_off(queued: list[tuple[Exchange, int]], unsent: int) -> None:
     """Reduce the sizes of the last responses by bytes that were not sent."""
     for exchange, total in reversed(queued):
-        exchange.size = max(0, exchange.size - unsent)
+        exchange.take_off(unsent)
         unsent = max(0, unsent - total)
 
 
