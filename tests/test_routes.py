@@ -308,9 +308,9 @@ def at_once(request: Request) -> Response:
 
 @pytest.mark.parametrize("handler", [later, at_once])
 async def test_a_handler_raises_an_http_error(handler: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """The response has the status, the detail and the fields of the error; nothing is logged."""
+    """The response has the status, the detail and the fields of the error; no failure is logged."""
     app = App().with_stateless_route("/", handler)
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "humphrey_trio.http"):
         async with http_client(app) as client:
             response = await client.get("/")
     assert (response.status, response.headers["Retry-After"]) == (409, "7")

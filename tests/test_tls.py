@@ -312,7 +312,7 @@ async def test_clients_without_tls(
     misbehave: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> None:
     """Bytes that are not TLS are not logged above DEBUG, and the next client is served."""
-    caplog.set_level(logging.INFO, "humphrey_trio")
+    caplog.set_level(logging.INFO, "humphrey_trio.http")
     async with serving(hello_app(files)) as address:
         caplog.clear()  # the line about the listener
         for _ in range(3):
