@@ -47,6 +47,9 @@ class Backlog:
         "messages_put",
     )
 
+    bytes_sent: int
+    messages_put: int
+
     def __init__(self, limits: StreamLimits, counters: Counters) -> None:
         self._limits = limits
         self._counters = counters
