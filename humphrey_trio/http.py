@@ -22,7 +22,7 @@ from ._http._errors import HttpError as HttpError
 from ._http._fields import Fields as Fields
 from ._http._form import Files as Files
 from ._http._form import Form as Form
-from ._http._form import UploadedFile as UploadedFile
+from ._http._form_parser import FormSettings as FormSettings
 from ._http._headers import Headers as Headers
 from ._http._limits import Limits as Limits
 from ._http._limits import Timeouts as Timeouts
@@ -35,6 +35,7 @@ from ._http._response import Response as Response
 from ._http._statistics import HttpStatistics as HttpStatistics
 from ._http._status import StatusCode as StatusCode
 from ._http._tls_info import TlsInfo as TlsInfo
+from ._http._uploaded_file import UploadedFile as UploadedFile
 from ._http._when_left import WhenLeft as WhenLeft
 from ._server._body_sender import open_body as open_body
 from ._server._body_sender import read_body as read_body
@@ -51,6 +52,7 @@ __all__ = [
     "Fields",
     "Files",
     "Form",
+    "FormSettings",
     "Forwarded",
     "Headers",
     "HttpError",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import builtins
 import dis
+import hashlib
 import inspect
+import os
 import re
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -387,6 +390,29 @@ async def test_streaming(runs: list[tuple[Any, ...]], autojump_clock: trio.testi
     async with http_client(app) as client:
         assert (await client.post("/upload", content="x" * 2_000_000)).text == "2000000 bytes"
         assert (await client.post("/orders")).status == 201
+
+
+async def test_uploads(runs: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of uploads.md for large files stores a video, refuses a form without one, and echoes a file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    namespace = block_with("async def add_video").run()
+    app: App[Any] = namespace["app"]
+    stored = namespace["directory"]
+    os.mkdir(stored)  # the program has removed it at its end
+    content = bytes(2_000_000)
+    title = b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\nTea\r\n'
+    file = b'--b\r\nContent-Disposition: form-data; name="%b"; filename="f"\r\n\r\n%b\r\n--b--'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with http_client(app) as client:
+        added = await client.post("/videos", content=title + file % (b"video", content), headers=headers)
+        refused = await client.post("/videos", content=file % (b"video", content), headers=headers)
+        echoed = await client.post("/echo", content=file % (b"file", content), headers=headers)
+    assert (added.status, added.text) == (201, f"Tea: 2000000 bytes, {hashlib.sha256(content).hexdigest()}\n")
+    (video,) = os.listdir(stored)
+    with open(os.path.join(stored, video), "rb") as file_on_disk:  # noqa: ASYNC230 (no other task waits)
+        assert file_on_disk.read() == content
+    assert (refused.status, echoed.status, echoed.content) == (400, 200, content)
+    assert os.listdir(tmp_path) == [os.path.basename(stored)]
 
 
 async def test_errors(runs: list[tuple[Any, ...]]) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import trio
 
+from humphrey_trio._file_limiter import MAX_FILE_THREADS
 from humphrey_trio._http._file_body import FileBody, OpenFile
 from humphrey_trio._http._ranges import ByteRange
 from humphrey_trio._server._file_reader import READ_SIZE, FileTruncatedError, send_file_body
-from humphrey_trio._server._file_threads import MAX_FILE_THREADS
 from humphrey_trio.handlers import file_response, serve_dir
 from humphrey_trio.http import Headers, Request, Response
+from tests.support.descriptors import all_closed, descriptors_in, until
 
 if not os.path.isdir("/proc/self/fd"):
     pytest.skip("the open descriptors are counted in /proc", allow_module_level=True)
@@ -36,31 +37,6 @@ def site(tmp_path: Path) -> Path:
     (site / "sub" / "file.bin.gz").write_bytes(CONTENT)
     (site / "small.txt").write_bytes(b"small")
     return site
-
-
-def descriptors_in(site: Path) -> list[str]:
-    """What is open of a directory."""
-    found: list[str] = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue
-        if target.startswith(str(site)):
-            found.append(target)
-    return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that worker threads do."""
-    with trio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 (threads set no trio.Event)
-            await trio.sleep(0.001)
-
-
-async def all_closed(site: Path) -> None:
-    """Wait until abandoned threads have closed what they opened."""
-    await until(lambda: not descriptors_in(site))
 
 
 def body_of(response: Response) -> FileBody:

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from humphrey_trio._http._errors import HttpError
-from humphrey_trio._http._form import Files, Form, UploadedFile, parse_form
-from humphrey_trio.http import Headers
+from humphrey_trio._http._form import Files, Form
+from humphrey_trio._http._form_parser import FormSettings, parse_form
+from humphrey_trio.http import Headers, UploadedFile
 from tests.support.cancellation import open_files
 
 MULTIPART = "multipart/form-data; boundary=b"
@@ -231,9 +232,9 @@ def test_a_415_says_what_is_accepted() -> None:
 @pytest.mark.parametrize(("content_type", "body"), [(URLENCODED, b"n=1&n=1"), (MULTIPART, TWO_FIELDS)])
 def test_too_many_fields(content_type: str, body: bytes) -> None:
     """A form with more fields than allowed is a 413."""
-    assert parse_form(content_type, body, max_fields=2).get_all("n") == ("1", "1")
+    assert parse_form(content_type, body, FormSettings(2)).get_all("n") == ("1", "1")
     with pytest.raises(HttpError) as caught:
-        parse_form(content_type, body, max_fields=1)
+        parse_form(content_type, body, FormSettings(1))
     assert caught.value.status == 413
 
 

@@ -19,21 +19,22 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _wildcards! _quoting! _naming! _trio_runs _type_variables!
+.                     _failures _file_limiter _wildcards! _quoting! _naming! _trio_runs _type_variables!
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
-                      _parameters! _charset! _part_head! _multipart! _form! _file_body! _body! _conversion!
+                      _parameters! _charset! _part_head! _multipart! _file_body! _new_file _uploaded_file
+                      _form! _form_parser! _body! _conversion!
                       _request_key! _request_head! _request! _location! _response_checks! _response!
                       _when_left! _event_encoding!
 _server               _clock _control! _fairness! _file_threads _file_reader _sendfile
                       _transport _nonblocking _socket _direct
                       _client_hello! _ssl_errors! _tls_handshake _tls_input! _tls_output _tls _certificate!
                       _head! _sections! _body_decoder! _h11_head! _fast_head! _request_reader! _response_writer!
-                      _lingering _parts _stored_body _http_counters! _observers! _recording _departures
-                      _connection_condition _interface! _outgoing _request_body _child_task _event_stream
-                      _body_sender _response_stream _responses _http_phase! _http_connection _server_tls
-                      _unix_socket _open_listeners _listening! _overload _slots _accept _server
+                      _lingering _parts _form_reader _stored_body _http_counters! _observers! _recording
+                      _departures _connection_condition _interface! _outgoing _request_body _child_task
+                      _event_stream _body_sender _response_stream _responses _http_phase! _http_connection
+                      _server_tls _unix_socket _open_listeners _listening! _overload _slots _accept _server
 _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!

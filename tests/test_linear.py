@@ -12,6 +12,7 @@ import trio
 
 from humphrey_trio._app._patterns import decode_values, parse_pattern
 from humphrey_trio._http._errors import HttpError
+from humphrey_trio._http._form_parser import FormSettings, MultipartForm, Spool
 from humphrey_trio._http._multipart import MultipartParser
 from humphrey_trio._http._parameters import parse_parameters
 from humphrey_trio._server._head import BadRequest
@@ -299,6 +300,31 @@ def test_multipart(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
     size, make = MULTIPARTS[body]
     size = size if deliver is at_once else max(1, size // 10)
     assert_linear(lambda size: parse_parts(deliver(make(size))), size)
+
+
+def parse_form_parts(reads: Iterable[bytes]) -> None:
+    """Parse a multipart form whose files go to a spool."""
+    parser = MultipartForm("multipart/form-data; boundary=b", FormSettings(2**24, spool=0), Spool())
+    for data in reads:
+        parser.feed(data)
+    parser.finish()
+
+
+FORMS: dict[str, tuple[int, bytes, bytes]] = {
+    "fields": (1_000, NAMED_PART + b"x\r\n", b""),
+    "files": (500, NAMED_PART.replace(b'"n"', b'"n"; filename="f"') + b"x\r\n", b""),
+    "one field": (20_000, b"x", NAMED_PART),
+    "one file": (20_000, b"x", NAMED_PART.replace(b'"n"', b'"n"; filename="f"')),
+}
+
+
+@pytest.mark.parametrize("deliver", [at_once, byte_by_byte])
+@pytest.mark.parametrize("body", FORMS)
+def test_forms(body: str, deliver: Callable[[bytes], list[bytes]]) -> None:
+    """The time for a form is linear in its size, in any reads."""
+    size, repeated, before = FORMS[body]
+    size = size if deliver is at_once else max(1, size // 10)
+    assert_linear(lambda size: parse_form_parts(deliver(before + repeated * size + b"\r\n--b--")), size)
 
 
 PARAMETERS: dict[str, Callable[[int], str]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from humphrey_trio import App, HttpError, Limits, Request, RequestKey, Response
-from humphrey_trio.http import Address, Fields, Forwarded, Headers, Method, Part, TlsInfo
+from humphrey_trio.http import Address, Fields, Form, FormSettings, Forwarded, Headers, Method, Part, TlsInfo
 from humphrey_trio.testing import http_client
 from tests.support.parsers import each_parser as each_parser  # the fixture
 
@@ -334,11 +334,11 @@ def test_whole_body_cannot_be_streamed() -> None:
 
 
 class Pieces:
-    """A ``BodyStream`` in memory, which notes the arguments of ``parts``."""
+    """A ``BodyStream`` in memory, which notes the arguments of ``parts`` and ``form``."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, object]] = []
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
@@ -355,6 +355,10 @@ class Pieces:
         self.asked.append((content_type, max_parts))
         return self._no_parts()
 
+    async def form(self, content_type: str, settings: FormSettings) -> Form:
+        self.asked.append((content_type, settings))
+        return Form()
+
 
 async def test_a_streamed_body() -> None:
     """A stream is iterated over, read with a limit, or split into parts."""
@@ -364,16 +368,15 @@ async def test_a_streamed_body() -> None:
     assert [piece async for piece in request.body] == [b"ab", b"cd"]
     assert await request.read(limit=3) == b"abc"
     assert [part async for part in request.parts()] == []
-    assert stream.asked == [("multipart/form-data; boundary=x", 1000)]
+    assert await request.read_form(spool=1, max_text=2, directory="/tmp") == Form()
+    kind = "multipart/form-data; boundary=x"
+    assert stream.asked == [(kind, 1000), (kind, FormSettings(1000, 2, 1, "/tmp"))]
 
 
 WHOLE: list[Callable[[Request], object]] = [
     lambda request: request.content,
     lambda request: request.text,
     lambda request: request.json(),
-    lambda request: Request(
-        headers={"Content-Type": "application/x-www-form-urlencoded"}, content=request.body
-    ).form(),
 ]
 
 
@@ -382,6 +385,8 @@ def test_a_streamed_body_is_not_whole(use: Callable[[Request], object]) -> None:
     """What needs the whole body says how to read a stream."""
     with pytest.raises(RuntimeError, match=r"use `async for piece in request\.body` or `await request\.read"):
         use(Request(content=Pieces()))
+    with pytest.raises(RuntimeError, match=r"use `await request\.read_form\(\)`, which works on every route"):
+        Request(content=Pieces()).form()
 
 
 def test_a_streamed_request_is_shown_and_compared() -> None:

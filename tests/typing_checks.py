@@ -8,7 +8,7 @@ comment is one.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, assert_type
+from typing import Any, BinaryIO, assert_type
 from uuid import UUID
 
 import trio
@@ -177,6 +177,11 @@ async def streamed(request: Request) -> None:
     async for part in request.parts():
         assert_type(part.name, str)
         assert_type(await part.read(), bytes)
+    form = await request.read_form(spool=0, max_text=1, directory="/tmp")
+    assert_type(form["a"], str)
+    assert_type(await form.files["f"].read(), bytes)
+    assert_type(await form.files["f"].save("f"), int)
+    assert_type(form.files["f"].open(), BinaryIO)
     assert_type(await request.read(limit=1), bytes)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ._file_body import FileBody
+from ._form import Form
+from ._form_parser import FormSettings
 from ._headers import Headers
 
 #: Sends a piece of a body. It waits until the peer can take more. A str is sent as UTF-8.
@@ -149,6 +151,17 @@ class BodyStream(Protocol):
         Args:
             content_type: the value of the Content-Type field of the request.
             max_parts: the greatest number of parts.
+        """
+        ...
+
+    async def form(self, content_type: str, settings: FormSettings) -> Form:
+        """Read the body as a form. See ``Request.read_form``.
+
+        Every later call returns the same form. Files that are spooled to disk are closed with the request.
+
+        Args:
+            content_type: the value of the Content-Type field of the request.
+            settings: the limits of the form, and what of it is kept in memory.
         """
         ...
 

@@ -54,7 +54,10 @@ class OpenFile:
         """
         with self._lock:
             if self._closed or self._descriptor < 0:
-                raise ValueError("the file of this response is closed: a FileBody can be sent once")
+                raise ValueError(
+                    "this file is closed: a FileBody can be sent once, and an uploaded file can be read until the"
+                    " response was sent"
+                )
             self._borrowers += 1
         try:
             yield self._descriptor

@@ -5,6 +5,7 @@ The body is parsed when a handler asks for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack, cast, overload
@@ -15,7 +16,8 @@ from ._address import Address
 from ._body import BodyStream, Part
 from ._charset import decode_content
 from ._errors import HttpError
-from ._form import Form, parse_form
+from ._form import Form
+from ._form_parser import FormSettings, parse_form
 from ._headers import Headers, HeadersLike
 from ._json import JsonError, loads_strict
 from ._limits import DEFAULT_MAX_FIELDS
@@ -28,11 +30,14 @@ from ._tls_info import TlsInfo
 UNKNOWN_ADDRESS = Address("", 0)
 
 
+_MIB = 1024 * 1024
+
 _NO_VALUES: Mapping[RequestKey[Any], object] = {}
 
 _IS_STREAMED = (
     "this route has stream=True: use `async for piece in request.body` or `await request.read(limit=...)`"
 )
+_FORM_IS_STREAMED = "this route has stream=True: use `await request.read_form()`, which works on every route"
 _IS_WHOLE = "the body of this request is whole: use request.content, or add the route with stream=True"
 _HAS_NO_PARTS = "the body of this request is whole: use request.form(), or add the route with stream=True"
 
@@ -176,6 +181,8 @@ class Request(RequestHead):
             RuntimeError: the route has ``stream=True``; or the body is ``multipart/form-data``, and the extra
                 ``forms`` is not installed.
         """
+        if not isinstance(self._body, bytes):
+            raise RuntimeError(_FORM_IS_STREAMED)
         return self._once("form", self._parse_form)
 
     # The body as a stream...
@@ -209,6 +216,39 @@ class Request(RequestHead):
         if len(body) > limit:
             raise HttpError(413, f"the body is longer than {limit} bytes")
         return body
+
+    async def read_form(
+        self, *, spool: int = _MIB, max_text: int = _MIB, directory: str | os.PathLike[str] | None = None
+    ) -> Form:
+        """Read the body as a form. Works for all routes.
+
+        On a route with ``stream=True``, the form is parsed while the body arrives. Files that do not fit into
+        memory are written to a temporary file without a name, in worker threads. It is closed after the response
+        was sent, and when the handler fails or is cancelled. On other routes, all files are in memory, as the
+        body is.
+
+        Args:
+            spool: the greatest number of bytes of all files together that are kept in memory. A file that is
+                larger than what is left of it is spooled to disk.
+            max_text: the greatest number of bytes of the text fields together, and of the heads of parts.
+            directory: an existing directory for the temporary file; None for that of ``tempfile.gettempdir()``.
+
+        Returns:
+            The text fields, with the files as ``form.files``. A second call returns the same.
+
+        Raises:
+            HttpError: 400 if the body is malformed, 413 if it has more than ``Limits.fields`` or more text, 415 if
+                it has another media type. On routes with ``stream=True`` also the errors of ``body``.
+            OSError: the temporary file cannot be written.
+            RuntimeError: the body was read otherwise, or a call has failed before; or the body is
+                ``multipart/form-data``, and the extra ``forms`` is not installed.
+            ValueError: an argument is negative.
+        """
+        settings = FormSettings(self._max_fields, max_text, spool, directory)
+        body, content_type = self._body, self.headers.get("Content-Type", "")
+        if isinstance(body, bytes):
+            return self._once("read_form", lambda: parse_form(content_type, body, settings))
+        return await body.form(content_type, settings)
 
     def parts(self) -> AsyncIterator[Part]:
         """Iterate over the parts of a ``multipart/form-data`` body as it arrives, on ``stream=True`` routes.
@@ -317,7 +357,7 @@ class Request(RequestHead):
         return f"<Request {printable(self.method)} {quoted(target)}, {size}>"
 
     def _parse_form(self) -> Form:
-        return parse_form(self.headers.get("Content-Type", ""), self.content, max_fields=self._max_fields)
+        return parse_form(self.headers.get("Content-Type", ""), self.content, FormSettings(self._max_fields))
 
 
 def _checked_body(content: object) -> bytes | BodyStream:

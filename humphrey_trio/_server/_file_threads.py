@@ -1,7 +1,4 @@
-"""Worker threads for operations on files, which may wait for a disk or a network file system.
-
-They have a limit of their own, so that a file system that does not respond blocks no other use of threads.
-"""
+"""Operations on open files in worker threads, which a cancelled task does not wait for."""
 
 from __future__ import annotations
 
@@ -9,16 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
-from trio.lowlevel import RunVar
 
+from .._file_limiter import file_limiter
 from .._http._file_body import OpenFile
 
-#: The most threads that operate on files at the same time, in one ``trio.run``.
-MAX_FILE_THREADS = 32
-
 _Result = TypeVar("_Result")
-
-_limiter: RunVar[trio.CapacityLimiter] = RunVar("humphrey_trio file threads")
 
 
 async def with_file_in_thread(job: Callable[[OpenFile], _Result], file: OpenFile) -> _Result:
@@ -38,16 +30,7 @@ async def with_file_in_thread(job: Callable[[OpenFile], _Result], file: OpenFile
         Exception: what ``job`` raises.
     """
     try:
-        return await trio.to_thread.run_sync(job, file, abandon_on_cancel=True, limiter=_file_limiter())
+        return await trio.to_thread.run_sync(job, file, abandon_on_cancel=True, limiter=file_limiter())
     except BaseException:
         file.close()
         raise
-
-
-def _file_limiter() -> trio.CapacityLimiter:
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(MAX_FILE_THREADS)
-        _limiter.set(limiter)
-        return limiter

@@ -266,6 +266,10 @@ class HttpConnection:
             self._handlers.begin(match)
             try:
                 answer = await service.settle(request, match, answer)
+            except BaseException:
+                if incoming is not None:
+                    incoming.close()
+                raise
             finally:
                 self._handlers.end()
         if incoming is None and answer.body is None:

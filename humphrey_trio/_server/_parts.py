@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -16,19 +14,10 @@ from .._http._body import Part
 from .._http._errors import HttpError
 from .._http._headers import Headers
 from .._http._multipart import Event, MultipartParser
+from .._http._new_file import write_new_file
 from .._http._part_head import PartHead, decode_text
 
 _DEFAULT_LIMIT = 1024 * 1024
-# Bytes that are collected for one write to a file. Each write is a call in a worker thread (50 us).
-_WRITE_SIZE = 256 * 1024
-
-
-class _AsyncFile(Protocol):
-    """What is used of a file of ``trio.open_file``."""
-
-    async def write(self, data: bytearray, /) -> int: ...
-
-    async def flush(self) -> None: ...
 
 
 class PartReader:
@@ -141,27 +130,7 @@ class ReceivedPart(Part):
         return decode_text(self._head, await self.read(limit=limit))
 
     async def save(self, path: str | os.PathLike[str]) -> int:
-        async with await trio.open_file(path, "xb") as file:
-            try:
-                return await self._copy_to(file)
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(Path(path).unlink, True)
-                raise
-
-    async def _copy_to(self, file: _AsyncFile) -> int:
-        size = 0
-        block = bytearray()
-        async for piece in self:
-            size += len(piece)
-            block += piece
-            if len(block) >= _WRITE_SIZE:
-                await file.write(block)
-                block.clear()
-        await file.write(block)
-        # Errors of the disk must occur here, not when the file is closed.
-        await file.flush()
-        return size
+        return await write_new_file(path, self)
 
     def __repr__(self) -> str:
         return f"Part(name={self.name!r}, filename={self.filename!r}, content_type={self.content_type!r})"

@@ -12,12 +12,15 @@ import trio
 
 from .._failures import only_cause
 from .._http._errors import HttpError
+from ._form_reader import FormReader
 from ._head import BadRequest
 from ._parts import Parts
 from ._response_writer import CONTINUE
 
 if TYPE_CHECKING:
     from .._http._body import Part
+    from .._http._form import Form
+    from .._http._form_parser import FormSettings
     from ._fairness import Fairness
     from ._head import Head
     from ._interface import ServerSettings
@@ -122,6 +125,7 @@ class RequestBody:
     __slots__ = (
         "_awaits_continue",
         "_failure",
+        "_form",
         "_is_uncertain",
         "_left",
         "_limit",
@@ -155,6 +159,7 @@ class RequestBody:
         self._state = _State.READY
         self._failure: Exception | None = None
         self._wait: trio.CancelScope | None = None  # the scope in which bytes are waited for
+        self._form: FormReader | None = None
 
     # For the handler...
 
@@ -185,6 +190,13 @@ class RequestBody:
     def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
         """Iterate over the parts. See ``BodyStream.parts``."""
         return aiter(Parts(self, content_type, max_parts=max_parts))
+
+    async def form(self, content_type: str, settings: FormSettings) -> Form:
+        """Read the form. See ``BodyStream.form``."""
+        if self._form is None:
+            self._check()
+            self._form = FormReader()
+        return await self._form.read(self, content_type, settings)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -261,14 +273,21 @@ class RequestBody:
         """Whether a failure of the response is only that of this body, which is the client's fault."""
         return self._failure is not None and only_cause(failure) is self._failure
 
+    def close(self) -> None:
+        """Refuse to be read from now on, and close the files of the form. May be called again."""
+        self._state = _State.OVER
+        if self._form is not None:
+            self._form.close()
+
     async def end(self) -> None:
-        """Refuse to be read from now on. A task that is still reading gets the error, too."""
+        """Close it. A task that is still reading gets the error, too."""
         if self._failure is not None:
             # The traceback of the failure contains the handler's variables, and this object.
             self._failure = None
             self._is_uncertain = True
-        if self._state is not _State.READING:
-            self._state = _State.OVER
+        is_read = self._state is _State.READING
+        self.close()
+        if not is_read:
             return
         self._state = _State.ABANDONED
         if self._wait is not None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http._errors import HttpError
+from ._form_reader import FormReader
 from ._parts import Parts
 
 if TYPE_CHECKING:
     from .._http._body import Part
+    from .._http._form import Form
+    from .._http._form_parser import FormSettings
 
 
 class StoredBody:
@@ -21,10 +26,11 @@ class StoredBody:
         content: the body.
     """
 
-    __slots__ = ("_content",)
+    __slots__ = ("_content", "_form")
 
     def __init__(self, content: bytes) -> None:
         self._content = content
+        self._form = FormReader()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -45,3 +51,7 @@ class StoredBody:
     def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
         """Iterate over the parts. See ``BodyStream.parts``."""
         return aiter(Parts(self, content_type, max_parts=max_parts))
+
+    async def form(self, content_type: str, settings: FormSettings) -> Form:
+        """Read the form. See ``BodyStream.form``. All files are kept in memory, because the body is."""
+        return await self._form.read(self, content_type, replace(settings, spool=inf))

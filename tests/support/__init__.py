@@ -11,6 +11,7 @@
 | `close_records` | the close records in the log, and an app and a client that make them |
 | `compression_clients` | clients that agree on permessage-deflate, and apps for them |
 | `deflate` | the two ends of permessage-deflate without a connection |
+| `descriptors` | the open files of this process below a directory |
 | `drain_clients` | what clients send and receive while a server drains |
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
