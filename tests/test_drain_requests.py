@@ -46,6 +46,27 @@ async def test_drain_answers_pending_requests(
         assert stage.now == pytest.approx(5)
 
 
+@pytest.mark.parametrize("drained", ["before the response", "after the response"])
+async def test_drain_does_not_wait_for_an_unread_body(drained: str, autojump_clock: Clock) -> None:
+    """The rest of a body that the handler has not read does not delay the end of its connection."""
+    shutdown, held = trio.Event(), Held()
+    app = App().with_stateless_route("/", held, stream=True).with_shutdown(shutdown)
+    async with in_memory(shutdown, app) as stage:
+        client = await stage.raw()
+        await client.send(POST + b"bod")
+        await trio.testing.wait_all_tasks_blocked()
+        if drained == "before the response":
+            stage.drain()
+        held.release.set()
+        assert (await client.reply()).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        if drained == "after the response":
+            stage.drain()
+        assert await client.at_end()
+        await stage.http.returned.wait()
+        assert stage.now < 1
+
+
 @pytest.mark.parametrize("begun", [0, 1000], ids=["before the first byte", "in the middle"])
 async def test_drain_completes_slow_responses(begun: int, autojump_clock: Clock) -> None:
     """A response that is being sent is completed, and then the connection ends."""

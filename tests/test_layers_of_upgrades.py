@@ -231,6 +231,20 @@ async def test_a_layer_must_not_set_the_fields_of_the_handshake(
     assert len(errors(caplog)) == 1
 
 
+async def test_fields_of_other_responses_are_left_out_of_a_101(autojump_clock: MockClock) -> None:
+    """A layer that adds Connection and Content-Length to every response does not change the 101."""
+
+    async def adding(request: Request, state: Any, call_next: CallNext) -> Response:
+        response = (await call_next(request)).with_header("Connection", "close")
+        return response.with_header("Content-Length", "0")
+
+    async with kinds(adding) as client:
+        reply = await (await client("/coroutine")).reply()
+        assert reply.status == 101
+        assert reply.headers.get_all("Connection") == ("Upgrade",)
+        assert "Content-Length" not in reply.headers
+
+
 @both_kinds
 async def test_layers_are_cancelled_at_every_step(path: str, autojump_clock: MockClock) -> None:
     """If the server is cancelled at any step of an upgrade with layers, it ends, and the client sees the end."""

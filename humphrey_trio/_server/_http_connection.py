@@ -65,6 +65,7 @@ class HttpConnection:
     __slots__ = (
         "_control",
         "_counters",
+        "_discarding",
         "_handlers",
         "_lingering",
         "_outgoing",
@@ -97,6 +98,7 @@ class HttpConnection:
         self._outgoing = Outgoing(transport, control, settings, recording)
         self._handlers = HandlerScope(transport, control, settings.departures, settings.when_left)
         self._responses = Responses(transport, control, settings, self._outgoing, self._handlers, recording)
+        self._discarding: trio.CancelScope | None = None  # while the rest of a body is discarded
         self._unread: tuple[Head, Match] | None = None  # the request whose body is being read
         self._phase = _NEW
 
@@ -167,6 +169,8 @@ class HttpConnection:
             self._transport.interrupt()
         elif self._phase is _NEW:
             self._set_deadline(NEW_CONNECTION_GRACE)
+        elif self._discarding is not None:
+            self._discarding.cancel()  # the response was sent, and no further request is read
         else:
             self._responses.end_events()
 
@@ -369,7 +373,17 @@ class HttpConnection:
         if close:
             return True
         await self._outgoing.flush()
-        return not await incoming.discard()
+        return not await self._discard(incoming)
+
+    async def _discard(self, incoming: RequestBody) -> bool:
+        """Discard the rest of a body. Returns whether the next request can be read."""
+        if self._control.draining:
+            return False
+        discarded = False
+        with trio.CancelScope() as self._discarding:
+            discarded = await incoming.discard()
+        self._discarding = None
+        return discarded
 
     # Ending...
 

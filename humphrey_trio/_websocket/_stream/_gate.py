@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..._http._request import Request
     from ..._server._interface import Handover
 
+# Layers add these to every response. A 101 has no content (RFC 9110, section 8.6), and its Connection field is part
+# of the handshake.
+_NOT_FOR_A_SWITCH = ("Connection", "Content-Length")
+
 #: Runs the layers of a request around its argument, the innermost answer. Raises no ``Exception``.
 RunLayers: TypeAlias = Callable[[Callable[["Request"], Awaitable[Response]]], Awaitable[Response]]
 
@@ -79,7 +83,7 @@ class LayerGate:
         outcome = await self._pass(Response.switching_protocols())
         if outcome.status != SWITCHING_PROTOCOLS:
             raise HandshakeError("a layer of the app has refused the upgrade", outcome.status)
-        return outcome.headers
+        return _for_a_switch(outcome.headers)
 
     async def _pass_refusal(self, refusal: Response) -> Response:
         """Return what the client receives for a refusal of the route."""
@@ -113,3 +117,10 @@ class LayerGate:
         await self._answered.wait()
         assert self._answer is not None
         return self._answer
+
+
+def _for_a_switch(headers: Headers) -> Headers:
+    for name in _NOT_FOR_A_SWITCH:
+        if name in headers:
+            headers = headers.without_header(name)
+    return headers
