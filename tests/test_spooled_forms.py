@@ -622,6 +622,29 @@ async def test_closed_when_the_body_is_interrupted(name: str, tmp_path: Path) ->
     assert not spooling.spooled
 
 
+async def test_closed_when_another_task_reads_on(tmp_path: Path) -> None:
+    """If a task that outlives the handler still reads the form, it gets an error, and nothing is open."""
+    spooling = Spooling(tmp_path)
+
+    async def read_on(request: Request) -> None:
+        with pytest.raises(RuntimeError, match="the request is over"):
+            await spooling.read(request)
+
+    async with trio.open_nursery() as nursery:
+
+        async def handler(request: Request) -> Response:
+            nursery.start_soon(read_on, request)
+            await until(lambda: bool(descriptors_in(tmp_path)))
+            return Response(200)
+
+        async with streaming(app_of(handler), memory_connection) as connect:
+            client = connect()
+            await client.send(head_of(len(BODY)) + BODY[:-1])
+            assert (await client.head()).status == 200
+            await all_closed(tmp_path)
+    assert not spooling.spooled
+
+
 async def test_closed_when_the_body_is_malformed(tmp_path: Path) -> None:
     """A body that is refused behind a spooled file leaves nothing open, even if the handler goes on."""
     opened: list[list[str]] = []
