@@ -16,10 +16,10 @@ from .exchanges import Exchange
 from .http_bodies import whole_bodies_are_right
 from .http_expected import (
     done,
+    ends_silently,
     exchanges_of,
     is_stopped,
     is_strict,
-    leaves_body,
     may_close,
     refusals_of,
     statuses_for,
@@ -85,7 +85,7 @@ def every_request_is_answered(script: Script, journal: Journal) -> Iterator[str]
                 if not may_close(script, journal, exchange):
                     yield f"{exchange.name}: its connection was closed without a reason"
                 break
-            if leaves_body(exchange) and not exchange.read_to_end:
+            if ends_silently(exchange):
                 break
         reads = any(exchange.keeps_body for exchange in life.exchanges)  # the handler may read until a timeout
         if life.misses_end and life.plan.stream != "closing" and not reads:
