@@ -159,12 +159,20 @@ def _outcome_of(error: BaseException) -> tuple[str, int]:
     """The outcome of a call and the status of its failure. Of a group, only its failures count."""
     if isinstance(error, BaseExceptionGroup):
         failures = error.split(trio.Cancelled)[1]
-        if failures is not None:
-            return ("failed", 500) if failures.split(trio.BrokenResourceError)[1] else ("lost", 0)
-        return "cancelled", 0
+        if failures is None:
+            return "cancelled", 0
+        if failures.split(trio.BrokenResourceError)[1] is None:
+            return "lost", 0
+        error = _only_cause(failures)
     if isinstance(error, trio.Cancelled):
         return "cancelled", 0
     if isinstance(error, trio.BrokenResourceError):
         return "lost", 0
     status = getattr(error, "status", None)
     return ("failed", 500) if status is None else ("error", status)
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -27,7 +27,7 @@ _CONTINUE_PATIENCE = 0.4
 #: Seconds that a client waits for the end of file after the last response.
 _END_PATIENCE = 1.5
 
-_PATHS = {"plain": "/plain", "missing": "/nowhere", "method": "/put-only", "bad": "/"}
+_PATHS = {"missing": "/nowhere", "method": "/put-only", "bad": "/"}
 
 
 class HttpSide:

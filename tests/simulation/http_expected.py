@@ -108,6 +108,12 @@ def leaves_body(exchange: Exchange) -> bool:
     return rejected or is_too_long(exchange) or exchange.ask.framing == "malformed"
 
 
+def ends_silently(exchange: Exchange) -> bool:
+    """Whether a connection ends behind a response that does not say so."""
+    # The body has failed behind its last byte, or the rest of the request cannot be read.
+    return done(exchange.bodies) not in ("", "ok") or (leaves_body(exchange) and not exchange.read_to_end)
+
+
 def was_ended(journal: Journal, exchange: Exchange) -> bool:
     """Whether a drain has ended a stream of events."""
     return exchange.ask.answer == "events" and "drain" in journal.happened

@@ -7,7 +7,9 @@ import random
 from .http_handlers import MAX_BODY
 from .script import Act, Ask
 
-_ANSWERS = ("bytes",) * 3 + ("empty", "closing") + ("producer",) * 4 + ("generator",) * 3 + ("events",) * 2
+_ANSWERS = (
+    ("bytes",) * 8 + ("empty",) * 2 + ("closing",) + ("producer",) * 10 + ("generator",) * 6 + ("events",) * 5
+)
 
 #: The maximum number of bytes of a request body.
 LARGEST = MAX_BODY + 10_000
@@ -38,7 +40,7 @@ class AskGenerator:
     def _ask(self, early: float, *, misbehaves: bool) -> Ask:
         pick = self._random.choice
         framing = self._framing()
-        then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold")) if misbehaves else ""
+        then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold", "hold")) if misbehaves else ""
         route = self._route(framing)
         slow = misbehaves or self._chance(0.1)
         return Ask(
@@ -50,13 +52,13 @@ class AskGenerator:
             route=route,
             finish=self._chance(0.3),
             framing=framing,
-            size=pick((LARGEST, *self._sizes, *self._sizes)) if framing else 0,
+            size=self._size() if framing else 0,
             pieces=pick((1, 1, 3, 10)),
             drip=pick((0, 0, 0, 7, 50)),
             expect=bool(framing) and self._chance(0.15),
             layer=self._layer(),
             acts=self._acts(slow=slow),
-            answer=pick((*_ANSWERS, "wrong") if self._failing else _ANSWERS),
+            answer=pick((*_ANSWERS, "wrong", "wrong") if self._failing else _ANSWERS),
             length=pick(("", "", "", "right", "right", *(("more", "less") if self._failing else ()))),
             body=self._body(self._random.randint(0, 4), slow=slow),
             then=then,
@@ -66,6 +68,9 @@ class AskGenerator:
     def _framing(self) -> str:
         framing: str = self._random.choice(("", "", "length", "chunked"))
         return "malformed" if framing and self._misbehaving and self._chance(0.15) else framing
+
+    def _size(self) -> int:
+        return LARGEST if self._chance(0.05) else self._random.choice(self._sizes)
 
     def _method(self, framing: str, route: str) -> str:
         if framing:
@@ -83,12 +88,16 @@ class AskGenerator:
     def _seconds(self, then: str) -> float:
         if not then:
             return 0.0
-        return self._random.choice((0.0, 0.1, 0.1, 0.6, 4.5) if then in ("stall", "hold") else (0.0, 0.05, 0.4))
+        choices = {"stall": (0.1, 0.6, 4.5), "hold": (0.6, 4.5)}
+        return self._random.choice(choices.get(then, (0.0, 0.05, 0.4)))
 
     def _layer(self) -> str:
         if not self._chance(0.4):
             return ""
-        return self._random.choice(("slow", "answer", *(("before", "after", "error") if self._failing else ())))
+        actions: tuple[str, ...] = ("slow", "slow", "answer")
+        if self._failing:
+            actions = (*actions, "before", "after", "error")
+        return self._random.choice(actions)
 
     # Actions.
 
@@ -106,7 +115,7 @@ class AskGenerator:
     def _body_act(self, *, slow: bool, depth: int) -> Act:
         verbs = ["write"] * 6 + ["read", "sleep"]
         verbs += ["nursery", "limited"] if depth < 2 else []
-        verbs += ["fail", "error"] if self._failing and self._chance(0.3) else []
+        verbs += ["fail", "error"] if self._failing and self._chance(0.5) else []
         verb = self._random.choice(verbs)
         if verb == "read":
             return self._read()

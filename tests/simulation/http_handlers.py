@@ -34,11 +34,11 @@ class HttpHandlers:
 
     def add_to(self, app: App, *, layers: bool) -> None:
         """Add the routes and layers."""
-        for route in ("whole", "stream"):
+        handlers = {"whole": self._answer, "stream": self._answer, "plain": self._answer_now}
+        for route, handler in handlers.items():
             for policy in (WhenLeft.CANCEL, WhenLeft.FINISH):
                 path, stream = f"/{route}/{policy.name}", route == "stream"
-                app.with_stateless_route(path, self._answer, max_body=MAX_BODY, stream=stream, when_left=policy)
-        app.with_stateless_route("/plain", self._answer_now, max_body=MAX_BODY)
+                app.with_stateless_route(path, handler, max_body=MAX_BODY, stream=stream, when_left=policy)
         app.with_stateless_route("/put-only", self._answer_now, methods=("PUT",))
         if layers:
             app.with_layer(self._outer_layer).with_layer(self._inner_layer)

@@ -16,6 +16,7 @@ from humphrey_trio.http import HttpError
 from humphrey_trio.websocket import CloseRecord
 
 from .exchanges import ScriptedError
+from .http_expected import ends_silently
 from .http_handlers import LAYER
 from .http_model import HTTP_CHECKS
 from .journal import ClientLife, Journal, Sending, Session
@@ -131,6 +132,7 @@ def upgrades_are_answered(script: Script, journal: Journal) -> Iterator[str]:
     for name, life in journal.clients.items():
         for attempt, status in zip(life.plan.attempts, life.statuses, strict=False):
             excused = (reasons or limited or life.plan.break_at) and status in (0, 503)
+            excused = excused or (status == 0 and any(ends_silently(exchange) for exchange in life.exchanges))
             if status != expected.get(attempt, 101) and not excused:
                 yield f"{name}: got {status} for {attempt!r}"
 
