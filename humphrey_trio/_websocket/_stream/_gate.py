@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..._http._request import Request
     from ..._server._interface import Handover
 
-# Layers add these to every response. A 101 has no content (RFC 9110, section 8.6), and its Connection field is part
-# of the handshake.
+# Layers add these to every response. A 101 has no content (RFC 9110, section 8.6), and its Connection field is
+# part of the handshake.
 _NOT_FOR_A_SWITCH = ("Connection", "Content-Length")
 
 #: Runs the layers of a request around its argument, the innermost answer. Raises no ``Exception``.
