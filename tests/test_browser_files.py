@@ -146,7 +146,8 @@ async def test_seek_in_sound(browser: Browser, tmp_path: Path) -> None:
         assert size > 100_000_000
         await tab.close()
     ranges = site.ranges("/files/silence.wav")
-    assert {status for _, status in ranges} == {206}
+    # A 304 tells the browser that the part in its cache is still right.
+    assert 206 in {status for _, status in ranges} <= {206, 304}
     starts = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked, _ in ranges if asked is not None]
     assert starts[0] == 0
     assert any(start > 90_000_000 for start in starts)

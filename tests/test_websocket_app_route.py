@@ -247,7 +247,7 @@ async def test_app_that_has_run(autojump_clock: Clock) -> None:
     websocket_app = echo_app()
     with trio.move_on_after(1):
         await websocket_app.run()
-    with pytest.raises(LinkError, match="create a new one"):
+    with pytest.raises(LinkError, match="create a new AsyncWebsocketApp"):
         App().with_websocket_app("/", websocket_app)
     adopted = echo_app()
     App().with_websocket_app("/", adopted)
