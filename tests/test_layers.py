@@ -24,7 +24,7 @@ _http                 _address! _headers! _events! _exchange! _errors! _field_li
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
                       _parameters! _charset! _part_head! _multipart! _file_body! _new_file _uploaded_file
-                      _form! _form_parser! _body! _conversion!
+                      _form! _spool! _form_parser! _body! _conversion!
                       _request_key! _request_head! _request! _location! _response_checks! _response!
                       _when_left! _event_encoding!
 _server               _clock _control! _fairness! _file_threads _file_reader _sendfile
@@ -40,15 +40,15 @@ _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! 
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
 _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_table! _admission _graceful_end
                       _waiting_senders _backlog _outbox _writer_turns _inbox _connection _calls _reports
-                      _connection_task _stream _hooks _opening _upgrade
-                      _handler_route _hook_route _gate _serve_upgrade
+                      _connection_task _stream _hook_use _opening _upgrade
+                      _handler_route _hook_route _layer_gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
                       _service _hosting _servers _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
                       _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
-                      _failed_open! _answer _directory _files _redirect! _metrics!
+                      _failed_open! _file_answer _directory _files _redirect! _metrics!
 _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _http_client _websocket_client

@@ -12,9 +12,10 @@ import trio
 
 from humphrey_trio._app._patterns import decode_values, parse_pattern
 from humphrey_trio._http._errors import HttpError
-from humphrey_trio._http._form_parser import FormSettings, MultipartForm, Spool
+from humphrey_trio._http._form_parser import FormSettings, MultipartForm
 from humphrey_trio._http._multipart import MultipartParser
 from humphrey_trio._http._parameters import parse_parameters
+from humphrey_trio._http._spool import Spool
 from humphrey_trio._server._head import BadRequest
 from humphrey_trio._server._request_reader import RequestReader
 from humphrey_trio._websocket._limits import StreamLimits

@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from .._http._limits import Timeouts
     from .._server._interface import ServerSettings
-    from .._websocket._stream._hooks import Hook
+    from .._websocket._stream._hook_use import Hook
 
 
 class HostedApp(Protocol):

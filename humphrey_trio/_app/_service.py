@@ -25,7 +25,7 @@ from .._server._request_body import BodyInterrupted
 from .._type_variables import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
-from .._websocket._stream._gate import LayerGate
+from .._websocket._stream._layer_gate import LayerGate
 from .._websocket._stream._serve_upgrade import serve_upgrade
 from ._errors import ErrorHandler, default_error_handler
 from ._layers import LayerChain

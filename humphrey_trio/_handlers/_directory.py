@@ -13,8 +13,8 @@ from .._http._file_body import OpenFile
 from .._http._media_types import media_type
 from .._http._request import Request
 from .._http._response import Response
-from ._answer import answer
 from ._failed_open import http_error_of
+from ._file_answer import answer
 from ._precompressed import open_preferred
 from ._representation import FileFacts
 from ._resolver import FilePath, directory_location

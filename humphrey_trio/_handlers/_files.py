@@ -14,10 +14,10 @@ from .._http._media_types import media_type
 from .._http._request import Request
 from .._http._response import Response
 from .._server._file_threads import with_file_in_thread
-from ._answer import SAFE_METHODS, answer
 from ._directory import Directory, respond
 from ._disposition import attachment
 from ._failed_open import http_error_of
+from ._file_answer import SAFE_METHODS, answer
 from ._precompressed import coded_extensions
 from ._representation import FileFacts
 from ._resolver import parse_path

@@ -12,12 +12,12 @@ from math import inf
 from typing import TypeAlias
 
 from ._errors import HttpError
-from ._file_body import OpenFile
 from ._form import Form
 from ._limits import DEFAULT_MAX_FIELDS
 from ._multipart import FORM_DATA, MultipartParser
 from ._parameters import media_type
 from ._part_head import PartHead, decode_text
+from ._spool import Spool
 from ._uploaded_file import SpooledContent, UploadedFile
 from ._urls import TooManyFieldsError
 from ._urls import parse_form as parse_urlencoded
@@ -54,35 +54,6 @@ class FormSettings:
 
 
 _DEFAULT = FormSettings()
-
-
-class Spool:
-    """A temporary file, and what must still be written to it.
-
-    All files of a form are in the same temporary file, so that a form needs one descriptor.
-
-    Attributes:
-        file: the temporary file. It need not be open yet.
-        size: the number of bytes, written or not.
-        waiting: the bytes that must be written.
-    """
-
-    __slots__ = ("file", "size", "waiting")
-
-    def __init__(self) -> None:
-        self.file = OpenFile()
-        self.size = 0
-        self.waiting = bytearray()
-
-    def append(self, data: bytes) -> None:
-        """Add bytes at the end."""
-        self.waiting += data
-        self.size += len(data)
-
-    def take(self) -> tuple[int, bytearray]:
-        """Return the position at which bytes must be written, and the bytes, which are then no longer waiting."""
-        taken, self.waiting = self.waiting, bytearray()
-        return self.size - len(taken), taken
 
 
 class UrlencodedForm:

@@ -12,7 +12,8 @@ from functools import partial
 
 from .._http._file_body import OpenFile
 from .._http._form import Form
-from .._http._form_parser import FormSettings, Spool, form_parser
+from .._http._form_parser import FormSettings, form_parser
+from .._http._spool import Spool
 from ._file_threads import with_file_in_thread
 
 # Bytes that are collected for one write. Each write is a call in a worker thread (50 us).

@@ -28,7 +28,7 @@ from .._message import Message
 from .._statistics import AppStatistics
 from .._stream._graceful_end import AppEnd
 from .._stream._hook_route import async_websocket_handler
-from .._stream._hooks import forget_use, note_use
+from .._stream._hook_use import forget_use, note_use
 from .._stream._stream import WebsocketStream
 from ._async_stream import AsyncSender, AsyncStream
 from ._handlers import Handlers

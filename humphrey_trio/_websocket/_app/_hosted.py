@@ -8,7 +8,7 @@ import trio
 
 from ..._trio_runs import current_run
 from .._stream._graceful_end import AppEnd
-from .._stream._hooks import forget_use, note_use, use_of
+from .._stream._hook_use import forget_use, note_use, use_of
 from ._sessions import AppRun
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..._http._address import Address
     from ..._server._interface import ServerSettings
-    from .._stream._hooks import Hook
+    from .._stream._hook_use import Hook
     from ._stream_server import StreamServer
 
 

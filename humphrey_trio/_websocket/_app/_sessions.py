@@ -18,7 +18,7 @@ from ..._failures import failure_of
 if TYPE_CHECKING:
     from ..._http._limits import Timeouts
     from .._stream._graceful_end import AppEnd
-    from .._stream._hooks import HookUse
+    from .._stream._hook_use import HookUse
     from ._handlers import StreamHandler
 
 logger = logging.getLogger("humphrey_trio.websocket")

@@ -14,7 +14,7 @@ from ..._quoting import printable
 from ..._trio_runs import check_run
 from .._limits import StreamLimits
 from ._admission import Admission
-from ._hooks import use_of
+from ._hook_use import use_of
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
 
