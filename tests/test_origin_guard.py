@@ -8,6 +8,7 @@ import pytest
 
 from humphrey_trio.http import Address, Headers, Request, Response
 from humphrey_trio.layers import cross_origin_guard
+from tests.support.answers import answered
 
 HOST = "shop.example"
 
@@ -21,7 +22,7 @@ def request_of(method: str, *fields: tuple[str, str]) -> Request:
 
 
 async def status_of(request: Request, *allowed: str) -> int:
-    return (await cross_origin_guard(allowed_origins=allowed)(request, None, handler)).status
+    return (await answered(cross_origin_guard(allowed_origins=allowed)(request, None, handler))).status
 
 
 SITE, ORIGIN = "Sec-Fetch-Site", "Origin"

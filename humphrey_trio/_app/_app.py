@@ -105,6 +105,8 @@ class App(Routes[State]):
         super().__init__()
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
+        _check_type("limits", limits, Limits)
+        _check_type("timeouts", timeouts, Timeouts)
         if parser not in _PARSERS:
             raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
         if proxies is not None and not isinstance(proxies, TrustedProxies):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -434,6 +436,13 @@ class App(Routes[State]):
         await self._servers.run(addresses, certificate, task_status)
         for route in self._routing.hook_routes():
             route.note_server_end()  # only a graceful shutdown leads here
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} is a {kind.__name__}, not {type(value).__name__}: write {name}={kind.__name__}(...)"
+        )
 
 
 def servers_of(app: App[Any]) -> Servers:

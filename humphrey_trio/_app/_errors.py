@@ -14,7 +14,6 @@ from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
 from .._quoting import printable
-from .._server._head import BadRequest
 from .._websocket._errors import HandshakeError
 
 #: A handler for ``with_error_handler``, called with ``(status, request, exception)``; plain or async. The last two
@@ -41,7 +40,7 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     Returns:
         The response, with this status.
     """
-    is_ours = isinstance(exception, (BadRequest, HandshakeError, HttpError))
+    is_ours = isinstance(exception, (HandshakeError, HttpError))
     detail = printable(str(exception)) if is_ours else ""
     if request is None:
         return Response(status, _plain(status, detail))

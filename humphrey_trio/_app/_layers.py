@@ -14,6 +14,7 @@ from .._http._request import Request
 from .._http._response import Response
 from .._layers._layer import CallNext, Layer
 from .._naming import qualified_name
+from .._signatures import check_parameters
 from .._type_variables import State
 from .._wildcards import Wildcard
 
@@ -155,6 +156,7 @@ def _check(pattern: str, layer: Layer[Any]) -> None:
         raise TypeError(
             f"{layer!r} is not a layer: write an async function, async def layer(request, state, call_next)"
         )
+    check_parameters(layer, "request, state, call_next", "the layer")
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the path of a layer is a pattern such as '/api/*', not {type(pattern).__name__}")
     if not pattern.startswith(("/", "*")):

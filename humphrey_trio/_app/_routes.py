@@ -10,6 +10,7 @@ from .._http._response import Response
 from .._http._when_left import WhenLeft
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
+from .._signatures import check_parameters
 from .._type_variables import State
 from .._websocket._stream._hook_route import HookRoute
 from .._websocket._stream._upgrade import Upgrade
@@ -71,10 +72,14 @@ class Routes(Generic[State]):
             ValueError: the pattern could never match a path, or its parameters are malformed; a method is not a
                 token, or a standard method is not in upper case; ``max_body`` is negative; ``when_left`` is not a
                 ``WhenLeft``.
-            TypeError: the handler is not callable, or ``methods`` is a str.
+            TypeError: the handler is not callable or has other parameters, or ``methods`` is a str.
         """
         return self._with(
-            pattern, handler, handler, route_options(methods, max_body, stream=stream, when_left=when_left)
+            pattern,
+            handler,
+            "request, state",
+            handler,
+            route_options(methods, max_body, stream=stream, when_left=when_left),
         )
 
     def with_stateless_route(
@@ -106,6 +111,7 @@ class Routes(Generic[State]):
         return self._with(
             pattern,
             handler,
+            "request",
             lambda request, _: handler(request),
             route_options(methods, max_body, stream=stream, when_left=when_left),
         )
@@ -139,6 +145,7 @@ class Routes(Generic[State]):
         return self._with(
             pattern,
             handler,
+            "request, state, pattern",
             lambda request, state: handler(request, state, pattern),
             route_options(methods, max_body, stream=stream, when_left=when_left),
         )
@@ -163,7 +170,7 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        _check_handler(pattern, handler)
+        check_parameters(handler, "upgrade, state", f"the handler of {pattern!r}")
         if isinstance(handler, HookRoute):
             handler.note_pattern(pattern)
         route = Route(pattern, handler, handler, route_options(), upgrades=True)
@@ -221,8 +228,8 @@ class Routes(Generic[State]):
         """
         return self.with_layer(cors(settings), path=pattern)
 
-    def _with(self, pattern: str, handler: object, call: HttpCall, options: RouteOptions) -> Self:
-        _check_handler(pattern, handler)
+    def _with(self, pattern: str, handler: object, parameters: str, call: HttpCall, options: RouteOptions) -> Self:
+        check_parameters(handler, parameters, f"the handler of {pattern!r}")
         self._routes.http.add(Route(pattern, call, handler, options, upgrades=False))
         return self
 
@@ -234,8 +241,3 @@ def routes_of(face: Routes[Any]) -> HostRoutes:
 
 class SubApp(Routes[State]):
     """Routes and layers for the hosts that match a pattern. See ``App.with_host``."""
-
-
-def _check_handler(pattern: str, handler: object) -> None:
-    if not callable(handler):
-        raise TypeError(f"the handler of {pattern!r} must be callable, not {type(handler).__name__}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from .._http._errors import HttpError
 from .._http._origins import ANY_ORIGIN, Origins, is_same_host
 from .._http._request import Request
 from .._http._response import Response
@@ -67,7 +68,7 @@ class OriginGuard:
         if request.method in _SAFE or self._passes(request):
             return await call_next(request)
         _log_refused(request)
-        return Response(403, "A page of another origin must not send this request.\n")
+        raise HttpError(403, "a page of another origin must not send this request")
 
     def _passes(self, request: Request) -> bool:
         # Repeated fields are joined, and then match nothing.

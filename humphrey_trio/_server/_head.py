@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .._http._address import Address
 from .._http._body import BodyStream
+from .._http._errors import HttpError
 from .._http._headers import Headers
 from .._http._limits import DEFAULT_MAX_FIELDS
 from .._http._path_params import NO_PARAMS
@@ -21,20 +22,18 @@ def name_of(request: Request | None) -> str:
     return "an invalid request" if request is None else f"{printable(request.method)} {printable(request.path)}"
 
 
-class BadRequest(Exception):
+class BadRequest(HttpError):
     """The peer has sent an invalid request, or one that exceeds a limit.
+
+    Error handlers get it as an ``HttpError``, with the reason as its ``detail``.
 
     Args:
         reason: the message, which is shown to the client. Must not contain secrets.
         status: the status code of the error response.
-
-    Attributes:
-        status: as above.
     """
 
     def __init__(self, reason: str, status: int = 400) -> None:
-        super().__init__(reason)
-        self.status = status
+        super().__init__(status, reason)
 
 
 @dataclass(slots=True)
