@@ -1,4 +1,7 @@
-"""HTTP requests and idle connections in a drain."""
+"""HTTP requests and idle connections in a drain.
+
+RFC 9112, section 9.6.
+"""
 
 from __future__ import annotations
 

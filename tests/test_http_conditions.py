@@ -1,4 +1,7 @@
-"""Entity tags and conditional requests: which tags are equal, and which condition decides."""
+"""Entity tags and conditional requests: which tags are equal, and which condition decides.
+
+RFC 9110, sections 8.8.3, 13.1 and 13.2.2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HTTP connections in memory: keep-alive, pipelining, bodies, 100 Continue, and refused upgrades."""
+"""HTTP connections in memory: keep-alive, pipelining, bodies, 100 Continue, and refused upgrades.
+
+RFC 9112, sections 9.3, 9.3.2 and 9.6; RFC 9110, sections 7.8 and 10.1.1.
+"""
 
 from __future__ import annotations
 

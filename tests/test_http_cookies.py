@@ -1,4 +1,7 @@
-"""Cookies: what is read from clients, and what can be set."""
+"""Cookies: what is read from clients, and what can be set.
+
+RFC 6265bis, sections 4.1.1, 4.1.3 and 5.6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""JSON: what is refused although Python accepts it, and the positions in errors."""
+"""JSON: what is refused although Python accepts it, and the positions in errors.
+
+RFC 8259, sections 6, 8.1, 8.2 and 9.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Content negotiation: which coding and which media type a client gets."""
+"""Content negotiation: which coding and which media type a client gets.
+
+RFC 9110, sections 12.4.2, 12.5.1 and 12.5.3.
+"""
 
 from __future__ import annotations
 

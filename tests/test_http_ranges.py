@@ -1,4 +1,7 @@
-"""Range requests: which ranges are sent, and how they are framed."""
+"""Range requests: which ranges are sent, and how they are framed.
+
+RFC 9110, sections 14.1.2, 14.2, 14.4 and 15.5.17.
+"""
 
 from __future__ import annotations
 

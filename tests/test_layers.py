@@ -19,7 +19,8 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs _type_variables!
+.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs
+                      _type_variables!
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!

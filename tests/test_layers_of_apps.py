@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+
 import pytest
 
 from humphrey_trio import App, Request, Response, SubApp
-from humphrey_trio.http import Headers, HttpError
+from humphrey_trio.http import EventSender, Headers, HttpError, Write
 from humphrey_trio.layers import CallNext, Cors, Layer
 from humphrey_trio.testing import http_client
 from tests.support.logs import errors
@@ -128,6 +130,43 @@ async def test_requests_of_a_connection_pass_the_layers() -> None:
     async with http_client(app) as client:
         assert (await client.get("/hello")).headers["Seen-By"] == "layer"
         assert (await client.get("/none")).headers["Seen-By"] == "layer"
+
+
+async def failing_producer(write: Write) -> None:
+    raise ValueError("oops")
+
+
+async def teapot(write: Write) -> None:
+    raise HttpError(418, "no coffee")
+
+
+async def failing_pieces() -> AsyncIterator[bytes]:
+    raise ValueError("oops")
+    yield b""
+
+
+async def failing_events(events: EventSender) -> None:
+    raise ValueError("oops")
+
+
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        (lambda: Response.stream(failing_producer), 500),
+        (lambda: Response.stream(teapot), 418),
+        (lambda: Response.stream(failing_pieces()), 500),
+        (lambda: Response.events(failing_events), 500),
+    ],
+    ids=["producer", "HttpError", "iterable", "events"],
+)
+async def test_errors_of_streams_are_readable_for_pages(response: Callable[[], Response], status: int) -> None:
+    """The error response in place of a stream that failed before its head has the fields of CORS."""
+    app = App().with_stateless_route("/", lambda _: response()).with_cors(Cors(origins="https://a.example"))
+    async with http_client(app) as client:
+        reply = await client.get("/", headers={"Origin": "https://a.example"})
+    assert reply.status == status
+    assert reply.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    assert "Origin" in reply.headers.get_all("Vary")
 
 
 @pytest.mark.parametrize("routes", [App(), SubApp[None]()], ids=["app", "subapp"])

@@ -1,4 +1,7 @@
-"""The parser of multipart bodies: heads of parts, delimiters, malformed bodies, and splits into reads."""
+"""The parser of multipart bodies: heads of parts, delimiters, malformed bodies, and splits into reads.
+
+RFC 7578, section 4; RFC 2046, section 5.1.
+"""
 
 from __future__ import annotations
 

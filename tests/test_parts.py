@@ -1,4 +1,7 @@
-"""The parts of a body that arrives: reading, skipping, saving, wrong uses, limits and cancellation."""
+"""The parts of a body that arrives: reading, skipping, saving, wrong uses, limits and cancellation.
+
+RFC 7578, sections 4.1 to 4.4 and 5.1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Paths of requests below a directory: what names they are, and that nothing outside is opened."""
+"""Paths of requests below a directory: what names they are, and that nothing outside is opened.
+
+RFC 3986, sections 2.4 and 5.2.4; RFC 3629, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Streamed responses for clients that are slow or leave, for several writers, and in a graceful shutdown."""
+"""Streamed responses for clients that are slow or leave, for several writers, and in a graceful shutdown.
+
+RFC 9112, sections 7.1 and 8.
+"""
 
 from __future__ import annotations
 

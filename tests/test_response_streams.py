@@ -1,4 +1,7 @@
-"""Responses that are produced while they are sent: framing, iterables, heads, files, and reading a body."""
+"""Responses that are produced while they are sent: framing, iterables, heads, files, and reading a body.
+
+RFC 9112, sections 6.1 to 6.3 and 7.1; RFC 9110, section 9.3.2.
+"""
 
 from __future__ import annotations
 

@@ -440,9 +440,8 @@ class App(Routes[State]):
 
 def _check_type(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
-        raise TypeError(
-            f"{name} is a {kind.__name__}, not {type(value).__name__}: write {name}={kind.__name__}(...)"
-        )
+        wanted, found = kind.__name__, type(value).__name__
+        raise TypeError(f"{name} is a {wanted}, not {found}: write {name}={wanted}(...)")
 
 
 def servers_of(app: App[Any]) -> Servers:

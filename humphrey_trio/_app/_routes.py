@@ -170,10 +170,10 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
+        route = Route(pattern, handler, handler, route_options(), upgrades=True)
         check_parameters(handler, "upgrade, state", f"the handler of {pattern!r}")
         if isinstance(handler, HookRoute):
             handler.note_pattern(pattern)
-        route = Route(pattern, handler, handler, route_options(), upgrades=True)
         self._routes.websocket.add(route)
         return self
 
@@ -229,8 +229,9 @@ class Routes(Generic[State]):
         return self.with_layer(cors(settings), path=pattern)
 
     def _with(self, pattern: str, handler: object, parameters: str, call: HttpCall, options: RouteOptions) -> Self:
+        route = Route(pattern, call, handler, options, upgrades=False)
         check_parameters(handler, parameters, f"the handler of {pattern!r}")
-        self._routes.http.add(Route(pattern, call, handler, options, upgrades=False))
+        self._routes.http.add(route)
         return self
 
 

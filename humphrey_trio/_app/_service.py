@@ -32,6 +32,7 @@ from ._layers import LayerChain
 from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
+    from .._http._headers import Headers
     from .._layers._layer import CallNext
     from .._server._interface import Handover
     from .._server._observers import Observers
@@ -42,6 +43,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("humphrey_trio.http")
 
 _HANDLER = "handler"
+
+
+# The fields of CORS: see ``fail``.
+_KEPT_FIELDS = frozenset(
+    (
+        "access-control-allow-origin",
+        "access-control-allow-credentials",
+        "access-control-expose-headers",
+        "vary",
+    )
+)
 
 
 class AppService(Generic[State]):
@@ -146,9 +158,14 @@ class AppService(Generic[State]):
             response = response.with_header(name, value)
         return response
 
-    async def fail(self, request: Request | None, failure: Exception) -> Response:
+    async def fail(self, request: Request | None, failure: Exception, failed: Headers) -> Response:
         report = partial(self._report, "body of the response", None, request)
-        return await self._answer_with(request, failure, report)
+        response = await self._answer_with(request, failure, report)
+        # The layers have returned, and do not run twice for a request. A page must be able to read the error.
+        for name, value in failed:
+            if name.lower() in _KEPT_FIELDS:
+                response = response.with_header(name, value)
+        return response
 
     async def _answer_with(
         self, request: Request | None, failure: Exception, report: Callable[[Exception], object]

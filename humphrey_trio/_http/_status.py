@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from http import HTTPStatus as StatusCode
 
-_PHRASES = {int(status): status.phrase for status in StatusCode}
+# Some versions of Python have the older phrases of RFC 7231 for these.
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+_PHRASES = {int(status): status.phrase for status in StatusCode} | _RENAMED
 
 
 def reason_phrase(status: int) -> str:

@@ -99,8 +99,14 @@ class Service(Protocol):
         """Await the result of ``respond``."""
         ...
 
-    async def fail(self, request: Request | None, failure: Exception, /) -> Response:
-        """Create the response for the failure of a body, which is logged unless it is an ``HttpError``."""
+    async def fail(self, request: Request | None, failure: Exception, failed: Headers, /) -> Response:
+        """Create the response for the failure of a body, which is logged unless it is an ``HttpError``.
+
+        Args:
+            request: the request.
+            failure: the failure.
+            failed: the header fields of the response that it replaces, with those of the layers.
+        """
         ...
 
     async def reject(self, request: Request, match: Any, /) -> Response:

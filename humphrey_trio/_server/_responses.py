@@ -152,7 +152,7 @@ class Responses:
         if failure is None:
             return close
         if not stream.begun:
-            return await self._replace(request, failure, close, incoming)
+            return await self._replace(request, response, failure, close, incoming)
         if incoming is None or not incoming.explains(failure):
             logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
@@ -183,10 +183,15 @@ class Responses:
             discard(body)
 
     async def _replace(
-        self, request: Request | None, failure: Exception, close: bool, incoming: RequestBody | None
+        self,
+        request: Request | None,
+        failed: Response,
+        failure: Exception,
+        close: bool,
+        incoming: RequestBody | None,
     ) -> bool:
         """Answer a request whose response has failed before its head was sent."""
-        answer = await self._settings.service.fail(request, failure)
+        answer = await self._settings.service.fail(request, failure, failed.headers)
         if answer.body is not None:  # it might fail as well
             discard(answer.body)
             answer = Response.empty(answer.status)
