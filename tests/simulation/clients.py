@@ -107,6 +107,7 @@ class SimulatedClient:
     def _end(self, how: str) -> None:
         if self.life.ended == "open":
             self.life.ended = how
+            self.life.ended_at = trio.current_time()
 
     # HTTP.
 

@@ -93,30 +93,33 @@ class HttpSide:
         head, content = request_head(exchange), request_content(exchange)
         if ask.then in ("cut", "hold"):
             self._life.misbehaviour.append(ask.then)
+        half = len(head) + len(content) // 2 if content else len(head) // 2
         if not ask.expect:
-            await self._send_bytes(exchange, head + content, ask.drip)
+            await self._send_bytes(exchange, head + content, half)
         else:
             self._continue = trio.Event()
-            await self._send_bytes(exchange, head, ask.drip)
+            await self._send_bytes(exchange, head, half)
             with trio.move_on_after(_CONTINUE_PATIENCE) as scope:
                 await self._continue.wait()
             exchange.waited_in_vain = scope.cancelled_caught
             if exchange.status:  # the final response
                 exchange.keeps_body = True
                 return
-            await self._send_bytes(exchange, content, ask.drip)
+            await self._send_bytes(exchange, content, half - len(head))
         exchange.sent = ask.then != "cut"
 
-    async def _send_bytes(self, exchange: Exchange, data: bytes, drip: int) -> None:
-        half = len(data) // 2 if exchange.ask.then in ("cut", "hold") else 0
-        if half:
-            await send_dripping(self._stream, data[:half], drip, self._count)
-            if exchange.ask.then == "cut":
+    async def _send_bytes(self, exchange: Exchange, data: bytes, half: int) -> None:
+        """Send bytes. A client that cuts or holds its request does so behind ``half`` of them."""
+        ask = exchange.ask
+        if ask.then in ("cut", "hold") and 0 < half < len(data):
+            await send_dripping(self._stream, data[:half], ask.drip, self._count)
+            if ask.then == "cut":
                 self._leave()
                 self._stream.send_eof_nowait()
                 return
-            await trio.sleep(exchange.ask.seconds)
-        await send_dripping(self._stream, data[half:], drip, self._count)
+            await trio.sleep(ask.seconds)
+            data = data[half:]
+        await send_dripping(self._stream, data, ask.drip, self._count)
 
     def _count(self, size: int) -> None:
         self._life.http_sent += size

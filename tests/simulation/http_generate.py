@@ -110,7 +110,10 @@ class AskGenerator:
         return tuple(acts)
 
     def _body(self, count: int, *, slow: bool, depth: int = 0) -> tuple[Act, ...]:
-        return tuple(self._body_act(slow=slow, depth=depth) for _ in range(count))
+        acts = [self._body_act(slow=slow, depth=depth) for _ in range(count)]
+        if slow and not depth and self._chance(0.6):
+            acts.append(self._wait(slow=slow))
+        return tuple(acts)
 
     def _body_act(self, *, slow: bool, depth: int) -> Act:
         verbs = ["write"] * 6 + ["read", "sleep"]

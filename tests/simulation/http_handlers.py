@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import trio
 
 from humphrey_trio import App, Request, Response, WhenLeft
-from humphrey_trio.http import EventSender, HttpError, Write
+from humphrey_trio.http import EventSender, HttpError, StatelessRequestHandler, Write
 from humphrey_trio.layers import CallNext
 
 from ..support.steps import at_step
@@ -34,7 +34,11 @@ class HttpHandlers:
 
     def add_to(self, app: App, *, layers: bool) -> None:
         """Add the routes and layers."""
-        handlers = {"whole": self._answer, "stream": self._answer, "plain": self._answer_now}
+        handlers: dict[str, StatelessRequestHandler] = {
+            "whole": self._answer,
+            "stream": self._answer,
+            "plain": self._answer_now,
+        }
         for route, handler in handlers.items():
             for policy in (WhenLeft.CANCEL, WhenLeft.FINISH):
                 path, stream = f"/{route}/{policy.name}", route == "stream"

@@ -204,6 +204,17 @@ def events_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:
                 yield f"{exchange.name}: its events went on after the drain"
 
 
+def idle_connections_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:
+    """A connection without a request ends when a drain begins."""
+    drained = journal.happened.get("drain", inf)
+    for name, life in journal.clients.items():
+        if life.plan.attempts or not life.exchanges or not is_strict(script, journal, life):
+            continue
+        is_idle = all(exchange.whole and exchange.answered_at < drained for exchange in life.exchanges)
+        if is_idle and life.ended_at > drained + SWEEP_SECONDS:
+            yield f"{name}: its idle connection ended {life.ended_at - drained:.2f} s after the drain"
+
+
 # ------------------------------------------------------------------------------------------- the whole
 
 
@@ -287,6 +298,7 @@ HTTP_CHECKS = (
     only_clients_that_left_are_cancelled,
     handlers_of_clients_that_left_are_cancelled,
     events_end_with_a_drain,
+    idle_connections_end_with_a_drain,
     upgrades_pass_the_layers,
     failures_are_logged,
     statistics_add_up,

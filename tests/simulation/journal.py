@@ -101,7 +101,8 @@ class ClientLife:
         upgrade_fields: the header fields of each response to an upgrade.
         http_sent, http_received: the bytes that it sent and received before the upgrades.
         misses_end: whether the connection did not end in time after the last response.
-        connected_at, closed_at: the virtual times of its connection and of the server's Close frame.
+        connected_at, closed_at, ended_at: the virtual times of its connection, of the server's Close frame, and of
+            the end.
     """
 
     plan: ClientPlan
@@ -118,6 +119,7 @@ class ClientLife:
     mute: bool = False
     connected_at: float = inf
     closed_at: float = inf
+    ended_at: float = inf
     faults: list[str] = field(default_factory=list)
     server: MemoryStream | None = None
     left_at: float = inf
