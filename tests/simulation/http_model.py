@@ -208,9 +208,11 @@ def idle_connections_end_with_a_drain(script: Script, journal: Journal) -> Itera
     """A connection without a request ends when a drain begins."""
     drained = journal.happened.get("drain", inf)
     for name, life in journal.clients.items():
-        if life.plan.attempts or not life.exchanges or not is_strict(script, journal, life):
+        if life.plan.attempts or life.plan.stream == "closing" or not is_strict(script, journal, life):
             continue
-        is_idle = all(exchange.whole and exchange.answered_at < drained for exchange in life.exchanges)
+        is_idle = bool(life.exchanges) and all(
+            exchange.whole and exchange.answered_at < drained for exchange in life.exchanges
+        )
         if is_idle and life.ended_at > drained + SWEEP_SECONDS:
             yield f"{name}: its idle connection ended {life.ended_at - drained:.2f} s after the drain"
 
