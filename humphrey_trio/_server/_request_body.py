@@ -232,15 +232,22 @@ class RequestBody:
 
     async def _next_piece(self) -> bytes:
         if self._awaits_continue:
-            self._awaits_continue = False
-            await self._outgoing.send(lambda: (CONTINUE,))
+            await self._outgoing.send(self._take_continue)
         piece = await self._receive_piece()
         self._size += len(piece)
         if self._size > self._limit:
             raise too_long(self._limit)
         return piece
 
+    def _take_continue(self) -> tuple[bytes, ...]:
+        """Return the 100, unless the response has begun meanwhile. Until then, a cancelled read sends none."""
+        awaited, self._awaits_continue = self._awaits_continue, False
+        return (CONTINUE,) if awaited else ()
+
     async def _receive_piece(self) -> bytes:
+        # Before a piece is taken from the reader: if the task is cancelled here, none is lost.
+        if self._settings.fairness.spent(_PIECE_COST):
+            await trio.lowlevel.checkpoint()
         while (piece := self._reader.next_body()) is None:
             data = await self._receive()
             if not data:
@@ -249,8 +256,6 @@ class RequestBody:
             self._reader.receive(data)
         if self._left is not None:
             self._left -= len(piece)
-        if self._settings.fairness.spent(_PIECE_COST):
-            await trio.lowlevel.checkpoint()
         return piece
 
     async def _receive(self) -> bytes:

@@ -7,9 +7,9 @@ import random
 from .http_handlers import MAX_BODY
 from .script import Act, Ask
 
-_ANSWERS = (
-    ("bytes",) * 8 + ("empty",) * 2 + ("closing",) + ("producer",) * 10 + ("generator",) * 6 + ("events",) * 5
-)
+_STREAMED = ("producer",) * 10 + ("generator",) * 6 + ("events",) * 5
+_ANSWERS = ("bytes",) * 8 + ("empty",) * 2 + ("closing",) + _STREAMED
+_MISBEHAVIOUR = ("eof", "reset", "leave", "leave", "leave", "stall", "cut", "hold", "hold")
 
 #: The maximum number of bytes of a request body.
 LARGEST = MAX_BODY + 10_000
@@ -40,17 +40,18 @@ class AskGenerator:
     def _ask(self, early: float, *, misbehaves: bool) -> Ask:
         pick = self._random.choice
         framing = self._framing()
-        then = pick(("eof", "reset", "leave", "leave", "stall", "cut", "hold", "hold")) if misbehaves else ""
+        then = pick(_MISBEHAVIOUR) if misbehaves else ""
         route = self._route(framing)
         slow = misbehaves or self._chance(0.1)
+        answer = self._answer(streamed=misbehaves and self._chance(0.5))
         return Ask(
             after=pick((0.0, 0.0, 0.0, 0.02, 0.3)),
             early=self._chance(early),
-            method=self._method(framing, route),
+            method=self._method(framing, is_whole=route != "bad" and then not in ("cut", "hold")),
             version="1.0" if framing in ("", "length") and self._chance(0.08) else "1.1",
             close=self._chance(0.05),
             route=route,
-            finish=self._chance(0.3),
+            finish=self._chance(0.4),
             framing=framing,
             size=self._size() if framing else 0,
             pieces=pick((1, 1, 3, 10)),
@@ -58,12 +59,22 @@ class AskGenerator:
             expect=bool(framing) and self._chance(0.15),
             layer=self._layer(),
             acts=self._acts(slow=slow),
-            answer=pick((*_ANSWERS, "wrong", "wrong") if self._failing else _ANSWERS),
+            answer=answer,
             length=pick(("", "", "", "right", "right", *(("more", "less") if self._failing else ()))),
-            body=self._body(self._random.randint(0, 4), slow=slow),
+            body=self._body(self._random.randint(0, 4), slow=slow) + self._silence(answer),
             then=then,
             seconds=self._seconds(then),
         )
+
+    def _answer(self, *, streamed: bool) -> str:
+        if streamed:
+            return self._random.choice(_STREAMED)
+        answers = (*_ANSWERS, "wrong", "wrong") if self._failing else _ANSWERS
+        return self._random.choice(answers)
+
+    def _silence(self, answer: str) -> tuple[Act, ...]:
+        """Events often wait for the next one for a long time."""
+        return (Act(verb="sleep", seconds=3.0),) if answer == "events" and self._chance(0.2) else ()
 
     def _framing(self) -> str:
         framing: str = self._random.choice(("", "", "length", "chunked"))
@@ -72,15 +83,15 @@ class AskGenerator:
     def _size(self) -> int:
         return LARGEST if self._chance(0.05) else self._random.choice(self._sizes)
 
-    def _method(self, framing: str, route: str) -> str:
+    def _method(self, framing: str, *, is_whole: bool) -> str:
         if framing:
             return "POST"
-        return "HEAD" if route != "bad" and self._chance(0.1) else "GET"
+        return "HEAD" if is_whole and self._chance(0.1) else "GET"
 
     def _route(self, framing: str) -> str:
         if self._chance(0.02):
             return "bad"
-        routes: tuple[str, ...] = ("whole",) * 4 + ("stream",) * (8 if framing else 3) + ("plain", "plain")
+        routes: tuple[str, ...] = ("whole",) * 4 + ("stream",) * (8 if framing else 3) + ("plain",) * 3
         if self._chance(0.3):
             routes = (*routes, "missing", "method")
         return self._random.choice(routes)
@@ -103,6 +114,8 @@ class AskGenerator:
 
     def _acts(self, *, slow: bool) -> tuple[Act, ...]:
         acts = [self._read() for _ in range(self._random.choice((0, 1, 1, 2)))]
+        if self._chance(0.15):
+            acts.insert(0, Act(verb="limited", step=self._random.randint(1, 8), inner=(self._read(),)))
         if slow or self._chance(0.2):
             acts.append(self._wait(slow=slow))
         if self._failing and self._chance(0.15):

@@ -156,7 +156,8 @@ def bodies_are_waited_for(script: Script, journal: Journal) -> Iterator[str]:
         # A 100 is not for HTTP/1.0 (RFC 9110, section 10.1.1).
         if exchange.waited_in_vain and ask.version == "1.1" and is_strict(script, journal, life):
             yield f"{exchange.name}: got no 100, and its body was read"
-        if ask.then == "hold" and ask.seconds > BODY_SECONDS + SWEEP_SECONDS:
+        waited = script.setup.max_connections is not None  # before it was accepted, perhaps
+        if ask.then == "hold" and ask.seconds > BODY_SECONDS + SWEEP_SECONDS and not waited:
             yield f"{exchange.name}: was handled, though its body took {ask.seconds} s"
 
 
@@ -210,10 +211,8 @@ def idle_connections_end_with_a_drain(script: Script, journal: Journal) -> Itera
     for name, life in journal.clients.items():
         if life.plan.attempts or life.plan.stream == "closing" or not is_strict(script, journal, life):
             continue
-        is_idle = bool(life.exchanges) and all(
-            exchange.whole and exchange.answered_at < drained for exchange in life.exchanges
-        )
-        if is_idle and life.ended_at > drained + SWEEP_SECONDS:
+        is_idle = all(exchange.whole and exchange.answered_at < drained for exchange in life.exchanges)
+        if life.exchanges and is_idle and life.ended_at > drained + SWEEP_SECONDS:
             yield f"{name}: its idle connection ended {life.ended_at - drained:.2f} s after the drain"
 
 
