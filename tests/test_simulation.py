@@ -1,14 +1,14 @@
-"""The simulation of a linked pair: some hundred seeds hold, a seed is reproducible, and faults are found."""
+"""The simulation of an HTTP app and its WebSocket app: some hundred seeds hold, and faults are found."""
 
 from __future__ import annotations
 
 import pytest
 
-from humphrey_trio import AsyncStream
+from humphrey_trio import AsyncStream, Response
 from tests.simulation.__main__ import explain, first_violation
 from tests.simulation.generate import generate
 from tests.simulation.runner import run
-from tests.simulation.script import Act, ClientPlan, Script, Setup
+from tests.simulation.script import Act, Ask, ClientPlan, Script, Setup
 from tests.simulation.shrink import shrink
 
 #: ``python -m tests.simulation`` runs other seeds.
@@ -54,4 +54,21 @@ def test_fault_is_found_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     shortest = shrink(script, first_violation)
     assert shortest == Script(
         seed=1, clients=(ClientPlan(name="c0", acts=(Act(verb="message", inner=(Act(verb="send"),)),)),)
+    )
+
+
+def test_http_fault_is_found_and_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that sends an empty body for a streamed one is a violation, shortened to that request."""
+    monkeypatch.setattr(Response, "stream", lambda *args, **options: Response(200))
+    asks = (
+        Ask(framing="length", size=10),
+        Ask(early=True, answer="producer", length="right", body=(Act(verb="write", size=5), Act(verb="sleep"))),
+        Ask(after=0.3),
+    )
+    clients = (ClientPlan(name="c0", asks=asks), ClientPlan(name="c1", asks=asks[:1], attempts=()))
+    script = Script(seed=1, setup=Setup(layers=True, fast=True), clients=clients)
+    assert first_violation(script) is not None
+    shortest = shrink(script, first_violation)
+    assert shortest == Script(
+        seed=1, clients=(ClientPlan(name="c0", asks=(Ask(answer="producer"),), attempts=()),)
     )

@@ -10,6 +10,7 @@ from .script import Act, ClientPlan, Script, Setup
 _POLICIES = ("close", "newest", "oldest", "key-a", "key-b")
 _TOPICS = ("news", "sport")
 _REFUSED, _REFUSED_BY_LAYERS = ("path", "origin", "denied", "plain"), ("answered", "crashed", "regretted")
+_BUFFER = 64 * 1024
 _CODES = (1000, 1001, 1008, 3000, 4999)
 
 
@@ -68,6 +69,7 @@ class _Generator:
     def _client(self, name: str) -> ClientPlan:
         pick = self._random.choice
         short = self._chance(0.3)
+        buffer = pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else _BUFFER
         asks = self._asks.asks() if self._chance(self._http) else ()
         largest = LARGEST if asks else self._sizes[-1]
         few = tuple(max(least, largest // 40) for least in (1, 7, 100))  # bounds the steps of a run
@@ -75,10 +77,10 @@ class _Generator:
             name=name,
             at=pick((0.0, 0.0, 0.0, 0.3, 1.1)),
             stream=pick(("direct", "direct", "direct", "foreign", "closing")),
-            buffer=pick((200, 1000, 4096)) + self._sizes[-1] // 10 if self._chance(0.5) else 64 * 1024,
+            buffer=buffer,
             asks=asks,
             attempts=self._attempts() if not asks or self._chance(self._websocket) else (),
-            together=self._chance(0.3),
+            together=buffer == _BUFFER and self._chance(0.4),  # it sends all of them before it reads
             handshake_drip=pick((0, 0, 0, 40)),
             deflate=pick(("", "context", "context", "fresh")),
             max_send=pick(few) if short else None,

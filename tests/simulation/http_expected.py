@@ -114,6 +114,11 @@ def ends_silently(exchange: Exchange) -> bool:
     return done(exchange.bodies) not in ("", "ok") or (leaves_body(exchange) and not exchange.read_to_end)
 
 
+def goes_on(exchange: Exchange) -> bool:
+    """Whether a body is produced after its last byte, or its producer waits for a request body that is kept."""
+    return exchange.keeps_body or any(work.ended_at > exchange.answered_at for work in exchange.works)
+
+
 def was_ended(journal: Journal, exchange: Exchange) -> bool:
     """Whether a drain has ended a stream of events."""
     return exchange.ask.answer == "events" and "drain" in journal.happened
