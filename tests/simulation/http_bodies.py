@@ -36,9 +36,10 @@ def _check_stream(journal: Journal, life: ClientLife, exchange: Exchange) -> Ite
         yield f"{exchange.name}: ends with {rest!r}, which was not produced"
     pieces = [texts[text] for text in got]
     yield from _check_pieces(exchange, pieces, whole=whole)
-    has_all = "content-length" in exchange.fields  # the body has failed behind its last byte
-    if whole and done(exchange.bodies) != "ok" and not was_ended(journal, exchange) and not has_all:
-        yield f"{exchange.name}: looks whole, but its body is {done(exchange.bodies) or 'missing'!r}"
+    outcome = done(exchange.bodies)
+    has_all = bool(outcome) and "content-length" in exchange.fields  # the body has failed behind its last byte
+    if whole and outcome != "ok" and not was_ended(journal, exchange) and not has_all:
+        yield f"{exchange.name}: looks whole, but its body is {outcome or 'missing'!r}"
 
 
 def _check_pieces(exchange: Exchange, pieces: list[Piece], *, whole: bool) -> Iterator[str]:
