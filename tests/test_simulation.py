@@ -70,5 +70,5 @@ def test_http_fault_is_found_and_shortened(monkeypatch: pytest.MonkeyPatch) -> N
     assert first_violation(script) is not None
     shortest = shrink(script, first_violation)
     assert shortest == Script(
-        seed=1, clients=(ClientPlan(name="c0", asks=(Ask(answer="producer"),), attempts=()),)
+        seed=1, clients=(ClientPlan(name="c0", asks=(Ask(answer="producer", length="right"),), attempts=()),)
     )

@@ -115,7 +115,7 @@ class SimulatedClient:
         """Send the HTTP requests. Returns whether an upgrade may be requested."""
         if not self.plan.asks:
             return True
-        http = HttpSide(self.plan, self._stream, self.life, self._journal)
+        http = HttpSide(self.plan, self._stream, self.life, self._journal, self.over)
         await http.play()
         if http.rest and not http.ended:
             self.life.faults.append(f"{len(http.rest)} bytes after the last response")

@@ -24,6 +24,8 @@ def whole_bodies_are_right(script: Script, journal: Journal) -> Iterator[str]:
 
 
 def _check_stream(journal: Journal, life: ClientLife, exchange: Exchange) -> Iterator[str]:
+    if ("content-length" in exchange.fields) != bool(exchange.ask.length and exchange.ask.answer != "events"):
+        yield f"{exchange.name}: its length is {exchange.fields.get('content-length')}"
     whole = exchange.whole and not (exchange.is_late and life.plan.stream != "direct")
     got, rest = _split(exchange)
     texts = {piece.text: piece for piece in exchange.pieces}
@@ -36,10 +38,9 @@ def _check_stream(journal: Journal, life: ClientLife, exchange: Exchange) -> Ite
         yield f"{exchange.name}: ends with {rest!r}, which was not produced"
     pieces = [texts[text] for text in got]
     yield from _check_pieces(exchange, pieces, whole=whole)
-    outcome = done(exchange.bodies)
-    has_all = bool(outcome) and "content-length" in exchange.fields  # the body has failed behind its last byte
-    if whole and outcome != "ok" and not was_ended(journal, exchange) and not has_all:
-        yield f"{exchange.name}: looks whole, but its body is {outcome or 'missing'!r}"
+    has_all = exchange.bodies and exchange.ask.length  # the body has failed behind its last byte
+    if whole and done(exchange.bodies) != "ok" and not was_ended(journal, exchange) and not has_all:
+        yield f"{exchange.name}: looks whole, but its body is {done(exchange.bodies) or 'missing'!r}"
 
 
 def _check_pieces(exchange: Exchange, pieces: list[Piece], *, whole: bool) -> Iterator[str]:

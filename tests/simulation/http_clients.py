@@ -38,15 +38,20 @@ class HttpSide:
         stream: its end of the connection.
         life: the observations of the client.
         journal: gets the exchanges.
+        over: set when all requests were sent, if there are no upgrades. The end of the run need not wait for the
+            responses.
 
     Attributes:
         rest: the bytes after the last response.
         ended: whether the connection has ended, or ends after the last response.
     """
 
-    def __init__(self, plan: ClientPlan, stream: MemoryStream, life: ClientLife, journal: Journal) -> None:
+    def __init__(
+        self, plan: ClientPlan, stream: MemoryStream, life: ClientLife, journal: Journal, over: trio.Event
+    ) -> None:
         self._stream = stream
         self._life = life
+        self._over = over
         self._exchanges = [Exchange(ask, plan.name, number) for number, ask in enumerate(plan.asks)]
         self._continue = trio.Event()
         self.rest = b""
@@ -81,6 +86,8 @@ class HttpSide:
                 await self._send(exchange)
                 await self._misbehave(exchange)
                 before = exchange
+        if not self._life.plan.attempts:
+            self._over.set()
 
     @property
     def _may_send(self) -> bool:

@@ -177,13 +177,12 @@ def only_clients_that_left_are_cancelled(script: Script, journal: Journal) -> It
             if work.outcome != "cancelled" or is_stopped(journal, work) or was_ended(journal, exchange):
                 continue
             is_closed = exchange.ask.answer == "generator" and work in exchange.bodies
-            if life.ended_at <= work.ended_at:
-                continue  # it has left at the end of the run, when the response was whole already
             if is_closed and (life.misbehaves or exchange.ask.length):
                 continue  # a generator is also closed when its pieces cannot be sent
             if exchange.ask.finish:
                 yield f"{exchange.name}: was cancelled, in spite of FINISH"
-            elif not life.misbehaves:
+            elif not life.misbehaves and life.ended_at > work.ended_at:
+                # A client may leave at the end of the run, when it has its whole response.
                 yield f"{exchange.name}: was cancelled, and its client has not left"
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+import trio
+
 from humphrey_trio import ConnectionClosed
 from humphrey_trio.http import HttpError
 from humphrey_trio.websocket import AppStatistics
@@ -60,7 +62,8 @@ def nothing_else_is_logged(script: Script, journal: Journal) -> Iterator[str]:
 
 def _is_scripted(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_scripted(each) for each in error.exceptions)
+        rest = error.split(trio.BrokenResourceError)[1]  # beside another failure: the client has left as well
+        return rest is not None and all(_is_scripted(each) for each in rest.exceptions)
     if isinstance(error, (TypeError, ValueError)):  # of an answer that the script makes wrong
         return str(error).startswith(("a handler must return a Response", "the body of this response"))
     if isinstance(error, RuntimeError):  # of two branches that read
