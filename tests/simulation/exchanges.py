@@ -29,12 +29,15 @@ class Piece:
         text: the whole piece. It begins with its number.
         called, returned: logical times of the write; ``returned`` is infinite if it has not returned.
         outcome: ok, cancelled, lost (the client has left), refused (the body is too long), or open.
+        began_at, seconds: the virtual time of the write, and how long it took.
     """
 
     text: str
     called: int
     returned: float = inf
     outcome: str = "open"
+    began_at: float = field(default_factory=trio.current_time)
+    seconds: float = 0.0
 
 
 @dataclass

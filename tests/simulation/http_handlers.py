@@ -145,6 +145,7 @@ class HttpHandlers:
             raise
         finally:
             piece.returned = self._journal.now()
+            piece.seconds = trio.current_time() - piece.began_at
 
 
 class _Worker:

@@ -29,7 +29,7 @@ from .http_expected import (
 from .http_handlers import MAX_BODY
 from .journal import ClientLife, Journal
 from .script import Script
-from .times import BODY_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS
+from .times import BODY_SECONDS, LEAVE_SECONDS, SWEEP_SECONDS, WRITE_SECONDS
 
 # ------------------------------------------------------------------------------------------- responses
 
@@ -208,6 +208,16 @@ def events_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:
                 yield f"{exchange.name}: its events went on after the drain"
 
 
+def slow_clients_do_not_block(script: Script, journal: Journal) -> Iterator[str]:
+    """No write waits longer than ``Timeouts.write`` for a client that accepts nothing."""
+    for _, exchange in exchanges_of(journal):
+        if exchange.ask.answer == "generator":  # its next piece waits for the previous one
+            continue
+        for piece in exchange.pieces:
+            if piece.seconds > WRITE_SECONDS + SWEEP_SECONDS:
+                yield f"{exchange.name}: a write took {piece.seconds:.2f} s"
+
+
 def idle_connections_end_with_a_drain(script: Script, journal: Journal) -> Iterator[str]:
     """A connection without a request ends when a drain begins."""
     drained = journal.happened.get("drain", inf)
@@ -307,6 +317,7 @@ HTTP_CHECKS = (
     only_clients_that_left_are_cancelled,
     handlers_of_clients_that_left_are_cancelled,
     events_end_with_a_drain,
+    slow_clients_do_not_block,
     idle_connections_end_with_a_drain,
     upgrades_pass_the_layers,
     failures_are_logged,
