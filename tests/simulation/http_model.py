@@ -155,8 +155,10 @@ def bodies_are_waited_for(script: Script, journal: Journal) -> Iterator[str]:
         ask = exchange.ask
         if ask.early or ask.route == "stream" or not exchange.handlers:
             continue
-        # A 100 is not for HTTP/1.0 (RFC 9110, section 10.1.1).
-        if exchange.waited_in_vain and ask.version == "1.1" and is_strict(script, journal, life):
+        # A 100 is not for HTTP/1.0 (RFC 9110, section 10.1.1), nor for an empty body.
+        expects = ask.version == "1.1" and exchange.content and is_strict(script, journal, life)
+        delayed = any(goes_on(other) for other in life.exchanges)  # the request before was still at work
+        if exchange.waited_in_vain and expects and not delayed:
             yield f"{exchange.name}: got no 100, and its body was read"
         waited = script.setup.max_connections is not None  # before it was accepted, perhaps
         if ask.then == "hold" and ask.seconds > BODY_SECONDS + SWEEP_SECONDS and not waited:
