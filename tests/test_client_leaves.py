@@ -93,6 +93,28 @@ async def test_a_client_that_leaves_cancels_its_handler(
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n"],
+    ids=["a malformed head", "a body that is too long"],
+)
+async def test_error_handler_for_an_invalid_request_is_cancelled(head: bytes, autojump_clock: Clock) -> None:
+    """An error handler that waits is cancelled when the client of an invalid request leaves."""
+    poll = Poll()
+
+    async def error_page(status: int, request: Request | None, exception: Exception | None) -> Response:
+        return await poll.handle(Request())
+
+    async with streaming(poll.app().with_error_handler(error_page), memory_connection) as connect:
+        client = connect()
+        await client.stream.send_all(head)
+        await trio.sleep(10)
+        await client.stream.aclose()
+        left = trio.current_time()
+        await trio.sleep(5)
+        assert poll.ended == [("cancelled", soon_after(left))]
+
+
 @pytest.mark.parametrize("path", ["/", "/none"])
 async def test_a_layer_is_cancelled(path: str, autojump_clock: Clock) -> None:
     """So is a layer, also around the response to a request that no route takes."""

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 # others.
 _REQUEST_COST = 16 * 1024
 
-
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.
 _NEW, _IDLE, _READING, _ANSWERING, _OVERDUE, _EXPIRED = HttpPhase
 _WITHOUT_REQUEST = (_NEW, _IDLE, _EXPIRED)
@@ -250,11 +249,7 @@ class HttpConnection:
         if not match.served:
             await self._outgoing.flush()
             request = self._to_request(head, match)
-            self._handlers.begin(None)  # layers and the error handler may be async
-            try:
-                rejection = await service.reject(request, match)
-            finally:
-                self._handlers.end()
+            rejection = await self._watched(service.reject(request, match))
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return await self._responses.deliver(request, rejection, head.close or head.has_body)
         incoming = self._open_body(head, match) if match.stream else None
@@ -280,6 +275,14 @@ class HttpConnection:
             return self._responses.put(request, answer, head.close)
         self._handlers.use_policy(match)
         return await self._answer_stream(request, answer, head.close, incoming)
+
+    async def _watched(self, answer: Awaitable[Response]) -> Response:
+        """Await the answer to a request that no handler gets. Layers and the error handler may be async."""
+        self._handlers.begin(None)
+        try:
+            return await answer
+        finally:
+            self._handlers.end()
 
     def _to_request(self, head: Head, match: Match) -> Request:
         """Return a request whose body is not read."""
@@ -391,9 +394,10 @@ class HttpConnection:
         """Send an error response to an invalid request. The connection ends after it."""
         self._phase = _ANSWERING
         request = None if self._unread is None else self._to_request(*self._unread)
-        response = await self._settings.service.refuse(error.status, request, error)
+        service = self._settings.service
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError), self._handlers:
+                response = await self._watched(service.refuse(error.status, request, error))
                 await self._responses.deliver(request, response, True)
                 await self._outgoing.flush()
         finally:
