@@ -92,6 +92,19 @@ def test_the_largest_cookie(make: Any) -> None:
 END = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 
 FIELDS: list[tuple[SetCookie, str]] = [
+    (
+        SetCookie(
+            "n",
+            "v",
+            expires=datetime(2021, 8, 8, 15, 43, 35, tzinfo=UTC),
+            max_age=1,
+            domain="d",
+            same_site=SameSite.NONE,
+            secure=True,
+            http_only=True,
+        ),
+        "n=v; Expires=Sun, 08 Aug 2021 15:43:35 GMT; Max-Age=1; Domain=d; Path=/; SameSite=None; Secure; HttpOnly",
+    ),
     (SetCookie("a", "1"), "a=1; Path=/"),
     (SetCookie("a", "", path=None), "a="),
     (

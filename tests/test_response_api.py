@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from math import nan
 from typing import Any
@@ -123,44 +122,11 @@ def test_a_location_is_a_str() -> None:
 # ---------------------------------------------------------------------------------------------- cookies
 
 
-@pytest.mark.parametrize(
-    ("cookie", "field"),
-    [
-        (
-            SetCookie("X-Example-Cookie", "example-value", path="/", max_age=3600, secure=True),
-            "X-Example-Cookie=example-value; Max-Age=3600; Path=/; Secure",
-        ),
-        (
-            SetCookie(
-                "X-Example-Token",
-                "example-token",
-                path=None,
-                domain="example.com",
-                same_site=SameSite.STRICT,
-                secure=True,
-            ),
-            "X-Example-Token=example-token; Domain=example.com; SameSite=Strict; Secure",
-        ),
-        (
-            SetCookie(
-                "n",
-                "v",
-                expires=datetime(2021, 8, 8, 15, 43, 35, tzinfo=UTC),
-                max_age=1,
-                domain="d",
-                same_site=SameSite.NONE,
-                secure=True,
-                http_only=True,
-            ),
-            "n=v; Expires=Sun, 08 Aug 2021 15:43:35 GMT; Max-Age=1; Domain=d; Path=/; SameSite=None; Secure;"
-            " HttpOnly",
-        ),
-    ],
-)
-def test_with_cookie(cookie: SetCookie, field: str) -> None:
-    """A cookie is one more Set-Cookie field, with its attributes in the order of Humphrey."""
+def test_with_cookie() -> None:
+    """A cookie is one more Set-Cookie field."""
+    cookie = SetCookie("b", "2", max_age=3600, secure=True, same_site=SameSite.NONE)
     response = Response(200, "x").with_cookie(SetCookie("a", "1")).with_cookie(cookie)
-    assert response.headers.get_all("Set-Cookie") == ("a=1; Path=/", field)
+    assert response.headers.get_all("Set-Cookie") == ("a=1; Path=/", cookie.to_header())
     assert response.text == "x"
 
 

@@ -18,6 +18,7 @@ from .._http._errors import HttpError
 from .._http._events import EventType
 from .._http._request import Request
 from .._http._response import Response
+from .._layers._cors import CORS_FIELDS
 from .._naming import qualified_name
 from .._quoting import quoted
 from .._server._head import name_of
@@ -44,16 +45,8 @@ logger = logging.getLogger("humphrey_trio.http")
 
 _HANDLER = "handler"
 
-
-# The fields of CORS: see ``fail``.
-_KEPT_FIELDS = frozenset(
-    (
-        "access-control-allow-origin",
-        "access-control-allow-credentials",
-        "access-control-expose-headers",
-        "vary",
-    )
-)
+# The fields of a response that has failed which the error response keeps: see ``fail``.
+_KEPT_FIELDS = (*CORS_FIELDS, "Vary")
 
 
 class AppService(Generic[State]):
@@ -102,9 +95,12 @@ class AppService(Generic[State]):
 
     @trio.lowlevel.disable_ki_protection
     async def reject(self, request: Request, match: NotServed) -> Response:
-        endpoint = partial(self._reject, match)
+        return await self._answer(request, partial(self._reject, match))
+
+    def _answer(self, request: Request, endpoint: CallNext) -> Awaitable[Response]:
+        """Call the innermost answer, in the layers of the request if it has any."""
         layers = self._routing.layers_for(request)
-        return await (self._through(layers, request, endpoint) if layers else endpoint(request))
+        return self._through(layers, request, endpoint) if layers else endpoint(request)
 
     def _through(
         self, layers: Sequence[LayerEntry[Any]], request: Request, endpoint: CallNext
@@ -162,8 +158,8 @@ class AppService(Generic[State]):
         report = partial(self._report, "body of the response", None, request)
         response = await self._answer_with(request, failure, report)
         # The layers have returned, and do not run twice for a request. A page must be able to read the error.
-        for name, value in failed:
-            if name.lower() in _KEPT_FIELDS:
+        for name in _KEPT_FIELDS:
+            for value in failed.get_all(name):
                 response = response.with_header(name, value)
         return response
 
@@ -189,10 +185,9 @@ class AppService(Generic[State]):
 
     @trio.lowlevel.disable_ki_protection
     async def refuse(self, status: int, request: Request | None, exception: Exception | None) -> Response:
-        layers = () if request is None else self._routing.layers_for(request)
-        if request is None or not layers:
-            return await self._error_response(status, request, exception)
-        return await self._through(layers, request, lambda seen: self._error_response(status, seen, exception))
+        if request is None:
+            return await self._error_response(status, None, exception)
+        return await self._answer(request, lambda seen: self._error_response(status, seen, exception))
 
     @trio.lowlevel.disable_ki_protection
     async def _error_response(self, status: int, request: Request | None, exception: Exception | None) -> Response:

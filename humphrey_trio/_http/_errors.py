@@ -39,3 +39,8 @@ class HttpError(Exception):
         self.status = status
         self.detail = detail
         self.headers = Headers(headers)
+
+
+def body_too_long(limit: int) -> HttpError:
+    """Return the error for a body that exceeds a limit in bytes (RFC 9110, section 15.5.14)."""
+    return HttpError(413, f"the body is longer than {limit} bytes")

@@ -12,23 +12,7 @@ COMMENT = b":\n\n"
 
 
 def encode_event(data: str, event: str | None, id: str | None, retry: int | None) -> bytes:
-    """Encode an event.
-
-    Args:
-        data: the text. Each line becomes a field, so the client gets LF for every line end.
-        event: the type of the event; None for ``message``.
-        id: the id of the event, which a client that reconnects sends as Last-Event-ID; empty for none from now
-            on, None for no change.
-        retry: milliseconds that a client waits before it reconnects; None for no change.
-
-    Returns:
-        The fields and an empty line.
-
-    Raises:
-        TypeError: an argument has another type.
-        ValueError: ``event`` or ``id`` has a line end, ``id`` has a NUL, ``retry`` is negative, or a text has a
-            surrogate.
-    """
+    """Encode an event: its fields and an empty line. For the arguments and errors, see ``EventSender.send``."""
     if not isinstance(data, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the data of an event is a str, not {type(data).__name__}: use json.dumps for values")
     fields: list[str] = []

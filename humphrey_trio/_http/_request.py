@@ -15,7 +15,7 @@ from .._type_variables import Default, T
 from ._address import Address
 from ._body import BodyStream, Part
 from ._charset import decode_content
-from ._errors import HttpError
+from ._errors import HttpError, body_too_long
 from ._form import Form
 from ._form_parser import FormSettings, parse_form
 from ._headers import Headers, HeadersLike
@@ -214,7 +214,7 @@ class Request(RequestHead):
         if not isinstance(body, bytes):
             return await body.read(limit)
         if len(body) > limit:
-            raise HttpError(413, f"the body is longer than {limit} bytes")
+            raise body_too_long(limit)
         return body
 
     async def read_form(

@@ -21,7 +21,8 @@ _REQUESTED_METHOD = "Access-Control-Request-Method"
 _REQUESTED_HEADERS = "Access-Control-Request-Headers"
 # The fields of a response that is not a preflight (Fetch, section 3.3.3). Those of the handler are removed: two
 # Access-Control-Allow-Origin fields are refused by browsers, and a refused origin must not get any.
-_OWN = ("Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers")
+#: They are also kept when an error response takes the place of a stream that has failed.
+CORS_FIELDS = ("Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +184,7 @@ class CorsLayer:
     async def __call__(self, request: Request, state: State, call_next: CallNext) -> Response:
         if _is_preflight(request):
             return self._answer_preflight(request)
-        response = replace_fields(await call_next(request), _OWN, self._actual_fields(request))
+        response = replace_fields(await call_next(request), CORS_FIELDS, self._actual_fields(request))
         return response if self._any_origin else with_vary(response, "Origin")
 
     def _actual_fields(self, request: Request) -> list[tuple[str, str]]:

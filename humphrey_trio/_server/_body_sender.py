@@ -200,11 +200,29 @@ async def _send_whole(body: StreamedBody, write: Write, event_scope: trio.Cancel
         nonlocal size
         content = encode_piece(piece)
         size += len(content)
-        if length is not None and size > length:
-            raise ValueError(f"the body of this response is longer than its length of {length} bytes")
+        check_not_longer(size, length)
         await write(content)
 
     await send_body(body, write_counted, event_scope=event_scope)
+    check_not_shorter(size, length)
+
+
+def check_not_longer(size: int, length: int | None) -> None:
+    """Check the size of what was produced of a body so far.
+
+    Raises:
+        ValueError: it is above the length of the body.
+    """
+    if length is not None and size > length:
+        raise ValueError(f"the body of this response is longer than its length of {length} bytes")
+
+
+def check_not_shorter(size: int, length: int | None) -> None:
+    """Check the size of a body that has ended.
+
+    Raises:
+        ValueError: it is below the length of the body.
+    """
     if length is not None and size < length:
         raise ValueError(f"the body of this response has {size} bytes, less than its length of {length} bytes")
 

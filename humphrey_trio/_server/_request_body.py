@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from .._failures import only_cause
-from .._http._errors import HttpError
+from .._http._errors import body_too_long
 from ._form_reader import FormReader
 from ._head import BadRequest
 from ._parts import Parts
@@ -44,7 +44,7 @@ class BodyInterrupted(trio.BrokenResourceError):
 
 def too_long(limit: int) -> BadRequest:
     """Return the error for a body that exceeds a limit in bytes."""
-    return BadRequest(f"the body is longer than {limit} bytes", 413)
+    return BadRequest(body_too_long(limit).detail, 413)
 
 
 async def read_whole(
@@ -179,11 +179,11 @@ class RequestBody:
         """Read the rest. See ``BodyStream.read``."""
         self._check()
         if self._left is not None and self._left > limit:
-            self._fail(HttpError(413, f"the body is longer than {limit} bytes"))
+            self._fail(body_too_long(limit))
         body = BytesIO()
         while piece := await self._read_piece():
             if body.tell() + len(piece) > limit:
-                self._fail(HttpError(413, f"the body is longer than {limit} bytes"))
+                self._fail(body_too_long(limit))
             body.write(piece)
         return body.getvalue()
 
@@ -220,7 +220,7 @@ class RequestBody:
         try:
             piece = await self._next_piece()
         except BadRequest as exc:
-            self._fail(HttpError(exc.status, str(exc)))
+            self._fail(exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(BodyInterrupted("the client has disconnected before the end of the body"))
         finally:

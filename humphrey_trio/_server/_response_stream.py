@@ -16,7 +16,7 @@ import trio
 
 from .._failures import failure_of
 from .._http._file_body import FileBody
-from ._body_sender import encode_piece, log_failure, send_body
+from ._body_sender import check_not_longer, check_not_shorter, encode_piece, log_failure, send_body
 from ._child_task import child_task
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class ResponseStream:
 
     async def _send_body(self) -> None:
         await send_body(self._body, self.write, event_scope=self._event_scope, send_range=self._send_range)
-        self._check_length()
+        check_not_shorter(self.sent, self._body.length)
         await self._send(self._make_end)
 
     def _report(self, failure: Exception) -> None:
@@ -242,9 +242,7 @@ class ResponseStream:
         """Return the bytes to send for a piece, after the head if it is the first."""
         if self._is_over:
             raise RuntimeError("the response is over: write before the producer of its body returns")
-        length = self._body.length
-        if length is not None and self.sent + len(data) > length:
-            raise ValueError(f"the body of this response is longer than its length of {length} bytes")
+        check_not_longer(self.sent + len(data), self._body.length)
         self.sent += len(data)
         self._last_size = len(data)
         head = self._begin()
@@ -259,13 +257,6 @@ class ResponseStream:
         self._last_size = 0
         end = [b"0\r\n\r\n"] if self._framing is Framing.CHUNKED else []
         return [*self._begin(), *end]
-
-    def _check_length(self) -> None:
-        length = self._body.length
-        if length is not None and self.sent < length:
-            raise ValueError(
-                f"the body of this response has {self.sent} bytes, less than its length of {length} bytes"
-            )
 
     # The head...
 

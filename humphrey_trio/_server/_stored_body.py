@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._http._errors import HttpError
+from .._http._errors import body_too_long
 from ._form_reader import FormReader
 from ._parts import Parts
 
@@ -45,7 +45,7 @@ class StoredBody:
     async def read(self, limit: int) -> bytes:
         """Read the rest. See ``BodyStream.read``."""
         if len(self._content) > limit:
-            raise HttpError(413, f"the body is longer than {limit} bytes")
+            raise body_too_long(limit)
         return await anext(self, b"")
 
     def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
