@@ -361,7 +361,7 @@ async def behind_nginx(over: str, buffering: str, folder: Path) -> AsyncGenerato
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(app.run, ANY_PORT if over == "tcp" else f"unix:{socket}")
             upstream = str(address) if over == "tcp" else f"unix:{socket}"
-            async with running_nginx(nginx_of_the_page(port, upstream, buffering), port, folder):
+            async with running_nginx(nginx_of_the_page(port, upstream, buffering), folder):
                 yield port
             nursery.cancel_scope.cancel()
 

@@ -551,6 +551,6 @@ async def test_refused_upload_behind_nginx(status: int, target: str, buffering: 
     port = free_port()
     async with serving(app_that_refuses_uploads()) as upstream:
         server = NGINX_SERVER.format(port=port, upstream=upstream, buffering=buffering)
-        async with running_nginx(server, port, tmp_path):
+        async with running_nginx(server, tmp_path):
             counts = await upload_outcomes(port, upload_by_http_client, target)
     assert counts == {str(status): RUNS}

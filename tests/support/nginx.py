@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,11 @@ http {{
 
 
 @asynccontextmanager
-async def running_nginx(http: str, port: int, folder: Path) -> AsyncGenerator[None]:
+async def running_nginx(http: str, folder: Path) -> AsyncGenerator[None]:
     """Run nginx as one process.
 
     Args:
         http: the content of its ``http`` block.
-        port: the port of 127.0.0.1 on which it listens, as ``http`` says.
         folder: an empty folder for its files.
     """
     assert _NGINX is not None
@@ -50,7 +49,7 @@ async def running_nginx(http: str, port: int, folder: Path) -> AsyncGenerator[No
     configuration.write_text(_CONFIGURATION.format(folder=folder, http=http))
     process = await trio.lowlevel.open_process([_NGINX, "-c", str(configuration)], stderr=subprocess.DEVNULL)
     try:
-        await _wait_until_listening(port, process)
+        await _wait_until_listening(trio.Path(folder / "nginx.pid"), process)
         yield
     finally:
         process.kill()
@@ -58,9 +57,8 @@ async def running_nginx(http: str, port: int, folder: Path) -> AsyncGenerator[No
             await process.wait()
 
 
-async def _wait_until_listening(port: int, process: trio.Process) -> None:
-    while True:
+async def _wait_until_listening(pid_file: trio.Path, process: trio.Process) -> None:
+    """Wait for the file that nginx writes after it listens. Another process might answer on its port."""
+    while not await pid_file.exists():
         assert process.poll() is None, "nginx has ended"
-        with suppress(OSError):
-            return await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
         await trio.sleep(0.02)

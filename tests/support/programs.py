@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import re
 import select
 import signal
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,11 +106,17 @@ def first_program() -> str:
     return found[1]
 
 
+# Below the ports that Linux and macOS choose for port 0 and for connections. So no other server of the same test
+# can get a port between the call of ``free_port`` and its use.
+_PORTS = itertools.cycle(random.sample(range(20_000, 30_000), 10_000))
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 on which no process listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 on which no process listens. Every call returns another one."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("a cycle does not end")
 
 
 def assert_is_keyboard_interrupt_alone(stderr: str) -> None:
