@@ -110,6 +110,11 @@ def reset_peak(pids: list[int]) -> None:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
+def open_files(pids: list[int]) -> int:
+    """Return the number of open files of processes, including the open connections of a server."""
+    return sum(1 for pid in pids for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def waiting_seconds(pids: list[int]) -> float:
     """Return the time in which processes were ready to run but their core ran others."""
     return sum(

@@ -48,6 +48,7 @@ def parser(
     """
     created = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
     command.add_options(created, seconds=5.0, warmup=0.5)
+    command.add_attempts(created)
     created.add_argument(
         f"--{kind}",
         dest="chosen",
@@ -63,9 +64,20 @@ def parser(
     return created
 
 
-def parse(parser: argparse.ArgumentParser, choices: Mapping[str, Choice]) -> argparse.Namespace:
-    """Parse the command line, and exit if an option of both commands is invalid."""
+def parse(
+    parser: argparse.ArgumentParser,
+    choices: Mapping[str, Choice],
+    expand: Callable[[list[str]], list[str]] = lambda given: given,
+) -> argparse.Namespace:
+    """Parse the command line, and exit if an option of both commands is invalid.
+
+    Args:
+        parser: that of the command.
+        choices: all choices, by name.
+        expand: replaces the names of groups of choices.
+    """
     options = parser.parse_args()
+    options.chosen = expand(options.chosen)
     command.check_options(parser, options)
     if options.rate <= 0:
         parser.error("--rate must be above 0")
@@ -79,14 +91,15 @@ def show(choices: Mapping[str, Choice]) -> None:
         print(f"{choice.name:20} {choice.about}")
 
 
-def run(steps: Iterable[Step], options: argparse.Namespace, table: Callable[[Run], str]) -> None:
-    """Take the steps, print the table, and write the samples if a file was given."""
+def run(steps: Iterable[Step], options: argparse.Namespace, table: Callable[[Run], str]) -> Run:
+    """Take the steps, print the table, write the samples if a file was given, and return them."""
     command.check_machine()
     measure.raise_file_limit()
     taken = command.take_all(list(steps), options)
     print(table(taken))
     if options.json:
         taken.write(options.json)
+    return taken
 
 
 def phases(round: int) -> tuple[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 HELLO = b"Hello, world!"
@@ -26,9 +29,12 @@ PERIOD = 65_521
 UNIT = (bytes(range(256)) * (PERIOD // 256 + 1))[:PERIOD]
 
 
-def write_file(folder: Path) -> None:
-    """Write the large file into a folder."""
-    with (folder / FILE_NAME).open("wb") as file:
-        left = FILE_BYTES
-        while left:
-            left -= file.write(UNIT[:left])
+@contextlib.contextmanager
+def large_file() -> Iterator[Path]:
+    """Create a temporary folder with the large file."""
+    with tempfile.TemporaryDirectory() as folder:
+        with (Path(folder) / FILE_NAME).open("wb") as file:
+            left = FILE_BYTES
+            while left:
+                left -= file.write(UNIT[:left])
+        yield Path(folder)

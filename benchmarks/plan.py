@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -82,9 +81,8 @@ def folder_for(entries: list[Entry]) -> Iterator[Path | None]:
     if all(entry.scenario.work.protocol != catalogue.FILE for entry in entries):
         yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        payload.write_file(Path(folder))
-        yield Path(folder)
+    with payload.large_file() as folder:
+        yield folder
 
 
 def measured(scenario: Scenario, server: Server, options: argparse.Namespace, files: Path | None) -> Result:

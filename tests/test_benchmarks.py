@@ -11,7 +11,7 @@ from benchmarks import chart, payload, wire
 from benchmarks.catalogue import OURS, OURS_FAST
 from benchmarks.measure import Result
 from benchmarks.page import layout, tables
-from benchmarks.page.__main__ import PAGE, rendered
+from benchmarks.page.markers import PAGE, rendered
 from benchmarks.results import Run, Sample
 from benchmarks.wire import ReplyError
 

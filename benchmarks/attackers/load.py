@@ -7,16 +7,29 @@ does not count.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import wire
-from benchmarks.attackers.attacks import BY_NAME, MIB, Attack
-from benchmarks.load import BACKGROUND_NICE, StampedClients, answer, in_background, measured, opened
-from benchmarks.measure import Job, Result, peak_bytes, reset_peak
+from benchmarks.attackers.attacks import BY_NAME, Attack, Attacker
+from benchmarks.load import (
+    BACKGROUND_NICE,
+    POLL_SECONDS,
+    SETTLE,
+    StampedClients,
+    answer,
+    first_exchange,
+    in_background,
+    measured,
+    opened,
+    request_for,
+)
+from benchmarks.measure import Job, Result, open_files, peak_bytes, reset_peak
 from benchmarks.wire import ReplyError
 
+MIB = 2**20
+OPEN_TIMEOUT = 20.0  # seconds until all connections of an attacker must be open
 GROWTH = "growth, MiB"
 ENDED = "ended: "  # the prefix of figures that count how the connections of the attacker ended
 
@@ -35,13 +48,18 @@ class AttackJob(Job):
 
 
 def with_attacker(job: AttackJob) -> Result:
-    request = wire.echo(job.work.size)
-    clients = StampedClients(opened(job.port, job.work.connections, wire.upgrade("/ws")), request, job.pace)
+    request = request_for(job.work)
+    opening = first_exchange(job.work, request)
+    clients = StampedClients(opened(job.port, job.work.connections, opening), request, job.pace)
     clients.run(job.warmup)  # so that the memory for these clients does not count as growth
     reset_peak(job.pids)
     before = peak_bytes(job.pids)
     if job.attacker:
-        with in_background(partial(attack, job.attacker, job.port), BACKGROUND_NICE) as figures:
+        attacker, files = BY_NAME[job.attacker], open_files(job.pids)
+        with in_background(partial(attack, attacker, job.port), BACKGROUND_NICE) as figures:
+            if attacker.stays:
+                wait_for_files(job.pids, files + attacker.connections)
+                time.sleep(SETTLE)
             result = measured(clients, job, shared=True)
         if not figures:
             raise ReplyError("the attacker has failed")
@@ -52,9 +70,18 @@ def with_attacker(job: AttackJob) -> Result:
     return result
 
 
-def attack(name: str, port: int, stopped: Callable[[], bool]) -> dict[str, float]:
+def wait_for_files(pids: list[int], count: int) -> None:
+    """Wait until the processes of the server have so many open files, such as connections."""
+    deadline = time.monotonic() + OPEN_TIMEOUT
+    while open_files(pids) < count:
+        if time.monotonic() > deadline:
+            raise ReplyError(f"the connections of the attacker are not open after {OPEN_TIMEOUT:.0f} s")
+        time.sleep(POLL_SECONDS)
+
+
+def attack(attacker: Attacker, port: int, stopped: Callable[[], bool]) -> dict[str, float]:
     """Run an attacker until it is stopped. Returns its counts, and how its connections ended."""
-    running = Attack(BY_NAME[name], port)
+    running = Attack(attacker, port)
     running.run(stopped)
     return {**running.counts, **{ENDED + ending: count for ending, count in running.endings.items()}}
 

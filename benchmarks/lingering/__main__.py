@@ -73,7 +73,7 @@ def measured(work: Work, name: str, options: argparse.Namespace) -> Result:
         job = GroupJob(work, port, pids, options.seconds, options.warmup, name, options.count, 1 / options.rate)
         return measure.run_load(job, "benchmarks.lingering.load")
 
-    return measure.measure(SERVER, run, paired.TOLERATED)
+    return measure.measure(SERVER, run, paired.TOLERATED, most_attempts=options.attempts)
 
 
 if __name__ == "__main__":

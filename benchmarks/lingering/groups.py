@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks import wire
 from benchmarks.load import AT_ONCE, POLL_SECONDS, READ, REPLY_TIMEOUT
+from benchmarks.payload import HELLO
 
 REFUSED = b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % 2**40
 UPLOAD = bytes(2**16)
@@ -50,7 +51,7 @@ def _answered(port: int, count: int, request: bytes) -> list[socket.socket]:
         for client in batch:
             client.sendall(request)
         for client in batch:
-            while (data := client.recv(READ)) and not data.endswith(wire.HELLO):
+            while (data := client.recv(READ)) and not data.endswith(HELLO):
                 pass
         clients += batch
     return clients

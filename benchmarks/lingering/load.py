@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.lingering.groups import BY_NAME
 from benchmarks.load import (
@@ -23,7 +22,7 @@ from benchmarks.load import (
     opened,
     request_for,
 )
-from benchmarks.measure import Job, Result, peak_bytes, reset_peak, resident_bytes
+from benchmarks.measure import Job, Result, open_files, peak_bytes, reset_peak, resident_bytes
 from benchmarks.wire import ReplyError
 
 MEMORY = "KB each"
@@ -76,11 +75,6 @@ def with_group(job: GroupJob) -> Result:
             SENT: figures[SENT],
         }
     return result
-
-
-def open_files(pids: list[int]) -> int:
-    """Return the number of open files of processes, including the open connections of a server."""
-    return sum(1 for pid in pids for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 if __name__ == "__main__":

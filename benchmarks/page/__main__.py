@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from pathlib import Path
 
 from benchmarks import chart, command, plan
 from benchmarks.catalogue import PROJECT
 from benchmarks.page import layout, tables
+from benchmarks.page.markers import add_page, check_page, replace
 from benchmarks.results import Run
 
-PAGE = PROJECT / "docs" / "performance.md"
 CHART = PROJECT / "docs" / "benchmarks.svg"
 SAMPLES = PROJECT / "benchmarks" / "run.json"
-BLOCK = re.compile(r"(<!-- benchmarks: (\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
     options = parse()
     run = Run.read(options.from_json) if options.from_json else measured(options)
-    options.page.write_text(rendered(options.page.read_text(), tables.blocks(run)))
+    replace(options.page, tables.blocks(run))
     options.svg.write_text(chart.svg(run))
 
 
@@ -30,7 +27,7 @@ def parse() -> argparse.Namespace:
     command.add_options(parser, seconds=0.4, warmup=0.15, rounds=5)
     command.add_attempts(parser)
     parser.set_defaults(json=SAMPLES)
-    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="the page with the markers")
+    add_page(parser)
     parser.add_argument("--svg", type=Path, default=CHART, metavar="FILE", help="the chart")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing; render an earlier run")
     parser.add_argument(
@@ -44,8 +41,7 @@ def parse() -> argparse.Namespace:
     command.check_options(parser, options)
     command.check_names(parser, options.sections, layout.BY_NAME)
     command.check_file(parser, options.svg)
-    if not options.page.is_file():
-        parser.error(f"there is no page {str(options.page)!r}")
+    check_page(parser, options.page)
     return options
 
 
@@ -55,14 +51,6 @@ def measured(options: argparse.Namespace) -> Run:
     run = plan.run_all(entries, options)
     run.write(options.json)
     return run
-
-
-def rendered(page: str, blocks: dict[str, str]) -> str:
-    """Replace what is between the markers of a page."""
-    names = [match[2] for match in BLOCK.finditer(page)]
-    if sorted(names) != sorted(blocks):
-        sys.exit(f"the page has the markers {', '.join(names)}, but must have {', '.join(blocks)}")
-    return BLOCK.sub(lambda match: f"{match[1]}\n{blocks[match[2]]}\n\n", page)
 
 
 if __name__ == "__main__":

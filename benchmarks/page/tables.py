@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from benchmarks import catalogue, report
 from benchmarks.catalogue import Server
 from benchmarks.measure import DISTURBED
 from benchmarks.page.layout import OURS, SECTIONS, Section
+from benchmarks.page.markdown import conditions, escaped, table
 from benchmarks.report import spread
 from benchmarks.results import Figure, Run
 from benchmarks.scenarios import Scenario
@@ -19,12 +20,6 @@ def blocks(run: Run) -> dict[str, str]:
     """Return the content of each marker of the page."""
     tables = {section.name: _section(run, section) for section in SECTIONS if section.name != "files"}
     return {"run": _run(run), "summary": _summary(run), **tables, "files": _files(run)}
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    titles = list(head)
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("|".join(["", *(f" {cell} " if cell else " " for cell in line), ""]) for line in lines)
 
 
 def _summary(run: Run) -> str:
@@ -45,7 +40,7 @@ def _summary(run: Run) -> str:
         for scenario in section.scenarios()
         if _is_measured(run, scenario)
     ]
-    return markdown(head, rows)
+    return table(head, rows)
 
 
 def _summary_row(run: Run, section: Section, scenario: Scenario) -> list[str]:
@@ -72,7 +67,7 @@ def _section(run: Run, section: Section) -> str:
         if _is_measured(run, scenario)
         for row in _rows(run, section, scenario)
     ]
-    return f"Figures in {section.unit}.\n\n{markdown(head, rows)}" if rows else "Not measured."
+    return f"Figures in {section.unit}.\n\n{table(head, rows)}" if rows else "Not measured."
 
 
 def _rows(run: Run, section: Section, scenario: Scenario) -> Iterator[list[str]]:
@@ -99,37 +94,16 @@ def _files(run: Run) -> str:
         if _is_measured(run, scenario)
         for server in servers
     ]
-    return markdown(head, rows) if rows else "Not measured."
+    return table(head, rows) if rows else "Not measured."
 
 
 def _run(run: Run) -> str:
     """The date, the machine, the noise, and the version of every server."""
-    facts = run.about
-    load = {when: ", ".join(f"{x:.2f}" for x in values) for when, values in facts["load_average"].items()}
-    count = facts["rounds"]
-    rounds = "One round" if count == 1 else f"Medians of {count} alternating rounds"
-    lines = [
-        f"{facts['date']}, {facts['cpu']}, {facts['kernel']}, Python {facts['python']}. {rounds} of"
-        f" {facts['seconds']} s for each measurement, after {facts['warmup']} s of the same work.",
-        f"Load average (1, 5 and 15 minutes): {load['start']} at the start, {load.get('end', 'unknown')} at the"
-        f" end. {_disturbances(run)}",
-    ]
     names = dict.fromkeys(
         server.name for section in SECTIONS for entry in section.entries() for server in entry[1]
     )
     rows = [[name, _versions(run, name), _status(run, name)] for name in names]
-    return "\n\n".join([*lines, markdown(["server", "versions", "status"], rows)])
-
-
-def _disturbances(run: Run) -> str:
-    shares = [sample.result.disturbed or 0.0 for sample in run.samples if sample.result]
-    if not shares:
-        return "Nothing was measured."
-    high = sum(share > DISTURBED for share in shares)
-    return (
-        f"In {high} of {len(shares)} measurements, other processes used more than {DISTURBED:.0%} of a core;"
-        f" at most {max(shares):.0%}."
-    )
+    return f"{conditions(run, DISTURBED)}\n\n{table(['server', 'versions', 'status'], rows)}"
 
 
 def _versions(run: Run, name: str) -> str:
@@ -147,11 +121,7 @@ def _status(run: Run, name: str) -> str:
     if not failed:
         return "measured" if samples else "not measured"
     where = ", ".join(dict.fromkeys(sample.scenario for sample in failed))
-    return f"failed in {len(failed)} of {len(samples)} measurements ({where}): {_escaped(failed[0].error)}"
-
-
-def _escaped(text: str) -> str:
-    return report.shortened(text).replace("|", "\\|").replace("<", "&lt;")
+    return f"failed in {len(failed)} of {len(samples)} measurements ({where}): {escaped(failed[0].error)}"
 
 
 def _is_measured(run: Run, scenario: Scenario) -> bool:

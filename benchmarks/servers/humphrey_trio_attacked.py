@@ -6,7 +6,7 @@ import sys
 
 import trio
 
-from benchmarks.servers.humphrey_trio_server import echo
+from benchmarks.servers.humphrey_trio_app import echo
 from humphrey_trio import App, AsyncWebsocketApp, Deflate, Heartbeat, Timeouts, async_websocket_handler
 
 TIMEOUTS = Timeouts(header=2.0, idle=2.0, write=2.0, close=1.0)

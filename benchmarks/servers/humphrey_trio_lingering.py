@@ -6,7 +6,7 @@ import sys
 
 import trio
 
-from benchmarks.servers.humphrey_trio_server import echo, hello
+from benchmarks.servers.humphrey_trio_app import echo, hello
 from humphrey_trio import App, AsyncWebsocketApp, Timeouts, async_websocket_handler
 
 #: At most half of the connections linger, so this allows 5,000.
