@@ -195,13 +195,16 @@ def _on_core(core: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def running_server(module: str, tls: bool = False, files: Path | None = None) -> Iterator[tuple[int, list[int]]]:
+def running_server(
+    module: str, tls: bool = False, files: Path | None = None, *, root: Path = PROJECT
+) -> Iterator[tuple[int, list[int]]]:
     """Start a server, yield its port and its processes, and end it.
 
     Args:
         module: the program of the server.
         tls: whether it gets a certificate.
         files: the folder that it serves below ``/files/``, if any.
+        root: the folder from which it imports this library and the benchmarks.
     """
     port = free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
@@ -210,7 +213,7 @@ def running_server(module: str, tls: bool = False, files: Path | None = None) ->
             arguments += map("--{}={}".format, ("cert", "key"), certificate.make(Path(folder)))
         process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.servers.{module}", str(port), *arguments],
-            cwd=PROJECT,
+            cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

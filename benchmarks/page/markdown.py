@@ -20,10 +20,11 @@ def escaped(text: str) -> str:
 
 def conditions(run: Run, tolerated: float) -> str:
     """Return the date, the machine, the length and the noise of a run. Others may use the share `tolerated`."""
-    return f"{_machine(run)} {_length(run)}\n\n{_load(run)} {_disturbances(run, tolerated)}"
+    return f"{machine(run)} {_length(run)}\n\n{_load(run)} {_disturbances(run, tolerated)}"
 
 
-def _machine(run: Run) -> str:
+def machine(run: Run) -> str:
+    """Return the date and the machine of a run."""
     facts = run.about
     return f"{facts['date']}, {facts['cpu']}, {facts['kernel']}, Python {facts['python']}."
 

@@ -18,7 +18,6 @@ from humphrey_trio import (
     StatusCode,
     async_websocket_handler,
 )
-from humphrey_trio.handlers import serve_dir
 
 
 def hello(request: Request) -> Response:
@@ -45,7 +44,7 @@ async def serve(arguments: Arguments, parser: Literal["h11", "fast"]) -> None:
     echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
     broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(broadcast)
     app = (
-        App(parser=parser)
+        (App() if parser == "h11" else App(parser=parser))  # earlier revisions have no other parser than h11
         .with_stateless_route("/", hello)
         .with_stateless_route("/json", json)
         .with_stateless_route("/echo", echo_body)
@@ -53,6 +52,8 @@ async def serve(arguments: Arguments, parser: Literal["h11", "fast"]) -> None:
         .with_websocket_route("/broadcast", async_websocket_handler(broadcast_app.connect_hook()))
     )
     if arguments.folder is not None:
+        from humphrey_trio.handlers import serve_dir  # earlier revisions do not have it
+
         app = app.with_path_aware_route("/files/*", serve_dir(arguments.folder))
     run = app.run
     if arguments.cert is not None:

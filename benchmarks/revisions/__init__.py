@@ -1,0 +1,1 @@
+"""Compares two revisions of this library: `python -m benchmarks.revisions`, see README.md."""
