@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chart, payload, wire
+from benchmarks import catalogue, chart, paired, payload, wire
+from benchmarks.attackers import attacks
+from benchmarks.attackers import report as attackers_report
+from benchmarks.attackers.load import GROWTH
 from benchmarks.catalogue import OURS, OURS_FAST
 from benchmarks.measure import Result
+from benchmarks.memory import bodies
+from benchmarks.memory import report as memory_report
 from benchmarks.page import layout, tables
-from benchmarks.page.markers import PAGE, rendered
+from benchmarks.page.markers import PAGE, names, rendered
 from benchmarks.results import Run, Sample
+from benchmarks.revisions.pairs import AFTER, BEFORE
+from benchmarks.revisions.report import Ratio, Verdict, worse
 from benchmarks.wire import ReplyError
 
 
@@ -37,11 +44,116 @@ def samples(server: str, *cpu: float) -> list[Sample]:
     return [Sample(number, "get-64", server, Result(1.0, cpu_us=us)) for number, us in enumerate(cpu)]
 
 
+def beside(attacker: str, server: str, *p99: float) -> list[Sample]:
+    """One round of an attacker and a server: the p99 without it and with it."""
+    results = [Result(1.0, 0.1, ms, cpu_us=1.0, busy=0.5, extra={GROWTH: 2.0}) for ms in p99]
+    return [
+        Sample(0, f"{attacker}: {server}", phase, result)
+        for phase, result in zip((paired.WITHOUT, paired.WITH), results, strict=True)
+    ]
+
+
+def body(name: str) -> Sample:
+    """The figures of a large body: 1 MiB for a tenth of it, and 2 MiB for the whole."""
+    extra = {memory_report.PART: 2.0**20, memory_report.SECONDS: 2.0, memory_report.SIZE: 10.0**9}
+    return Sample(0, name, OURS, Result(2.0**21, extra=extra))
+
+
+def all_blocks() -> dict[str, str]:
+    """The blocks of all commands that write into the page."""
+    return {
+        **tables.blocks(a_run(samples(OURS, 40.0))),
+        **attackers_report.blocks(a_run(beside("idle", OURS, 0.2, 0.4))),
+        **memory_report.blocks(a_run([body("stream")])),
+    }
+
+
 def test_the_page_has_a_marker_for_each_table() -> None:
-    """docs/performance.md can be rendered, and rendering it again changes nothing."""
-    blocks = tables.blocks(a_run(samples(OURS, 40.0)))
+    """docs/performance.md has the markers of all commands, and rendering it again changes nothing."""
+    blocks = all_blocks()
     once = rendered(PAGE.read_text(), blocks)
+    assert sorted(names(once)) == sorted(blocks)
     assert rendered(once, blocks) == once
+
+
+def test_the_blocks_of_other_commands_are_not_changed() -> None:
+    """A command replaces its own blocks. A block without a marker is an error."""
+    page = "a\n<!-- benchmarks: run -->\n\nold\n\n<!-- end -->\n<!-- benchmarks: http -->\n\nold\n\n<!-- end -->\n"
+    assert rendered(page, {"http": "new"}) == "new".join(page.rsplit("old", 1))
+    with pytest.raises(ValueError, match="no marker for tls"):
+        rendered(page, {"tls": "new"})
+
+
+def test_a_row_of_attackers_has_both_phases_and_their_ratio() -> None:
+    """The p99 with an attacker is divided by that without it. A server that failed is in the table."""
+    failed = Sample(0, "idle: aiohttp", paired.WITH, None, "ReplyError: no reply")
+    run = a_run([*beside("idle", OURS, 0.2, 0.4), failed])
+    lines = attackers_report.blocks(run)["excessive"].splitlines()
+    about = attacks.BY_NAME["idle"].about.rstrip(".")
+    assert lines[-2] == f"| {about} | {OURS} | 0.1 -> 0.1 | 0.2 -> 0.4 | 2.00 | 0.5 -> 0.5 | 2.00 |"
+    assert lines[-1] == "| | aiohttp | failed: ReplyError: no reply | | | | |"
+
+
+def test_no_table_of_attackers_without_figures_for_it() -> None:
+    """A run of other attackers does not replace the table of the page."""
+    assert attackers_report.blocks(a_run(beside("bomb", OURS, 0.2, 0.4))) == {}
+
+
+def test_each_attacker_has_a_suite_and_a_server() -> None:
+    """The names of the suites select all attackers, each once."""
+    selected = attacks.chosen([suite.name for suite in attacks.SUITES])
+    assert sorted(selected) == sorted(attacks.BY_NAME)
+    for attacker in attacks.ATTACKERS:
+        assert OURS in [server.name for server in attacker.servers()]
+
+
+def test_only_servers_with_files_are_asked_for_files() -> None:
+    """A slow download is measured only with servers that have the file."""
+    servers = attacks.BY_NAME["slow-reader"].servers()
+    assert all(catalogue.FILE in server.protocols for server in servers)
+    assert "uvicorn-fast" not in [server.name for server in servers]
+
+
+def test_a_row_of_bodies() -> None:
+    """The growth is in MiB, and the rate in MB/s."""
+    assert memory_report.blocks(a_run([body("stream")]))["bodies"].endswith(
+        f"| {bodies.BY_NAME['stream'].title} | 1.00 | 2.00 | 500 |"
+    )
+
+
+def pairs(*ratios: float) -> Run:
+    """Pairs of `get-64` with these ratios."""
+    before = [Sample(number, "get-64", BEFORE, Result(1.0, cpu_us=40.0)) for number in range(len(ratios))]
+    after = [
+        Sample(number, "get-64", AFTER, Result(1.0, cpu_us=40.0 * ratio)) for number, ratio in enumerate(ratios)
+    ]
+    return a_run(before + after)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([1.1, 1.05, 1.06, 1.08, 1.2], Verdict.WORSE),
+        ([1.0, 0.9, 1.02, 1.01, 0.99], Verdict.NOT_WORSE),
+        ([1.0, 1.1, 1.02, 1.01, 1.05], Verdict.UNDECIDED),
+        ([1.0, 1.0, 1.0, 1.0], Verdict.UNDECIDED),
+        ([1.0] * 14 + [2.0] * 2, Verdict.NOT_WORSE),
+    ],
+    ids=["all-above", "all-below", "around", "few", "two-outliers"],
+)
+def test_the_verdict_on_a_revision(ratios: list[float], verdict: Verdict) -> None:
+    """A loss counts if the interval of the median of the ratios of pairs is above 3 %."""
+    run = pairs(*ratios)
+    ratio = Ratio.of(run, "get-64", "cpu_us")
+    assert ratio is not None
+    assert ratio.verdict(0.03) is verdict
+    assert worse(run, {"get-64": "cpu_us"}, 0.03) == (["get-64"] if verdict is Verdict.WORSE else [])
+
+
+def test_a_revision_that_fails_has_no_ratio() -> None:
+    """A pair without both results does not count."""
+    run = a_run([Sample(0, "get-64", BEFORE, Result(1.0, cpu_us=40.0))])
+    assert Ratio.of(run, "get-64", "cpu_us") is None
 
 
 def test_a_row_has_medians_spreads_and_ratios_within_rounds() -> None:
