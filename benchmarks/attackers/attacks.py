@@ -18,7 +18,7 @@ from benchmarks import catalogue
 from benchmarks.attackers import excessive, malicious
 from benchmarks.attackers.connection import Connection, Ended
 from benchmarks.catalogue import Server
-from benchmarks.load import POLL_SECONDS, WELL_BEHAVED
+from benchmarks.load import BACKGROUND_NICE, POLL_SECONDS, WELL_BEHAVED
 from benchmarks.scenarios import Work
 
 ATTACKED = Server("humphrey-trio", "humphrey_trio_attacked", ("humphrey_trio", "trio", "h11", "wsproto"))
@@ -59,6 +59,7 @@ class Attacker:
         reads: False for a small receive buffer.
         stays: whether its connections stay open. Then all of them are opened before the measured time.
         files: whether it downloads the large file.
+        nice: the priority of its process. The timed clients, which share its core, have 0.
         least_seconds: the shortest measurement in which the server cuts it off.
     """
 
@@ -68,6 +69,7 @@ class Attacker:
     reads: bool = True
     stays: bool = False
     files: bool = False
+    nice: int = BACKGROUND_NICE
     least_seconds: float = 0.0
 
     @property
@@ -102,7 +104,7 @@ ATTACKERS = (
     Attacker(excessive.slow_bodies, EXCESSIVE, connections=1000, stays=True),
     Attacker(excessive.get_flood, EXCESSIVE, stays=True),
     Attacker(excessive.echo_flood, EXCESSIVE, stays=True),
-    Attacker(excessive.long_flood, EXCESSIVE, stays=True),
+    Attacker(excessive.long_flood, EXCESSIVE, stays=True, nice=0),
 )
 BY_NAME = {attacker.name: attacker for attacker in ATTACKERS}
 

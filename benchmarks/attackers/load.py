@@ -14,7 +14,6 @@ from functools import partial
 
 from benchmarks.attackers.attacks import BY_NAME, Attack, Attacker
 from benchmarks.load import (
-    BACKGROUND_NICE,
     POLL_SECONDS,
     SETTLE,
     StampedClients,
@@ -56,7 +55,7 @@ def with_attacker(job: AttackJob) -> Result:
     before = peak_bytes(job.pids)
     if job.attacker:
         attacker, files = BY_NAME[job.attacker], open_files(job.pids)
-        with in_background(partial(attack, attacker, job.port), BACKGROUND_NICE) as figures:
+        with in_background(partial(attack, attacker, job.port), attacker.nice) as figures:
             if attacker.stays:
                 wait_for_files(job.pids, files + attacker.connections)
                 time.sleep(SETTLE)
