@@ -21,6 +21,7 @@ PACKAGE = "humphrey_trio"
 LAYOUT = """
 .                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs
                       _type_variables!
+_watchdog             _steps _suspensions! _stack! _watchdog
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
                       _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
@@ -160,6 +161,7 @@ def test_packages_are_empty(package: str) -> None:
 
 #: Underscore names of other objects that are used all the same, by module, with the reason.
 FOREIGN_NAMES = {
+    ("_watchdog._stack", "_current_frames"): "sys documents it, in spite of its name",
     ("_app._routes", "_routes"): "routes_of is the way from the face to its machinery",
     ("_websocket._stream._stream", "_connection"): "connection_of is the way from the face to its machinery",
     ("_websocket._stream._upgrade", "_opening"): "opening_of is the way from the face to its machinery",

@@ -294,6 +294,8 @@ OURS = {
     "name_of(request)",  # printable
     "told",  # printable
     "self._name()",  # of a function of the application
+    "blocking",  # names of the application
+    "stack",  # names and source of the application
     "record",  # a CloseRecord, which quotes the reason itself
 }
 #: F-strings that are compared or sent to a server, and not shown.
