@@ -54,6 +54,7 @@ _handlers             _resolver! _tree! _representation! _precompressed! _dispos
 _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _http_client _websocket_client
+_cli                  _lifeline! _file_changes _server_process _reload
 .                     __init__ handlers http layers monitor websocket testing
 """
 
@@ -83,6 +84,7 @@ LIBRARIES = {
     },
     "bitarray": {"_websocket._protocol._mask"},
     "multipart": {"_http._multipart"},
+    "watchfiles": {"_cli._file_changes"},
     "typing_extensions": {"_type_variables"},
 }
 

@@ -31,6 +31,7 @@
 | `policy_app` | an app with clients that do not read, for tests of the policies of broadcasts |
 | `programs` | programs in processes of their own |
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
+| `reloading` | a server that restarts when its source changes |
 | `small_app` | a small app with a few routes, for tests of HTTP connections |
 | `spies` | records of calls inside the library |
 | `steps` | calls and cancellations at the n-th step of tasks |
