@@ -50,8 +50,9 @@ def supervise(
             names that begin with a point are ignored.
 
     Returns:
-        The exit status for ``sys.exit``: 130 after SIGINT, 143 after SIGTERM; 2 if files cannot be watched or the
-        command cannot be executed. The reason is then printed to standard error.
+        The exit status for ``sys.exit``: 0 after a graceful end; 130 or 143 if a second SIGINT or SIGTERM has
+        killed the child; 2 if files cannot be watched or the command cannot be executed, with the reason on
+        standard error.
     """
     if find_spec("watchfiles") is None:
         print(_NOT_INSTALLED, file=sys.stderr)
@@ -68,7 +69,7 @@ def supervise(
 def _exit_status(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
     status = USAGE
     try:
-        status = SIGNALLED + trio.run(_supervise, server, paths)
+        status = trio.run(_supervise, server, paths)
     except* OSError as group:
         print(f"--reload: {_first(group)}", file=sys.stderr)
     except* KeyboardInterrupt:  # before or after the time in which signals are received
@@ -81,27 +82,34 @@ def _first(group: BaseExceptionGroup[OSError]) -> OSError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> signal.Signals:
-    """Run the server until a signal arrives, and return it. The server has then ended."""
+async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
+    """Run the server until a signal arrives, end it, and return the exit status."""
     try:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_restart_on_changes, server, paths)
-                number = await anext(signals)
+                await anext(signals)
                 nursery.cancel_scope.cancel()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_kill_on_signal, server, signals)
-                await server.end(GRACEFUL)
-                nursery.cancel_scope.cancel()
-        return signal.Signals(number)
+            return await _end_gracefully(server, signals)
     finally:
         with trio.CancelScope(shield=True):  # waits for a killed process only
             await server.end(AT_ONCE)
 
 
-async def _kill_on_signal(server: ServerProcess, signals: AsyncIterator[int]) -> None:
-    await anext(signals)
-    server.kill()
+async def _end_gracefully(server: ServerProcess, signals: AsyncIterator[int]) -> int:
+    """Let the server end, or kill it when the next signal arrives. Returns the exit status."""
+    status = 0
+
+    async def kill_on_signal() -> None:
+        nonlocal status
+        status = SIGNALLED + await anext(signals)
+        server.kill()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill_on_signal)
+        await server.end(GRACEFUL)
+        nursery.cancel_scope.cancel()
+    return status
 
 
 async def _restart_on_changes(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> None:

@@ -70,9 +70,11 @@ import time, trio
 from humphrey_trio import App, Response, websocket_handler
 
 async def wait(request):
+    print("waiting", flush=True)
     await trio.sleep_forever()
 
 def block(request):
+    print("blocked", flush=True)
     time.sleep(1000)
 
 async def echo(stream, state):
