@@ -15,7 +15,7 @@ import pytest
 
 from humphrey_trio._cli import _reload
 from humphrey_trio._cli._file_changes import is_source
-from tests.support.reloading import SOON, Site, read_to_end, reloading
+from tests.support.reloading import APP, SOON, Site, read_to_end, reloading
 
 #: Seconds from a change to an answer of the new source. It is below 1 on a machine that has nothing else to do.
 RESTART = 10.0
@@ -35,6 +35,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_change(site: Site) -> None:
     """After a change, the new source answers."""
     site.change("second")
+    assert site.seconds_until("second") < RESTART
+
+
+def test_replaced_file(site: Site, tmp_path: Path) -> None:
+    """A file that is replaced by another one, as many editors save it, is a change."""
+    replacement = tmp_path / "site_app.py.new"
+    replacement.write_text(APP.format(text="second"))
+    replacement.replace(tmp_path / "site_app.py")
     assert site.seconds_until("second") < RESTART
 
 
