@@ -39,7 +39,7 @@ def supervise(
     """Run a server in a child process, and restart it when a Python file changes, until a signal arrives.
 
     The child gets the sockets as ``--bind fd:N``, and calls ``end_with_supervisor``. After a change it gets a
-    SIGTERM, 0.3 s later a second one, and 0.3 s later a SIGKILL. Then the next child is started. If a child ends
+    SIGTERM, 0.25 s later a second one, and 0.2 s later a SIGKILL. Then the next child is started. If a child ends
     by itself, the next one is started after the next change. The first SIGINT or SIGTERM ends the child
     gracefully, and the second kills it. The library ``watchfiles`` must be installed (the extra ``reload``).
 

@@ -17,7 +17,7 @@ Ending: TypeAlias = Sequence[tuple[signal.Signals, float]]
 
 #: The first SIGTERM begins the graceful end of a server, and the second ends it. Open WebSockets and requests that
 #: wait for something take the whole time, so it is a part of the time of every restart.
-FOR_A_RESTART: Ending = ((signal.SIGTERM, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, inf))
+FOR_A_RESTART: Ending = ((signal.SIGTERM, 0.25), (signal.SIGTERM, 0.2), (signal.SIGKILL, inf))
 #: As long as the app itself allows.
 GRACEFUL: Ending = ((signal.SIGTERM, inf),)
 AT_ONCE: Ending = ((signal.SIGKILL, inf),)
