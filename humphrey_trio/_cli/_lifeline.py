@@ -44,16 +44,21 @@ class Lifeline:
         return os.environ | {_VARIABLE: str(self.descriptor)}
 
 
-def end_with_supervisor() -> None:
+def end_with_supervisor() -> bool:
     """End this process when its supervisor ends: by SIGTERM, and two seconds later by SIGKILL.
 
-    Called first in a server process. Does nothing in a process without a supervisor. It uses a thread, because a
-    handler that blocks the event loop must not keep the process.
+    Called once, before the application is imported. It uses a thread, because a handler that blocks the event loop
+    must not keep the process.
+
+    Returns:
+        Whether there is a supervisor.
     """
     descriptor = os.environ.pop(_VARIABLE, None)  # other programs that this process starts must not have it
-    if descriptor is not None:
-        os.set_inheritable(int(descriptor), False)
-        threading.Thread(target=_follow, args=(int(descriptor),), daemon=True).start()
+    if descriptor is None:
+        return False
+    os.set_inheritable(int(descriptor), False)
+    threading.Thread(target=_follow, args=(int(descriptor),), daemon=True).start()
+    return True
 
 
 def _follow(descriptor: int) -> None:

@@ -33,7 +33,7 @@ _NOT_INSTALLED = (
 )
 
 
-def supervise(
+async def supervise(
     command: Sequence[str], listeners: Sequence[socket.socket], *, paths: Sequence[str | os.PathLike[str]] = (".",)
 ) -> int:
     """Run a server in a child process, and restart it when a Python file changes, until a signal arrives.
@@ -63,17 +63,15 @@ def supervise(
     with Lifeline() as lifeline:
         descriptors = [lifeline.descriptor, *(listener.fileno() for listener in listeners)]
         server = ServerProcess([*command, *binds], descriptors, lifeline.environment())
-        return _exit_status(server, paths)
+        return await _exit_status(server, paths)
 
 
-def _exit_status(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
+async def _exit_status(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
     status = USAGE
     try:
-        status = trio.run(_supervise, server, paths)
+        status = await _supervise(server, paths)
     except* OSError as group:
         print(f"--reload: {_first(group)}", file=sys.stderr)
-    except* KeyboardInterrupt:  # before or after the time in which signals are received
-        status = SIGNALLED + signal.SIGINT
     return status
 
 

@@ -15,13 +15,15 @@ SOON = 30.0
 
 _SUPERVISOR = """
 import logging, socket, sys
+from functools import partial
+import trio
 from humphrey_trio._cli._reload import supervise
 
 folder, *command = sys.argv[1:]
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(name)s: %(message)s")
 with socket.create_server(("127.0.0.1", 0)) as listener:
     print(listener.getsockname()[1], flush=True)
-    status = supervise([sys.executable, *command], [listener], paths=[folder])
+    status = trio.run(partial(supervise, [sys.executable, *command], [listener], paths=[folder]))
 sys.exit(status)
 """
 
