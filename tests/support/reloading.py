@@ -14,12 +14,13 @@ from tests.support.programs import Program, running
 SOON = 30.0
 
 _SUPERVISOR = """
-import logging, socket, sys
+import logging, os, socket, sys
 from functools import partial
 import trio
 from humphrey_trio._cli._reload import supervise
 
 folder, *command = sys.argv[1:]
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""  # as on the machine of a developer
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(name)s: %(message)s")
 with socket.create_server(("127.0.0.1", 0)) as listener:
     print(listener.getsockname()[1], flush=True)
