@@ -345,3 +345,57 @@ class AsyncSender:
             RuntimeError: called in another run of trio than that of the app.
         """
         await self._broadcaster.publish(topic, message, compress, when_full)
+
+    def subscribers(self, topic: Hashable) -> frozenset[int]:
+        """Return the ids of the open streams that are subscribed to a topic, for ``send`` and ``close``.
+
+        Args:
+            topic: the topic.
+
+        Returns:
+            The ids. Empty without subscribers.
+
+        Raises:
+            TypeError: ``topic`` is not hashable.
+            RuntimeError: called in another run of trio than that of the app.
+        """
+        self._broadcaster.check_run()
+        return self._broadcaster.subscribers(topic)
+
+    async def close(self, stream_id: int, code: int = NORMAL, reason: str = "") -> bool:
+        """Close the stream of one client; as ``AsyncStream.close``.
+
+        Args:
+            stream_id: the ``id`` of the stream.
+            code: the close code, as for ``WebsocketStream.close``.
+            reason: the close reason, at most 123 bytes of UTF-8.
+
+        Returns:
+            True if the stream was closed; False if the app has no open stream with this id.
+
+        Raises:
+            ValueError: the code may not be sent, or the reason is too long.
+            RuntimeError: called in another run of trio than that of the app.
+        """
+        return await self._broadcaster.close_one(stream_id, code, reason)
+
+    async def close_subscribers(self, topic: Hashable, code: int = NORMAL, reason: str = "") -> int:
+        """Close the streams that are subscribed to a topic; as ``AsyncStream.close``.
+
+        The clients receive everything that was broadcast and published before. If cancelled, it has closed some of
+        the streams. It executes a checkpoint after every 100 clients. To close all streams of a user, subscribe
+        each of them to a topic such as ``("user", name)``.
+
+        Args:
+            topic: the topic. Without subscribers, nothing is closed.
+            code, reason: as for ``close``.
+
+        Returns:
+            The number of streams that it has closed.
+
+        Raises:
+            ValueError: the code may not be sent, or the reason is too long.
+            TypeError: ``topic`` is not hashable.
+            RuntimeError: called in another run of trio than that of the app.
+        """
+        return await self._broadcaster.close_subscribers(topic, code, reason)

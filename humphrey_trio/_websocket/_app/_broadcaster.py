@@ -1,4 +1,4 @@
-"""Broadcasts and publications: sending one message to many clients of an application.
+"""Broadcasts and publications: sending one message to many clients of an application, or closing many clients.
 
 A message is encoded once, and sent without waiting for any client. All clients receive the messages in the same
 order. The broadcaster uses connections and their outboxes, and no handlers.
@@ -15,7 +15,7 @@ from ..._trio_runs import check_run
 from .._causes import OUTBOX_FULL, TOO_SLOW
 from .._policies import WhenFull, check_full_policy
 from .._protocol._close_codes import TRY_AGAIN_LATER
-from .._protocol._encoder import Frames
+from .._protocol._encoder import Frames, encode_close
 from .._stream._writer_turns import give_turns
 from ._topics import Receiver, Topics
 
@@ -73,6 +73,39 @@ class Broadcaster:
     async def publish(self, topic: Hashable, message: Sendable, compress: bool, when_full: FullPolicy) -> None:
         """Send a message to the subscribers of a topic; see ``AsyncSender.publish``."""
         await self._send(lambda: self.topics.subscribers(topic), message, compress, when_full)
+
+    def subscribers(self, topic: Hashable) -> frozenset[int]:
+        """Return the ids of the open streams that are subscribed; see ``AsyncSender.subscribers``."""
+        return frozenset(one.id for one in self.topics.subscribers(topic).values() if not one.closed)
+
+    @trio.lowlevel.enable_ki_protection
+    async def close_one(self, stream_id: int, code: int, reason: str) -> bool:
+        """Close one client; see ``AsyncSender.close``."""
+        await self._before_close(code, reason)
+        client = self.clients.get(stream_id)
+        if client is None or client.closed:
+            return False
+        client.close(code, reason)
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def close_subscribers(self, topic: Hashable, code: int, reason: str) -> int:
+        """Close the subscribers of a topic; see ``AsyncSender.close_subscribers``."""
+        await self._before_close(code, reason)
+        closed = 0
+        async with self.order:  # what was published before is sent before the Close
+            for visited, receiver in enumerate(tuple(self.topics.subscribers(topic).values()), 1):
+                if not receiver.closed and receiver.id in self.topics.subscribers(topic):
+                    receiver.close(code, reason)
+                    closed += 1
+                if visited % _TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        return closed
+
+    async def _before_close(self, code: int, reason: str) -> None:
+        encode_close(code, reason)  # checks them
+        self.check_run()
+        await trio.lowlevel.checkpoint()
 
     @trio.lowlevel.enable_ki_protection
     async def _send(

@@ -23,6 +23,15 @@ class Receiver(Protocol):
         """The id of the stream, which is unique."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is closed."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the stream. The arguments were checked."""
+        ...
+
 
 class Topics:
     """The subscriptions of all clients of an app."""
