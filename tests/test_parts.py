@@ -240,9 +240,9 @@ async def test_memory_is_bounded() -> None:
 # ---------------------------------------------------------------------------------------------- saving
 
 
-async def save_first(body: Iterable[bytes], path: Path) -> int:
+async def save_first(body: Iterable[bytes], path: Path, limit: int | None = None) -> int:
     async for part in parts_of(body):
-        return await part.save(path)
+        return await part.save(path, limit=limit)
     raise AssertionError
 
 
@@ -272,6 +272,20 @@ async def test_a_save_that_fails_leaves_no_file(tmp_path: Path) -> None:
         await save_first([BODY[:57]], tmp_path / "file")
     assert open_files() == before
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [100, MIB])
+async def test_a_save_has_a_limit(tmp_path: Path, size: int) -> None:
+    """A part that is larger than the limit of ``save`` is a 413, and its file is removed."""
+    body = part_bytes("f", bytes(size)) + b"--b--"
+    pieces = cut(body, range(0, len(body), 50_000))
+    assert await save_first(pieces, tmp_path / "file", size) == size
+    before = open_files()
+    with no_resource_warning(), pytest.raises(HttpError) as refused:
+        await save_first(pieces, tmp_path / "larger", size - 1)
+    assert (refused.value.status, refused.value.detail) == (413, f"the part 'f' is larger than {size - 1} bytes")
+    assert open_files() == before
+    assert os.listdir(tmp_path) == ["file"]
 
 
 async def test_a_cancelled_save_leaves_no_file(tmp_path: Path) -> None:

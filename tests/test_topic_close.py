@@ -48,15 +48,15 @@ async def test_close_subscribers() -> None:
 async def test_close_many_subscribers() -> None:
     """Closing many streams executes checkpoints, and a client that unsubscribes meanwhile stays."""
     async with TopicApp().served() as topic_app, trio.open_nursery() as nursery:
-        clients = [await topic_app.join(number, "news") for number in range(120)]
+        clients = [await topic_app.join(number, "news") for number in range(250)]
         nursery.start_soon(topic_app.app.sender().close_subscribers, "news")
         await trio.lowlevel.checkpoint()
         while not topic_app.streams["0"].closed:
             await trio.lowlevel.checkpoint()
-        assert not topic_app.streams["119"].closed
-        topic_app.streams["119"].unsubscribe("news")
+        assert not topic_app.streams["249"].closed
+        topic_app.streams["249"].unsubscribe("news")
         await trio.testing.wait_all_tasks_blocked()
-        assert [stream.closed for stream in topic_app.streams.values()] == [True] * 119 + [False]
+        assert [stream.closed for stream in topic_app.streams.values()] == [True] * 249 + [False]
         assert await topic_app.received_by(clients[-1]) == [[]]
 
 

@@ -237,13 +237,15 @@ class Part(Protocol):
         """
         ...
 
-    async def save(self, path: str | os.PathLike[str]) -> int:
+    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None) -> int:
         """Write the rest of the content to a new file, in worker threads.
 
         If this fails or is cancelled, the file is removed.
 
         Args:
             path: the path of the file, which must not exist.
+            limit: the greatest number of bytes of this file. None for no other limit than ``max_body`` of the
+                route, which is one for all parts together.
 
         Returns:
             The number of bytes.
@@ -251,7 +253,7 @@ class Part(Protocol):
         Raises:
             FileExistsError: the file exists.
             OSError: the file cannot be written.
-            HttpError: 400 if the body is malformed.
+            HttpError: 413 if the rest is larger than the limit, 400 if the body is malformed.
             RuntimeError: as for ``read``.
         """
         ...

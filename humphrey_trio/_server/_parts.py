@@ -117,23 +117,42 @@ class ReceivedPart(Part):
         return piece
 
     async def read(self, *, limit: int = _DEFAULT_LIMIT) -> bytes:
-        pieces: list[bytes] = []
-        left = limit
-        async for piece in self:
-            left -= len(piece)
-            if left < 0:
-                raise HttpError(413, f"the part {self.name!r} is larger than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return b"".join([piece async for piece in _UpTo(self, limit)])
 
     async def text(self, *, limit: int = _DEFAULT_LIMIT) -> str:
         return decode_text(self._head, await self.read(limit=limit))
 
-    async def save(self, path: str | os.PathLike[str]) -> int:
-        return await write_new_file(path, self)
+    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None) -> int:
+        return await write_new_file(path, self if limit is None else _UpTo(self, limit))
 
     def __repr__(self) -> str:
         return f"Part(name={self.name!r}, filename={self.filename!r}, content_type={self.content_type!r})"
+
+
+class _UpTo:
+    """The pieces of a part, up to a limit. Not a generator, because there is nothing that must be closed.
+
+    Args:
+        part: the part.
+        limit: the greatest number of bytes. Iteration raises ``HttpError(413)`` for more.
+    """
+
+    __slots__ = ("_left", "_limit", "_part")
+
+    def __init__(self, part: ReceivedPart, limit: int) -> None:
+        self._part = part
+        self._limit = limit
+        self._left = limit
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._part)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise HttpError(413, f"the part {self._part.name!r} is larger than {self._limit} bytes")
+        return piece
 
 
 class Parts:
