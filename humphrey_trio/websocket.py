@@ -2,6 +2,7 @@
 
 from ._http._drain import Drain as Drain
 from ._http._origins import ANY_ORIGIN as ANY_ORIGIN
+from ._http._origins import SAME_HOST as SAME_HOST
 from ._http._when_left import WhenLeft as WhenLeft
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._app._async_app import ConnectHandler as ConnectHandler
@@ -33,6 +34,7 @@ from ._websocket._stream._upgrade import WebsocketRoute as WebsocketRoute
 
 __all__ = [
     "ANY_ORIGIN",
+    "SAME_HOST",
     "Accept",
     "AcceptHandler",
     "AppStatistics",

@@ -15,7 +15,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio.websocket import ANY_ORIGIN
+from humphrey_trio.websocket import ANY_ORIGIN, SAME_HOST
 from tests.support.clients import Reply
 from tests.support.handshakes import (
     GET,
@@ -52,6 +52,9 @@ ALLOWED: list[tuple[str | None, str, Collection[str] | None]] = [
     ("null", "example.com", {"null"}),
     ("https://other.example", "example.com", {ANY_ORIGIN}),
     ("null", "example.com", [ANY_ORIGIN]),
+    ("http://example.com", "example.com", SAME_HOST),
+    ("https://example.com:8080", "example.com:8080", {SAME_HOST, "https://other.example"}),
+    ("https://other.example", "example.com", [SAME_HOST, "https://other.example"]),
     ("https://a.other.example", "example.com", {"https://*.other.example"}),
     ("http://localhost:5173", "localhost:8080", "http://localhost:*"),
     ("https://other.example", "example.com", {"https://other.example:443"}),
@@ -63,6 +66,9 @@ ALLOWED: list[tuple[str | None, str, Collection[str] | None]] = [
 
 FORBIDDEN: list[tuple[str, str, Collection[str] | None]] = [
     ("http://other.example", "example.com", None),
+    ("http://other.example", "example.com", SAME_HOST),
+    ("https://third.example", "example.com", [SAME_HOST, "https://other.example"]),
+    ("http://example.com", "example.com", {"https://other.example"}),
     ("http://example.com.other.example", "example.com", None),
     ("http://example.com:8080", "example.com", None),
     ("http://example.com", "example.com:8080", None),

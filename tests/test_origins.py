@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from humphrey_trio._http._origins import Origins, is_same_host, read_origin
+from humphrey_trio._http._origins import SAME_HOST, Origins, is_same_host, read_origin
 from tests.support.growth import assert_linear
 
 MATCHES = [
@@ -234,6 +234,7 @@ REFUSED = [
     ("http://192.168.*", "would match domains of other owners"),
     ("http://local*:8080", "would match domains of other owners"),
     ("https://*ü.example", "is not possible in a label"),
+    (SAME_HOST, "pages of the own host need no permission here"),
 ]
 
 

@@ -19,6 +19,9 @@ from ._address import MAX_PORT
 #: A pattern for ``origins`` that allows pages of every origin.
 ANY_ORIGIN = "*"
 
+#: A pattern for the ``origins`` of WebSockets: pages of the host to which the request was sent.
+SAME_HOST = "same-host"
+
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -157,6 +160,8 @@ class _Wildcard(NamedTuple):
 def _read_pattern(pattern: str) -> Origin | _Wildcard:
     if pattern.lower() in _WITHOUT_HOST:
         return _WITHOUT_HOST[pattern.lower()]
+    if pattern == SAME_HOST:
+        raise _refused(pattern, "SAME_HOST is for WebSockets; pages of the own host need no permission here")
     scheme, authority = _split_pattern(pattern)
     parts = _PATTERN_AUTHORITY.fullmatch(authority)
     if parts is None:

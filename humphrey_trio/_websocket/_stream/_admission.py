@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ..._http._headers import TOKEN, Headers, HeadersLike
-from ..._http._origins import Origins, is_same_host
+from ..._http._origins import SAME_HOST, Origins, is_same_host
 from ..._http._request import Request
 from ..._http._response import Response
 from ..._quoting import printable, quoted
@@ -86,7 +86,7 @@ class Admission:
         ValueError: an origin is malformed, or a subprotocol is not a token.
     """
 
-    __slots__ = ("_accept", "_deflate", "_origins", "_subprotocols")
+    __slots__ = ("_accept", "_deflate", "_origins", "_same_host", "_subprotocols")
 
     def __init__(
         self,
@@ -96,7 +96,9 @@ class Admission:
         deflate: Deflate | None = None,
         accept: AcceptHandler[Any] | None = None,
     ) -> None:
-        self._origins = None if origins is None else Origins(origins)
+        patterns = (SAME_HOST,) if origins is None else (origins,) if isinstance(origins, str) else tuple(origins)
+        self._same_host = SAME_HOST in patterns
+        self._origins = Origins([pattern for pattern in patterns if pattern != SAME_HOST])
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
             if not TOKEN.fullmatch(subprotocol):
@@ -135,7 +137,7 @@ class Admission:
         if not given:
             return
         origin, host = ", ".join(given), request.host  # repeated fields match no pattern
-        if _is_same_origin(origin, request) if self._origins is None else self._origins.matches(origin):
+        if (self._same_host and _is_same_origin(origin, request)) or self._origins.matches(origin):
             return
         _log_refused_page(request, origin, host)
         raise HandshakeError(f"pages of {quoted(origin)} may not connect to {quoted(host)}", 403)

@@ -64,9 +64,9 @@ class Upgrade:
         Args:
             origins: patterns of the web pages that may connect, such as
                 ``{"https://example.com", "http://localhost:*"}``. In a host, ``*`` matches any number of
-                characters. As a port, it matches any port. None for the pages of the host to which the request was
-                sent, ``ANY_ORIGIN`` for all pages. Requests without an Origin field are always accepted; browsers
-                always send one (RFC 6455, section 10.2).
+                characters. As a port, it matches any port. ``SAME_HOST`` stands for the host to which the request
+                was sent, ``ANY_ORIGIN`` for all pages. None, the default, is the same as ``SAME_HOST``. Requests
+                without an Origin field are always accepted; browsers always send one (RFC 6455, section 10.2).
             subprotocols: the supported subprotocols, in the order of preference. The first one that the client
                 offers is used; none if it offers none of them.
             deflate: the settings of compression, if the client offers it; None for no compression.
