@@ -215,6 +215,20 @@ def test_wrong_types(arguments: dict[str, Any]) -> None:
         SetCookie("a", "1", **arguments)
 
 
+@pytest.mark.parametrize(
+    ("same_site", "advice"),
+    [
+        ("Lax", "SameSite.LAX, not 'Lax'"),
+        ("none", "SameSite.NONE, not"),
+        (True, "STRICT, SameSite.LAX or SameSite.NONE"),
+    ],
+)
+def test_same_site_as_a_str(same_site: Any, advice: str) -> None:
+    """The error for another type names the member of SameSite that was meant."""
+    with pytest.raises(TypeError, match=f"same_site must be .*{advice}"):
+        SetCookie("a", "1", secure=True, same_site=same_site)
+
+
 def test_the_name_of_a_deleted_cookie_is_checked() -> None:
     """A name of another type is refused as in the constructor."""
     name: Any = 1

@@ -125,8 +125,7 @@ class SetCookie:
         _check_pair(self.name, self.value)
         _check_scope(self.path, self.domain)
         _check_end(self.max_age, self.expires)
-        if self.same_site is not None and not isinstance(self.same_site, SameSite):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"same_site must be SameSite.STRICT, LAX or NONE, not {self.same_site!r}")
+        _check_same_site(self.same_site)
         self._check_security()
 
     @classmethod
@@ -229,6 +228,14 @@ def _check_scope(path: str | None, domain: str | None) -> None:
             f"{domain!r} is not a cookie domain: write a host such as 'example.com', in ASCII ('xn--...'), without"
             " a leading dot, a port and a scheme"
         )
+
+
+def _check_same_site(same_site: SameSite | None) -> None:
+    if same_site is None or isinstance(same_site, SameSite):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return
+    named = [one for one in SameSite if one.value.lower() == str(same_site).lower()]
+    wanted = str(named[0]) if named else "SameSite.STRICT, SameSite.LAX or SameSite.NONE"
+    raise TypeError(f"same_site must be {wanted}, not {same_site!r}")
 
 
 def _check_end(max_age: int | None, expires: datetime | None) -> None:
