@@ -26,6 +26,17 @@ def test_json(value: object, content: str) -> None:
     assert (response.status, response.text, response.content_type) == (200, content, "application/json")
 
 
+def test_parse_json() -> None:
+    """``parse_json`` returns the value of the body, whatever its type says, and is as strict as for requests."""
+    assert Response.json({"a": [1, None, "é"]}).parse_json() == {"a": [1, None, "é"]}
+    assert Response(200, "[1]").parse_json() == [1]
+    for content in ("", "{", "NaN"):
+        with pytest.raises(ValueError, match=r"JSON|Expecting"):
+            Response(200, content).parse_json()
+    with pytest.raises(RuntimeError, match="read_body"):
+        Response.stream(produce).parse_json()
+
+
 def test_html() -> None:
     """A page is sent in UTF-8, with its type. Nothing is escaped."""
     response = Response.html("<p>é</p>")

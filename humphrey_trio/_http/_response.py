@@ -9,7 +9,7 @@ from typing import Any, cast
 from ._body import EventBody, EventSender, IterableBody, Producer, ProducerBody, StreamedBody
 from ._cookies import SetCookie
 from ._headers import Headers, HeadersLike
-from ._json import dumps
+from ._json import dumps, loads_strict
 from ._location import encode_location
 from ._response_checks import check_length, check_producer, wrong_arguments
 from ._status import reason_phrase
@@ -240,6 +240,18 @@ class Response:
             UnicodeDecodeError: the body is not valid UTF-8.
         """
         return self.content.decode()
+
+    def parse_json(self) -> Any:
+        """Parse the body as JSON, for layers and tests. As strict as ``Request.json``.
+
+        Returns:
+            A dict, list, str, int, float, bool or None.
+
+        Raises:
+            ValueError: the body is not JSON.
+            RuntimeError: the body is streamed, so it is not known before it is sent.
+        """
+        return loads_strict(self.content)
 
     @property
     def content_type(self) -> str:
