@@ -295,6 +295,10 @@ def test_files() -> None:
     assert files["f"] is files.get("f") is first
     assert files.get_all("f") == (first, second)
     assert list(files) == [("f", first), ("o", other), ("f", second)]
+    assert files.items() == tuple(files)
+    assert files.values() == (first, other, second)
+    assert files.keys() == ("f", "o")
+    assert dict(files) == {"f": first, "o": other}
     assert len(files) == 3
     assert "o" in files
     assert "x" not in files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_missing_names() -> None:
     assert 1 not in fields
     with pytest.raises(KeyError, match="x"):
         fields["x"]
+
+
+def test_views_of_fields() -> None:
+    """``items`` and ``values`` have all pairs, ``keys`` and ``dict`` each name once, with its first value."""
+    fields = Fields(PAIRS)
+    assert fields.items() == tuple(PAIRS)
+    assert fields.values() == ("1", "2", "3", "4")
+    assert fields.keys() == ("a", "b", "A")
+    assert dict(fields) == {"a": "1", "b": "2", "A": "4"}
+    assert urlencode(fields) == "a=1&b=2&a=3&A=4"  # type: ignore[arg-type]
+    assert Fields().items() == Fields().keys() == Fields().values() == ()
 
 
 def test_fields_are_values() -> None:

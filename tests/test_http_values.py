@@ -36,6 +36,15 @@ def test_headers_are_found_in_any_case() -> None:
     assert "HOST" in headers
 
 
+def test_views_of_headers() -> None:
+    """``items`` and ``values`` have all fields, ``keys`` and ``dict`` each name once, in whatever letter case."""
+    headers = Headers([("Host", "a"), ("Vary", "x"), ("VARY", "y")])
+    assert headers.items() == (("Host", "a"), ("Vary", "x"), ("VARY", "y"))
+    assert headers.values() == ("a", "x", "y")
+    assert headers.keys() == ("Host", "Vary")
+    assert dict(headers) == {"Host": "a", "Vary": "x"}
+
+
 def test_missing_headers() -> None:
     """A missing name is None, the default, an empty tuple or a KeyError."""
     headers = Headers(PAIRS)

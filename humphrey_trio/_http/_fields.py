@@ -65,6 +65,18 @@ class Fields:
         """
         return tuple(self._by_name.get(name, ()))
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, each of them once, in order. So ``dict(fields)`` has the first value of each name."""
+        return tuple(self._by_name)
+
+    def values(self) -> tuple[str, ...]:
+        """Return all values, in order."""
+        return tuple([value for _, value in self._pairs])
+
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Return all pairs, in order, as iteration does. Names may be repeated."""
+        return self._pairs
+
     def __getitem__(self, name: str) -> str:
         return self._by_name[name][0]
 

@@ -49,6 +49,18 @@ class Files:
         """
         return tuple([file for file in self._files if file.name == name])
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, each of them once, in order. So ``dict(files)`` has the first file of each name."""
+        return tuple(dict.fromkeys(file.name for file in self._files))
+
+    def values(self) -> tuple[UploadedFile, ...]:
+        """Return all files, in order."""
+        return self._files
+
+    def items(self) -> tuple[tuple[str, UploadedFile], ...]:
+        """Return all pairs, in order, as iteration does. Names may be repeated."""
+        return tuple(self)
+
     def __getitem__(self, name: str) -> UploadedFile:
         found = self.get(name)
         if found is None:

@@ -130,6 +130,25 @@ class Headers:
         fields = self._fields or self._get_fields()
         return tuple([value for field, value in fields if len(field) == size and field.lower() == wanted])
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, each of them once, in order and as they were written first.
+
+        Letter case is ignored. So ``dict(headers)`` has the first value of each name. ``names`` has them in lower
+        case.
+        """
+        spelled: dict[str, str] = {}
+        for name, _ in self._get_fields():
+            spelled.setdefault(name.lower(), name)
+        return tuple(spelled.values())
+
+    def values(self) -> tuple[str, ...]:
+        """Return all values, in order."""
+        return tuple([value for _, value in self._get_fields()])
+
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Return all pairs, in order, as iteration does. Names may be repeated."""
+        return self._get_fields()
+
     def with_header(self, name: str, value: str) -> Headers:
         """Return a copy with one more field at its end. Other fields with the same name are kept.
 
