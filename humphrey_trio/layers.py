@@ -3,6 +3,7 @@
 from ._layers._compression import compression as compression
 from ._layers._cors import Cors as Cors
 from ._layers._cors import cors as cors
+from ._layers._json_errors import json_errors as json_errors
 from ._layers._layer import CallNext as CallNext
 from ._layers._layer import Layer as Layer
 from ._layers._origin_guard import cross_origin_guard as cross_origin_guard
@@ -14,4 +15,5 @@ __all__ = [
     "compression",
     "cors",
     "cross_origin_guard",
+    "json_errors",
 ]

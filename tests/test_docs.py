@@ -425,3 +425,21 @@ async def test_errors(runs: list[tuple[Any, ...]]) -> None:
         (404, """{"error":404,"detail":"there is no 'milk'"}"""),
         (404, '{"error":404,"detail":""}'),
     ]
+
+
+async def test_errors_in_json(runs: list[tuple[Any, ...]]) -> None:
+    """The program with the layer for JSON answers errors of its API in JSON, and others as text."""
+    app: App[Any] = block_with("json_errors()").run()["app"]
+    async with http_client(app) as client:
+        assert (await client.get("/api/items/1")).parse_json()["detail"] == "item 1 was sold"
+        assert (await client.get("/items/1")).text == "410 Gone: item 1 was sold\n"
+
+
+async def test_an_error_handler_that_calls_the_default_one() -> None:
+    """The program with its own 404 answers other errors as usual."""
+    app: App[Any] = (
+        block_with("There is nothing here").run()["app"].with_stateless_route("/", print, methods=("GET",))
+    )
+    async with http_client(app) as client:
+        assert (await client.get("/x")).text == "<h1>There is nothing here</h1>"
+        assert (await client.post("/")).text.startswith("405 Method Not Allowed: ")

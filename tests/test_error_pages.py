@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from humphrey_trio import App, HttpError, Request, Response
+from humphrey_trio import App, HandshakeError, HttpError, Request, Response, WebsocketStream, websocket_handler
 from humphrey_trio.http import default_error_handler
-from humphrey_trio.testing import http_client
+from humphrey_trio.layers import CallNext, json_errors
+from humphrey_trio.testing import http_client, websocket_client
 
 PLAIN, HTML, PROBLEM = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/problem+json"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -125,3 +126,53 @@ async def test_pages_on_a_connection() -> None:
         "GET, HEAD, OPTIONS",
         HTML,
     )
+
+
+async def test_errors_of_an_api_in_json() -> None:
+    """Behind ``json_errors``, clients without a preference get JSON for every error, and browsers HTML."""
+
+    def fail(request: Request) -> Response:
+        raise HttpError(409, "taken")
+
+    async def closed(request: Request, state: None, call_next: CallNext) -> Response:
+        raise HttpError(403, "closed")
+
+    app = (
+        App()
+        .with_layer(json_errors(), path="/api/*")
+        .with_layer(closed, path="*/closed")
+        .with_stateless_route("/api/items", fail, methods=("GET",), max_body=1)
+        .with_websocket_route("/api/socket", websocket_handler(_never))
+    )
+    async with http_client(app, headers={"Accept": "*/*"}) as client:
+        for method, path, status in (
+            ("GET", "/api/items", 409),
+            ("POST", "/api/items", 405),
+            ("GET", "/api/others", 404),
+            ("GET", "/api/closed", 403),
+            ("GET", "/api/socket", 426),
+        ):
+            page = await client.request(method, path)
+            assert (page.status, page.content_type, page.parse_json()["status"]) == (status, PROBLEM, status)
+        assert (await client.get("/api/items", content="xx")).content_type == PROBLEM
+        assert (await client.get("/api/items", headers={"Accept": BROWSER})).content_type == HTML
+        assert (await client.get("/api/items", headers={"Accept": "text/plain"})).content_type == PLAIN
+        assert (await client.get("/api/items", headers={"Accept": "image/png"})).content_type == PROBLEM
+        assert (await client.get("/other")).content_type == PLAIN
+        assert (await client.get("/closed")).content_type == PLAIN
+    assert repr(json_errors()) == "json_errors()"
+
+
+async def test_a_refused_upgrade_of_an_api() -> None:
+    """The refusal of a WebSocket is JSON as well."""
+    route = websocket_handler(_never, origins="https://example.com")
+    app = App().with_layer(json_errors(), path="/api/*").with_websocket_route("/api/socket", route)
+    with pytest.raises(HandshakeError) as refused:
+        async with websocket_client(app, "/api/socket", headers={"Origin": "https://foe.example"}):
+            pass
+    assert refused.value.response is not None
+    assert refused.value.response.parse_json()["title"] == "Forbidden"
+
+
+async def _never(stream: WebsocketStream, state: None) -> None:
+    raise AssertionError("the client was accepted")

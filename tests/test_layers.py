@@ -44,7 +44,7 @@ _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_tab
                       _waiting_senders _backlog _outbox _writer_turns _inbox _connection _calls _reports
                       _connection_task _stream _hook_use _opening _upgrade
                       _handler_route _hook_route _layer_gate _serve_upgrade
-_layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard!
+_layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard! _json_errors!
 _app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
                       _service _hosting _servers _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session

@@ -13,6 +13,7 @@ from .._http._negotiation import choose_media_type
 from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
+from .._layers._json_errors import JSON_ERRORS
 from .._quoting import printable
 from .._websocket._errors import HandshakeError
 
@@ -23,13 +24,15 @@ ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Resp
 _PLAIN, _HTML, _PROBLEM, _JSON = "text/plain", "text/html", "application/problem+json", "application/json"
 # The first one if a client has no preference. Clients of JSON rarely name the type of problems.
 _OFFERS = (_PLAIN, _HTML, _PROBLEM, _JSON)
+_OFFERS_OF_API = (_PROBLEM, _JSON, _PLAIN, _HTML)
 
 
 def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
     """Create a short error response: what the status means, and what is wrong with the request.
 
     It is plain text, unless the client prefers an HTML page or a problem in JSON (RFC 9457) by its Accept field.
-    Exceptions of handlers are not shown, because they may contain secrets.
+    Behind the layer ``json_errors``, it is JSON unless the client prefers another format. Exceptions of handlers
+    are not shown, because they may contain secrets.
 
     Args:
         status: the status code.
@@ -44,7 +47,8 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     detail = printable(str(exception)) if is_ours else ""
     if request is None:
         return Response(status, _plain(status, detail))
-    accepted = choose_media_type(request.headers.get_all("Accept"), _OFFERS) or _PLAIN
+    offers = _OFFERS_OF_API if request.get(JSON_ERRORS) else _OFFERS
+    accepted = choose_media_type(request.headers.get_all("Accept"), offers) or offers[0]
     write, headers = _FORMATS[accepted]
     return Response(status, write(status, detail), headers)
 
