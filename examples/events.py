@@ -7,15 +7,13 @@ A browser that was disconnected connects again, and gets the events that it has 
 
 from __future__ import annotations
 
-import re
+import itertools
 import sys
-from collections import deque
-from collections.abc import Iterator
 
 import trio
 
 from humphrey_trio import App, Request, Response
-from humphrey_trio.http import EventSender
+from humphrey_trio.http import EventLog, EventSender
 
 INTERVAL = 0.5  # seconds
 KEPT = 1000
@@ -32,58 +30,29 @@ PAGE = """<!doctype html>
 """
 
 
-class Ticker:
-    """Counts, and keeps the last events for clients that connect again."""
-
-    def __init__(self) -> None:
-        self.last = 0
-        self._events: deque[tuple[int, str]] = deque(maxlen=KEPT)
-        self._changed = trio.Event()
-
-    async def run(self) -> None:
-        while True:
-            await trio.sleep(INTERVAL)
-            self.last += 1
-            self._events.append((self.last, f"tick {self.last}"))
-            self._changed.set()
-            self._changed = trio.Event()
-
-    async def wait(self) -> None:
-        """Wait for the next event."""
-        await self._changed.wait()
-
-    def since(self, number: int) -> Iterator[tuple[int, str]]:
-        """The events after a number."""
-        return iter([event for event in self._events if event[0] > number])
-
-    def number_of(self, last_event_id: str) -> int:
-        """The last event that a client has: the latest one, if it was not connected before."""
-        known = re.fullmatch("[0-9]{1,18}", last_event_id)
-        return min(int(last_event_id), self.last) if known else self.last
+async def tick(log: EventLog) -> None:
+    for number in itertools.count(1):
+        await trio.sleep(INTERVAL)
+        log.append(f"tick {number}", event="tick")
 
 
-def page(request: Request, state: Ticker) -> Response:
+def page(request: Request, log: EventLog) -> Response:
     return Response.html(PAGE)
 
 
-def events(request: Request, state: Ticker) -> Response:
+def events(request: Request, log: EventLog) -> Response:
     async def produce(events: EventSender) -> None:
-        sent = state.number_of(request.last_event_id)
-        while True:
-            for number, text in state.since(sent):
-                await events.send(text, event="tick", id=str(number))
-                sent = number
-            if sent == state.last:
-                await state.wait()
+        async for one in log.after(request.last_event_id):
+            await events.send(one.data, event=one.event, id=one.id)
 
     return Response.events(produce)
 
 
 async def main(port: int) -> None:
-    ticker = Ticker()
-    app = App(ticker).with_route("/", page, methods=("GET",)).with_route("/events", events, methods=("GET",))
+    log = EventLog(KEPT)
+    app = App(log).with_route("/", page, methods=("GET",)).with_route("/events", events, methods=("GET",))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ticker.run)
+        nursery.start_soon(tick, log)
         (address,) = await nursery.start(app.run, f"127.0.0.1:{port}")
         print(f"the page is at http://{address}/", flush=True)
 

@@ -19,6 +19,7 @@ from ._http._cookies import SameSite as SameSite
 from ._http._cookies import SetCookie as SetCookie
 from ._http._drain import Drain as Drain
 from ._http._errors import HttpError as HttpError
+from ._http._event_encoding import ServerSentEvent as ServerSentEvent
 from ._http._fields import Fields as Fields
 from ._http._form import Files as Files
 from ._http._form import Form as Form
@@ -39,6 +40,7 @@ from ._http._uploaded_file import UploadedFile as UploadedFile
 from ._http._when_left import WhenLeft as WhenLeft
 from ._server._body_sender import open_body as open_body
 from ._server._body_sender import read_body as read_body
+from ._server._event_log import EventLog as EventLog
 
 __all__ = [
     "Address",
@@ -48,6 +50,7 @@ __all__ = [
     "Cookie",
     "Drain",
     "ErrorHandler",
+    "EventLog",
     "EventSender",
     "Fields",
     "Files",
@@ -66,6 +69,7 @@ __all__ = [
     "RequestKey",
     "Response",
     "SameSite",
+    "ServerSentEvent",
     "SetCookie",
     "StatelessRequestHandler",
     "StatusCode",

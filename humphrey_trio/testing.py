@@ -1,7 +1,7 @@
 """Clients and connections for tests of an app, over memory streams instead of sockets."""
 
+from ._http._event_encoding import ServerSentEvent as ServerSentEvent
 from ._server._direct import DirectStream as DirectStream
-from ._testing._event_decoder import ServerSentEvent as ServerSentEvent
 from ._testing._http_client import HttpClient as HttpClient
 from ._testing._http_client import http_client as http_client
 from ._testing._memory_stream import MemoryStream as MemoryStream

@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from humphrey_trio import App, AsyncWebsocketApp
-from humphrey_trio.http import Address, Request, open_body
+from humphrey_trio.http import Address, Request, ServerSentEvent, open_body
 from humphrey_trio.testing import WebsocketClient, http_client, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError
 from tests.support import ANY_PORT, PATIENCE
@@ -103,6 +103,7 @@ def test_all_python_blocks_are_tested() -> None:
     assert {block.page.name for block in BLOCKS} >= {
         "README.md",
         "errors.md",
+        "events.md",
         "http.md",
         "linking.md",
         "logging.md",
@@ -381,15 +382,46 @@ async def test_responses(runs: list[tuple[Any, ...]]) -> None:
 
 
 async def test_streaming(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
-    """The program at the beginning of streaming.md counts, receives, ticks, and finishes an order."""
-    app: App[Any] = block_with("async def tick(events: EventSender) -> None:\n        number = int(").run()["app"]
+    """The program at the beginning of streaming.md counts, receives, and finishes an order."""
+    app: App[Any] = block_with("Write\n\n\nasync def count").run()["app"]
     async with open_body(await app.handle(Request(path="/count"))) as pieces:
         assert [await anext(pieces) for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
-    async with open_body(await app.handle(Request(path="/clock", headers={"Last-Event-ID": "7"}))) as pieces:
-        assert await anext(pieces) == b"id: 8\ndata: tick 8\n\n"
     async with http_client(app) as client:
         assert (await client.post("/upload", content="x" * 2_000_000)).text == "2000000 bytes"
         assert (await client.post("/orders")).status == 201
+
+
+async def test_event_streams(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
+    """The programs of events.md show a progress, and send the news also to a client that was away."""
+    async with http_client(block_with("/progress").run()["app"]) as client:
+        assert "EventSource" in (await client.get("/")).text
+        async with client.events("/progress") as events:
+            received = [event async for event in events]
+    assert [event.data for event in received] == [*(f"{percent} %" for percent in range(0, 101, 10)), ""]
+    assert received[-1].event == "done"
+    async with http_client(block_with("App(EventLog(1000))").run()["app"]) as client:
+        async with client.events("/news") as events:
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await client.post("/news", content="one")).status == 202
+            assert await anext(events) == ServerSentEvent("one", "news", events.last_event_id)
+        await client.post("/news", content="two")
+        async with client.events("/news", last_event_id=events.last_event_id) as events:
+            assert (await anext(events)).data == "two"
+
+
+async def test_events_after_the_current_state() -> None:
+    """The program with a snapshot sends it first, and then what is added, also to a client that reconnects."""
+    names = block_with("class Board").run()
+    board = names["Board"]()
+    board.write("old ")
+    async with http_client(App(board).with_route("/", names["board"])) as client:
+        async with client.events("/") as events:
+            assert await anext(events) == ServerSentEvent("old ", "everything", board.log.last_id)
+            board.write("new")
+            assert (await anext(events)).data == "new"
+        board.write("!")
+        async with client.events("/", last_event_id=events.last_event_id) as events:
+            assert await anext(events) == ServerSentEvent("!", id=board.log.last_id)
 
 
 async def test_uploads(runs: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,30 @@
-"""Server-sent events as bytes (HTML standard, section 9.2.5). It does no I/O."""
+"""Server-sent events, and their form as bytes (HTML standard, section 9.2.5). It does no I/O."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 # Other line ends of str.splitlines, such as U+2028, are ordinary characters in an event stream.
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 #: A comment, which clients ignore.
 COMMENT = b":\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """An event, as a script in a browser gets it.
+
+    Attributes:
+        data: the text. Lines are separated by LF.
+        event: the type.
+        id: the last id that was sent, with this event or before it; empty if there was none.
+    """
+
+    data: str
+    event: str = "message"
+    id: str = ""
 
 
 def encode_event(data: str, event: str | None, id: str | None, retry: int | None) -> bytes:

@@ -5,27 +5,12 @@ from __future__ import annotations
 import codecs
 import re
 from collections import deque
-from dataclasses import dataclass
 
+from .._http._event_encoding import ServerSentEvent
 from ._response_reader import ResponseError
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _MAX_LINE = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
-    """An event, as a script in a browser gets it.
-
-    Attributes:
-        data: the text. Lines are separated by LF.
-        event: the type.
-        id: the last id that was sent, with this event or before it; empty if there was none.
-    """
-
-    data: str
-    event: str = "message"
-    id: str = ""
 
 
 class EventDecoder:

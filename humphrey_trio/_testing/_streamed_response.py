@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 
+from .._http._event_encoding import ServerSentEvent
 from .._http._headers import Headers
-from ._event_decoder import EventDecoder, ServerSentEvent
+from ._event_decoder import EventDecoder
 from ._response_reader import ResponseEnd, ResponseHead
 
 #: Bytes of a response that a client reads as a whole.
