@@ -117,7 +117,7 @@ REJECTED = {
     "205 with a body": (b"HTTP/1.1 205 Reset\r\nContent-Length: 2\r\n\r\nab", "a 205 must have Content-Length: 0"),
     "304 with a body": (b"HTTP/1.1 304 Same\r\nContent-Length: 2\r\n\r\nab", "bytes after the end"),
     "an interim response with a length": (b"HTTP/1.1 100 Go\r\nContent-Length: 0\r\n\r\n", "a 100 must not have"),
-    "101": (b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\n\r\n", "switched the protocol: use websocket_client"),
+    "101": (b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\n\r\n", "switched the protocol: use client.websocket"),
 }
 
 

@@ -54,7 +54,7 @@ _handlers             _resolver! _tree! _representation! _precompressed! _dispos
                       _failed_open! _file_answer _directory _files _redirect! _metrics!
 _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
-                      _http_client _websocket_client
+                      _websocket_client _http_client
 _cli                  _lifeline! _file_changes _server_process _reload
 .                     __init__ handlers http layers monitor websocket testing
 """

@@ -10,6 +10,7 @@ from typing import Any, Self, TypedDict, Unpack
 import trio
 
 from .._app._app import App
+from .._http._address import Address
 from .._http._cookies import SetCookie
 from .._http._fields import Fields, FieldsLike
 from .._http._headers import Headers, HeadersLike
@@ -24,6 +25,7 @@ from ._redirects import redirected
 from ._response_reader import ResponseError
 from ._serving import serving
 from ._streamed_response import EventStream, StreamedResponse
+from ._websocket_client import WebsocketClient, websocket_over
 
 _SWITCHING = 101
 # As in browsers (Fetch standard, section 4.4).
@@ -48,7 +50,9 @@ class RequestOptions(BodyOptions, total=False):
 
 
 @asynccontextmanager
-async def http_client(app: App[Any], *, host: str = HOST, headers: HeadersLike = ()) -> AsyncGenerator[HttpClient]:
+async def http_client(
+    app: App[Any], *, host: str = HOST, headers: HeadersLike = (), peer: Address | None = None
+) -> AsyncGenerator[HttpClient]:
     """Open an HTTP client of an app: ``async with http_client(app) as client:``.
 
     The client works with virtual time (``trio.testing.MockClock``), because it does not wait for the operating
@@ -57,14 +61,17 @@ async def http_client(app: App[Any], *, host: str = HOST, headers: HeadersLike =
     Args:
         app: the app. It need not be running.
         host, headers: as for ``HttpClient``.
+        peer: the address of the client, ``request.address`` of the handlers. For an app with trusted proxies, it
+            is that of the proxy, and ``headers`` has its forwarding fields. A connection condition is called with
+            it. The default has the host ``memory``.
 
     Yields:
         The client. It connects with the first request.
 
     Raises:
-        TypeError: ``app`` is not an ``App``.
+        TypeError: ``app`` is not an ``App``, or ``peer`` is not an ``Address``.
     """
-    async with serving(app, memory_connection) as connect_now:
+    async with serving(app, memory_connection, peer) as connect_now:
 
         async def connect() -> trio.abc.Stream:
             return connect_now()
@@ -261,6 +268,29 @@ class HttpClient:
                 raise await _refused(response)
             yield EventStream(response, last_event_id)
 
+    @asynccontextmanager
+    async def websocket(self, path: str = "/", *, headers: HeadersLike = ()) -> AsyncGenerator[WebsocketClient]:
+        """Open a WebSocket with the cookies of this client: ``async with client.websocket("/ws") as socket:``.
+
+        It has a connection of its own. At the end of the block, the client closes the WebSocket with 1000.
+
+        Args:
+            path: the request target, with the query.
+            headers: additional header fields of the handshake request.
+
+        Yields:
+            The client, with an open WebSocket.
+
+        Raises:
+            HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
+            ConnectionError: the server has closed the connection without a response.
+        """
+        fields = self._with_defaults(headers)
+        request = self._with_cookies(OutgoingRequest("GET", path, fields))
+        async with websocket_over(await self._connect(), path, request.headers) as socket:
+            self._store_cookies(request, socket.headers)
+            yield socket
+
     # Cookies...
 
     @property
@@ -285,6 +315,15 @@ class HttpClient:
     def clear_cookies(self) -> None:
         """Remove all cookies."""
         self._jar.clear()
+
+    def _with_cookies(self, request: OutgoingRequest) -> OutgoingRequest:
+        """Add the cookies for a request, unless it has a Cookie field."""
+        cookies = self._jar.header(request.host, request.path, trio.current_time())
+        return request.with_header("Cookie", cookies) if cookies and "Cookie" not in request.headers else request
+
+    def _store_cookies(self, request: OutgoingRequest, headers: Headers) -> None:
+        """Store the cookies that the response to a request has set."""
+        self._jar.store(headers.get_all("Set-Cookie"), request.host, request.path, trio.current_time())
 
     def _with_defaults(self, headers: HeadersLike) -> Headers:
         """Add the fields of the client that are not given. Host is the first one."""
@@ -313,18 +352,15 @@ class HttpClient:
     @asynccontextmanager
     async def _exchange(self, request: OutgoingRequest) -> AsyncGenerator[StreamedResponse]:
         """Send a request on a connection, and keep the connection if it can be used again."""
-        host, path = request.host, request.path
-        cookies = self._jar.header(host, path, trio.current_time())
-        if cookies and "Cookie" not in request.headers:
-            request = request.with_header("Cookie", cookies)
+        request = self._with_cookies(request)
         connection, self._idle = self._idle, None
         if connection is None:
             connection = ClientConnection(await self._connect())
         try:
             async with connection.exchange(request) as response:
-                self._jar.store(response.headers.get_all("Set-Cookie"), host, path, trio.current_time())
+                self._store_cookies(request, response.headers)
                 if response.status == _SWITCHING:
-                    raise ResponseError("the server has switched the protocol: use websocket_client")
+                    raise ResponseError("the server has switched the protocol: use client.websocket(path)")
                 yield response
         finally:
             if connection.reusable and self._idle is None:

@@ -26,6 +26,7 @@ from ._serving import serving
 from ._websocket_codec import ClientEncoder
 
 if TYPE_CHECKING:
+    from .._http._address import Address
     from .._http._headers import HeadersLike
     from .._websocket._message import Sendable
     from .._websocket._protocol._decoder import Event
@@ -36,33 +37,46 @@ _NO_LIMITS = StreamLimits(max_message_size=2**62, max_fragments=2**62)
 
 @asynccontextmanager
 async def websocket_client(
-    app: App[Any], path: str = "/", *, headers: HeadersLike = ()
+    app: App[Any], path: str = "/", *, headers: HeadersLike = (), peer: Address | None = None
 ) -> AsyncGenerator[WebsocketClient]:
     """Open a WebSocket client of an app: ``async with websocket_client(app, "/ws") as client:``.
 
-    At the end of the block, the client closes the WebSocket with 1000. The client works with virtual time.
+    At the end of the block, the client closes the WebSocket with 1000. The client works with virtual time. To send
+    the cookies of an ``HttpClient``, use its ``websocket``.
 
     Args:
         app: the HTTP app that has the websocket route. It need not be running, but a linked ``AsyncWebsocketApp``
             must be, unless the app runs it (``with_websocket_app``).
         path: the request target, with the query.
         headers: additional header fields of the handshake request.
+        peer: the address of the client, as for ``http_client``.
 
     Yields:
         The client, with an open WebSocket.
 
     Raises:
         HandshakeError: the upgrade was refused. It has the ``status`` and the ``response``.
-        TypeError: ``app`` is not an ``App``.
+        ConnectionError: the server has closed the connection without a response.
+        TypeError: ``app`` is not an ``App``, or ``peer`` is not an ``Address``.
     """
-    async with serving(app, trio.testing.memory_stream_pair) as connect:
-        stream = connect()
+    async with (
+        serving(app, trio.testing.memory_stream_pair, peer) as connect,
+        websocket_over(connect(), path, headers) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def websocket_over(
+    stream: trio.abc.Stream, path: str, headers: HeadersLike
+) -> AsyncGenerator[WebsocketClient]:
+    """Open a WebSocket as ``open_websocket`` does. At the end of the block, close it and the stream."""
+    try:
         client = await open_websocket(stream, path, headers=headers)
-        try:
-            yield client
-            await client.close()
-        finally:
-            await trio.aclose_forcefully(stream)
+        yield client
+        await client.close()
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 async def open_websocket(
