@@ -4,95 +4,25 @@ from __future__ import annotations
 
 import builtins
 import dis
-import hashlib
 import inspect
-import os
-import re
-import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from math import inf
-from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from humphrey_trio import App, AsyncWebsocketApp
-from humphrey_trio.http import Address, Request, ServerSentEvent, open_body
-from humphrey_trio.testing import WebsocketClient, http_client, open_websocket, websocket_client
+from humphrey_trio.http import Address
+from humphrey_trio.testing import WebsocketClient, open_websocket, websocket_client
 from humphrey_trio.websocket import HandshakeError
 from tests.support import ANY_PORT, PATIENCE
+from tests.support.documentation import BLOCKS, FRAGMENTS, PAGES, PROGRAMS, Block, block_with, fences, name_of
 from tests.support.programs import ROOT
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-_FENCE = re.compile(r"^```(.*)$", re.MULTILINE)
-
-
-class Block(NamedTuple):
-    """A block of Python on a page."""
-
-    page: Path
-    line: int
-    source: str
-
-    @property
-    def is_program(self) -> bool:
-        """Whether it imports what it uses. Otherwise it is a fragment."""
-        return bool(re.search(r"^(import|from) ", self.source, re.MULTILINE))
-
-    def code(self, source: str) -> CodeType:
-        """Compile it with the line numbers of its page, without the future import of this module."""
-        return compile("\n" * self.line + source, self.page, "exec", dont_inherit=True)
-
-    def run(self) -> dict[str, Any]:
-        """Run it as a module; what it defines."""
-        namespace: dict[str, Any] = {"__name__": "documentation"}
-        exec(self.code(self.source), namespace)
-        return namespace
-
-
-def fences(page: Path) -> Iterator[tuple[str, int, str]]:
-    """The blocks of a page: language, line of the fence, and content."""
-    text = page.read_text()
-    marks = list(_FENCE.finditer(text))
-    assert len(marks) % 2 == 0, f"a block of {page.name} does not end"
-    for begin, end in zip(marks[::2], marks[1::2], strict=True):
-        assert end[1] == "", f"a block of {page.name} has no language, or another stands in it"
-        yield begin[1].strip(), text.count("\n", 0, begin.start()) + 1, text[begin.end() + 1 : end.start()]
-
-
-BLOCKS = [Block(page, line, source) for page in PAGES for kind, line, source in fences(page) if kind == "python"]
-PROGRAMS = [block for block in BLOCKS if block.is_program]
-FRAGMENTS = [block for block in BLOCKS if not block.is_program]
-
-
-def name_of(block: Block) -> str:
-    return f"{block.page.name}:{block.line}"
-
-
-def block_with(text: str) -> Block:
-    """The only program that contains a text."""
-    (found,) = (block for block in PROGRAMS if text in block.source)
-    return found
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """The calls of ``trio.run``, which are recorded and not executed."""
-    calls: list[tuple[Any, ...]] = []
-
-    def run(async_fn: Any, *args: object, **_: object) -> None:
-        assert inspect.iscoroutinefunction(async_fn), "trio.run takes an async function"
-        inspect.signature(async_fn).bind(*args)
-        calls.append((async_fn, *args))
-
-    monkeypatch.setattr(trio, "run", run)
-    return calls
 
 
 def test_all_python_blocks_are_tested() -> None:
@@ -340,138 +270,3 @@ async def test_route_with_two_hooks() -> None:
         await stream.send("from the second")
         assert (await client.receive()).text == "from the second"
         await stream.close()
-
-
-async def test_routing(runs: list[tuple[Any, ...]]) -> None:
-    """The program at the beginning of routing.md adds and shows items, and refuses invalid requests."""
-    app: App[Any] = block_with("ITEMS: dict[int, str]").run()["app"]
-    async with http_client(app) as client:
-        added = await client.post("/items", content="tea")
-        assert (added.status, added.headers["Location"]) == (201, "/items/1")
-        pages = [await client.get(path) for path in ("/items", "/items/1", "/items/2", "/items/x")]
-        assert [(page.status, page.text) for page in pages[:2]] == [(200, "1 tea\n"), (200, "tea")]
-        assert [page.status for page in pages[2:]] == [404, 404]
-        assert (await client.post("/items/1")).headers["Allow"] == "GET, HEAD, OPTIONS"
-        assert (await client.post("/items", content="x" * 1001)).status == 413
-
-
-async def test_requests(runs: list[tuple[Any, ...]]) -> None:
-    """The program at the beginning of requests.md lists and adds notes, and refuses what is malformed."""
-    app: App[Any] = block_with("NOTES.append").run()["app"]
-    cookie = {"Cookie": "user=ann"}
-    async with http_client(app) as client:
-        assert (await client.get("/notes?first=2")).text == '["bread"]'
-        assert (await client.get("/notes?first=two")).status == 400
-        assert (await client.post("/notes", content='"jam"')).status == 401
-        assert (await client.post("/notes", headers=cookie, content="jam")).status == 400
-        assert (await client.post("/notes", headers=cookie, content="1")).status == 400
-        assert (await client.post("/notes", headers=cookie, content='"jam"')).text == '{"notes":4}'
-        assert (await client.get("/notes?first=3")).text == '["jam (ann)"]'
-
-
-async def test_responses(runs: list[tuple[Any, ...]]) -> None:
-    """The program at the beginning of responses.md sends a page, JSON, redirects and cookies."""
-    app: App[Any] = block_with("async def logout").run()["app"]
-    async with http_client(app) as client:
-        page, data = await client.get("/"), await client.get("/data")
-        login, logout = await client.post("/login"), await client.post("/logout")
-    assert (page.text, page.headers["Cache-Control"]) == ("<h1>hello</h1>", "max-age=60")
-    assert data.text == '{"host":"testserver"}'
-    assert (login.status, login.headers["Set-Cookie"]) == (303, "user=ann; Max-Age=3600; Path=/; HttpOnly")
-    assert (logout.status, "Max-Age=0" in logout.headers["Set-Cookie"]) == (302, True)
-
-
-async def test_streaming(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
-    """The program at the beginning of streaming.md counts, receives, and finishes an order."""
-    app: App[Any] = block_with("Write\n\n\nasync def count").run()["app"]
-    async with open_body(await app.handle(Request(path="/count"))) as pieces:
-        assert [await anext(pieces) for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
-    async with http_client(app) as client:
-        assert (await client.post("/upload", content="x" * 2_000_000)).text == "2000000 bytes"
-        assert (await client.post("/orders")).status == 201
-
-
-async def test_event_streams(runs: list[tuple[Any, ...]], autojump_clock: trio.testing.MockClock) -> None:
-    """The programs of events.md show a progress, and send the news also to a client that was away."""
-    async with http_client(block_with("/progress").run()["app"]) as client:
-        assert "EventSource" in (await client.get("/")).text
-        async with client.events("/progress") as events:
-            received = [event async for event in events]
-    assert [event.data for event in received] == [*(f"{percent} %" for percent in range(0, 101, 10)), ""]
-    assert received[-1].event == "done"
-    async with http_client(block_with("App(EventLog(1000))").run()["app"]) as client:
-        async with client.events("/news") as events:
-            await trio.testing.wait_all_tasks_blocked()
-            assert (await client.post("/news", content="one")).status == 202
-            assert await anext(events) == ServerSentEvent("one", "news", events.last_event_id)
-        await client.post("/news", content="two")
-        async with client.events("/news", last_event_id=events.last_event_id) as events:
-            assert (await anext(events)).data == "two"
-
-
-async def test_events_after_the_current_state() -> None:
-    """The program with a snapshot sends it first, and then what is added, also to a client that reconnects."""
-    names = block_with("class Board").run()
-    board = names["Board"]()
-    board.write("old ")
-    async with http_client(App(board).with_route("/", names["board"])) as client:
-        async with client.events("/") as events:
-            assert await anext(events) == ServerSentEvent("old ", "everything", board.log.last_id)
-            board.write("new")
-            assert (await anext(events)).data == "new"
-        board.write("!")
-        async with client.events("/", last_event_id=events.last_event_id) as events:
-            assert await anext(events) == ServerSentEvent("!", id=board.log.last_id)
-
-
-async def test_uploads(runs: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program of uploads.md for large files stores a video, refuses a form without one, and echoes a file."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    namespace = block_with("async def add_video").run()
-    app: App[Any] = namespace["app"]
-    stored = namespace["directory"]
-    os.mkdir(stored)  # the program has removed it at its end
-    content = bytes(2_000_000)
-    title = b'--b\r\nContent-Disposition: form-data; name="title"\r\n\r\nTea\r\n'
-    file = b'--b\r\nContent-Disposition: form-data; name="%b"; filename="f"\r\n\r\n%b\r\n--b--'
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    async with http_client(app) as client:
-        added = await client.post("/videos", content=title + file % (b"video", content), headers=headers)
-        refused = await client.post("/videos", content=file % (b"video", content), headers=headers)
-        echoed = await client.post("/echo", content=file % (b"file", content), headers=headers)
-    assert (added.status, added.text) == (201, f"Tea: 2000000 bytes, {hashlib.sha256(content).hexdigest()}\n")
-    (video,) = os.listdir(stored)
-    with open(os.path.join(stored, video), "rb") as file_on_disk:  # noqa: ASYNC230 (no other task waits)
-        assert file_on_disk.read() == content
-    assert (refused.status, echoed.status, echoed.content) == (400, 200, content)
-    assert os.listdir(tmp_path) == [os.path.basename(stored)]
-
-
-async def test_errors(runs: list[tuple[Any, ...]]) -> None:
-    """The program at the beginning of errors.md answers in its own format."""
-    app: App[Any] = block_with("STOCK = ").run()["app"]
-    async with http_client(app) as client:
-        pages = [await client.get(path) for path in ("/stock/tea", "/stock/milk", "/")]
-    assert [(page.status, page.text) for page in pages] == [
-        (200, "3"),
-        (404, """{"error":404,"detail":"there is no 'milk'"}"""),
-        (404, '{"error":404,"detail":""}'),
-    ]
-
-
-async def test_errors_in_json(runs: list[tuple[Any, ...]]) -> None:
-    """The program with the layer for JSON answers errors of its API in JSON, and others as text."""
-    app: App[Any] = block_with("json_errors()").run()["app"]
-    async with http_client(app) as client:
-        assert (await client.get("/api/items/1")).parse_json()["detail"] == "item 1 was sold"
-        assert (await client.get("/items/1")).text == "410 Gone: item 1 was sold\n"
-
-
-async def test_an_error_handler_that_calls_the_default_one() -> None:
-    """The program with its own 404 answers other errors as usual."""
-    app: App[Any] = (
-        block_with("There is nothing here").run()["app"].with_stateless_route("/", print, methods=("GET",))
-    )
-    async with http_client(app) as client:
-        assert (await client.get("/x")).text == "<h1>There is nothing here</h1>"
-        assert (await client.post("/")).text.startswith("405 Method Not Allowed: ")

@@ -12,6 +12,7 @@
 | `compression_clients` | clients that agree on permessage-deflate, and apps for them |
 | `deflate` | the two ends of permessage-deflate without a connection |
 | `descriptors` | the open files of this process below a directory |
+| `documentation` | the blocks of Python in the documentation |
 | `drain_clients` | what clients send and receive while a server drains |
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
