@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,11 +14,14 @@ import pytest
 import trio
 import trio.testing
 
+from humphrey_trio import App
 from humphrey_trio._http._body import TransformedBody, Write
 from humphrey_trio._layers._codings import CODINGS, StreamCompressor, compress_whole
 from humphrey_trio._layers._compression import INLINE_SIZE
-from humphrey_trio.http import Headers, Request, Response
+from humphrey_trio.http import Headers, Request, Response, read_body
 from humphrey_trio.layers import compression
+from humphrey_trio.testing import memory_connection
+from tests.support.streamed import streaming
 
 TEXT = "All work and no play makes Jack a dull boy. " * 100
 PLAIN = Response(200, TEXT)
@@ -136,7 +141,8 @@ async def test_streamed_bodies(coding: str) -> None:
     assert body.inner is plain.body
     assert body.length is None
     compressor = body.begin()
-    assert decoder_of(coding)(compressor.transform(TEXT.encode()) + compressor.finish()).decode() == TEXT
+    compressed = await compressor.transform(TEXT.encode())
+    assert decoder_of(coding)(compressed + compressor.finish()).decode() == TEXT
 
 
 async def test_short_streamed_bodies_stay() -> None:
@@ -425,6 +431,82 @@ async def test_a_cancelled_thread_stops(nursery: trio.Nursery) -> None:
         nursery.start_soon(cancel_the_thread)
         await run(response)
     assert scope.cancelled_caught  # not so if the thread had run to its end
+
+
+@pytest.mark.parametrize(("size", "is_cancelled"), [(INLINE_SIZE, False), (INLINE_SIZE + 1, True)])
+async def test_large_pieces_are_compressed_in_a_thread(size: int, is_cancelled: bool) -> None:
+    """So are pieces of a stream. A piece that was cancelled before its thread began has no effect."""
+    body = (await run(Response.stream(forever, headers={"Content-Type": "text/plain"}))).body
+    assert isinstance(body, TransformedBody)
+    transform, decode = body.begin(), decoder_of("gzip")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert decode(await transform.transform(b"a" * size)) == b"a" * size
+    assert scope.cancelled_caught == is_cancelled
+    assert decode(await transform.transform(b"b" * size)) == b"b" * size
+    assert decode(transform.finish()) == b""
+
+
+async def forever(write: Write) -> None:
+    await trio.sleep_forever()
+
+
+@any_coding
+@pytest.mark.parametrize("size", [100, 30_000])
+async def test_cancelled_writes(coding: str, size: int, autojump_clock: trio.testing.MockClock) -> None:
+    """A write that is cancelled has sent its whole piece or none of it, also below this layer."""
+    cancelled = 0
+
+    async def produce(write: Write) -> None:
+        nonlocal cancelled
+        for number in range(30):
+            piece = f"{number} ".encode() + secrets.token_bytes(size) + b";"
+            pieces.append(piece)
+            # Some are cancelled before they begin, some while they wait.
+            with trio.CancelScope(deadline=trio.current_time() + (1 if number % 7 else -1)) as scope:
+                await write(piece)
+            cancelled += scope.cancelled_caught
+
+    def handler(request: Request) -> Response:
+        return Response.stream(produce, headers={"Content-Type": "text/plain"})
+
+    pieces: list[bytes] = []
+    app = App().with_layer(compression()).with_stateless_route("/", handler)
+    async with streaming(app, partial(memory_connection, 4096)) as connect:
+        client = connect()
+        await client.get("/", f"Accept-Encoding: {coding}")
+        head = await client.head()
+        content = b""
+        decode = decoder_of(coding)
+        while chunk := await client.chunk():
+            content += decode(chunk)
+            await trio.sleep(3)
+    assert head.headers["Content-Encoding"] == coding
+    assert cancelled > 4
+    for piece in pieces:
+        if content.startswith(piece):
+            content = content[len(piece) :]
+    assert content == b""
+
+
+@any_coding
+async def test_several_writers_of_large_pieces(coding: str) -> None:
+    """Tasks that write large pieces at the same time do not mix them, and one that is cancelled does no harm."""
+    pieces = [bytes([number]) * (INLINE_SIZE + 1) for number in range(8)]
+
+    async def produce(write: Write) -> None:
+        async with trio.open_nursery() as nursery:
+            for piece in pieces:
+                nursery.start_soon(write, piece)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await write(b"x" * (INLINE_SIZE + 1))
+
+    request = Request(headers={"Accept-Encoding": coding})
+    response = await run(Response.stream(produce, headers={"Content-Type": "text/plain"}), request)
+    content = decoder_of(coding)(await read_body(response))
+    found = [content[at : at + INLINE_SIZE + 1] for at in range(0, len(content), INLINE_SIZE + 1)]
+    assert sorted(found) == pieces
 
 
 # -------------------------------------------------------------------------------------------- settings

@@ -393,7 +393,7 @@ def layered(inner: StreamedBody) -> TransformedBody:
     """A body whose pieces are in upper case, with an end."""
 
     class Upper:
-        def transform(self, piece: bytes) -> bytes:
+        async def transform(self, piece: bytes) -> bytes:
             return piece.upper().replace(b"SKIP", b"")
 
         def finish(self) -> bytes:

@@ -86,10 +86,10 @@ class EventBody:
 
 
 class Transform(Protocol):
-    """Changes the pieces of one body, such as a compressor."""
+    """Changes the pieces of one body, such as a compressor. It is used by one task at a time."""
 
-    def transform(self, piece: bytes) -> bytes:
-        """Return what is sent for a piece. May be empty."""
+    async def transform(self, piece: bytes) -> bytes:
+        """Return what is sent for a piece. May be empty. If this is cancelled, the piece has had no effect."""
         ...
 
     def finish(self) -> bytes:

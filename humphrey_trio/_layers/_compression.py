@@ -65,7 +65,8 @@ def compression(*, minimum: int = 1000) -> CompressionLayer:
       bytes (RFC 9110, section 8.8.3). In If-None-Match and If-Match of a request, the layer adds the tag without
       the suffix, so handlers compare with their own tags. Weak tags stay.
     - Bodies above 64 KiB are compressed in a worker thread. As many run at once as the machine has processors.
-    - Streamed bodies are compressed piece by piece, and each piece is flushed, so it arrives at once.
+    - Streamed bodies are compressed piece by piece, and each piece is flushed, so it arrives at once. Pieces above
+      64 KiB are compressed in a worker thread as well.
 
     Responses that contain both a secret and text of an attacker must not be compressed, because the size tells
     about the secret (BREACH): give the layer a path, or set ``Cache-Control: no-transform``.
@@ -106,7 +107,7 @@ class CompressionLayer:
         if coding == IDENTITY:
             return response
         if response.body is not None:
-            body = TransformedBody(response.body, partial(StreamCompressor, coding))
+            body = TransformedBody(response.body, partial(_StreamTransform, coding, self._limiter))
             return _with_coding(response, coding).with_body(body)
         if not response.content:
             return _with_coding(response, coding)
@@ -119,6 +120,25 @@ class CompressionLayer:
         # Between its steps, the thread stops if this task was cancelled.
         work = partial(compress_whole, coding, content, trio.from_thread.check_cancelled)
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+class _StreamTransform:
+    """Compresses the pieces of a streamed body, large ones in a worker thread."""
+
+    __slots__ = ("_compressor", "_limiter")
+
+    def __init__(self, coding: str, limiter: trio.CapacityLimiter) -> None:
+        self._compressor = StreamCompressor(coding)
+        self._limiter = limiter
+
+    async def transform(self, piece: bytes) -> bytes:
+        if len(piece) <= INLINE_SIZE:
+            return self._compressor.transform(piece)
+        # Once the thread has begun, it is not cancelled: the compressor would have a part of the piece.
+        return await trio.to_thread.run_sync(self._compressor.transform, piece, limiter=self._limiter)
+
+    def finish(self) -> bytes:
+        return self._compressor.finish()
 
 
 def _coding_for(headers: Headers) -> str:

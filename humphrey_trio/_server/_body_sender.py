@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import asynccontextmanager
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -35,8 +35,41 @@ from ._file_reader import SendRange, send_file_body
 logger = logging.getLogger("humphrey_trio.http")
 
 
-def encode_piece(piece: bytes | str) -> bytes:
-    """Return a piece of a body as bytes. A str is encoded as UTF-8.
+class Unsent:
+    """Pieces that a layer has changed and that were not sent yet.
+
+    It is passed to ``write`` in place of a piece. The pieces are taken when they are certain to be sent. If that
+    ``write`` is cancelled before, the next one sends them: a compressor has processed them, and cannot omit them.
+    """
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece, which may be empty."""
+        if piece:
+            self._pieces.append(piece)
+
+    def take(self) -> bytes:
+        """Remove all pieces, and return them as one."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
+
+
+#: What a body passes to ``write``.
+Piece: TypeAlias = bytes | str | Unsent
+#: A ``Write`` for pieces of users and of layers.
+WritePiece: TypeAlias = Callable[[Piece], Awaitable[None]]
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """Return a piece of a body as bytes. A str is encoded as UTF-8. Pieces of a layer are taken.
 
     Raises:
         TypeError: it is neither.
@@ -48,12 +81,14 @@ def encode_piece(piece: bytes | str) -> bytes:
         return piece.encode()
     if isinstance(piece, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return bytes(piece)  # a copy, because it may change before it is sent
+    if isinstance(piece, Unsent):
+        return piece.take()
     raise TypeError(f"a piece of a body is bytes or str, not {type(piece).__name__}")
 
 
 async def send_body(
     body: StreamedBody,
-    write: Write,
+    write: WritePiece,
     *,
     event_scope: trio.CancelScope | None = None,
     send_range: SendRange | None = None,
@@ -179,29 +214,41 @@ async def _close(iterable: object) -> None:
             raise rest from None
 
 
-async def _send_transformed(body: TransformedBody, write: Write, event_scope: trio.CancelScope | None) -> None:
-    transform = body.begin()
+async def _send_transformed(
+    body: TransformedBody, write: WritePiece, event_scope: trio.CancelScope | None
+) -> None:
+    transform, unsent, turn = body.begin(), Unsent(), trio.Lock()
 
-    async def write_transformed(piece: bytes | str) -> None:
-        if data := transform.transform(encode_piece(piece)):
-            await write(data)
+    async def write_transformed(piece: Piece) -> None:
+        try:
+            turn.acquire_nowait()  # several tasks may write
+        except trio.WouldBlock:
+            await turn.acquire()
+        try:
+            unsent.add(await transform.transform(encode_piece(piece)))
+            if unsent:
+                await write(unsent)
+        finally:
+            turn.release()
 
     # The client gets no Content-Length, so nothing else would show that the inner body is incomplete.
     await _send_whole(body.inner, write_transformed, event_scope)
-    if rest := transform.finish():
-        await write(rest)
+    unsent.add(transform.finish())
+    if unsent:
+        await write(unsent)
 
 
-async def _send_whole(body: StreamedBody, write: Write, event_scope: trio.CancelScope | None = None) -> None:
+async def _send_whole(body: StreamedBody, write: WritePiece, event_scope: trio.CancelScope | None = None) -> None:
     """Produce a body, and check that it has its length."""
     length, size = body.length, 0
 
-    async def write_counted(piece: bytes | str) -> None:
+    async def write_counted(piece: Piece) -> None:
         nonlocal size
-        content = encode_piece(piece)
-        size += len(content)
-        check_not_longer(size, length)
-        await write(content)
+        if not isinstance(piece, Unsent):  # of a transformed body, which has no length
+            piece = encode_piece(piece)
+            size += len(piece)
+            check_not_longer(size, length)
+        await write(piece)
 
     await send_body(body, write_counted, event_scope=event_scope)
     check_not_shorter(size, length)
@@ -235,9 +282,9 @@ class _Pieces:
 
     __slots__ = ("_failure", "_produce", "_receive", "_send")
 
-    def __init__(self, produce: Callable[[Write], Awaitable[None]]) -> None:
+    def __init__(self, produce: Callable[[WritePiece], Awaitable[None]]) -> None:
         self._produce = produce
-        self._send, self._receive = trio.open_memory_channel[bytes | str](0)
+        self._send, self._receive = trio.open_memory_channel[Piece](0)
         self._failure: Exception | None = None
 
     async def run(self) -> None:
@@ -272,7 +319,7 @@ class _Pieces:
 
 
 @asynccontextmanager
-async def _in_child_task(produce: Callable[[Write], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
+async def _in_child_task(produce: Callable[[WritePiece], Awaitable[None]]) -> AsyncGenerator[AsyncIterator[bytes]]:
     pieces = _Pieces(produce)
     try:
         async with child_task(pieces.run):

@@ -16,7 +16,15 @@ import trio
 
 from .._failures import failure_of
 from .._http._file_body import FileBody
-from ._body_sender import check_not_longer, check_not_shorter, encode_piece, log_failure, send_body
+from ._body_sender import (
+    Piece,
+    Unsent,
+    check_not_longer,
+    check_not_shorter,
+    encode_piece,
+    log_failure,
+    send_body,
+)
 from ._child_task import child_task
 
 if TYPE_CHECKING:
@@ -195,7 +203,7 @@ class ResponseStream:
     # Pieces...
 
     @trio.lowlevel.enable_ki_protection
-    async def write(self, piece: bytes | str) -> None:
+    async def write(self, piece: Piece) -> None:
         """Send a piece, and wait until the transport has accepted it. See ``Write``.
 
         Raises:
@@ -204,10 +212,11 @@ class ResponseStream:
             ValueError: the body is longer than its length.
             TypeError: the piece is neither bytes nor str.
         """
-        data = encode_piece(piece)
-        if data:
+        data = piece if isinstance(piece, Unsent) else encode_piece(piece)
+        size = len(data)
+        if size:
             await self._send(partial(self._frame, data))
-        if self._fairness.spent(len(data)):
+        if self._fairness.spent(size):
             await trio.lowlevel.checkpoint()
 
     async def _send_range(self, file: OpenFile, part: ByteRange) -> int:
@@ -238,10 +247,11 @@ class ResponseStream:
             if self._ends_events and not self._sending:
                 self._event_scope.cancel()
 
-    def _frame(self, data: bytes) -> list[bytes]:
+    def _frame(self, piece: bytes | Unsent) -> list[bytes]:
         """Return the bytes to send for a piece, after the head if it is the first."""
         if self._is_over:
             raise RuntimeError("the response is over: write before the producer of its body returns")
+        data = encode_piece(piece)
         check_not_longer(self.sent + len(data), self._body.length)
         self.sent += len(data)
         self._last_size = len(data)

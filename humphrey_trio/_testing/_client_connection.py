@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from .._server._body_sender import encode_piece, send_body
+from .._server._body_sender import Piece, encode_piece, send_body
 from .._server._child_task import child_task
 from ._outgoing_request import OutgoingRequest
 from ._response_reader import Event, ResponseEnd, ResponseHead, ResponseReader
@@ -161,7 +161,7 @@ class _Sender:
             await send_body(content, self._write)
         await self._finish()
 
-    async def _write(self, piece: bytes | str) -> None:
+    async def _write(self, piece: Piece) -> None:
         data = encode_piece(piece)
         if not data:
             return
