@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from humphrey_trio.http import App, Headers, Limits, Request, Response
+from humphrey_trio.http import App, Headers, Limits, Request, Response, Write
 from humphrey_trio.websocket import Upgrade
 from tests.support.http_clients import EXPECT, chunks, get, in_memory, post, sized
 from tests.support.parsers import each_parser as each_parser  # the fixture
@@ -85,6 +85,40 @@ async def test_head_is_get_without_the_body() -> None:
             assert head.status == whole.status
             assert head.headers.without_header("Date") == whole.headers.without_header("Date")
         assert (await client.ask(get())).content == b"fine"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b" / HTTP/1.1\r\n\r\n",
+        b" / HTTP/1.1\r\nHost: a\nX: bare\r\n\r\n",
+        b" / HTTP/9.1\r\nHost: a\r\n\r\n",
+        b" /" + b"a" * 20_000,
+        b" / two HTTP/1.1\r\n",
+        b" / HTTP/1.1\r\nHost",
+    ],
+    ids=["no Host", "bare LF", "version", "too long", "request line", "too late"],
+)
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+async def test_a_refused_head_request(rest: bytes, streams: bool, autojump_clock: trio.testing.MockClock) -> None:
+    """A request that cannot be read gets no body either, if its method is HEAD (RFC 9110, section 9.3.2)."""
+
+    async def produce(write: Write) -> None:
+        await write("an error")
+
+    def error(status: int, request: Request | None, exception: Exception | None) -> Response:
+        return Response.stream(produce, status=status) if streams else Response(status, "an error")
+
+    async with in_memory(small_app().with_error_handler(error)) as connect:
+        lasts: list[tuple[bytes, bytes]] = []
+        for method in (b"GET", b"\r\nHEAD", b"HEADS"):
+            client = connect()
+            await client.send(method + rest)
+            head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+            lasts.append((head, body))
+        assert [body for _, body in lasts] == [b"an error", b"", b"an error"]
+        assert lasts[1][0].splitlines()[0] == lasts[0][0].splitlines()[0]
+        assert b"\r\nConnection: close" in lasts[1][0]
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,10 @@ def encode_piece(piece: Piece) -> bytes:
         return piece
     if isinstance(piece, str):
         return piece.encode()
-    if isinstance(piece, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return bytes(piece)  # a copy, because it may change before it is sent
     if isinstance(piece, Unsent):
         return piece.take()
+    if isinstance(piece, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return bytes(piece)  # a copy, because it may change before it is sent
     raise TypeError(f"a piece of a body is bytes or str, not {type(piece).__name__}")
 
 

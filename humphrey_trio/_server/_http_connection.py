@@ -272,7 +272,7 @@ class HttpConnection:
             finally:
                 self._handlers.end()
         if incoming is None and answer.body is None:
-            return self._responses.put(request, answer, head.close)
+            return self._responses.put(request, answer, head.close, head_only=head.method == "HEAD")
         self._handlers.use_policy(match)
         return await self._answer_stream(request, answer, head.close, incoming)
 
@@ -398,7 +398,8 @@ class HttpConnection:
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError), self._handlers:
                 response = await self._watched(service.refuse(error.status, request, error))
-                await self._responses.deliver(request, response, True)
+                head_only = request is None and self._reader.is_refused_head_request
+                await self._responses.deliver(request, response, True, head_only=head_only)
                 await self._outgoing.flush()
         finally:
             self._note_unsent()

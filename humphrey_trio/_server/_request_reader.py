@@ -40,7 +40,7 @@ class RequestReader:
         parse: parses the heads.
     """
 
-    __slots__ = ("_body", "_buffer", "_limits", "_line_end", "_parse", "_seen", "_skipped")
+    __slots__ = ("_body", "_buffer", "_limits", "_line_end", "_parse", "_refused", "_seen", "_skipped")
 
     def __init__(self, limits: Limits, buffer: bytearray | None = None, *, parse: HeadParser = parse_h11) -> None:
         self._limits = limits
@@ -50,6 +50,7 @@ class RequestReader:
         self._line_end = -1  # the position of the end of the request line; -1 if not found yet
         self._skipped = False  # whether an empty line before the request was skipped
         self._body: SizedBody | ChunkedBody | None = None
+        self._refused = b""  # a complete head that is not valid
 
     def receive(self, data: bytes) -> None:
         """Add bytes from the peer to the buffer."""
@@ -59,6 +60,11 @@ class RequestReader:
     def buffered(self) -> int:
         """The number of bytes that were received and not yet returned in a head or body."""
         return len(self._buffer)
+
+    @property
+    def is_refused_head_request(self) -> bool:
+        """Whether the method is HEAD, of a head that was refused or is not complete."""
+        return (self._refused or self._buffer).startswith(b"HEAD ")
 
     def take_rest(self) -> bytearray:
         """Return the bytes after the last head, and clear the buffer. For an upgrade of the connection.
@@ -82,7 +88,11 @@ class RequestReader:
         raw = self._split_head()
         if raw is None:
             return None
-        head = self._parse(raw, self._limits)
+        try:
+            head = self._parse(raw, self._limits)
+        except BadRequest:
+            self._refused = raw
+            raise
         length = head.content_length
         if length is None:
             self._body = ChunkedBody(self._limits)

@@ -75,7 +75,13 @@ class Responses:
             self._stream.end_events()
 
     async def deliver(
-        self, request: Request | None, response: Response, close: bool, incoming: RequestBody | None = None
+        self,
+        request: Request | None,
+        response: Response,
+        close: bool,
+        incoming: RequestBody | None = None,
+        *,
+        head_only: bool = False,
     ) -> bool:
         """Queue a response, or stream it.
 
@@ -84,18 +90,20 @@ class Responses:
             response: the response.
             close: see the class.
             incoming: the body of the request, if the handler reads it itself.
+            head_only: whether to omit the body. It is always omitted if the method of ``request`` is HEAD (RFC
+                9110, section 9.3.2).
         """
+        head_only = head_only or (request is not None and request.method == "HEAD")
         if response.body is not None:
-            return await self.stream(request, response, response.body, close, incoming)
+            return await self.stream(request, response, response.body, close, incoming, head_only=head_only)
         if incoming is not None:
             close = incoming.begin_response() or not incoming.may_be_discarded or close
-        return self.put(request, response, close)
+        return self.put(request, response, close, head_only=head_only)
 
-    def put(self, request: Request | None, response: Response, close: bool) -> bool:
+    def put(self, request: Request | None, response: Response, close: bool, *, head_only: bool) -> bool:
         """Queue a response whose body is bytes."""
         if response.headers or self._control.draining or self._handlers.has_left:
             close = self._ends_after(response, close)
-        head_only = request is not None and request.method == "HEAD"
         data = self._settings.writer.encode(response, head_only=head_only, close=close)
         self._outgoing.put(data)
         self._counters.statuses[response.status] += 1
@@ -118,7 +126,9 @@ class Responses:
         response: Response,
         body: StreamedBody,
         close: bool,
-        incoming: RequestBody | None = None,
+        incoming: RequestBody | None,
+        *,
+        head_only: bool,
     ) -> bool:
         """Stream a response. See ``deliver``."""
         framing = framing_of(body, "HTTP/1.0" if request is None else request.version)
@@ -131,7 +141,7 @@ class Responses:
             close = self._ends_after(response, close or uncertain or framing is Framing.CLOSE)
             return self._settings.writer.encode_head(response, framing_field(body, framing), close=close)
 
-        if request is not None and request.method == "HEAD":
+        if head_only:
             discard(body)
             self._put_head(request, response.status, make_head())
             return close
@@ -157,7 +167,7 @@ class Responses:
             logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
         return True
 
-    def _put_head(self, request: Request, status: int, head: bytes) -> None:
+    def _put_head(self, request: Request | None, status: int, head: bytes) -> None:
         """Queue the head of a streamed response, as the whole response."""
         self._outgoing.put(head)
         self._counters.statuses[status] += 1
