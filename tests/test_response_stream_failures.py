@@ -70,6 +70,22 @@ async def test_a_failure_after_the_head(
     assert "GET /" in record.getMessage()
 
 
+@each_stream
+async def test_a_failure_after_the_last_byte(pair: StreamPair, caplog: pytest.LogCaptureFixture) -> None:
+    """With a length, the response is complete then (RFC 9112, section 6.3). The failure is logged."""
+
+    async def fail(write: Write) -> None:
+        await write(b"all of it")
+        raise ZeroDivisionError
+
+    async with streaming(app_of(fail, length=9), pair) as connect:
+        client = connect()
+        await client.get()
+        assert await client.body(await client.head()) == b"all of it"
+        assert await client.rest() == b""
+    assert len(errors(caplog)) == 1
+
+
 @pytest.mark.parametrize("link", Link, ids=lambda link: link.value)
 async def test_a_failure_until_close_is_a_reset(link: Link, caplog: pytest.LogCaptureFixture) -> None:
     """A body that ends with the connection is cut off by a reset, because an end of file would complete it."""

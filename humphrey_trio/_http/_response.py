@@ -92,8 +92,9 @@ class Response:
                 generator. It is not started for a HEAD request.
             status: the status code, from 200 to 999.
             headers: as for the constructor. Without a Content-Type, ``application/octet-stream`` is sent.
-            length: the size of the body in bytes. The server checks it, and sends it as Content-Length. Without
-                it, the body is chunked, or ends with the connection for HTTP/1.0.
+            length: the size of the body in bytes. The server checks it, and sends it as Content-Length. The
+                response is complete after its last byte, also if the body fails then. Without a length, the body
+                is chunked, or ends with the connection for HTTP/1.0.
 
         Returns:
             The response.
