@@ -19,8 +19,8 @@ from humphrey_trio import (
     HandshakeError,
     Message,
 )
-from humphrey_trio.http import Drain, Timeouts
-from humphrey_trio.testing import open_websocket, websocket_client
+from humphrey_trio.http import Address, Drain, Request, Response, Timeouts
+from humphrey_trio.testing import HttpClient, memory_connection, open_websocket, websocket_client
 from tests.support import ANY_PORT, PATIENCE
 from tests.support.cancellation import (
     Connect,
@@ -379,3 +379,41 @@ async def test_drain_cancelled_at_every_step(autojump_clock: Clock) -> None:
         while await drain_and_cancel(step):
             step += 1
     assert step > 5
+
+
+async def test_a_stream_that_comes_after_the_cancelled_run() -> None:
+    """While the server of a cancelled App waits for a shielded handler, upgrades get a 503. The hook is empty."""
+    begun, release = trio.Event(), trio.Event()
+
+    async def shielded(request: Request) -> Response:
+        with trio.CancelScope(shield=True):
+            begun.set()
+            await release.wait()
+        return Response(204)
+
+    websocket_app = echo_app()
+    app = App().with_websocket_app("/ws", websocket_app).with_stateless_route("/", shielded)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery, trio.open_nursery() as run:
+            (address,) = await run.start(app.run, ANY_PORT)
+            ours, theirs = memory_connection()
+            nursery.start_soon(app.serve_stream, theirs)
+            nursery.start_soon(get_root, address)
+            await begun.wait()
+            run.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(HandshakeError) as refused:
+                    await open_websocket(ours, "/ws")
+                release.set()
+    assert refused.value.status == 503
+    assert websocket_app.statistics().waiting_in_hook == 0
+    async with websocket_client(app, "/ws") as client:  # the next run
+        await client.send("hello")
+        assert (await client.receive()).text == "hello"
+
+
+async def get_root(address: Address) -> None:
+    async with HttpClient(partial(trio.open_tcp_stream, *address)) as client:
+        with suppress(ConnectionError):
+            await client.get("/")

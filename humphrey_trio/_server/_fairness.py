@@ -16,7 +16,7 @@ class Fairness:
     ``spent`` returns True.
     """
 
-    __slots__ = ("_bytes", "_messages")
+    __slots__ = ("__weakref__", "_bytes", "_messages")  # weakly referenced as the identity of its server
 
     def __init__(self) -> None:
         self._messages = 0

@@ -13,7 +13,6 @@ import trio
 
 from humphrey_trio import ConnectionClosed
 from humphrey_trio.http import HttpError
-from humphrey_trio.websocket import AppStatistics
 
 from .exchanges import ScriptedError
 from .http_model import HTTP_CHECKS
@@ -28,16 +27,6 @@ Check = Callable[[Script, Journal], Iterable[str]]
 def check(script: Script, journal: Journal) -> list[str]:
     """All violations, in the order of the checks."""
     return [violation for each in CHECKS for violation in each(script, journal)]
-
-
-def waiting_in_hook(script: Script, journal: Journal, statistics: AppStatistics) -> int:
-    """The streams in the hook, which should be none at the end.
-
-    If an app that runs the WebSocket app is cancelled, a stream that has ended may stay in the hook. The next run
-    takes it out.
-    """
-    stays = script.setup.hosted and "http cancelled" in journal.happened
-    return 0 if stays else statistics.waiting_in_hook
 
 
 def records_are_logged_once(script: Script, journal: Journal) -> Iterator[str]:
@@ -80,7 +69,7 @@ def totals_add_up(script: Script, journal: Journal) -> Iterator[str]:
         statistics.connections,
         statistics.handlers_running,
         statistics.tasks_running,
-        waiting_in_hook(script, journal, statistics),
+        statistics.waiting_in_hook,
         statistics.waiting_for_hook,
     )
     if (

@@ -21,7 +21,7 @@ from .handlers import Handlers
 from .http_handlers import HttpHandlers
 from .journal import Journal
 from .logs import logging_to, warnings_to
-from .model import check, waiting_in_hook
+from .model import check
 from .pair import make_pair
 from .script import Act, ClientPlan, Script, busy_seconds
 from .streams import connection
@@ -290,7 +290,7 @@ class _Stage:
 
     def _left(self) -> tuple[int, int, int]:
         statistics = self._websocket_app.statistics()
-        waiting = statistics.handlers_running + waiting_in_hook(self._script, self._journal, statistics)
+        waiting = statistics.handlers_running + statistics.waiting_in_hook
         return self._serving, statistics.connections, waiting
 
     async def _watch_time(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:

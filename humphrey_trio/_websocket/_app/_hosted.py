@@ -8,7 +8,7 @@ import trio
 
 from ..._trio_runs import current_run
 from .._stream._graceful_end import AppEnd
-from .._stream._hook_use import forget_use, note_use, use_of
+from .._stream._hook_use import forget_use, note_server_end, note_use, use_of
 from ._sessions import AppRun
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class HostedStreams:
         try:
             await streams.run(run, _start_nothing, task_status)
         finally:
+            note_server_end(self._hook, server.fairness)
             if not streams.running:
                 broadcaster.bind(None)
                 forget_use(self._hook)

@@ -14,7 +14,7 @@ from ..._quoting import printable
 from ..._trio_runs import check_run
 from .._limits import StreamLimits
 from ._admission import Admission
-from ._hook_use import use_of
+from ._hook_use import has_ended_for, use_of
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
 
@@ -163,6 +163,8 @@ class HookRoute:
 
     async def _place(self, connection: WebsocketConnection) -> bool:
         """Put the stream into the hook. Return False if it remains full, or if the app has ended."""
+        if has_ended_for(self._hook, connection.server):  # the hook is open for the run of another server
+            return False
         stream = WebsocketStream(connection)
         try:
             try:

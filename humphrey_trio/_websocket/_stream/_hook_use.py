@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import trio
 
@@ -49,6 +49,8 @@ class HookUse:
 
 
 _uses: WeakKeyDictionary[Hook, HookUse] = WeakKeyDictionary()
+# The servers, by the hooks of the apps that have ended their runs for them.
+_ended: WeakKeyDictionary[Hook, WeakSet[object]] = WeakKeyDictionary()
 
 
 def note_use(hook: Hook) -> HookUse:
@@ -60,6 +62,16 @@ def note_use(hook: Hook) -> HookUse:
 def forget_use(hook: Hook) -> None:
     """Note that the app of a hook runs no more."""
     _uses.pop(hook, None)
+
+
+def note_server_end(hook: Hook, server: object) -> None:
+    """Note that the app of a hook has ended its run for a server, which may still have connections."""
+    _ended.setdefault(hook, WeakSet()).add(server)
+
+
+def has_ended_for(hook: Hook, server: object) -> bool:
+    """Whether no run will take streams of a server, because the one for it has ended and there is no other."""
+    return hook not in _uses and server in _ended.get(hook, ())
 
 
 def use_of(hook: Hook) -> HookUse | None:
