@@ -187,6 +187,7 @@ FOREIGN_ASSIGNMENTS = {
     ("_server._certificate", "context.minimum_version"): "an SSLContext has no method for it",
     ("_server._certificate", "context.options"): "an SSLContext has no method for it",
     ("_server._certificate", "context.num_tickets"): "an SSLContext has no method for it",
+    ("_server._child_task", "nursery.cancel_scope.shield"): "a CancelScope has no method for it",
     ("_server._server", "connections.cancel_scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._app._sessions", "scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._app._stream_server", "scope.deadline"): "a CancelScope has no method for it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -68,6 +69,39 @@ async def test_a_failure_after_the_head(
             await client.body(head)
     (record,) = errors(caplog)
     assert "GET /" in record.getMessage()
+
+
+@each_stream
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_failure_while_the_app_is_cancelled(
+    pair: StreamPair, begun: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A body that fails in the very step in which its app is cancelled is logged, once."""
+
+    async def fail(write: Write) -> None:
+        if begun:
+            await write(b"a part")
+        nursery.cancel_scope.cancel()
+        raise ZeroDivisionError
+
+    async def generate() -> AsyncIterator[bytes]:
+        if begun:
+            yield b"a part"
+        nursery.cancel_scope.cancel()
+        raise ZeroDivisionError
+
+    app = app_of(fail).with_stateless_route("/generator", lambda _: Response.stream(generate()))
+    app.with_stateless_route("/events", lambda _: Response.events(lambda events: fail(lambda _: events.send("x"))))
+    for path in ("/", "/generator", "/events"):
+        caplog.clear()
+        ours, theirs = pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.serve_stream, theirs)
+            await StreamClient(ours).get(path)
+            await trio.sleep_forever()
+        (record,) = errors(caplog)
+        assert record.exc_info is not None
+        assert record.exc_info[0] is ZeroDivisionError
 
 
 @each_stream

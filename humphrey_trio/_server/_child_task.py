@@ -26,6 +26,8 @@ async def child_task(run: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]
                 yield
             except BaseException as exc:
                 error = exc
+                # If the parent is cancelled as well, the Cancelled of this wait would replace the exception.
+                nursery.cancel_scope.shield = True
             nursery.cancel_scope.cancel()
         if error is not None:
             raise error
