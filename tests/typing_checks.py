@@ -15,6 +15,7 @@ import trio
 
 from humphrey_trio import (
     App,
+    AsyncSender,
     AsyncStream,
     AsyncWebsocketApp,
     Message,
@@ -29,7 +30,7 @@ from humphrey_trio import (
     async_websocket_handler,
     websocket_handler,
 )
-from humphrey_trio.http import EventSender, Write
+from humphrey_trio.http import EventLog, EventSender, ServerSentEvent, UploadedFile, Write
 from humphrey_trio.websocket import Upgrade
 
 
@@ -177,8 +178,11 @@ async def streamed(request: Request) -> None:
     async for part in request.parts():
         assert_type(part.name, str)
         assert_type(await part.read(), bytes)
+        assert_type(await part.save("f", limit=1), int)
     form = await request.read_form(spool=0, max_text=1, directory="/tmp")
     assert_type(form["a"], str)
+    assert_type(dict(form), dict[str, str])
+    assert_type(form.files.items(), tuple[tuple[str, UploadedFile], ...])
     assert_type(await form.files["f"].read(), bytes)
     assert_type(await form.files["f"].save("f"), int)
     assert_type(form.files["f"].open(), BinaryIO)
@@ -191,6 +195,16 @@ async def produce(write: Write) -> None:
 
 async def tell(events: EventSender) -> None:
     await events.send("x", event="tick")
+    log = EventLog(10)
+    assert_type(log.append("x"), str)
+    async for event in log.after(log.last_id):
+        assert_type(event, ServerSentEvent)
+
+
+async def close(sender: AsyncSender) -> None:
+    assert_type(await sender.close(1, 4000, "away"), bool)
+    assert_type(await sender.close_subscribers(("user", "ann")), int)
+    assert_type(sender.subscribers("room"), frozenset[int])
 
 
 async def pieces() -> AsyncIterator[str]:
