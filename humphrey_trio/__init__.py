@@ -19,6 +19,7 @@ from ._http._request_key import RequestKey as RequestKey
 from ._http._response import Response as Response
 from ._http._status import StatusCode as StatusCode
 from ._http._when_left import WhenLeft as WhenLeft
+from ._until_signal import until_signal as until_signal
 from ._websocket._app._async_app import AsyncWebsocketApp as AsyncWebsocketApp
 from ._websocket._app._async_stream import AsyncSender as AsyncSender
 from ._websocket._app._async_stream import AsyncStream as AsyncStream
@@ -67,5 +68,6 @@ __all__ = [
     "WhenFull",
     "WhenLeft",
     "async_websocket_handler",
+    "until_signal",
     "websocket_handler",
 ]

@@ -41,6 +41,8 @@ from ._http._when_left import WhenLeft as WhenLeft
 from ._server._body_sender import open_body as open_body
 from ._server._body_sender import read_body as read_body
 from ._server._event_log import EventLog as EventLog
+from ._server._given_listener import ListenTarget as ListenTarget
+from ._until_signal import until_signal as until_signal
 
 __all__ = [
     "Address",
@@ -61,6 +63,7 @@ __all__ = [
     "HttpError",
     "HttpStatistics",
     "Limits",
+    "ListenTarget",
     "Method",
     "Part",
     "PathAwareRequestHandler",
@@ -84,4 +87,5 @@ __all__ = [
     "https_redirect",
     "open_body",
     "read_body",
+    "until_signal",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from humphrey_trio import App
+from humphrey_trio import App, AsyncWebsocketApp
 from humphrey_trio._app._access import AccessLog
 from humphrey_trio._http._exchange import Exchange
 from humphrey_trio._server._http_counters import HttpCounters
@@ -158,6 +158,15 @@ def test_listening(log: pytest.LogCaptureFixture, address: Address, tls: bool, u
     log_listening([address, address], tls=tls)
     assert [(record.name, record.levelno) for record in log.records] == [("humphrey_trio.http", logging.INFO)] * 2
     assert log.messages == [f"listening on {url}"] * 2
+
+
+async def test_a_websocket_app_tells_where_it_listens(
+    log: pytest.LogCaptureFixture, nursery: trio.Nursery
+) -> None:
+    """The URL of an internally linked WebSocket app is that of a WebSocket."""
+    (address,) = await nursery.start(AsyncWebsocketApp().with_address(ANY_PORT).run)
+    assert log.messages == [f"listening on ws://{address}"]
+    nursery.cancel_scope.cancel()
 
 
 async def test_an_app_tells_where_it_listens(log: pytest.LogCaptureFixture, nursery: trio.Nursery) -> None:

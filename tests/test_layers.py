@@ -19,7 +19,7 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs
+.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs _until_signal
                       _type_variables!
 _watchdog             _steps _suspensions! _stack! _watchdog
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
@@ -37,7 +37,8 @@ _server               _clock _control! _fairness! _file_threads _file_reader _se
                       _departures _connection_condition _interface! _outgoing _request_body _child_task
                       _event_stream _event_log _body_sender _response_stream _responses _http_phase!
                       _http_connection
-                      _server_tls _unix_socket _open_listeners _listening! _overload _slots _accept _server
+                      _server_tls _unix_socket _listener _given_listener _open_listeners _listening! _overload
+                      _slots _accept _server
 _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!
                       _counters! _close_record! _statistics!
 _websocket._protocol  _close_codes! _mask! _frames! _assembly! _deflate! _decoder! _encoder! _handshake!
@@ -188,7 +189,6 @@ FOREIGN_ASSIGNMENTS = {
     ("_server._certificate", "context.options"): "an SSLContext has no method for it",
     ("_server._certificate", "context.num_tickets"): "an SSLContext has no method for it",
     ("_server._child_task", "nursery.cancel_scope.shield"): "a CancelScope has no method for it",
-    ("_server._server", "connections.cancel_scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._app._sessions", "scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._app._stream_server", "scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._stream._serve_upgrade", "self._scope.deadline"): "a CancelScope has no method for it",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .._server._certificate import Certificate
+    from .._server._given_listener import ListenTarget
     from .._websocket._stream._hook_route import HookRouteOptions
 
 #: A connection condition, for ``with_connection_condition``: called with ``(address, state)``.
@@ -367,7 +368,8 @@ class App(Routes[State]):
 
     async def run(
         self,
-        *addresses: str,
+        *addresses: ListenTarget,
+        unix_mode: int | None = None,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen on addresses, and serve connections until cancelled or until a ``with_shutdown`` has completed.
@@ -375,18 +377,25 @@ class App(Routes[State]):
         Args:
             addresses: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/path``. Port 0 selects a free
                 port. A host name means all its addresses that belong to this machine. The others are logged at
-                level WARNING.
+                level WARNING. Sockets that listen already are accepted as well: a ``socket.socket`` or a
+                ``trio.SocketListener``. They are closed when the server stops accepting, and also if ``run``
+                fails. To keep one open, pass ``sock.dup()``.
+            unix_mode: the mode of the files of Unix sockets, such as ``0o660``, set before a client can connect.
+                None for the mode of the umask.
             task_status: for ``nursery.start``, which returns a tuple with the ``Address`` of each listener.
 
         Raises:
-            ValueError: there is no address, or one is malformed.
+            ValueError: there is no address, or one is malformed; a socket does not listen, or is not a stream
+                socket; or ``unix_mode`` is not a mode, or there is no Unix socket.
+            TypeError: an address is neither a str nor a socket.
             OSError: an address cannot be listened on. Then the server does not listen on any of them.
         """
-        await self._run(addresses, None, task_status)
+        await self._run(addresses, unix_mode, None, task_status)
 
     async def run_tls(
         self,
-        *addresses: str,
+        *addresses: ListenTarget,
+        unix_mode: int | None = None,
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen on addresses and serve connections over TLS, with the certificate of ``with_cert``.
@@ -394,17 +403,16 @@ class App(Routes[State]):
         May run at the same time as ``run``, on other addresses.
 
         Args:
-            addresses: as for ``run``.
-            task_status: as for ``run``.
+            addresses, unix_mode, task_status: as for ``run``.
 
         Raises:
             RuntimeError: ``with_cert`` was not called.
-            ValueError, OSError: as for ``run``.
+            ValueError, TypeError, OSError: as for ``run``.
         """
         certificate = self._servers.certificate
         if certificate is None:
             raise RuntimeError("run_tls needs a certificate: call with_cert(cert, key) first")
-        await self._run(addresses, certificate, task_status)
+        await self._run(addresses, unix_mode, certificate, task_status)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: Address = _MEMORY) -> None:
         """Serve one connection over a stream, and close the stream.
@@ -429,11 +437,12 @@ class App(Routes[State]):
 
     async def _run(
         self,
-        addresses: tuple[str, ...],
+        targets: tuple[ListenTarget, ...],
+        unix_mode: int | None,
         certificate: Certificate | None,
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
-        await self._servers.run(addresses, certificate, task_status)
+        await self._servers.run(targets, unix_mode, certificate, task_status)
         for route in self._routing.hook_routes():
             route.note_server_end()  # only a graceful shutdown leads here
 

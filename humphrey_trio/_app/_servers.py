@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from .._http._statistics import HttpStatistics
     from .._http._when_left import WhenLeft
     from .._server._certificate import Certificate
+    from .._server._given_listener import ListenTarget
     from .._server._interface import Service
+    from .._server._listener import Listener
     from .._server._observers import Observers
-    from .._server._open_listeners import Listener
     from .._server._request_reader import HeadParser
     from .._server._response_writer import ResponseWriter
     from .._server._transport import Transport
@@ -49,7 +50,8 @@ class Servers:
         proxies: the proxies whose forwarding fields are believed, or None.
 
     Attributes:
-        timeouts: as the argument.
+        limits, timeouts, max_connections, proxies: as the arguments.
+        shutdown: begins a graceful shutdown when it is set; None if there is none.
         hosting: the WebSocket apps that run beside each server.
         certificate: the certificate of servers with TLS; None if there is none.
 
@@ -60,18 +62,18 @@ class Servers:
     __slots__ = (
         "_condition",
         "_drain",
-        "_limits",
-        "_max_connections",
         "_observers",
         "_parse_head",
-        "_proxies",
         "_running",
         "_service",
-        "_shutdown",
         "_when_left",
         "_writer",
         "certificate",
         "hosting",
+        "limits",
+        "max_connections",
+        "proxies",
+        "shutdown",
         "timeouts",
     )
 
@@ -89,18 +91,18 @@ class Servers:
         proxies: TrustedProxies | None,
     ) -> None:
         self._service = service
-        self._limits = limits
-        self._max_connections = max_connections
+        self.limits = limits
+        self.max_connections = max_connections
         self._parse_head = parse_head
         self._writer = writer
         self._when_left = when_left
         self._running: list[HttpServer] = []
         self._observers = observers
-        self._proxies = proxies
+        self.proxies = proxies
         self.timeouts = timeouts
         self.hosting = Hosting()
         self.certificate: Certificate | None = None
-        self._shutdown: trio.Event | None = None
+        self.shutdown: trio.Event | None = None
         self._drain = Drain()
         self._condition: Callable[[Address], bool] | None = None
 
@@ -110,7 +112,7 @@ class Servers:
 
     def use_shutdown(self, event: trio.Event, drain: Drain) -> None:
         """Set the event that begins a graceful shutdown, and how WebSockets are closed then."""
-        self._shutdown, self._drain = event, drain
+        self.shutdown, self._drain = event, drain
 
     def use_condition(self, condition: Callable[[Address], bool]) -> None:
         """Set the function that returns whether a peer may connect."""
@@ -130,7 +132,7 @@ class Servers:
         """Create a server, with TLS if there is a certificate."""
         settings = ServerSettings(
             service=self._service,
-            limits=self._limits,
+            limits=self.limits,
             timeouts=self.timeouts,
             drain=self._drain,
             parse_head=self._parse_head,
@@ -140,26 +142,27 @@ class Servers:
             departures=Departures(),
             when_left=self._when_left,
             observers=self._observers,
-            proxies=self._proxies,
+            proxies=self.proxies,
         )
         return HttpServer(
             settings,
-            max_connections=self._max_connections,
+            max_connections=self.max_connections,
             certificate=certificate,
-            shutdown=self._shutdown,
+            shutdown=self.shutdown,
             condition=self._condition,
         )
 
     async def run(
         self,
-        addresses: Sequence[str],
+        targets: Sequence[ListenTarget],
+        unix_mode: int | None,
         certificate: Certificate | None,
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
-        """Run a server on addresses until cancelled, or until a graceful shutdown has ended."""
-        listeners = await open_listeners(addresses)
+        """Run a server on addresses and sockets until cancelled, or until a graceful shutdown has ended."""
+        listeners = await open_listeners(targets, unix_mode)
         try:
-            server, shutdown = self.new_server(certificate), self._shutdown
+            server, shutdown = self.new_server(certificate), self.shutdown
             serve = partial(self._run, server, listeners, task_status)
             await self.hosting.run_beside(server.settings, shutdown, serve)
         finally:
@@ -181,7 +184,7 @@ class Servers:
             await self._running[0].serve(transport)
             return
         try:
-            server, shutdown = self.new_server(), self._shutdown
+            server, shutdown = self.new_server(), self.shutdown
             serve = partial(_serve_alone, server, transport)
             await self.hosting.run_beside(server.settings, shutdown, serve)
         finally:

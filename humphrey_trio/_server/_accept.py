@@ -13,7 +13,7 @@ import trio
 
 from .._http._address import UNIX_PREFIX, Address
 from .._http._events import EventType
-from ._open_listeners import BACKLOG
+from ._listener import BACKLOG
 
 if TYPE_CHECKING:
     import socket
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ._connection_condition import Condition
     from ._control import ConnectionControl
+    from ._listener import Listener
     from ._observers import Observers
-    from ._open_listeners import Listener
     from ._server_tls import ServerTls
     from ._slots import Slots
 

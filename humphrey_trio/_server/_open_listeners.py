@@ -5,21 +5,19 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from .._http._address import UNIX_PREFIX, Address
+from ._given_listener import ListenTarget, check_target, close_given, take_listener
+from ._listener import BACKLOG, Listener, send_immediately
 from ._unix_socket import UnixSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 logger = logging.getLogger("humphrey_trio.http")
-
-#: Connections that the kernel queues until they are accepted.
-BACKLOG = 4096
 
 # Errors of bind and socket for an address that this machine does not have, such as ::1 without IPv6.
 _NOT_LOCAL = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -32,61 +30,66 @@ _SocketAddress: TypeAlias = "tuple[str | int, ...] | tuple[int, bytes]"
 _Target: TypeAlias = "tuple[int, _SocketAddress]"
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A listening socket.
-
-    Attributes:
-        socket: the socket, non-blocking.
-        address: the address it is bound to. The port is the actual one, also if port 0 was requested.
-        unix: the owner of the socket and its file, if it is a Unix socket.
-    """
-
-    socket: socket.socket
-    address: Address
-    unix: UnixSocket | None = None
-
-    def close(self) -> None:
-        """Stop listening, and remove the file of a Unix socket. Does nothing if it is closed already."""
-        if self.socket.fileno() < 0:
-            return
-        trio.lowlevel.notify_closing(self.socket)
-        (self.unix or self.socket).close()
-
-
-async def open_listeners(addresses: Iterable[str]) -> list[Listener]:
-    """Listen on all addresses, or on none of them.
+async def open_listeners(targets: Sequence[ListenTarget], unix_mode: int | None = None) -> list[Listener]:
+    """Listen on all targets, or on none of them.
 
     Args:
-        addresses: texts for ``Address.parse``. An IP address must belong to this machine. A host name means all
-            its addresses that belong to this machine, of which there must be one. The others are logged at level
-            WARNING.
+        targets: addresses for ``Address.parse``, and sockets that listen. An IP address must belong to this
+            machine. A host name means all its addresses that belong to this machine, of which there must be one.
+            The others are logged at level WARNING.
+        unix_mode: the mode of the files of Unix sockets that are created; None for that of the umask.
 
     Returns:
-        The listeners, in the order of the addresses.
+        The listeners, in the order of the targets.
 
     Raises:
-        ValueError: there is no address, or one is malformed.
-        OSError: an address cannot be listened on. The message contains the address. No socket is left open.
+        ValueError, TypeError: there is no target, one cannot be used, or the mode is not one.
+        OSError: an address cannot be listened on. The message contains the address.
+
+    If it fails, no socket is left open, and the sockets of the targets are closed as well.
     """
-    wanted = [Address.parse(str(text)) for text in addresses]
-    if not wanted:
-        raise ValueError("pass at least one address to listen on, such as '127.0.0.1:8080'")
     listeners: list[Listener] = []
     try:
-        for address in wanted:
-            listeners += await _open(address)
+        check_targets(targets, unix_mode)
+        for target in targets:
+            if isinstance(target, str | Address):
+                listeners += await _open(Address.parse(str(target)), unix_mode)
+            else:
+                listeners.append(take_listener(target))
     except BaseException:
         _close(listeners)
+        for target in targets:
+            close_given(target)
         raise
     return listeners
 
 
-async def _open(address: Address) -> list[Listener]:
+def check_targets(targets: Sequence[ListenTarget], unix_mode: int | None = None) -> None:
+    """Check the arguments of ``open_listeners``, without listening.
+
+    Raises:
+        ValueError, TypeError: as for ``open_listeners``.
+    """
+    if not targets:
+        raise ValueError("pass at least one address to listen on, such as '127.0.0.1:8080'")
+    for target in targets:
+        check_target(target)
+    if unix_mode is not None:
+        _check_mode(unix_mode, targets)
+
+
+def _check_mode(mode: object, targets: Sequence[ListenTarget]) -> None:
+    if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+        raise ValueError(f"unix_mode is a mode from 0 to 0o777, such as 0o660, not {mode!r}")
+    if not any(isinstance(target, str | Address) and str(target).startswith(UNIX_PREFIX) for target in targets):
+        raise ValueError("unix_mode is the mode of Unix sockets, and no address is one: write 'unix:/path'")
+
+
+async def _open(address: Address, unix_mode: int | None) -> list[Listener]:
     """Open the listeners of one address. If cancelled, no socket is left open."""
     try:
         if address.host.startswith(UNIX_PREFIX):
-            return [_open_unix(address)]
+            return [_open_unix(address, unix_mode)]
         literal = _parse_literal(address)
         if literal is not None:
             return [_open_tcp(literal)]
@@ -96,8 +99,8 @@ async def _open(address: Address) -> list[Listener]:
         raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
 
 
-def _open_unix(address: Address) -> Listener:
-    unix = UnixSocket(address.host.removeprefix(UNIX_PREFIX), BACKLOG)
+def _open_unix(address: Address, mode: int | None) -> Listener:
+    unix = UnixSocket(address.host.removeprefix(UNIX_PREFIX), BACKLOG, mode)
     return Listener(unix.socket, address, unix)
 
 
@@ -110,8 +113,7 @@ def _open_tcp(target: _Target) -> Listener:
         if family == socket.AF_INET6:
             # Without this option, [::]:80 would also listen on 0.0.0.0:80, and could not be combined with it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Send small frames immediately. Accepted connections inherit the option.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_immediately(sock)
         sock.bind(sockaddr)
         sock.listen(BACKLOG)
     except BaseException:

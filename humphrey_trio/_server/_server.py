@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ._certificate import Certificate
     from ._control import ConnectionControl
     from ._lingering import Lingering
-    from ._open_listeners import Listener
+    from ._listener import Listener
     from ._transport import Transport
 
 logger = logging.getLogger("humphrey_trio.http")
@@ -100,12 +100,14 @@ class HttpServer:
         self,
         listeners: Sequence[Listener] = (),
         *,
+        scheme: str = "http",
         task_status: trio.TaskStatus[tuple[Address, ...]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept and serve connections until cancelled, or until a graceful shutdown has ended.
 
         Args:
             listeners: are closed at the end. Without any, the server has only the connections of ``serve``.
+            scheme: of the URLs in the log, without TLS: ``ws`` if the server has only WebSockets.
             task_status: for ``nursery.start``, which returns the addresses of the listeners.
         """
         try:
@@ -123,7 +125,7 @@ class HttpServer:
                 for listener in listeners:
                     connections.start_soon(acceptor.run, listener)
                 addresses = tuple(listener.address for listener in listeners)
-                log_listening(addresses, tls=self._tls is not None)
+                log_listening(addresses, tls=self._tls is not None, scheme=scheme)
                 task_status.started(addresses)
         finally:
             # Their tasks belong to other nurseries, which do not end with this one.
@@ -194,14 +196,20 @@ class HttpServer:
     ) -> None:
         """Wait for the event, stop accepting, and end with the last connection or after ``Timeouts.drain``."""
         await shutdown.wait()
-        now = trio.current_time()
-        connections.cancel_scope.deadline = now + hard_stop_after(self.settings.timeouts, CLEANUP_SECONDS)
-        self._slots.begin_drain()
-        for listener in listeners:
-            acceptor.accept_backlog(listener)
-            listener.close()
-        self._slots.drain_all()
-        await self._slots.wait_until_empty()
+        begun = trio.current_time()
+        with trio.move_on_at(begun + hard_stop_after(self.settings.timeouts, CLEANUP_SECONDS)):
+            self._slots.begin_drain()
+            for listener in listeners:
+                acceptor.accept_backlog(listener)
+                listener.close()
+            logger.info("a graceful shutdown begins: open connections: %d", self.connections)
+            self._slots.drain_all()
+            await self._slots.wait_until_empty()
+        seconds, left = trio.current_time() - begun, self.connections
+        if left:
+            logger.warning("connections that are cancelled %.1f s after the shutdown began: %d", seconds, left)
+        else:
+            logger.info("the graceful shutdown has ended after %.1f s", seconds)
         connections.cancel_scope.cancel()
 
     # Connections of listeners...

@@ -25,6 +25,7 @@ class UnixSocket:
     Args:
         path: the path to listen on. The socket file of a crashed process is replaced. Any other file is not.
         backlog: connections that the kernel queues until they are accepted.
+        mode: the mode of the socket file; None for that of the umask. A peer must be permitted to write to it.
 
     Raises:
         OSError: another process listens on the path, or the path cannot be used.
@@ -32,7 +33,7 @@ class UnixSocket:
 
     __slots__ = ("_file", "_lock", "_path", "socket")
 
-    def __init__(self, path: str, backlog: int) -> None:
+    def __init__(self, path: str, backlog: int, mode: int | None = None) -> None:
         self._path = os.path.abspath(path)  # the working directory may change
         with ExitStack() as undo:
             self.socket = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -42,6 +43,10 @@ class UnixSocket:
             self.socket.bind(path)
             self._file = _FileIdentity.of(path)
             undo.callback(self.remove_file)
+            if mode is not None:
+                # Before listen, so that no peer connects with the mode of the umask. Another umask would apply to
+                # the files that other threads create at the same time.
+                os.chmod(path, mode)
             self.socket.listen(backlog)
             undo.pop_all()
 

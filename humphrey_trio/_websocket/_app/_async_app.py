@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 import trio
 
 from ..._app._app import App, servers_of
-from ..._http._address import Address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
 from ..._http._when_left import WhenLeft
-from ..._server._open_listeners import open_listeners
+from ..._server._open_listeners import check_targets, open_listeners
 from ..._server._server import check_shutdown
 from ..._trio_runs import current_run
 from ..._type_variables import NewState, NewStreamState, State, StreamState
@@ -40,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Unpack
 
-    from ..._server._open_listeners import Listener
+    from ..._http._address import Address
+    from ..._server._given_listener import ListenTarget
+    from ..._server._listener import Listener
     from .._deflate_settings import Deflate
     from .._limits import StreamOptions
     from .._stream._admission import AcceptHandler
@@ -131,7 +132,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._timeouts = timeouts
         self._hook, incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
         self._link = _Link.INTERNAL
-        self._address = _DEFAULT_ADDRESS
+        self._listens_on: tuple[ListenTarget, int | None] = (_DEFAULT_ADDRESS, None)
         self._end = AppEnd()
         self._route = async_websocket_handler(
             self._hook, origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept
@@ -286,22 +287,24 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._end = AppEnd(event, drain)
         return self
 
-    def with_address(self, address: str) -> Self:
+    def with_address(self, address: ListenTarget, *, unix_mode: int | None = None) -> Self:
         """Set the address to listen on. The default is ``0.0.0.0:80``.
 
         Args:
-            address: an address as for ``App.run``.
+            address: an address or a socket that listens, as for ``App.run``.
+            unix_mode: the mode of the file of a Unix socket, as for ``App.run``.
 
         Returns:
             This object, so that calls can be chained.
 
         Raises:
             LinkError: the app is unlinked.
-            ValueError: the address is malformed.
+            ValueError, TypeError: as for ``App.run``.
         """
         if self._link is not _Link.INTERNAL:
             raise LinkError("an unlinked app does not listen: pass the address to run of the HTTP app")
-        self._address = str(Address.parse(address))
+        check_targets([address], unix_mode)
+        self._listens_on = (address, unix_mode)
         return self
 
     def connect_hook(self) -> trio.MemorySendChannel[WebsocketStream]:
@@ -384,7 +387,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
         self._ran = True
         # Outside the nursery of the streams, which would wrap an OSError in an exception group.
-        listeners = await open_listeners([self._address]) if self._link is _Link.INTERNAL else []
+        listeners = await self._open_listeners() if self._link is _Link.INTERNAL else []
         self._streams.broadcaster.bind(current_run())
         run = AppRun(self._end, self._timeouts, note_use(self._hook))
         try:
@@ -392,12 +395,16 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         finally:
             forget_use(self._hook)
 
+    async def _open_listeners(self) -> Sequence[Listener]:
+        target, unix_mode = self._listens_on
+        return await open_listeners([target], unix_mode)
+
     async def _start_http(self, listeners: Sequence[Listener], nursery: trio.Nursery) -> tuple[Address, ...]:
         """Start the HTTP app of an internally linked app. Returns its addresses; none for an unlinked app."""
         if not listeners:
             return ()
         server = servers_of(self._own_http_app()).new_server()
-        addresses: tuple[Address, ...] = await nursery.start(server.run, listeners)
+        addresses: tuple[Address, ...] = await nursery.start(partial(server.run, listeners, scheme="ws"))
         return addresses
 
     def _own_http_app(self) -> App[State]:
