@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -82,7 +82,7 @@ class SignalWatch:
 
 
 @contextmanager
-def watch_signals() -> Iterator[SignalWatch]:
+def watch_signals() -> Generator[SignalWatch]:
     """Watch the signals during a block, which the second one cancels.
 
     Raises:
@@ -91,8 +91,9 @@ def watch_signals() -> Iterator[SignalWatch]:
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("signals arrive in the main thread only: set the event of with_shutdown yourself")
-    with trio.CancelScope() as scope:
-        watch = SignalWatch(scope)
+    scope = trio.CancelScope()
+    watch = SignalWatch(scope)
+    with scope:
         try:
             watch.install()
             yield watch
@@ -103,7 +104,7 @@ def watch_signals() -> Iterator[SignalWatch]:
 
 
 @contextmanager
-def until_signal(event: trio.Event | None = None) -> Iterator[trio.Event]:
+def until_signal(event: trio.Event | None = None) -> Generator[trio.Event]:
     """Shut a program down by signals: ``with until_signal() as shutdown:``.
 
     Pass the event to ``with_shutdown``, and call ``run`` in the block. The first SIGTERM or SIGINT (Ctrl-C) sets

@@ -56,8 +56,9 @@ _handlers             _resolver! _tree! _representation! _precompressed! _dispos
 _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _websocket_client _http_client
-_cli                  _lifeline! _file_changes _server_process _reload
-.                     __init__ handlers http layers monitor websocket testing
+_cli                  _errors! _arguments! _load _served_app _binds _log! _serve
+                      _file_changes _lifeline! _server_process _reload _main
+.                     __init__ __main__ handlers http layers monitor websocket testing
 """
 
 
@@ -176,6 +177,7 @@ FOREIGN_NAMES = {
     ("_http._headers", "_folded"): "headers compare themselves with others",
     ("_http._response", "_key"): "a response compares itself with another",
     ("_websocket._app._async_app", "_unlink"): "a class method makes an app of its own class",
+    ("_websocket._app._async_app", "_move_into_app"): "http_app_of is the way from the face to its machinery",
     ("_app._app", "_servers"): "servers_of is the way from the face to its machinery",
     ("_websocket._protocol._deflate", "_Compress"): "zlib has no public name for this type",
     ("_websocket._protocol._deflate", "_Decompress"): "zlib has no public name for this type",

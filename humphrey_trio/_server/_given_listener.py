@@ -36,11 +36,10 @@ def check_target(target: object) -> None:
         _check(target.socket)
     elif isinstance(target, socket.socket):
         _check(target)
-    elif isinstance(target, trio.abc.Listener):
-        hint = ": for TLS, call with_cert and run_tls" if isinstance(target, trio.SSLListener) else ""
-        raise TypeError(f"the server listens on {_TAKES}, not on a {type(target).__name__}{hint}")
     else:
-        raise TypeError(f"the server listens on {_TAKES}, not on {target!r}")
+        kind = type(target)
+        hint = ": for TLS, call with_cert and run_tls" if issubclass(kind, trio.SSLListener) else ""
+        raise TypeError(f"the server listens on {_TAKES}, not on {target!r}{hint}")
 
 
 def take_listener(given: socket.socket | trio.SocketListener) -> Listener:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
+#: The begin of the message of an OSError about an address.
+CANNOT_LISTEN = "cannot listen on"
+
 # Errors of bind and socket for an address that this machine does not have, such as ::1 without IPv6.
 _NOT_LOCAL = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 # A port that is free for one address of a name may be in use for another. Attempts to find one that is free for
@@ -96,7 +99,7 @@ async def _open(address: Address, unix_mode: int | None) -> list[Listener]:
         return _open_name(address, await _resolve(address))
     except OSError as exc:
         # If the path of a Unix socket is too long, Python raises an OSError without errno and strerror.
-        raise type(exc)(exc.errno, f"cannot listen on {address}: {exc.strerror or exc}") from exc
+        raise type(exc)(exc.errno, f"{CANNOT_LISTEN} {address}: {exc.strerror or exc}") from exc
 
 
 def _open_unix(address: Address, mode: int | None) -> Listener:

@@ -341,6 +341,17 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         self._link = _Link.HOSTED
         return HostedStreams(self._streams, self._hook)
 
+    def _move_into_app(self) -> App[State]:
+        """Let an HTTP app run this app, with the route, the timeouts and the shutdown of this app."""
+        app = App(self.state, timeouts=self._timeouts)
+        if self._link is _Link.INTERNAL:
+            self._link = _Link.NONE
+        if self._link is _Link.NONE and self._end.shutdown is not None:
+            app.with_shutdown(self._end.shutdown, self._end.drain)
+            self._end = AppEnd()
+        servers_of(app).hosting.adopt(self, self._timeouts)
+        return app.with_websocket_route("/*", self._route)
+
     def _check_adoptable(self, timeouts: Timeouts) -> None:
         if self._link is _Link.HOSTED:
             raise LinkError(
@@ -387,7 +398,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
         self._ran = True
         # Outside the nursery of the streams, which would wrap an OSError in an exception group.
-        listeners = await self._open_listeners() if self._link is _Link.INTERNAL else []
+        listeners = await self._open_listeners()
         self._streams.broadcaster.bind(current_run())
         run = AppRun(self._end, self._timeouts, note_use(self._hook))
         try:
@@ -396,6 +407,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             forget_use(self._hook)
 
     async def _open_listeners(self) -> Sequence[Listener]:
+        if self._link is not _Link.INTERNAL:
+            return ()
         target, unix_mode = self._listens_on
         return await open_listeners([target], unix_mode)
 
@@ -411,3 +424,14 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         app = App(self.state, timeouts=self._timeouts).with_websocket_route("/*", self._route)
         end = self._end
         return app if end.shutdown is None else app.with_shutdown(end.shutdown, end.drain)
+
+
+def http_app_of(websocket_app: AsyncWebsocketApp[Any, Any]) -> App[Any]:
+    """Return an HTTP app that serves only a WebSocket app, at every path.
+
+    The addresses and the certificate are then those of the HTTP app. The WebSocket app must not be run by itself.
+
+    Raises:
+        LinkError: another ``App`` runs it, or it has run.
+    """
+    return websocket_app._move_into_app()

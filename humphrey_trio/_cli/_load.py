@@ -1,0 +1,108 @@
+"""Load what ``module:name`` means. It calls nothing of it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable
+from types import ModuleType, TracebackType
+
+from .._app._app import App
+from .._websocket._app._async_app import AsyncWebsocketApp
+from ._errors import UsageError
+
+_FORM = "write the module and the name of the app in it, such as site:app for 'app' in site.py"
+#: What tracebacks of the application do not show.
+_HIDDEN = ("humphrey_trio._cli.", "importlib", "runpy")
+
+
+def load(target: str) -> object:
+    """Return the object that a text means.
+
+    The current directory is importable, as with ``python -m``.
+
+    Args:
+        target: ``module:name``. The name may have dots: ``site:apps.main``.
+
+    Raises:
+        UsageError: the text has another form, there is no such module or name, or the module raises an exception,
+            which is the cause of the error.
+    """
+    module_name, colon, path = target.partition(":")
+    if not colon or not module_name or not path:
+        raise UsageError(f"{target!r} is not an app: {_hint(target) or _FORM}")
+    if hint := _hint(target):
+        raise UsageError(f"{target!r} is not an app: {hint}")
+    found: object = _import(module_name)
+    done = module_name + ":"
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"{done.rstrip(':.')} has no {name!r}{_suggestion(name, found)}")
+        found = getattr(found, name)
+        done += name + "."
+    return found
+
+
+def _hint(target: str) -> str | None:
+    """Return how to write a file name as a module, or a module without a name; None for another text."""
+    module, _, name = target.partition(":")
+    if module.endswith(".py") or os.sep in module:
+        module = os.path.normpath(module.removesuffix(".py")).replace(os.sep, ".").strip(".")
+        return f"write a module instead of a file: {module}:{name or 'app'}"
+    if ":" not in target and all(part.isidentifier() for part in target.split(".")):
+        return f"write the name of the app behind the module: {target}:app"
+    return None
+
+
+def _import(name: str) -> ModuleType:
+    directory = os.getcwd()
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+            raise UsageError(_not_found(name, exc.name, directory)) from None
+        raise _failed(name, exc) from exc
+    except Exception as exc:
+        raise _failed(name, exc) from exc
+
+
+def _failed(name: str, exc: Exception) -> UsageError:
+    exc.with_traceback(_visible(exc.__traceback__))
+    return UsageError(f"the module {name!r} cannot be imported, because of the {type(exc).__name__} above")
+
+
+def _visible(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins in the application."""
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(_HIDDEN):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _not_found(name: str, missing: str, directory: str) -> str:
+    parent, _, last = missing.rpartition(".")
+    paths = list(sys.modules[parent].__path__) if parent in sys.modules else [directory]
+    names = [module.name for module in pkgutil.iter_modules(paths)]
+    close = _close(last, names)
+    hint = f"; did you mean {f'{parent}.' if parent else ''}{close}?" if close else f" (looked in {paths[0]})"
+    return f"there is no module {missing!r}{hint}" + (f", for {name!r}" if name != missing else "")
+
+
+def _suggestion(name: str, found: object) -> str:
+    """Return a similar name, or else the names of apps."""
+    close = _close(name, [other for other in dir(found) if not other.startswith("__")])
+    if close:
+        return f"; did you mean {close!r}?"
+    apps = [key for key, value in vars(found).items() if isinstance(value, App | AsyncWebsocketApp)]
+    return f"; its apps are {', '.join(apps)}" if apps else ""
+
+
+def _close(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most similar, without regard to upper case."""
+    folded = {other.lower(): other for other in names}
+    found = difflib.get_close_matches(name.lower(), folded, n=1)
+    return folded[found[0]] if found else None

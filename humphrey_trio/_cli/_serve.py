@@ -1,0 +1,73 @@
+"""Serve an app until a signal arrives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import trio
+
+from .._app._app import App, servers_of
+from .._server._given_listener import ListenTarget, close_given
+from .._server._open_listeners import CANNOT_LISTEN
+from .._until_signal import SignalWatch, watch_signals
+from ._arguments import Options
+from ._binds import listen_targets
+from ._errors import CommandError, UsageError
+from ._served_app import open_app
+
+
+async def serve(found: object, options: Options) -> None:
+    """Serve an app until it has shut down gracefully.
+
+    Args:
+        found: the object that was loaded.
+        options: the arguments of the command line.
+
+    Raises:
+        UsageError: the object is not an app, or an option cannot be used.
+        CommandError: an address cannot be listened on.
+        SystemExit: a second signal has ended the server.
+    """
+    with watch_signals() as signals, ExitStack() as opened:
+        targets = listen_targets(options.binds, options.unix_mode, os.environ)
+        for target in targets:
+            opened.callback(close_given, target)  # unless the app has closed them
+        async with open_app(found, options.target) as app:
+            use_certificate(app, options)
+            _end_by(signals, app)
+            await _run(app, targets, options.unix_mode)
+
+
+def use_certificate(app: App[Any], options: Options) -> None:
+    """Let the app use the certificate of the command line. Changed files are loaded while it runs.
+
+    Raises:
+        UsageError: the certificate cannot be used.
+    """
+    if options.tls_cert is not None:
+        try:
+            app.with_cert(options.tls_cert, options.tls_key, reload=True)
+        except ValueError as exc:
+            raise UsageError(str(exc)) from None
+
+
+def _end_by(signals: SignalWatch, app: App[Any]) -> None:
+    """Let the first signal set the event of the app, or one that it gets here if it has none."""
+    event = servers_of(app).shutdown
+    if event is None:
+        event = trio.Event()
+        app.with_shutdown(event)
+    signals.sets(event)
+
+
+async def _run(app: App[Any], targets: Sequence[ListenTarget], unix_mode: int | None) -> None:
+    run = app.run if servers_of(app).certificate is None else app.run_tls
+    try:
+        await run(*targets, unix_mode=unix_mode)
+    except OSError as exc:
+        if str(exc.strerror).startswith(CANNOT_LISTEN):
+            raise CommandError(exc.strerror) from None
+        raise
