@@ -50,7 +50,10 @@ def _hint(target: str) -> str | None:
     """Return how to write a file name as a module, or a module without a name; None for another text."""
     module, _, name = target.partition(":")
     if module.endswith(".py") or os.sep in module:
-        module = os.path.normpath(module.removesuffix(".py")).replace(os.sep, ".").strip(".")
+        directory, file = os.path.split(os.path.relpath(module.removesuffix(".py")))
+        if directory.startswith(os.pardir):
+            return f"write a module instead of a file: {file}:{name or 'app'}, in the directory {directory}"
+        module = os.path.join(directory, file).replace(os.sep, ".")
         return f"write a module instead of a file: {module}:{name or 'app'}"
     if ":" not in target and all(part.isidentifier() for part in target.split(".")):
         return f"write the name of the app behind the module: {target}:app"

@@ -9,6 +9,7 @@
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
 | `close_records` | the close records in the log, and an app and a client that make them |
+| `command_line` | the command line in a process of its own |
 | `compression_clients` | clients that agree on permessage-deflate, and apps for them |
 | `deflate` | the two ends of permessage-deflate without a connection |
 | `descriptors` | the open files of this process below a directory |
