@@ -57,7 +57,8 @@ _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_r
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _websocket_client _http_client
 _cli                  _errors! _arguments! _load _served_app _binds _log! _serve
-                      _file_changes _lifeline! _server_process _reload _main
+                      _report! _certificate_report! _check
+                      _lifeline! _file_changes _server_process _reload _main
 .                     __init__ __main__ handlers http layers monitor websocket testing
 """
 
@@ -178,6 +179,7 @@ FOREIGN_NAMES = {
     ("_http._response", "_key"): "a response compares itself with another",
     ("_websocket._app._async_app", "_unlink"): "a class method makes an app of its own class",
     ("_websocket._app._async_app", "_move_into_app"): "http_app_of is the way from the face to its machinery",
+    ("_app._app", "_routing"): "routing_of is the way from the face to its machinery",
     ("_app._app", "_servers"): "servers_of is the way from the face to its machinery",
     ("_websocket._protocol._deflate", "_Compress"): "zlib has no public name for this type",
     ("_websocket._protocol._deflate", "_Decompress"): "zlib has no public name for this type",
@@ -187,6 +189,10 @@ FOREIGN_NAMES = {
 #: Attributes of other objects that a module assigns to, with the reason. Anything else is a method of the object.
 FOREIGN_ASSIGNMENTS = {
     ("_failures", "foreign.__cause__"): "an exception has no method for it",
+    **{
+        ("_cli._certificate_report", f"client.{name}"): "an SSLContext has no method for it"
+        for name in ("check_hostname", "verify_mode", "verify_flags")
+    },
     ("_server._certificate", "context.minimum_version"): "an SSLContext has no method for it",
     ("_server._certificate", "context.options"): "an SSLContext has no method for it",
     ("_server._certificate", "context.num_tickets"): "an SSLContext has no method for it",

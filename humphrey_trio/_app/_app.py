@@ -454,5 +454,10 @@ def _check_type(name: str, value: object, kind: type) -> None:
 
 
 def servers_of(app: App[Any]) -> Servers:
-    """Return the servers of an app, for a WebSocket app that runs one itself."""
+    """Return the servers of an app, for a WebSocket app that runs one itself, and for the command line."""
     return app._servers
+
+
+def routing_of(app: App[Any]) -> Routing:
+    """Return the routing of an app, for the report of the command line."""
+    return app._routing

@@ -157,10 +157,10 @@ class RouteTable(Generic[_Handler]):
             return set()
         return {name for found in self.matches(path) for name in found.route.methods or ()}
 
-    def handlers(self) -> list[_Handler]:
-        """Return the handlers of all routes. Those of a literal pattern may be included several times."""
-        literals = [found.handler for matches in self._literals.values() for found in matches]
-        return [*literals, *(route.handler for route in self._others)]
+    def routes(self) -> list[Route[_Handler]]:
+        """Return all routes: those with a literal pattern, and then the others."""
+        literals = [found.route for matches in self._literals.values() for found in matches]
+        return list(dict.fromkeys([*literals, *self._others]))
 
     def _search(self, path: str) -> list[Found[_Handler]]:
         return [found for route in self._others if (found := route.match(path)) is not None]

@@ -16,10 +16,11 @@ from .._http._method import REGISTERED_METHODS, Method
 from .._http._path_params import NO_PARAMS
 from .._http._request import Request
 from .._websocket._stream._hook_route import HookRoute
+from .._websocket._stream._upgrade import WebsocketRoute
 from .._wildcards import Wildcard
 from ._layers import LayerEntry
 from ._patterns import decode_values
-from ._route_table import Found, HostRoutes
+from ._route_table import Found, HostRoutes, Route
 
 _Handler = TypeVar("_Handler")
 
@@ -111,8 +112,14 @@ class Routing:
 
     def hook_routes(self) -> list[HookRoute]:
         """Return the routes of all hosts that send streams to hooks."""
-        handlers = [handler for routes in self._all() for handler in routes.websocket.handlers()]
+        handlers = [route.handler for _, route in self.websocket_routes()]
         return [handler for handler in handlers if isinstance(handler, HookRoute)]
+
+    def websocket_routes(self) -> list[tuple[str, Route[WebsocketRoute[Any]]]]:
+        """Return the websocket routes, each with the pattern of its host; ``*`` for every host."""
+        (own,) = self._own
+        hosts = [*((pattern.text, routes) for pattern, routes in self._hosts), ("*", own)]
+        return [(host, route) for host, routes in hosts for route in routes.websocket.routes()]
 
     def layers_for(self, request: Request) -> Sequence[LayerEntry[Any]]:
         """Return the layers around the answer to a request: those of the app, and then those of its host."""
@@ -158,14 +165,19 @@ class Routing:
 
 
 class _HostPattern:
-    """A pattern of host names, with or without a port."""
+    """A pattern of host names, with or without a port.
 
-    __slots__ = ("_has_port", "_wildcard")
+    Attributes:
+        text: the pattern in lower case.
+    """
+
+    __slots__ = ("_has_port", "_wildcard", "text")
 
     def __init__(self, pattern: str) -> None:
         pattern = _without_root(pattern.lower())
         if pattern == "*":
             raise ValueError("'*' matches every host: use with_default_subapp, or routes of the app itself")
+        self.text = pattern
         self._has_port = split_port(pattern)[0] != pattern
         self._wildcard = Wildcard(pattern)
 

@@ -11,6 +11,7 @@ import trio
 
 from .._until_signal import KILLED
 from ._arguments import PROGRAM, Options, parse_arguments
+from ._check import check
 from ._errors import CommandError
 from ._load import load
 from ._log import configure_log
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _execute(options: Options) -> int:
     found = load(options.target)
+    if options.check:
+        report = trio.run(check, found, options)
+        print(report)
+        return 1 if report.warnings else 0
     configure_log(access_log=options.access_log)
     trio.run(serve, found, options)
     return 0

@@ -104,7 +104,7 @@ class TrustedProxies:
             its request. An entry that is not an address ends the search: the client is the proxy that wrote it
             then. If all addresses are trusted, the client is the left-most one.
         """
-        if not self._is_trusted(peer):
+        if not self.trusts(peer):
             return Forwarded(peer)
         client, scheme, host = peer, None, None
         for hop in _READERS[self._header](headers):
@@ -114,11 +114,12 @@ class TrustedProxies:
             if address is None:
                 break
             client = address
-            if not self._is_trusted(address):
+            if not self.trusts(address):
                 break
         return Forwarded(client, scheme, host)
 
-    def _is_trusted(self, address: Address) -> bool:
+    def trusts(self, address: Address) -> bool:
+        """Whether an address is that of a proxy. The host ``unix:`` stands for every peer over a Unix socket."""
         if address.host.startswith(UNIX_PREFIX):
             return self._unix
         ip = _read_ip(address.host)

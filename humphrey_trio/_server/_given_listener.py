@@ -63,6 +63,13 @@ def close_given(target: object) -> None:
         target.close()
 
 
+def address_of(target: ListenTarget) -> Address:
+    """Return the address of a target that was checked, as it is before the server listens."""
+    if isinstance(target, str | Address):
+        return Address.parse(str(target))
+    return _address_of(target.socket if isinstance(target, trio.SocketListener) else target)
+
+
 def _check(sock: socket.socket | trio.socket.SocketType) -> None:
     if sock.fileno() < 0:
         raise ValueError("the server cannot listen on a socket that is closed")
@@ -75,7 +82,7 @@ def _check(sock: socket.socket | trio.socket.SocketType) -> None:
         raise ValueError(f"{sock!r} does not listen: call its listen() first, or use socket.create_server")
 
 
-def _address_of(sock: socket.socket) -> Address:
+def _address_of(sock: socket.socket | trio.socket.SocketType) -> Address:
     name: tuple[str, int] | str | bytes = sock.getsockname()
     if isinstance(name, tuple):
         return Address(name[0], name[1])

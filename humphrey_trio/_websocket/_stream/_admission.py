@@ -82,11 +82,14 @@ class Admission:
         deflate: the settings of compression, or None.
         accept: called before the 101 response.
 
+    Attributes:
+        origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
+
     Raises:
         ValueError: an origin is malformed, or a subprotocol is not a token.
     """
 
-    __slots__ = ("_accept", "_deflate", "_origins", "_same_host", "_subprotocols")
+    __slots__ = ("_accept", "_allowed", "_deflate", "_same_host", "_subprotocols", "origins")
 
     def __init__(
         self,
@@ -96,9 +99,9 @@ class Admission:
         deflate: Deflate | None = None,
         accept: AcceptHandler[Any] | None = None,
     ) -> None:
-        patterns = (SAME_HOST,) if origins is None else (origins,) if isinstance(origins, str) else tuple(origins)
-        self._same_host = SAME_HOST in patterns
-        self._origins = Origins([pattern for pattern in patterns if pattern != SAME_HOST])
+        self.origins = (SAME_HOST,) if origins is None else (origins,) if isinstance(origins, str) else tuple(origins)
+        self._same_host = SAME_HOST in self.origins
+        self._allowed = Origins([pattern for pattern in self.origins if pattern != SAME_HOST])
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
             if not TOKEN.fullmatch(subprotocol):
@@ -137,7 +140,7 @@ class Admission:
         if not given:
             return
         origin, host = ", ".join(given), request.host  # repeated fields match no pattern
-        if (self._same_host and _is_same_origin(origin, request)) or self._origins.matches(origin):
+        if (self._same_host and _is_same_origin(origin, request)) or self._allowed.matches(origin):
             return
         _log_refused_page(request, origin, host)
         raise HandshakeError(f"pages of {quoted(origin)} may not connect to {quoted(host)}", 403)

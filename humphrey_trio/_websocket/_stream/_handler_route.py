@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from functools import update_wrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from ..._http._response import Response
 from ..._type_variables import State
@@ -53,15 +52,38 @@ def websocket_handler(
         ValueError: an option is out of its range, or an origin or subprotocol is malformed.
         TypeError: an option is unknown or has the wrong type.
     """
-    limits = StreamLimits(**options)
     admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
+    return HandlerRoute(handler, admission, StreamLimits(**options))
 
-    async def route(upgrade: Upgrade, state: State) -> Response | None:
-        admitted = await admission.admit(upgrade.request, state)
+
+class HandlerRoute(Generic[State]):
+    """A websocket route that calls an async function for each stream, the result of ``websocket_handler``.
+
+    Args:
+        handler: the function.
+        admission: the conditions of connecting.
+        limits: the limits of each stream.
+
+    Attributes:
+        origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
+    """
+
+    __slots__ = ("__wrapped__", "_admission", "_limits", "origins")
+
+    def __init__(
+        self,
+        handler: Callable[[WebsocketStream, State], Awaitable[object]],
+        admission: Admission,
+        limits: StreamLimits,
+    ) -> None:
+        self.__wrapped__ = handler  # the name of the route in log lines is that of the handler
+        self._admission = admission
+        self._limits = limits
+        self.origins = admission.origins
+
+    async def __call__(self, upgrade: Upgrade, state: State) -> Response | None:
+        admitted = await self._admission.admit(upgrade.request, state)
         if isinstance(admitted, Response):
             return admitted
-        await handler(WebsocketStream(await opening_of(upgrade).accept(admitted, limits)), state)
+        await self.__wrapped__(WebsocketStream(await opening_of(upgrade).accept(admitted, self._limits)), state)
         return None
-
-    update_wrapper(route, handler)  # so that log lines name the handler
-    return route

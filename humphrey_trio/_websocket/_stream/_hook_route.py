@@ -92,6 +92,7 @@ class HookRoute:
 
     Attributes:
         take_timeout: as the argument of ``async_websocket_handler``.
+        origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
 
     Raises:
         HandshakeError: when called, with 503 if the hook remains full, if the WebSocket app has ended, or if the
@@ -99,7 +100,7 @@ class HookRoute:
         RuntimeError: when called, if the WebSocket app of the hook runs in another run of trio.
     """
 
-    __slots__ = ("_admission", "_hook", "_next_warning", "_pattern", "_place_timeout", "take_timeout")
+    __slots__ = ("_admission", "_hook", "_next_warning", "_pattern", "_place_timeout", "origins", "take_timeout")
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class HookRoute:
         self._admission = admission
         self._place_timeout = place_timeout
         self.take_timeout = take_timeout
+        self.origins = admission.origins
         self._pattern = ""
         self._next_warning = -inf
 
