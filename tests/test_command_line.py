@@ -285,6 +285,35 @@ def test_an_address_in_use(tmp_path: Path) -> None:
     assert output == f"python -m humphrey_trio: cannot listen on {bind}: Address already in use\n"
 
 
+IN_A_NURSERY = (
+    SITE
+    + """
+@asynccontextmanager
+async def with_nursery():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        yield app
+        nursery.cancel_scope.cancel()
+"""
+)
+
+
+def test_an_error_in_a_nursery_of_a_factory(tmp_path: Path) -> None:
+    """A nursery of a factory, which puts exceptions into groups, does not change the message."""
+    with serving(tmp_path, "site1:with_nursery", "--bind", "192.0.2.1:80", site=IN_A_NURSERY) as server:
+        status, output = server.finish()
+    assert status == 1
+    assert output.startswith("python -m humphrey_trio: cannot listen on 192.0.2.1:80: ")
+    assert output.count("\n") == 1
+
+
+def test_a_nursery_of_a_factory(tmp_path: Path) -> None:
+    """A factory may have a nursery, whose tasks run beside the server. A signal ends both."""
+    with serving(tmp_path, "site1:with_nursery", *ANY, site=IN_A_NURSERY) as server:
+        assert get(server.read_address()) == "fine"
+        assert_ends(server)
+
+
 def test_a_factory_that_fails(tmp_path: Path) -> None:
     """An exception of a factory is printed with its traceback, and the status is 1."""
     site = "async def app():\n    raise OSError('no database')\n"

@@ -55,7 +55,7 @@ def failure(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     ("target", "said"),
     [
         ("shop", "'shop' is not an app: write the name of the app behind the module: shop:app"),
-        ("shop:", "'shop:' is not an app: write the module and the name of the app in it, such as site:app"),
+        ("shop:", "'shop:' is not an app: write the module and the name of the app in it, such as shop:app"),
         (":app", "':app' is not an app: write the module and the name"),
         ("shop.py", "write a module instead of a file: shop:app"),
         ("shop.py:main", "write a module instead of a file: shop:main"),
@@ -79,6 +79,14 @@ def test_targets_that_cannot_be_found(
     assert error.startswith("python -m humphrey_trio: ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_module_with_the_name_of_one_of_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """If a module of Python is loaded in place of a file, the error says so."""
+    (folder / "json.py").write_text(SITE)
+    error = failure("json:app", capsys=capsys)
+    assert "json has no 'app': json.py in this directory has the name of a module of Python (" in error
+    assert error.endswith("json/__init__.py); rename it\n")
 
 
 def test_a_name_with_dots(folder: Path) -> None:

@@ -32,6 +32,7 @@ def test_all_python_blocks_are_tested() -> None:
     assert {*(ROOT / "docs").rglob("*.md"), *ROOT.glob("README*.md")} == {*PAGES}
     assert {block.page.name for block in BLOCKS} >= {
         "README.md",
+        "deployment.md",
         "errors.md",
         "events.md",
         "http.md",

@@ -284,7 +284,9 @@ OURS = {
     "method",  # printable, or escaped
     "client",  # escaped
     "agent",  # escaped
-    "url_of(address, tls=tls)",  # of the operator's own listener
+    "url_of(address, tls=tls, scheme=scheme)",  # of the operator's own listener
+    "signal.Signals(number).name",
+    "passed[number]",  # the operator's own name of a socket
     "peer",
     "request.address",
     "transport.peer",  # the operating system's

@@ -58,14 +58,14 @@ def _wanted(binds: Sequence[str], passed: Mapping[int, str]) -> Iterator[str | i
             yield bind
 
 
-def _descriptors(text: str, passed: Mapping[int, str]) -> list[int]:
+def _descriptors(name_or_number: str, passed: Mapping[int, str]) -> list[int]:
     """Return the number, or the numbers of the sockets of systemd that have a name."""
-    if text.isascii() and text.isdigit():
-        return [int(text)]
-    found = [number for number, name in passed.items() if name == text]
+    if name_or_number.isascii() and name_or_number.isdigit():
+        return [int(name_or_number)]
+    found = [number for number, name in passed.items() if name == name_or_number]
     if not found:
         names = ", ".join(sorted(set(passed.values()))) or "none, because systemd has passed no socket"
-        raise UsageError(f"--bind fd:{text}: there is no socket of this name; the names are {names}")
+        raise UsageError(f"--bind fd:{name_or_number}: there is no socket of this name; the names are {names}")
     return found
 
 

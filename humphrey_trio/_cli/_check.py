@@ -16,6 +16,7 @@ from .._app._servers import Servers
 from .._http._address import UNIX_PREFIX, Address
 from .._http._limits import Timeouts
 from .._http._origins import ANY_ORIGIN, SAME_HOST
+from .._quoting import printable
 from .._server._given_listener import address_of, close_given
 from .._server._listening import url_of
 from ._arguments import Options
@@ -146,7 +147,8 @@ def _report_proxies(servers: Servers, addresses: Sequence[Address], report: Repo
 
 def _report_origins(app: App[Any], report: Report) -> None:
     for host, route in routing_of(app).websocket_routes():
-        at = route.text if host == "*" else f"{route.text} of {host}"
+        pattern = printable(route.text)
+        at = pattern if host == "*" else f"{pattern} of {printable(host)}"
         if not isinstance(route.handler, _HasOrigins):
             report.fact("websocket", f"{at}: the route itself decides about origins")
             continue

@@ -14,7 +14,7 @@ from .._app._app import App
 from .._websocket._app._async_app import AsyncWebsocketApp
 from ._errors import UsageError
 
-_FORM = "write the module and the name of the app in it, such as site:app for 'app' in site.py"
+_FORM = "write the module and the name of the app in it, such as shop:app for 'app' in shop.py"
 #: What tracebacks of the application do not show.
 _HIDDEN = ("humphrey_trio._cli.", "importlib", "runpy")
 
@@ -25,7 +25,7 @@ def load(target: str) -> object:
     The current directory is importable, as with ``python -m``.
 
     Args:
-        target: ``module:name``. The name may have dots: ``site:apps.main``.
+        target: ``module:name``. The name may have dots: ``shop:apps.main``.
 
     Raises:
         UsageError: the text has another form, there is no such module or name, or the module raises an exception,
@@ -40,7 +40,8 @@ def load(target: str) -> object:
     done = module_name + ":"
     for name in path.split("."):
         if not hasattr(found, name):
-            raise UsageError(f"{done.rstrip(':.')} has no {name!r}{_suggestion(name, found)}")
+            hint = _hidden_file(module_name, found) or _suggestion(name, found)
+            raise UsageError(f"{done.rstrip(':.')} has no {name!r}{hint}")
         found = getattr(found, name)
         done += name + "."
     return found
@@ -93,6 +94,16 @@ def _not_found(name: str, missing: str, directory: str) -> str:
     close = _close(last, names)
     hint = f"; did you mean {f'{parent}.' if parent else ''}{close}?" if close else f" (looked in {paths[0]})"
     return f"there is no module {missing!r}{hint}" + (f", for {name!r}" if name != missing else "")
+
+
+def _hidden_file(name: str, found: object) -> str:
+    """Return that a file of the current directory was not loaded, because a loaded module has its name."""
+    loaded = getattr(found, "__file__", None)
+    if loaded is None or "." in name or not os.path.exists(f"{name}.py"):
+        return ""
+    if os.path.realpath(loaded) == os.path.realpath(f"{name}.py"):
+        return ""
+    return f": {name}.py in this directory has the name of a module of Python ({loaded}); rename it"
 
 
 def _suggestion(name: str, found: object) -> str:

@@ -14,8 +14,8 @@ def configure_log(*, access_log: bool) -> None:
         access_log: whether each response is logged.
     """
     logging.basicConfig(level=logging.INFO, format=_FORMAT)  # does nothing if there is a handler already
-    logger = logging.getLogger("humphrey_trio.access")
+    access = logging.getLogger("humphrey_trio.access")
     if access_log:
-        logger.setLevel(logging.INFO)
-    elif logger.level == logging.NOTSET:
-        logger.setLevel(logging.WARNING)
+        access.setLevel(logging.INFO)
+    elif access.level == logging.NOTSET:
+        access.setLevel(logging.WARNING)

@@ -19,19 +19,19 @@ class Report:
         self._notes: list[str] = []
         self.warnings: list[str] = []
 
-    def fact(self, name: str, text: str) -> None:
+    def fact(self, name: str, line: str) -> None:
         """Add what is in force."""
-        self._facts.append(f"{name:{_WIDTH}} {text}")
+        self._facts.append(f"{name:{_WIDTH}} {line}")
 
-    def note(self, text: str) -> None:
+    def note(self, line: str) -> None:
         """Add what may be intended."""
-        self._notes.append(text)
+        self._notes.append(line)
 
-    def warn(self, text: str) -> None:
+    def warn(self, line: str) -> None:
         """Add what does not fit together, and what to do."""
-        self.warnings.append(text)
+        self.warnings.append(line)
 
     def __str__(self) -> str:
-        notes = [f"note: {text}" for text in self._notes]
-        warnings = [f"warning: {text}" for text in self.warnings] or ["no warnings"]
+        notes = [f"note: {line}" for line in self._notes]
+        warnings = [f"warning: {line}" for line in self.warnings] or ["no warnings"]
         return "\n".join([*self._facts, *notes, *warnings])

@@ -87,5 +87,5 @@ def _address_of(sock: socket.socket | trio.socket.SocketType) -> Address:
     if isinstance(name, tuple):
         return Address(name[0], name[1])
     # The name of an abstract socket of Linux begins with a NUL, which is written as @.
-    path = name if isinstance(name, str) else name.decode(errors="backslashreplace").replace("\0", "@", 1)
-    return Address(f"{UNIX_PREFIX}{path}")
+    file = name if isinstance(name, str) else name.decode(errors="backslashreplace").replace("\0", "@", 1)
+    return Address(f"{UNIX_PREFIX}{file}")

@@ -5,6 +5,7 @@
 | `answers` | the answers of handlers that are called without an app |
 | `apps` | apps that are served in memory, alone or linked |
 | `browser` | a headless Chromium, and its pages, in which tests run scripts |
+| `caddy` | Caddy in front of a server |
 | `cancellation` | an exchange that is cancelled at every step, and checks that it leaves nothing |
 | `certificates` | a certificate authority, and TLS contexts |
 | `clients` | clients on any stream |
