@@ -27,7 +27,10 @@ class SignalWatch:
     """What happens at the signals of one run of trio.
 
     Args:
-        scope: is cancelled by the second signal.
+        scope: is cancelled by the second signal, or by the first one if it has no event to set.
+
+    Attributes:
+        ended_by: the signal that has cancelled the scope, or None.
     """
 
     __slots__ = ("_begun", "_events", "_first", "_restore", "_scope", "_token", "ended_by")
@@ -39,7 +42,6 @@ class SignalWatch:
         self._first: int | None = None
         self._begun = False
         self._restore = ExitStack()
-        #: The second signal, or None.
         self.ended_by: signal.Signals | None = None
 
     def sets(self, event: trio.Event) -> None:
@@ -65,7 +67,7 @@ class SignalWatch:
         self._restore.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._first is None and not any(event.is_set() for event in self._events):
+        if self._first is None and self._events and not any(event.is_set() for event in self._events):
             self._first = number
             self._token.run_sync_soon(self._begin, number)
             return

@@ -266,6 +266,24 @@ def test_a_second_signal(number: signal.Signals, status: int, tmp_path: Path) ->
             assert server.finish() == (status, "")
 
 
+def test_a_signal_while_a_factory_waits(tmp_path: Path) -> None:
+    """Before the app is there, the first signal ends the command. The cleanup of the factory runs."""
+    site = """
+import trio
+
+async def app():
+    try:
+        print("waiting", flush=True)
+        await trio.sleep_forever()
+    finally:
+        print("cleanup", flush=True)
+"""
+    with serving(tmp_path, "site1:app", site=site) as server:
+        server.read_until("waiting")
+        server.send_signal(signal.SIGTERM)
+        assert server.finish() == (143, "cleanup\n")
+
+
 def test_ctrl_c_while_the_module_is_imported(tmp_path: Path) -> None:
     """Ctrl-C during the import ends the command with 130 and without a traceback."""
     site = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"

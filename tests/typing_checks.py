@@ -7,6 +7,7 @@ comment is one.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO, assert_type
 from uuid import UUID
@@ -28,6 +29,7 @@ from humphrey_trio import (
     SubApp,
     WebsocketStream,
     async_websocket_handler,
+    until_signal,
     websocket_handler,
 )
 from humphrey_trio.http import EventLog, EventSender, ServerSentEvent, UploadedFile, Write
@@ -78,6 +80,17 @@ def the_first_program() -> None:
         .with_websocket_route("/ws", async_websocket_handler(websocket_app.connect_hook()))
     )
     assert_type(humphrey_app, App[None])
+
+
+async def listeners(
+    sock: socket.socket, listener: trio.SocketListener, tls: trio.SSLListener[trio.SocketStream]
+) -> None:
+    with until_signal() as shutdown:
+        assert_type(shutdown, trio.Event)
+        app = App().with_shutdown(shutdown)
+        await app.run("127.0.0.1:8080", sock, listener, unix_mode=0o660)
+        await app.run_tls(tls)  # type: ignore[arg-type]
+        AsyncWebsocketApp().with_address(sock)
 
 
 def internally_linked() -> None:

@@ -22,7 +22,7 @@ exit status:
   0         the server has shut down gracefully; --check has no warnings
   1         an address cannot be listened on, or the application has failed; --check has warnings
   2         the command line is wrong, or the application cannot be loaded
-  130, 143  a second Ctrl-C or SIGTERM has ended the server
+  130, 143  Ctrl-C or SIGTERM has ended the server at once
 """
 
 
