@@ -9,13 +9,15 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trustme
 
 from humphrey_trio import ConnectionClosed
-from humphrey_trio.testing import open_websocket
+from humphrey_trio._cli._served_app import open_app
+from humphrey_trio.testing import http_client, open_websocket
 from tests.support import PATIENCE
 from tests.support.caddy import needs_caddy, running_caddy
 from tests.support.clients import RawClient, Reply
@@ -52,6 +54,14 @@ async def ask(stream: trio.abc.Stream, host: str = "shop.example") -> Reply:
     client = RawClient(stream)
     await client.send(request_bytes("GET / HTTP/1.1", [("Host", host), ("X-Forwarded-For", "192.0.2.9")]))
     return await client.reply()
+
+
+async def test_the_factory_of_the_page() -> None:
+    """The program with a context manager serves its state."""
+    namespace: dict[str, Any] = {}
+    exec(program_with("class Prices"), namespace)
+    async with open_app(namespace["app"], "shop:app") as app, http_client(app) as client:
+        assert (await client.get("/price")).text == "1.00\n"
 
 
 # --------------------------------------------------------------------------------------------- proxies

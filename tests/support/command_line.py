@@ -14,7 +14,7 @@ from pathlib import Path
 
 from humphrey_trio.http import Address
 
-from .programs import BEGINNING, ENDING, ROOT
+from .programs import BEGINNING, ROOT
 
 #: A module with apps of each kind.
 SITE = """
@@ -95,7 +95,7 @@ class Server:
 
     def finish(self) -> tuple[int, str]:
         """Wait until it has ended; its exit status, and the output that was not read."""
-        output, _ = self.process.communicate(timeout=ENDING)
+        output, _ = self.process.communicate(timeout=BEGINNING)
         return self.process.returncode, output.decode()
 
 
