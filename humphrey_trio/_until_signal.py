@@ -33,22 +33,19 @@ class SignalWatch:
         ended_by: the signal that has cancelled the scope, or None.
     """
 
-    __slots__ = ("_begun", "_events", "_first", "_restore", "_scope", "_token", "ended_by")
+    __slots__ = ("_begun", "_event", "_restore", "_scope", "_token", "ended_by")
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self._scope = scope
         self._token = trio.lowlevel.current_trio_token()
-        self._events: list[trio.Event] = []
-        self._first: int | None = None
+        self._event: trio.Event | None = None
         self._begun = False
         self._restore = ExitStack()
         self.ended_by: signal.Signals | None = None
 
     def sets(self, event: trio.Event) -> None:
-        """Let the first signal set an event. Sets it now if the signal has arrived already."""
-        self._events.append(event)
-        if self._begun:
-            event.set()
+        """Let the first signal set an event."""
+        self._event = event
 
     def install(self) -> None:
         """Replace the handlers of the signals, except for a signal that the process ignores.
@@ -67,20 +64,18 @@ class SignalWatch:
         self._restore.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._first is None and self._events and not any(event.is_set() for event in self._events):
-            self._first = number
-            self._token.run_sync_soon(self._begin, number)
+        if self._event is not None and not self._event.is_set() and not self._begun:
+            self._begun = True
+            self._token.run_sync_soon(self._begin, number, self._event)
             return
         self.ended_by = signal.Signals(number)
         # If a handler of the application blocks, neither signal has an effect. The third one interrupts it.
         self.restore()
         self._token.run_sync_soon(self._scope.cancel)
 
-    def _begin(self, number: int) -> None:
+    def _begin(self, number: int, event: trio.Event) -> None:
         logger.info("%s: shutting down gracefully; a second signal ends at once", signal.Signals(number).name)
-        self._begun = True
-        for event in self._events:
-            event.set()
+        event.set()
 
 
 @contextmanager

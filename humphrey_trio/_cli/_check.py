@@ -29,7 +29,7 @@ from ._served_app import open_app
 #: File descriptors beside those of connections: listeners, standard streams, logs, files that are being sent, and
 #: the connections of the application to other services.
 RESERVE = 64
-# Addresses for documentation (RFC 5737, RFC 3849). Only who trusts every address trusts these.
+# Addresses for documentation (RFC 5737, RFC 3849). Proxies that include one of them include every address.
 _EXAMPLES = (Address("192.0.2.1"), Address("2001:db8::1"))
 # The default of TimeoutStopSec in systemd, after which a service is killed.
 _KILLED_AFTER = 90.0
