@@ -99,7 +99,8 @@ class Admission:
         deflate: Deflate | None = None,
         accept: AcceptHandler[Any] | None = None,
     ) -> None:
-        self.origins = (SAME_HOST,) if origins is None else (origins,) if isinstance(origins, str) else tuple(origins)
+        patterns = SAME_HOST if origins is None else origins
+        self.origins = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         self._same_host = SAME_HOST in self.origins
         self._allowed = Origins([pattern for pattern in self.origins if pattern != SAME_HOST])
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
