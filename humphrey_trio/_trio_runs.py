@@ -32,3 +32,20 @@ def check_run(run: Run | None, owner: str, remedy: str = _FROM_A_THREAD) -> None
     """
     if run is not None and run is not current_run():
         raise RuntimeError(f"{owner} belongs to another run of trio: {remedy}")
+
+
+def check_trio(call: str) -> None:
+    """Check that the caller runs in trio.
+
+    Args:
+        call: how to run it, for the error message: ``"trio.run(app.run, '127.0.0.1:8080')"``.
+
+    Raises:
+        RuntimeError: it runs in asyncio, or in nothing.
+    """
+    try:
+        current_run()
+    except RuntimeError:
+        raise RuntimeError(
+            f"humphrey_trio runs on trio, and neither on asyncio nor without an event loop: write {call}"
+        ) from None

@@ -228,7 +228,7 @@ EXCHANGES: list[tuple[Exchange, Line]] = [
     (head, Line("HEAD", "/", 200, 0, "/")),
     (head_of_a_stream, Line("HEAD", "/stream", 200, 0, "/stream")),
     (not_found, Line("GET", "/nowhere", 404, 14, None)),
-    (not_allowed, Line("GET", "/upload", 405, 50, None)),
+    (not_allowed, Line("GET", "/upload", 405, 60, None)),
     (failed, Line("GET", "/fail", 500, 26, "/fail")),
     (streamed, Line("GET", "/stream", 200, 11, "/stream")),
     (failed_at_once, Line("GET", "/fails-at-once", 500, 26, "/fails-at-once")),
@@ -551,7 +551,7 @@ async def test_a_client_that_resets_while_idle(autojump_clock: Clock) -> None:
 # -------------------------------------------------------------------------------------- who has failed
 
 
-def auth(request: Request, state: None, call_next: Any) -> Any:
+async def auth(request: Request, state: None, call_next: Any) -> Any:
     raise ValueError("the layer failed")
 
 
@@ -588,7 +588,7 @@ async def test_log_lines_name_who_failed(caplog: pytest.LogCaptureFixture) -> No
         f"the websocket route {inner}.route failed for GET /broken",
         f"{page} /broken",
         f"{page} /raises",
-        "the body of the response failed for GET /fails-at-once",
+        f"the body of the response from {__name__}.fails_at_once failed for GET /fails-at-once",
         f"{page} /fails-at-once",
     ]
 

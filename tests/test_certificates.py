@@ -106,7 +106,11 @@ async def test_certificate_and_key_in_one_file(tmp_path: Path) -> None:
             "the certificate '{}/cert.pem' cannot be used with the key '{}/text.pem': PEM lib;",
         ),
         ("cert.pem", "other/key.pem", "cannot be used with the key '{}/other/key.pem': key values mismatch; both"),
-        ("cert.pem", None, "the certificate '{}/cert.pem' cannot be used: PEM lib; both must be PEM"),
+        (
+            "cert.pem",
+            None,
+            "the certificate '{}/cert.pem' cannot be used: PEM lib; '{}/cert.pem' contains no private key",
+        ),
     ],
 )
 def test_invalid_files(tmp_path: Path, cert: str, key: str | None, message: str) -> None:

@@ -38,6 +38,7 @@ def test_all_python_blocks_are_tested() -> None:
         "http.md",
         "linking.md",
         "logging.md",
+        "mistakes.md",
         "proxies.md",
         "requests.md",
         "responses.md",

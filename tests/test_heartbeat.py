@@ -201,5 +201,5 @@ async def test_latency_with_other_bytes(autojump_clock: trio.testing.MockClock) 
 def test_heartbeat_refuses_a_number() -> None:
     """A number instead of a ``Heartbeat`` is a TypeError at construction."""
     seconds: Any = 5
-    with pytest.raises(TypeError, match=r"Heartbeat\(interval, timeout\), not int"):
+    with pytest.raises(TypeError, match=r"not int: write with_heartbeat\(Heartbeat\(interval, timeout\)\)"):
         AsyncWebsocketApp().with_heartbeat(seconds)

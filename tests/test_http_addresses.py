@@ -173,7 +173,7 @@ async def test_run_needs_valid_addresses() -> None:
     """``run`` without an address, or with an invalid one, raises an error with an example of an address."""
     with pytest.raises(ValueError, match=r"pass at least one address to listen on, such as '127\.0\.0\.1:8080'"):
         await small_app().run()
-    with pytest.raises(ValueError, match=r"'8080' is not an address: write '127\.0\.0\.1:80'"):
+    with pytest.raises(ValueError, match=r"'8080' is not an address: write '127\.0\.0\.1:8080'"):
         await small_app().run("8080")
 
 

@@ -188,6 +188,10 @@ async def test_query_is_not_matched() -> None:
         assert [(await client.get(target)).text for target in ("/a", "/a?", "/a?b=/c?d")] == ["", "", "b=/c?d"]
 
 
+async def anything(*_: Any) -> Response:
+    return Response(200)
+
+
 @pytest.mark.parametrize(
     "register",
     [
@@ -202,8 +206,8 @@ def test_a_wrong_route_is_refused(register: Callable[..., object]) -> None:
     """A pattern that no path matches and a handler that cannot be called are refused when they are registered."""
     for pattern in ("", "a", "http://a/"):
         with pytest.raises(ValueError, match="a pattern begins with '/' or '\\*'"):
-            register(App(), pattern, respond_with(""))
-    with pytest.raises(TypeError, match="the handler of '/a' must be callable, not str"):
+            register(App(), pattern, anything)
+    with pytest.raises(TypeError, match=r"the handler of .*'/a' must be a function, called with .*, not str"):
         register(App(), "/a", "handler")
 
 
@@ -506,7 +510,7 @@ async def test_request_after_a_cancelled_request(autojump_clock: trio.testing.Mo
 @pytest.mark.parametrize("number", [0, -1])
 def test_max_connections_is_at_least_one(number: int) -> None:
     """``max_connections`` below one is refused, and the error says what to use."""
-    with pytest.raises(ValueError, match="max_connections must be at least 1, or None for no bound"):
+    with pytest.raises(ValueError, match="max_connections must be at least 1, or None for no limit"):
         App(max_connections=number)
 
 

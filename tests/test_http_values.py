@@ -326,10 +326,8 @@ def test_address_parse_and_str(text: str, address: Address) -> None:
     ],
 )
 def test_invalid_addresses(text: str) -> None:
-    """An invalid address is refused, and the error shows the three valid forms."""
-    with pytest.raises(
-        ValueError, match=r"is not an address: write '127\.0\.0\.1:80', '\[::1\]:80' or 'unix:/path'"
-    ):
+    """An invalid address is refused, and the error shows what is valid."""
+    with pytest.raises(ValueError, match=r"is not an address: (write |add the port, as in '|a port is at most)"):
         Address.parse(text)
 
 

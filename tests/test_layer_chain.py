@@ -164,8 +164,12 @@ async def nothing(request: Request, state: State, call_next: CallNext) -> Respon
     return None  # type: ignore[return-value]
 
 
-def plain(request: Request, state: State, call_next: CallNext) -> Any:
-    return Response(200)
+class Plain:
+    def __repr__(self) -> str:
+        return "Plain()"
+
+    def __call__(self, request: Request, state: State, call_next: CallNext) -> Any:
+        return Response(200)
 
 
 async def text(prefix: str, request: Request, state: State, call_next: CallNext) -> Any:
@@ -190,7 +194,7 @@ MISTAKES: list[tuple[Any, str]] = [
         nothing,
         f"TypeError: the layer {__name__}.nothing must return a Response, not NoneType: return the result of",
     ),
-    (plain, f"TypeError: the layer {__name__}.plain must be an async function"),
+    (Plain(), "TypeError: the layer Plain() must be an async function"),
     (Silent(), "TypeError: the layer Silent() must return a Response, not NoneType"),
     (functools.partial(text, "a"), f"TypeError: the layer {__name__}.text must return a Response, not str"),
 ]

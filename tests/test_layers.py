@@ -19,8 +19,8 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _trio_runs _until_signal
-                      _type_variables!
+.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _settings! _hints!
+                      _trio_runs _until_signal _type_variables!
 _watchdog             _steps _suspensions! _stack! _watchdog
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
                       _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
@@ -47,9 +47,9 @@ _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_tab
                       _connection_task _stream _hook_use _opening _upgrade
                       _handler_route _hook_route _layer_gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard! _json_errors!
-_app                  _access _monitor _errors _layers! _patterns! _options! _route_table! _routing! _routes
-                      _service _hosting _servers _app _https_redirect!
-_websocket._app       _topics _broadcaster _stream_tasks _handlers _sessions _read_ahead _session
+_app                  _access _monitor _errors _hosting _handler_checks _layers! _patterns! _options! _route_table!
+                      _routing! _routes _service _servers _app _https_redirect!
+_websocket._app       _topics _broadcaster _stream_tasks _failure_log! _handlers _sessions _read_ahead _session
                       _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
                       _failed_open! _file_answer _directory _files _redirect! _metrics!

@@ -106,7 +106,8 @@ async def test_close_reason_in_an_app(
     assert any(isinstance(thing, Message) for thing in shown)
     for thing in shown:
         assert_harmless(repr(thing))
-        assert_harmless(str(thing))
+        if not isinstance(thing, Message):  # whose str is its text
+            assert_harmless(str(thing))
     _, _, end, *_ = messages(log, logging.INFO)  # after the lines about the listener and the 101
     assert repr(HOSTILE) in end
     assert repr(HOSTILE) in messages(log, logging.ERROR)[0]
@@ -298,6 +299,9 @@ OURS = {
     "self._name()",  # of a function of the application
     "blocking",  # names of the application
     "stack",  # names and source of the application
+    "qualified_name(function)",
+    "name_of_body(response.body)",
+    "kind",
     "record",  # a CloseRecord, which quotes the reason itself
 }
 #: F-strings that are compared or sent to a server, and not shown.

@@ -27,10 +27,7 @@ WRONG: list[tuple[Callable[[App[Any]], object], str]] = [
     (lambda app: app.with_stateless_route("/", with_one_more), r"is called with \(request\): missing"),  # type: ignore[arg-type]
     (lambda app: app.with_path_aware_route("/", without), r"is called with \(request, state, pattern\): too many"),  # type: ignore[arg-type]
     (lambda app: app.with_websocket_route("/", without), r"is called with \(upgrade, state\): too many"),  # type: ignore[arg-type]
-    (
-        lambda app: app.with_layer(compression),
-        r"compression, is called with \(request, state, call",
-    ),  # type: ignore[arg-type]
+    (lambda app: app.with_layer(compression), r"compression makes a layer: write with_layer\(compression\("),  # type: ignore[arg-type]
     (lambda app: app.with_layer(without), r"is called with \(request, state, call_next\): too many"),  # type: ignore[arg-type]
 ]
 

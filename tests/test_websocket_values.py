@@ -62,12 +62,14 @@ def test_message_takes_text_or_bytes(data: object) -> None:
 
 
 def test_equality_knows_the_kind() -> None:
-    """Messages are equal if kind and content are, and equal ones have one hash."""
+    """Messages are equal if kind and content are, also to their content itself, and equal ones have one hash."""
     assert Message("a") == Message("a")
     assert hash(Message("a")) == hash(Message("a"))
     assert Message(b"a") == Message(bytearray(b"a"))
     assert Message("a") != Message(b"a")
-    assert Message("a") != "a"
+    assert Message("a") == "a"
+    assert Message("a") != b"a"
+    assert hash(Message("a")) == hash("a")
 
 
 @pytest.mark.parametrize(("data", "size"), [("", 0), ("€", 3), (b"\x00\xff", 2)])

@@ -66,6 +66,13 @@ async def own(stream: WebsocketStream, state: None) -> None:
         await stream.send(message)
 
 
+async def mistakes_that_are_found(stream: AsyncStream, message: Message, state: None) -> None:
+    await stream.subscribe("room")  # type: ignore[func-returns-value, misc]
+    await stream.set_deadline(5)  # type: ignore[func-returns-value, misc]
+    message.startswith("/")  # type: ignore[attr-defined]
+    assert_type(message == "/join", bool)
+
+
 def page(request: Request, state: None) -> Response:
     return Response(StatusCode.OK, request.path)
 

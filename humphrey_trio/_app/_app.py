@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import trio
 
-from .._http._address import Address
+from .._http._address import Address, refuse_address
 from .._http._drain import Drain
 from .._http._limits import Limits, Timeouts
 from .._http._proxies import TrustedProxies
@@ -30,8 +32,10 @@ from .._server._response_writer import ResponseWriter
 from .._server._server import check_shutdown
 from .._server._stored_body import StoredBody
 from .._server._transport import StreamTransport, Transport
+from .._settings import check_argument, check_names, check_type, check_whole
+from .._signatures import check_parameters
 from .._type_variables import State
-from .._websocket._stream._hook_route import async_websocket_handler
+from .._websocket._stream._hook_route import HookRouteOptions, async_websocket_handler
 from ._access import AccessLog
 from ._errors import ErrorHandler
 from ._hosting import AdoptableApp
@@ -47,7 +51,6 @@ if TYPE_CHECKING:
 
     from .._server._certificate import Certificate
     from .._server._given_listener import ListenTarget
-    from .._websocket._stream._hook_route import HookRouteOptions
 
 #: A connection condition, for ``with_connection_condition``: called with ``(address, state)``.
 ConnectionCondition: TypeAlias = Callable[[Address, State], bool]
@@ -82,9 +85,9 @@ class App(Routes[State]):
             ``scheme`` and ``host`` of requests. None, the default, ignores the fields.
 
     Raises:
-        TypeError: ``proxies`` is not a ``TrustedProxies``.
+        TypeError: a setting has the wrong type.
         ValueError: ``max_connections`` is below 1, ``server_name`` is not a valid header value, ``parser`` is
-            another one, or ``when_left`` is not a ``WhenLeft``.
+            another one, ``when_left`` is not a ``WhenLeft``, or ``state`` is an address.
 
     Example:
         >>> app = App().with_stateless_route("/", lambda _: Response(200, "Hello world!"))
@@ -104,14 +107,14 @@ class App(Routes[State]):
         proxies: TrustedProxies | None = None,
     ) -> None:
         super().__init__()
-        if max_connections is not None and max_connections < 1:
-            raise ValueError("max_connections must be at least 1, or None for no bound")
-        _check_type("limits", limits, Limits)
-        _check_type("timeouts", timeouts, Timeouts)
+        refuse_address(state, "pass it to run", "App")
+        if max_connections is not None:
+            check_whole("max_connections", max_connections, hint=", or None for no limit")
+        check_type("limits", limits, Limits)
+        check_type("timeouts", timeouts, Timeouts)
         if parser not in _PARSERS:
             raise ValueError(f"parser must be 'h11' or 'fast', not {parser!r}")
-        if proxies is not None and not isinstance(proxies, TrustedProxies):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"proxies is TrustedProxies('10.0.0.0/8') or None, not {proxies!r}")
+        check_type("proxies", proxies, TrustedProxies, example="'10.0.0.0/8'", optional=True)
         self._state = state
         self._routing = Routing(self._routes)
         self._observers = Observers(HttpCounters(), AccessLog())
@@ -158,8 +161,10 @@ class App(Routes[State]):
             This object, so that calls can be chained.
 
         Raises:
-            ValueError: the pattern is ``*``. Use ``with_default_subapp`` instead.
+            ValueError: the pattern is ``*``. Use ``with_default_subapp`` instead. Or it is a URL or a path.
+            TypeError: the pattern is not a str, or ``subapp`` is not a ``SubApp``.
         """
+        check_argument("with_host", subapp, SubApp, "")
         self._routing.add_host(pattern, routes_of(subapp))
         return self
 
@@ -175,6 +180,7 @@ class App(Routes[State]):
         Returns:
             This object, so that calls can be chained.
         """
+        check_argument("with_default_subapp", subapp, SubApp, "")
         self._routes = routes_of(subapp)
         self._routing.replace_own(self._routes)
         return self
@@ -199,6 +205,7 @@ class App(Routes[State]):
         Returns:
             This object, so that calls can be chained.
         """
+        check_parameters(handler, "status, request, exception", "the error handler")
         self._service.use_error_handler(handler)
         return self
 
@@ -220,7 +227,10 @@ class App(Routes[State]):
         Raises:
             ValueError: a file is missing, unreadable or not PEM, or the key does not belong to the certificate.
                 Or the context is for clients, or ``reload`` is True for a context.
+            TypeError: ``cert`` is neither a path nor a context.
         """
+        if not isinstance(cert, (ssl.SSLContext, str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"with_cert takes the path of a PEM file, or an ssl.SSLContext, not {cert!r}")
         if not isinstance(cert, ssl.SSLContext):
             self._servers.use_certificate(CertificateFiles(cert, key, reloads=reload))
             return self
@@ -297,12 +307,18 @@ class App(Routes[State]):
             This object, so that calls can be chained.
 
         Raises:
-            TypeError: the condition is not callable, or it is an async function.
+            TypeError: the condition is not callable, has other parameters, or is an async function.
         """
-        if not callable(condition) or inspect.iscoroutinefunction(condition):
+        if inspect.iscoroutinefunction(condition):
             raise TypeError(f"a connection condition is a plain function (address, state), not {condition!r}")
+        check_parameters(condition, "address, state", "the connection condition")
         state = self._state
-        self._servers.use_condition(lambda address: condition(address, state))
+
+        @wraps(condition)  # so that log lines name it
+        def admits(address: Address) -> bool:
+            return condition(address, state)
+
+        self._servers.use_condition(admits)
         return self
 
     def with_websocket_app(
@@ -336,6 +352,7 @@ class App(Routes[State]):
                 f"with_websocket_app takes an AsyncWebsocketApp, not {type(websocket_app).__name__}:"
                 " for a hook or a coroutine, use with_websocket_route"
             )
+        check_names(options, HookRouteOptions.__annotations__, "with_websocket_app")
         route = async_websocket_handler(websocket_app.connect_hook(), **options)
         parse_pattern(pattern)  # before the app is adopted, which cannot be undone
         self._servers.hosting.adopt(websocket_app, self._servers.timeouts)
@@ -355,6 +372,7 @@ class App(Routes[State]):
             method, a 500 if the handler raised an exception, which is logged. A request to open a WebSocket is
             treated as an ordinary one. ``humphrey_trio.http.read_body`` reads the body of a streamed response.
         """
+        check_argument("handle", request, Request, "path='/'")
         service = self._service
         match = service.find(request.host, request.method, request.path, wants_websocket=False)
         if isinstance(match, NotServed):
@@ -428,6 +446,8 @@ class App(Routes[State]):
                 lingers for a second at most.
             peer: the value of ``request.address``.
         """
+        if not isinstance(stream, trio.abc.Stream):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"serve_stream takes a trio stream, not {type(stream).__name__}")
         transport: Transport
         if isinstance(stream, DirectStream):
             transport = DirectTransport(stream, peer)
@@ -445,12 +465,6 @@ class App(Routes[State]):
         await self._servers.run(targets, unix_mode, certificate, task_status)
         for route in self._routing.hook_routes():
             route.note_server_end()  # only a graceful shutdown leads here
-
-
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        wanted, found = kind.__name__, type(value).__name__
-        raise TypeError(f"{name} is a {wanted}, not {found}: write {name}={wanted}(...)")
 
 
 def servers_of(app: App[Any]) -> Servers:

@@ -43,7 +43,8 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     Returns:
         The response, with this status.
     """
-    is_ours = isinstance(exception, (HandshakeError, HttpError))
+    # A HandshakeError that an HTTP handler has raised is a failure, and not the reason of this status.
+    is_ours = isinstance(exception, (HandshakeError, HttpError)) and exception.status == status
     detail = printable(str(exception)) if is_ours else ""
     if request is None:
         return Response(status, _plain(status, detail))

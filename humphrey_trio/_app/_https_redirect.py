@@ -10,6 +10,7 @@ from .._http._origins import Origins, read_origin
 from .._http._proxies import TrustedProxies
 from .._http._request import Request
 from .._http._response import Response
+from .._settings import check_whole
 from ._app import App
 
 _HTTPS_PORT = 443
@@ -51,8 +52,7 @@ def https_redirect(
         >>> app = https_redirect(hosts=["example.com", "*.example.com"])
     """
     allowed = _allowed(hosts)
-    if not 1 <= port <= 65535:
-        raise ValueError(f"the port must be from 1 to 65535, not {port}")
+    check_whole("port", port, 1, 65535)
     Response.redirect("/", status=status)  # checks the status
     suffix = "" if port == _HTTPS_PORT else f":{port}"
 

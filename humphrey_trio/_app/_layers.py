@@ -7,6 +7,7 @@ exception itself.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeAlias
 
@@ -14,13 +15,16 @@ from .._http._request import Request
 from .._http._response import Response
 from .._layers._layer import CallNext, Layer
 from .._naming import qualified_name
-from .._signatures import check_parameters
 from .._type_variables import State
 from .._wildcards import Wildcard
+from ._handler_checks import check_layer
 
 #: Turns an exception of a layer into a response: ``await answer_failure(request, exception, layer)``. It is called
 #: in the except clause, and re-raises what is not a failure, such as a cancellation.
 AnswerFailure: TypeAlias = Callable[[Request, BaseException, object], Awaitable[Response]]
+
+# A segment that is a parameter, here or in other frameworks.
+_PARAMETER = re.compile(r"/(?:\{[^/]*\}|<[^/]*>)")
 
 
 class LayerEntry(Generic[State]):
@@ -152,15 +156,13 @@ async def _settle(layer: Layer[Any], answer: object) -> Response:
 
 
 def _check(pattern: str, layer: Layer[Any]) -> None:
-    if not callable(layer):
-        raise TypeError(
-            f"{layer!r} is not a layer: write an async function, async def layer(request, state, call_next)"
-        )
-    check_parameters(layer, "request, state, call_next", "the layer")
+    check_layer(layer)
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the path of a layer is a pattern such as '/api/*', not {type(pattern).__name__}")
     if not pattern.startswith(("/", "*")):
         raise ValueError(f"no path matches {pattern!r}: a pattern begins with '/' or '*'")
+    if _PARAMETER.search(pattern):
+        raise ValueError(f"{pattern!r}: the path of a layer has no parameters: write '*', as in '/api/*'")
 
 
 def _always(path: str) -> bool:

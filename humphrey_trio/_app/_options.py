@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from .._http._headers import TOKEN
-from .._http._method import REGISTERED_METHODS, Method
+from .._http._method import Method, check_case
 from .._http._when_left import WhenLeft
+from .._settings import check_bool, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,9 @@ def route_options(
             ``when_left`` is not a ``WhenLeft``.
         TypeError: ``methods`` is a str.
     """
-    if max_body is not None and max_body < 0:
-        raise ValueError("max_body must be at least 0, or None for Limits.body")
+    if max_body is not None:
+        check_whole("max_body=...", max_body, 0, hint=", or None for Limits.body")
+    check_bool("stream=...", stream)
     return RouteOptions(
         methods=None if methods is None else _checked_methods(methods),
         max_body=max_body,
@@ -52,7 +54,7 @@ def route_options(
 
 
 def _checked_methods(methods: Collection[str]) -> frozenset[str]:
-    if isinstance(methods, str):
+    if isinstance(methods, str) or not isinstance(methods, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"methods is a collection of names: write methods=({methods!r},)")
     if not methods:
         raise ValueError("a route without methods is never called: leave methods out for every method")
@@ -62,11 +64,10 @@ def _checked_methods(methods: Collection[str]) -> frozenset[str]:
 
 
 def _check_method(method: str) -> None:
-    if not TOKEN.fullmatch(method):
+    if not isinstance(method, str) or not TOKEN.fullmatch(method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"{method!r} is not a method: it must be a token (RFC 9110, section 9.1)")
     if method == "*":
         raise ValueError("'*' is not a method: leave methods out for every method")
     if method == Method.CONNECT:
         raise ValueError("CONNECT reaches no route: this server is not a proxy")
-    if method not in REGISTERED_METHODS and method.upper() in REGISTERED_METHODS:
-        raise ValueError(f"methods are case-sensitive: write {method.upper()!r} instead of {method!r}")
+    check_case(method)

@@ -20,6 +20,9 @@ _SEGMENT = re.compile(r"\{([^{}]*)\}")
 _REST = re.compile(r"\{([^{}*]*)\*\}")
 _BALANCED = re.compile(r"(?:[^{}]*\{[^{}]*\})+[^{}]*")
 
+# Segments that are parameters in other frameworks: <name>, <int:name> and :name.
+_FOREIGN = re.compile(r"(?<=/)(?:<(?:[^<>/:]*:)?([^<>/:]*)>|:([A-Za-z_]\w*))(?=/|\Z)")
+
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -85,12 +88,18 @@ def parse_pattern(text: str) -> Pattern:
         text: a path, with either wildcards (``*``) or parameters (``{name}``, and ``{name*}`` at the end).
 
     Raises:
-        ValueError: the pattern could never match, or its parameters are malformed.
+        ValueError: the pattern could never match, or its parameters are malformed, or written as those of other
+            frameworks.
+        TypeError: it is not a str.
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the first argument of a route is its pattern, such as '/items/{{id}}', not {text!r}")
     if not text.startswith(("/", "*")):
-        raise ValueError(f"no path matches {text!r}: a pattern begins with '/' or '*'")
+        raise ValueError(f"no path matches {text!r}: a pattern begins with '/' or '*', as in {'/' + text!r}")
     if "?" in text:
         raise ValueError(f"{text!r} contains '?', but is compared without the query: end it before, or write %3F")
+    if (foreign := _FOREIGN.search(text)) is not None:
+        raise ValueError(_foreign_parameter(foreign, text))
     if "{" in text or "}" in text:
         return _parse_parameters(text)
     return WildcardPattern(_encode(text)) if "*" in text else LiteralPattern(_encode(text))
@@ -162,7 +171,13 @@ def _checked_name(name: str, pattern: str) -> str:
     raise ValueError(f"{name!r} in {pattern!r} is not the name of a parameter: {advice}")
 
 
+def _foreign_parameter(found: re.Match[str], pattern: str) -> str:
+    name = found[1] or found[2] or "name"
+    literally = "" if found[2] else " For the characters themselves, write %3C and %3E."
+    return f"{found[0]!r} in {pattern!r} is not a parameter here: write {{{name}}}.{literally}"
+
+
 def _misplaced_braces(segment: str, pattern: str) -> str:
     if _BALANCED.fullmatch(segment):
         return f"{segment!r} in {pattern!r}: a parameter is a whole segment, such as /{{name}}/"
-    return f"the braces in {pattern!r} are unbalanced: write %7B and %7D for braces of the path itself"
+    return f"the braces in {pattern!r} are unbalanced: write {{name}}, or %7B and %7D for braces in the path"

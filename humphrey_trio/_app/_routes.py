@@ -10,10 +10,11 @@ from .._http._response import Response
 from .._http._when_left import WhenLeft
 from .._layers._cors import Cors, cors
 from .._layers._layer import Layer
-from .._signatures import check_parameters
+from .._settings import check_argument
 from .._type_variables import State
 from .._websocket._stream._hook_route import HookRoute
 from .._websocket._stream._upgrade import Upgrade
+from ._handler_checks import check_handler, checked_route
 from ._layers import LayerEntry
 from ._options import RouteOptions, route_options
 from ._route_table import Answer, HostRoutes, HttpCall, Route
@@ -72,7 +73,7 @@ class Routes(Generic[State]):
             ValueError: the pattern could never match a path, or its parameters are malformed; a method is not a
                 token, or a standard method is not in upper case; ``max_body`` is negative; ``when_left`` is not a
                 ``WhenLeft``.
-            TypeError: the handler is not callable or has other parameters, or ``methods`` is a str.
+            TypeError: the handler is not callable or has other parameters, or another argument has the wrong type.
         """
         return self._with(
             pattern,
@@ -170,8 +171,7 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_route``.
         """
-        route = Route(pattern, handler, handler, route_options(), upgrades=True)
-        check_parameters(handler, "upgrade, state", f"the handler of {pattern!r}")
+        route = Route(pattern, checked_route(handler, pattern), handler, route_options(), upgrades=True)
         if isinstance(handler, HookRoute):
             handler.note_pattern(pattern)
         self._routes.websocket.add(route)
@@ -209,6 +209,7 @@ class Routes(Generic[State]):
         Returns:
             This object, so that calls can be chained.
         """
+        check_argument("with_cors", settings, Cors, "origins=...")
         return self.with_layer(cors(settings))
 
     def with_cors_config(self, pattern: str, settings: Cors) -> Self:
@@ -226,11 +227,12 @@ class Routes(Generic[State]):
         Raises:
             ValueError, TypeError: as for ``with_layer``.
         """
+        check_argument("with_cors_config", settings, Cors, "origins=...")
         return self.with_layer(cors(settings), path=pattern)
 
     def _with(self, pattern: str, handler: object, parameters: str, call: HttpCall, options: RouteOptions) -> Self:
         route = Route(pattern, call, handler, options, upgrades=False)
-        check_parameters(handler, parameters, f"the handler of {pattern!r}")
+        check_handler(handler, parameters, pattern)
         self._routes.http.add(route)
         return self
 

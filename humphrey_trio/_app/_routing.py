@@ -83,7 +83,8 @@ class Routing:
         """Use routes for the hosts that match a pattern, if no pattern before it matches.
 
         Raises:
-            ValueError: the pattern is ``*``.
+            ValueError: the pattern is ``*``, a URL or a path.
+        TypeError: the pattern is not a str.
         """
         self._hosts.append((_HostPattern(pattern), routes))
 
@@ -174,6 +175,10 @@ class _HostPattern:
     __slots__ = ("_has_port", "_wildcard", "text")
 
     def __init__(self, pattern: str) -> None:
+        if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"the pattern of hosts is a str such as '*.example.com', not {pattern!r}")
+        if "/" in pattern:
+            raise ValueError(f"no host matches {pattern!r}: write a host name without scheme and path")
         pattern = _without_root(pattern.lower())
         if pattern == "*":
             raise ValueError("'*' matches every host: use with_default_subapp, or routes of the app itself")

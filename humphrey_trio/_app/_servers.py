@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from .._server._fairness import Fairness
 from .._server._interface import ServerSettings
 from .._server._open_listeners import open_listeners
 from .._server._server import HttpServer
+from .._trio_runs import check_trio
 from ._hosting import Hosting
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
     from .._server._request_reader import HeadParser
     from .._server._response_writer import ResponseWriter
     from .._server._transport import Transport
+
+logger = logging.getLogger("humphrey_trio.http")
+
+# Seconds from the call of run after which run_tls is not called any more. Both may be started in any order.
+_TLS_EXPECTED_AFTER = 1.0
 
 
 class Servers:
@@ -64,6 +71,7 @@ class Servers:
         "_drain",
         "_observers",
         "_parse_head",
+        "_ran_tls",
         "_running",
         "_service",
         "_when_left",
@@ -105,6 +113,7 @@ class Servers:
         self.shutdown: trio.Event | None = None
         self._drain = Drain()
         self._condition: Callable[[Address], bool] | None = None
+        self._ran_tls = False  # whether a server with TLS was run
 
     def use_certificate(self, certificate: Certificate) -> None:
         """Set the certificate of servers with TLS."""
@@ -128,8 +137,10 @@ class Servers:
             events_dropped=0 if monitor is None else monitor.dropped,
         )
 
-    def new_server(self, certificate: Certificate | None = None) -> HttpServer:
-        """Create a server, with TLS if there is a certificate."""
+    def new_server(
+        self, certificate: Certificate | None = None, reminder: Callable[[], Awaitable[None]] | None = None
+    ) -> HttpServer:
+        """Create a server, with TLS if there is a certificate. ``reminder`` runs beside its accept loops."""
         settings = ServerSettings(
             service=self._service,
             limits=self.limits,
@@ -150,6 +161,7 @@ class Servers:
             certificate=certificate,
             shutdown=self.shutdown,
             condition=self._condition,
+            reminder=reminder,
         )
 
     async def run(
@@ -160,14 +172,24 @@ class Servers:
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
         """Run a server on addresses and sockets until cancelled, or until a graceful shutdown has ended."""
+        check_trio("trio.run(app.run, '127.0.0.1:8080')")
+        self._ran_tls |= certificate is not None
         listeners = await open_listeners(targets, unix_mode)
         try:
-            server, shutdown = self.new_server(certificate), self.shutdown
+            forgotten = certificate is None and self.certificate is not None
+            server = self.new_server(certificate, self._check_tls if forgotten else None)
+            shutdown = self.shutdown
             serve = partial(self._run, server, listeners, task_status)
             await self.hosting.run_beside(server.settings, shutdown, serve)
         finally:
             for listener in listeners:
                 listener.close()
+
+    async def _check_tls(self) -> None:
+        """Log a WARNING if ``run_tls`` was not called within a second, although there is a certificate."""
+        await trio.sleep(_TLS_EXPECTED_AFTER)
+        if not self._ran_tls:
+            logger.warning("with_cert was called, but run listens without TLS: call run_tls for HTTPS")
 
     async def _run(
         self, server: HttpServer, listeners: Sequence[Listener], task_status: trio.TaskStatus[tuple[Address, ...]]
@@ -180,6 +202,7 @@ class Servers:
 
     async def serve(self, transport: Transport) -> None:
         """Serve one connection, on a server that runs or else on one of its own. The transport is closed."""
+        check_trio("trio.run(app.serve_stream, stream)")
         if self._running:
             await self._running[0].serve(transport)
             return

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, Generic
 import trio
 
 from .._failures import failure_of, only_cause
+from .._hints import add_hint
+from .._http._body import name_of_body
 from .._http._errors import HttpError
 from .._http._events import EventType
+from .._http._method import Method
 from .._http._request import Request
 from .._http._response import Response
+from .._http._response_checks import refuse_answer
 from .._layers._cors import CORS_FIELDS
 from .._naming import qualified_name
 from .._quoting import quoted
@@ -27,13 +31,12 @@ from .._type_variables import State
 from .._websocket._errors import HandshakeError
 from .._websocket._protocol._handshake import no_handshake
 from .._websocket._stream._layer_gate import LayerGate
-from .._websocket._stream._serve_upgrade import serve_upgrade
+from .._websocket._stream._serve_upgrade import failed_part, serve_upgrade
 from ._errors import ErrorHandler, default_error_handler
 from ._layers import LayerChain
 from ._routing import NotServed, Reason
 
 if TYPE_CHECKING:
-    from .._http._headers import Headers
     from .._layers._layer import CallNext
     from .._server._interface import Handover
     from .._server._observers import Observers
@@ -154,12 +157,12 @@ class AppService(Generic[State]):
             response = response.with_header(name, value)
         return response
 
-    async def fail(self, request: Request | None, failure: Exception, failed: Headers) -> Response:
-        report = partial(self._report, "body of the response", None, request)
+    async def fail(self, request: Request | None, failure: Exception, failed: Response) -> Response:
+        report = partial(self._report_as, name_of_body(failed.body), request)
         response = await self._answer_with(request, failure, report)
         # The layers have returned, and do not run twice for a request. A page must be able to read the error.
         for name in _KEPT_FIELDS:
-            for value in failed.get_all(name):
+            for value in failed.headers.get_all(name):
                 response = response.with_header(name, value)
         return response
 
@@ -177,8 +180,11 @@ class AppService(Generic[State]):
 
     def _report(self, kind: str, source: object, request: Request | None, failure: Exception) -> None:
         """Log the failure of a function of the application, and report it to the monitor."""
-        failed = f"the {kind} failed" if source is None else f"the {kind} {qualified_name(source)} failed"
-        told = f"{failed} for {name_of(request)}"
+        self._report_as(f"the {kind} {qualified_name(source)}", request, failure)
+
+    def _report_as(self, name: str, request: Request | None, failure: Exception) -> None:
+        told = f"{name} failed for {name_of(request)}"
+        add_hint(failure)
         logger.error("%s", told, exc_info=failure)
         peer = None if request is None else request.client
         self._observers.report(EventType.HANDLER_FAILED, peer, told)
@@ -218,7 +224,7 @@ class AppService(Generic[State]):
         except HandshakeError as exc:
             return await self._refuse_with(request, exc)
         except BaseException as exc:
-            return await self._answer_failure("websocket route", handover.route, request, exc)
+            return await self._answer_failure(*failed_part(handover.route), request, exc)
 
 
 def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
@@ -230,15 +236,21 @@ def _refusal(request: Request, match: NotServed) -> HttpError | HandshakeError:
             return HttpError(501, f"the method {quoted(request.method)} is not known here")
         case Reason.METHOD_NOT_ALLOWED:
             allow = {"Allow": ", ".join(match.allow)}
-            return HttpError(405, f"{quoted(request.method)} is not allowed here", headers=allow)
+            methods = f"use {_one_of(match.allow)}"
+            return HttpError(405, f"{quoted(request.method)} is not allowed here: {methods}", headers=allow)
         case _:
             return HttpError(400, "a value in the path is not percent-encoded UTF-8")
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Join names for a sentence. OPTIONS, which every path has, is left out."""
+    chosen = [name for name in names if name != Method.OPTIONS] or [*names]
+    *others, last = chosen
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 async def _settle(answer: object) -> Response:
     """Return the response of a plain or an async handler."""
     if not isinstance(answer, Response) and inspect.isawaitable(answer):
         answer = await answer
-    if not isinstance(answer, Response):
-        raise TypeError(f"a handler must return a Response, not {type(answer).__name__}")
-    return answer
+    return answer if isinstance(answer, Response) else refuse_answer(answer)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from .._naming import qualified_name
 from ._file_body import FileBody
 from ._form import Form
 from ._form_parser import FormSettings
@@ -122,6 +123,17 @@ def discard(body: StreamedBody) -> None:
         body = body.inner
     if isinstance(body, FileBody):
         body.close()
+
+
+def name_of_body(body: StreamedBody | None) -> str:
+    """Name a body in a log line, with the function that produces it."""
+    while isinstance(body, TransformedBody):
+        body = body.inner
+    if isinstance(body, (ProducerBody, EventBody)):
+        return f"the body of the response from {qualified_name(body.produce)}"
+    if isinstance(body, IterableBody) and hasattr(body.pieces, "__qualname__"):
+        return f"the body of the response from {qualified_name(body.pieces)}"
+    return "the body of the response"
 
 
 class BodyStream(Protocol):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from typing import TYPE_CHECKING
+
+from .._settings import check_seconds
 
 if TYPE_CHECKING:
     from ._limits import Timeouts
@@ -31,6 +33,7 @@ class Drain:
 
     Raises:
         ValueError: the code is not one of these, or a time is negative or not finite.
+        TypeError: a time is not a number.
     """
 
     code: int = 1001
@@ -43,10 +46,8 @@ class Drain:
             raise ValueError(f"Drain(code=...) must be 1001, 1012, 1013 or 3000 to 4999, not {self.code!r}")
         for name in ("spread", "retry_after", "patience"):
             value = getattr(self, name)
-            if value is None and name == "retry_after":
-                continue
-            if not (isinstance(value, (int, float)) and isfinite(value) and value >= 0):
-                raise ValueError(f"Drain({name}=...) must be a finite number of seconds, at least 0")
+            if value is not None or name != "retry_after":
+                check_seconds(f"Drain({name}=...)", value, zero=True, finite=True)
 
     @property
     def reason(self) -> str:

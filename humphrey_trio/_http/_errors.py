@@ -29,7 +29,7 @@ class HttpError(Exception):
         if not isinstance(status, int) or not isinstance(detail, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 "an HttpError takes an int status, then a str:"
-                f" not HttpError({type(status).__name__}, {type(detail).__name__})"
+                f" not HttpError({type(status).__name__}, {type(detail).__name__}). Write HttpError(400, 'detail')"
             )
         if not 400 <= status <= 599:
             raise ValueError(

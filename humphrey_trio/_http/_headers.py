@@ -241,7 +241,13 @@ def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:
         TypeError, ValueError: as for the constructor of ``Headers``.
     """
     fields: list[tuple[str, str]] = []
-    for name, value in pairs:
+    for pair in pairs:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"a header is a pair of name and value, such as ('Content-Type', 'text/html'), not {pair!r}"
+            ) from None
         if not isinstance(name, str) or not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"the name and the value of a header must be str: ({name!r}, {value!r})."

@@ -83,6 +83,8 @@ def dumps(value: object) -> bytes:
     try:
         return _ENCODER.encode(value).encode()
     except TypeError as error:
+        if "type method" in str(error):
+            raise TypeError(f"not JSON: {error}. Call the method: write request.json()") from None
         raise TypeError(
             f"not JSON: {error}. Convert it to a dict, list, str, int, float, bool or None first"
         ) from None

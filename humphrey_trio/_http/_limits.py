@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from math import isnan
+
+from .._settings import check_seconds, check_whole
 
 #: ``Limits.fields``, also for requests that were not received by a server.
 DEFAULT_MAX_FIELDS = 1000
@@ -24,6 +25,7 @@ class Limits:
 
     Raises:
         ValueError: a limit is below 1 (``body`` may be 0).
+        TypeError: a limit is not an int.
     """
 
     head: int = 16 * 1024
@@ -35,8 +37,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             least = 0 if field.name == "body" else 1
-            if getattr(self, field.name) < least:
-                raise ValueError(f"Limits({field.name}=...) must be at least {least}")
+            check_whole(f"Limits({field.name}=...)", getattr(self, field.name), least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,8 @@ class Timeouts:
         drain: for a graceful shutdown as a whole (``with_shutdown``). Connections that are left are cancelled.
 
     Raises:
-        ValueError: a timeout is not a number above zero.
+        ValueError: a timeout is not above zero.
+        TypeError: a timeout is not a number.
     """
 
     handshake: float = 10.0
@@ -80,6 +82,4 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isnan(value) or value <= 0:
-                raise ValueError(f"Timeouts({field.name}=...) must be a number of seconds above zero")
+            check_seconds(f"Timeouts({field.name}=...)", getattr(self, field.name))

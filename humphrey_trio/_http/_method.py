@@ -34,3 +34,13 @@ REGISTERED_METHODS = frozenset(
         *("UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
     )
 )
+
+
+def check_case(method: str) -> None:
+    """Check that a standard method is in upper case, because letter case is significant (RFC 9110, section 9.1).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if method not in REGISTERED_METHODS and method.upper() in REGISTERED_METHODS:
+        raise ValueError(f"methods are case-sensitive: write {method.upper()!r} instead of {method!r}")

@@ -95,6 +95,17 @@ def is_same_host(origin: str, host: str) -> bool:
     return asked == page
 
 
+def patterns_of(origins: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns of a setting that is one pattern, or several.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(origins, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"origins are a str such as 'https://example.com', or several, not {origins!r}")
+    return (origins,) if isinstance(origins, str) else tuple(origins)
+
+
 class Origins:
     """A set of origins, defined by patterns.
 
@@ -116,7 +127,7 @@ class Origins:
         self._any = False
         self._exact: set[Origin] = set()
         self._wildcards: list[_Wildcard] = []
-        for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        for pattern in patterns_of(patterns):
             self._add(pattern)
 
     def matches(self, origin: str) -> bool:

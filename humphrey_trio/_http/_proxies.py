@@ -128,7 +128,10 @@ class TrustedProxies:
 
 def _network(text: str) -> _IpNetwork:
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a trusted proxy is a str such as '10.0.0.0/8' or 'unix', not {type(text).__name__}")
+        raise TypeError(
+            f"a trusted proxy is a str such as '10.0.0.0/8' or 'unix', not {type(text).__name__}:"
+            " write TrustedProxies('10.0.0.0/8', 'unix')"
+        )
     if text == "*":
         raise ValueError("'*' would trust everyone: name the proxies, or write '0.0.0.0/0' and '::/0'")
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack, cast, overload
 
 from .._quoting import printable, quoted
+from .._settings import check_whole
 from .._type_variables import Default, T
 from ._address import Address
 from ._body import BodyStream, Part
@@ -209,7 +210,9 @@ class Request(RequestHead):
 
         Raises:
             HttpError: 413, if it is longer.
+            TypeError, ValueError: the limit is not a whole number, or negative.
         """
+        check_whole("limit", limit, 0)
         body = self._body
         if not isinstance(body, bytes):
             return await body.read(limit)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from operator import index
 from types import CodeType
-from typing import Any, TypeGuard, cast
+from typing import Any, NoReturn, TypeGuard, cast
 
 
 def wrong_arguments(status: object, content: object) -> TypeError:
@@ -19,6 +19,8 @@ def wrong_arguments(status: object, content: object) -> TypeError:
 
 
 def _advice(status: object, content: object) -> str:
+    if isinstance(status, (dict, list)):
+        return ". For JSON, write Response.json(value)"
     if isinstance(status, (str, bytes)):
         if isinstance(content, int):
             return ". The status is first: Response(200, 'text')"
@@ -31,6 +33,34 @@ def _advice(status: object, content: object) -> str:
         return ". Without a body, write Response.empty(status)"
     if callable(content) or isinstance(content, (AsyncIterable, Iterable)) or inspect.iscoroutine(content):
         return ". For a body that is produced while it is sent, write Response.stream(body)"
+    return ""
+
+
+def refuse_answer(answer: object) -> NoReturn:
+    """Refuse what a handler has returned in place of a ``Response``.
+
+    Raises:
+        TypeError: always. The message says what to return.
+    """
+    if inspect.iscoroutine(answer):
+        answer.close()  # avoids a RuntimeWarning that it was never awaited
+    name = "None" if answer is None else type(answer).__name__
+    raise TypeError(f"a handler must return a Response, not {name}{_instead_of(answer)}")
+
+
+def _instead_of(answer: object) -> str:
+    if answer is None:
+        return ": add a return, such as 'return Response.empty(204)'"
+    if isinstance(answer, (str, bytes)):
+        return ": write return Response(200, text)"
+    if isinstance(answer, tuple):
+        return ": write return Response(status, text, headers)"
+    if isinstance(answer, (dict, list)):
+        return ": write return Response.json(value)"
+    if inspect.isawaitable(answer):
+        return ": await it"
+    if isinstance(answer, (AsyncIterable, Iterable)):
+        return ": write return Response.stream(body)"
     return ""
 
 

@@ -19,6 +19,7 @@ from .._http._headers import Headers
 from .._http._negotiation import IDENTITY, choose_coding
 from .._http._request import Request
 from .._http._response import Response
+from .._settings import check_whole
 from .._type_variables import State
 from ._codings import CODINGS, StreamCompressor, compress_whole
 from ._layer import CallNext
@@ -87,8 +88,7 @@ class CompressionLayer:
     """The layer of ``compression``."""
 
     def __init__(self, minimum: int) -> None:
-        if minimum < 0:
-            raise ValueError("compression(minimum=...) must be at least 0; 0 compresses every body")
+        check_whole("compression(minimum=...)", minimum, 0, hint="; 0 compresses every body")
         self._minimum = minimum
         self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .._http._headers import TOKEN, Headers
+from .._http._method import check_case
 from .._http._origins import ANY_ORIGIN, Origins
 from .._http._request import Request
 from .._http._response import Response
@@ -45,8 +46,9 @@ class Cors:
             browsers, 5 seconds. Chromium limits it to 2 hours, Firefox to 24 hours.
 
     Raises:
-        ValueError: an origin is malformed, a method or a field name is not a token, ``max_age`` is negative, or
-            ``credentials`` is combined with an ``"*"`` that browsers refuse then.
+        ValueError: an origin is malformed, a method or a field name is not a token, a standard method is not in
+            upper case, ``max_age`` is negative, or ``credentials`` is combined with an ``"*"`` that browsers
+            refuse then.
         TypeError: a setting has the wrong type.
     """
 
@@ -63,6 +65,8 @@ class Cors:
         Origins(self.origins)
         for name, example in (("methods", "PUT"), ("headers", "Content-Type"), ("expose", "ETag")):
             _check_tokens(name, getattr(self, name), example)
+        for method in self.methods:
+            check_case(method)
         _check_max_age(self.max_age)
         if self.credentials:
             self._check_credentials()

@@ -22,6 +22,9 @@ logger = logging.getLogger("humphrey_trio.http")
 #: Seconds between two checks of the files. Changed files are loaded when they have not changed again for as long.
 RELOAD_INTERVAL = 1.0
 
+# Bytes of a file that are searched for what is wrong with it.
+_MAX_PEM = 1024 * 1024
+
 # Differs if a file was written or replaced: mtime, ctime, size, device, inode.
 _Version = tuple[int, int, int, int, int]
 
@@ -58,13 +61,34 @@ def server_context(cert: str | Path, key: str | Path | None = None) -> ssl.SSLCo
         context.load_cert_chain(cert, key, refuse_password)
     except OSError as exc:
         # Other reasons, such as EACCES and EMFILE, say nothing about the content of the files.
-        is_content = isinstance(exc, ssl.SSLError)
-        hint = "; both must be PEM, and the key must belong to the certificate" if is_content else ""
+        hint = f"; {_hint(cert, key)}" if isinstance(exc, ssl.SSLError) else ""
         raise ValueError(
             f"the certificate {str(cert)!r} cannot be used{f' with the key {str(key)!r}' if key else ''}:"
             f" {reason_of(exc)}{hint}"
         ) from exc
     return context
+
+
+def _hint(cert: str | Path, key: str | Path | None) -> str:
+    """Return what is wrong with files that OpenSSL has not accepted."""
+    has_certificate, has_key = _contains(cert, b"-BEGIN CERTIFICATE-"), _contains(key or cert, b"PRIVATE KEY-")
+    if not has_certificate and key is not None and _contains(key, b"-BEGIN CERTIFICATE-"):
+        return "the arguments are swapped: write with_cert(cert, key)"
+    if not has_certificate:
+        return f"{str(cert)!r} contains no certificate in PEM"
+    if not has_key and key is None:
+        return f"{str(cert)!r} contains no private key: write with_cert(cert, key)"
+    if not has_key:
+        return f"{str(key)!r} contains no private key in PEM"
+    return "both must be PEM, and the key must belong to the certificate"
+
+
+def _contains(file: str | Path, mark: bytes) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            return mark in opened.read(_MAX_PEM)
+    except OSError:
+        return False
 
 
 def _default_context() -> ssl.SSLContext:

@@ -23,6 +23,11 @@ def is_plain_http(received: bytes) -> bool:
     return _METHOD.match(received) is not None
 
 
+def is_tls(received: bytes | bytearray) -> bool:
+    """Whether a connection begins with a TLS handshake record (RFC 8446, section 5.1)."""
+    return received[:2] == b"\x16\x03"
+
+
 def server_name_of(records: bytes) -> str | None:
     """Parse the server name of a ClientHello (RFC 6066, section 3).
 

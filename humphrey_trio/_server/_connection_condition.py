@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._failures import failure_of
 from .._http._events import EventType
+from .._naming import qualified_name
 
 if TYPE_CHECKING:
     from .._http._address import Address
@@ -45,7 +47,8 @@ class Condition:
         try:
             admitted = _ask(self._function, peer)
         except BaseException as exc:
-            _log_failed(failure_of(exc, _log_failed))
+            report = partial(_log_failed, self._function)
+            report(failure_of(exc, report))
             admitted = False
         if not admitted:
             self._observers.counters.count_denied()
@@ -62,5 +65,5 @@ def _ask(function: Callable[[Address], bool], peer: Address) -> bool:
     return answer
 
 
-def _log_failed(failure: Exception) -> None:
-    logger.error("the connection condition failed", exc_info=failure)
+def _log_failed(function: object, failure: Exception) -> None:
+    logger.error("the connection condition %s failed", qualified_name(function), exc_info=failure)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import trio
 
-from .._http._address import UNIX_PREFIX, Address
+from .._http._address import UNIX_PREFIX, Address, address_advice
 from ._listener import Listener, send_immediately
 
 #: What ``App.run`` listens on: an address, or a socket that listens already.
@@ -37,9 +37,7 @@ def check_target(target: object) -> None:
     elif isinstance(target, socket.socket):
         _check(target)
     else:
-        kind = type(target)
-        hint = ": for TLS, call with_cert and run_tls" if issubclass(kind, trio.SSLListener) else ""
-        raise TypeError(f"the server listens on {_TAKES}, not on {target!r}{hint}")
+        raise TypeError(f"the server listens on {_TAKES}, not on {target!r}{_advice(target)}")
 
 
 def take_listener(given: socket.socket | trio.SocketListener) -> Listener:
@@ -68,6 +66,12 @@ def address_of(target: ListenTarget) -> Address:
     if isinstance(target, str | Address):
         return Address.parse(str(target))
     return _address_of(target.socket if isinstance(target, trio.SocketListener) else target)
+
+
+def _advice(target: object) -> str:
+    if isinstance(target, trio.SSLListener):
+        return ": for TLS, call with_cert and run_tls"
+    return f": {address_advice(cast('object', target))}" if isinstance(target, int | tuple | list) else ""
 
 
 def _check(sock: socket.socket | trio.socket.SocketType) -> None:

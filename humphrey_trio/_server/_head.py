@@ -36,6 +36,13 @@ class BadRequest(HttpError):
         super().__init__(status, reason)
 
 
+class TlsOnPlainPort(BadRequest):
+    """The peer has sent a TLS handshake, and the connection has no TLS."""
+
+    def __init__(self) -> None:
+        super().__init__("this is TLS, and the port is for plain HTTP: use http:// instead of https://")
+
+
 @dataclass(slots=True)
 class Head:
     """The head of a request, which was checked.

@@ -6,6 +6,7 @@ WebSockets: for an upgrade it returns the connection as a ``Handover``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from math import inf
@@ -17,7 +18,7 @@ from .._http._events import EventType
 from .._http._response import Response
 from .._quoting import printable
 from ._departures import HandlerScope
-from ._head import BadRequest
+from ._head import BadRequest, TlsOnPlainPort
 from ._http_phase import NEW_CONNECTION_GRACE, HttpPhase
 from ._interface import Handover, Match, ServerSettings
 from ._outgoing import Outgoing
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ._head import Head
     from ._lingering import Lingering
     from ._transport import Transport
+
+logger = logging.getLogger("humphrey_trio.http")
 
 # Bytes that a request, or a piece of a body, counts for ``Fairness``. So after four of them that were buffered the
 # task executes a checkpoint. Fewer checkpoints would be slightly cheaper, but a client that floods would delay the
@@ -137,6 +140,8 @@ class HttpConnection:
                 if self._handlers.has_left or self._phase in _PASSED or not self._reader.buffered:
                     break
         except BadRequest as exc:
+            if isinstance(exc, TlsOnPlainPort):
+                logger.info("TLS from %s on a port without TLS: run_tls listens with TLS", self._transport.peer)
             await self._refuse_last(exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client has disconnected, or is too slow to read.

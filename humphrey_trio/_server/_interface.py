@@ -99,13 +99,13 @@ class Service(Protocol):
         """Await the result of ``respond``."""
         ...
 
-    async def fail(self, request: Request | None, failure: Exception, failed: Headers, /) -> Response:
+    async def fail(self, request: Request | None, failure: Exception, failed: Response, /) -> Response:
         """Create the response for the failure of a body, which is logged unless it is an ``HttpError``.
 
         Args:
             request: the request.
             failure: the failure.
-            failed: the header fields of the response that it replaces, with those of the layers.
+            failed: the response that it replaces, with the header fields of the layers.
         """
         ...
 

@@ -15,8 +15,9 @@ from typing import TypeAlias
 from .._http._headers import TCHAR
 from .._http._limits import Limits
 from ._body_decoder import ChunkedBody, SizedBody
+from ._client_hello import is_tls
 from ._h11_head import REQUEST_LINE, parse_h11
-from ._head import BadRequest, Head
+from ._head import BadRequest, Head, TlsOnPlainPort
 from ._sections import CRLF, check_line_ends, check_size, split_section
 
 #: Parses a complete head, including its empty line, within limits. Raises ``BadRequest``.
@@ -139,7 +140,7 @@ class RequestReader:
         if not buffer:  # it was only the empty line before a request
             return
         if not _START.match(buffer):
-            raise BadRequest("this is not HTTP")
+            raise TlsOnPlainPort if is_tls(buffer) else BadRequest("this is not HTTP")
         if self._line_end < 0:
             self._line_end = buffer.find(CRLF, max(0, self._seen - 1))
             if self._line_end >= 0 and not REQUEST_LINE.fullmatch(buffer, 0, self._line_end):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from .._http._body import discard
+from .._hints import add_hint
+from .._http._body import discard, name_of_body
 from .._http._field_lists import connection_options
 from .._http._response import Response
 from ._head import name_of
@@ -164,7 +165,8 @@ class Responses:
         if not stream.begun:
             return await self._replace(request, response, failure, close, incoming)
         if incoming is None or not incoming.explains(failure):
-            logger.error("the body of the response to %s failed", name_of(request), exc_info=failure)
+            add_hint(failure)
+            logger.error("%s failed for %s", name_of_body(response.body), name_of(request), exc_info=failure)
         return True
 
     def _put_head(self, request: Request | None, status: int, head: bytes) -> None:
@@ -201,7 +203,7 @@ class Responses:
         incoming: RequestBody | None,
     ) -> bool:
         """Answer a request whose response has failed before its head was sent."""
-        answer = await self._settings.service.fail(request, failure, failed.headers)
+        answer = await self._settings.service.fail(request, failure, failed)
         if answer.body is not None:  # it might fail as well
             discard(answer.body)
             answer = Response.empty(answer.status)

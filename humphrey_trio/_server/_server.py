@@ -27,7 +27,7 @@ from ._socket import SocketTransport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .._http._address import Address
     from .._http._limits import Timeouts
@@ -65,6 +65,7 @@ class HttpServer:
         certificate: the certificate for TLS on connections from listeners; None for no TLS.
         shutdown: begins a graceful shutdown when it is set; None for never.
         condition: returns whether a peer may connect; None if every peer may.
+        reminder: an async function that runs beside the accept loops; None for none.
 
     Attributes:
         settings: as the argument.
@@ -78,10 +79,12 @@ class HttpServer:
         certificate: Certificate | None = None,
         shutdown: trio.Event | None = None,
         condition: Callable[[Address], bool] | None = None,
+        reminder: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
         self._tls = None if certificate is None else ServerTls(certificate, settings)
         self._shutdown = shutdown
+        self._reminder = reminder
         self._condition = Condition(condition, settings.observers)
         self._slots = Slots(settings, max_connections)
         self._external_scopes: set[trio.CancelScope] = set()  # of connections whose tasks are in other nurseries
@@ -122,6 +125,8 @@ class HttpServer:
                     connections.start_soon(self._tls.reload)
                 if self._shutdown is not None:
                     connections.start_soon(self._end_gracefully, self._shutdown, listeners, acceptor, connections)
+                if self._reminder is not None:
+                    connections.start_soon(self._reminder)
                 for listener in listeners:
                     connections.start_soon(acceptor.run, listener)
                 addresses = tuple(listener.address for listener in listeners)

@@ -11,6 +11,7 @@ import trio
 
 from .._app._app import App
 from .._http._address import Address
+from .._trio_runs import check_trio
 
 #: Makes the two ends of a connection: those of the client and of the server.
 StreamPair: TypeAlias = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
@@ -35,6 +36,7 @@ async def serving(
     if peer is not None and not isinstance(peer, Address):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"peer is an Address('192.0.2.1', 5000), not {type(peer).__name__}")
     serve = app.serve_stream if peer is None else partial(app.serve_stream, peer=peer)
+    check_trio("async tests for trio, as with pytest-trio")
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._settings import check_bool, check_whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
@@ -28,6 +30,7 @@ class Deflate:
 
     Raises:
         ValueError: a setting is out of its range.
+        TypeError: a setting has the wrong type.
     """
 
     server_max_window_bits: int = 12
@@ -40,12 +43,10 @@ class Deflate:
 
     def __post_init__(self) -> None:
         for name in ("server_max_window_bits", "client_max_window_bits"):
-            if not 9 <= getattr(self, name) <= 15:
-                raise ValueError(
-                    f"Deflate({name}=...) must be from 9 to 15: zlib cannot compress with a window of 8 bits"
-                )
+            # zlib cannot compress with a window of 8 bits.
+            check_whole(f"Deflate({name}=...)", getattr(self, name), 9, 15)
         for name in ("memory_level", "level"):
-            if not 1 <= getattr(self, name) <= 9:
-                raise ValueError(f"Deflate({name}=...) must be from 1 to 9")
-        if self.min_size < 0:
-            raise ValueError("Deflate(min_size=...) must be at least 0; 0 compresses every message")
+            check_whole(f"Deflate({name}=...)", getattr(self, name), 1, 9)
+        for name in ("server_context_takeover", "client_context_takeover"):
+            check_bool(f"Deflate({name}=...)", getattr(self, name))
+        check_whole("Deflate(min_size=...)", self.min_size, 0, hint="; 0 compresses every message")

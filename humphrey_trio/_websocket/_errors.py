@@ -38,6 +38,9 @@ class HandshakeError(WebsocketError):
         status: as the argument.
         headers: as the argument, as ``Headers``.
         response: as the argument. None on the server, where the response is not sent yet.
+
+    Raises:
+        TypeError: the reason is not a str, or the status is not an int.
     """
 
     def __init__(
@@ -48,6 +51,11 @@ class HandshakeError(WebsocketError):
         headers: HeadersLike = (),
         response: Response | None = None,
     ) -> None:
+        if not isinstance(reason, str) or not isinstance(status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                "a HandshakeError takes a str, then an int status:"
+                f" not HandshakeError({type(reason).__name__}, {type(status).__name__})"
+            )
         super().__init__(reason)
         self.status = status
         self.headers = Headers(headers)

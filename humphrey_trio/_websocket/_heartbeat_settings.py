@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+
+from .._settings import check_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Heartbeat:
         timeout: seconds after the Ping within which the client must send something.
 
     Raises:
-        ValueError: one of them is not a finite number above zero.
+        ValueError: one of them is not finite, or not above zero.
+        TypeError: one of them is not a number.
     """
 
     interval: float = 5.0
@@ -27,6 +29,4 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
-            value = getattr(self, name)
-            if not isfinite(value) or value <= 0:
-                raise ValueError(f"Heartbeat({name}=...) must be a finite number of seconds above zero")
+            check_seconds(f"Heartbeat({name}=...)", getattr(self, name), finite=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TypedDict
 
+from .._settings import check_names, check_whole
+
 
 class StreamOptions(TypedDict, total=False):
     """The keyword arguments for the limits of streams. See ``StreamLimits`` for meanings and defaults."""
@@ -35,6 +37,7 @@ class StreamLimits:
 
     Raises:
         ValueError: one of them is below 1.
+        TypeError: one of them is not an int.
     """
 
     max_message_size: int = 1024 * 1024
@@ -45,5 +48,15 @@ class StreamLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name}=... must be at least 1")
+            check_whole(f"{field.name}=...", getattr(self, field.name))
+
+
+def stream_limits(options: StreamOptions) -> StreamLimits:
+    """Return the limits of keyword arguments.
+
+    Raises:
+        TypeError: an option is unknown, or not an int.
+        ValueError: an option is below 1.
+    """
+    check_names(options, StreamOptions.__annotations__, "a stream")
+    return StreamLimits(**options)

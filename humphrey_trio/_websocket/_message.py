@@ -8,6 +8,9 @@ from typing import TypeAlias
 class Message:
     """A WebSocket message (RFC 6455, section 5.6). Immutable and hashable.
 
+    A message is equal to its data: ``message == "hi"``. ``str(message)`` and f-strings have the text of a text
+    message, and the repr of a binary message.
+
     Args:
         data: a ``str`` for a text message; bytes or another buffer, which is copied, for a binary message.
 
@@ -50,10 +53,15 @@ class Message:
         return True
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self._data == other._data
+        theirs = other._data if isinstance(other, Message) else other
+        # Types are compared first: a comparison of str with bytes is a warning, or an error, with ``python -b``.
+        return isinstance(theirs, str if self.is_text else bytes) and self._data == theirs
 
     def __hash__(self) -> int:
         return hash(self._data)
+
+    def __str__(self) -> str:
+        return self._data if isinstance(self._data, str) else repr(self)
 
     def __repr__(self) -> str:
         shown = repr(self._data)
@@ -64,7 +72,8 @@ def _copied(data: bytearray | memoryview) -> bytes:
     try:
         return bytes(memoryview(data))
     except TypeError:
-        raise TypeError(f"a message must be str or bytes, not {type(data).__name__}") from None
+        advice = ": write json.dumps(value)" if isinstance(data, (dict, list, tuple)) else ""
+        raise TypeError(f"a message must be str or bytes, not {type(data).__name__}{advice}") from None
 
 
 #: What can be sent: a message, or the data of one.

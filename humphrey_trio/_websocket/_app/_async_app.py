@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 import trio
 
 from ..._app._app import App, servers_of
+from ..._http._address import refuse_address
 from ..._http._drain import Drain
 from ..._http._limits import Timeouts
 from ..._http._when_left import WhenLeft
 from ..._server._open_listeners import check_targets, open_listeners
 from ..._server._server import check_shutdown
-from ..._trio_runs import current_run
+from ..._settings import check_argument, check_type, check_whole
+from ..._signatures import async_function, check_parameters
+from ..._trio_runs import check_trio, current_run
 from ..._type_variables import NewState, NewStreamState, State, StreamState
 from .._errors import LinkError
 from .._heartbeat_settings import Heartbeat
-from .._limits import StreamLimits
+from .._limits import stream_limits
 from .._message import Message
 from .._statistics import AppStatistics
 from .._stream._graceful_end import AppEnd
@@ -105,7 +108,8 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             ``max_outbox_bytes``, ``max_outbox_messages`` and ``max_read_ahead``, whole numbers of at least 1.
 
     Raises:
-        ValueError: an option is out of its range, or an origin or subprotocol is malformed.
+        ValueError: an option is out of its range, an origin or subprotocol is malformed, or ``state`` is an
+            address.
         TypeError: an option is unknown or has the wrong type.
     """
 
@@ -124,10 +128,13 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         accept: AcceptHandler[State] | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
-        if max_connections is not None and max_connections < 1:
-            raise ValueError("max_connections must be at least 1, or None for no limit")
-        if concurrency < 1:
-            raise ValueError("concurrency must be at least 1, which handles one message at a time")
+        refuse_address(state, "pass it to with_address, or to run of the App", "AsyncWebsocketApp")
+        if max_connections is not None:
+            check_whole("max_connections", max_connections, hint=", or None for no limit")
+        check_whole("concurrency", concurrency, hint=", which handles one message at a time")
+        check_type("timeouts", timeouts, Timeouts)
+        if stream_state is not None:
+            check_parameters(stream_state, "stream", "stream_state")
         self._handlers: Handlers[AsyncStream[StreamState]] = Handlers(state, concurrency, WhenLeft(when_left))
         self._timeouts = timeouts
         self._hook, incoming = trio.open_memory_channel[WebsocketStream](_HOOK_SIZE)
@@ -141,7 +148,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             incoming,
             self._handlers,
             new_state=stream_state,
-            limits=StreamLimits(**options),
+            limits=stream_limits(options),
             max_connections=max_connections,
         )
         self._ran = False
@@ -206,8 +213,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: it is not an async function, or has other parameters.
         """
-        self._handlers.set_connect(handler)
+        self._handlers.set_connect(async_function(handler, "stream, state", "the connect handler"))
         return self
 
     def with_message_handler(self, handler: MessageHandler[StreamState, State]) -> Self:
@@ -220,8 +230,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: it is not an async function, or has other parameters.
         """
-        self._handlers.set_message(handler)
+        self._handlers.set_message(async_function(handler, "stream, message, state", "the message handler"))
         return self
 
     def with_disconnect_handler(self, handler: DisconnectHandler[StreamState, State]) -> Self:
@@ -236,8 +249,11 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: it is not an async function, or has other parameters.
         """
-        self._handlers.set_disconnect(handler)
+        self._handlers.set_disconnect(async_function(handler, "stream, state", "the disconnect handler"))
         return self
 
     def with_heartbeat(self, heartbeat: Heartbeat) -> Self:
@@ -255,8 +271,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
         Raises:
             TypeError: ``heartbeat`` is not a ``Heartbeat``.
         """
-        if not isinstance(heartbeat, Heartbeat):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"with_heartbeat takes a Heartbeat(interval, timeout), not {type(heartbeat).__name__}")
+        check_argument("with_heartbeat", heartbeat, Heartbeat, "interval, timeout")
         self._streams.set_heartbeat(heartbeat)
         return self
 
@@ -396,6 +411,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             raise LinkError("an App runs this app (with_websocket_app): remove this call of run")
         if self._ran:
             raise RuntimeError("an AsyncWebsocketApp can run only once: create a new one")
+        check_trio("trio.run(app.run)")
         self._ran = True
         # Outside the nursery of the streams, which would wrap an OSError in an exception group.
         listeners = await self._open_listeners()

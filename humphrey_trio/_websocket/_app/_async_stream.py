@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVarTuple
 
 import trio
 
+from ..._signatures import close_coroutine
 from ..._type_variables import StreamState
 from .._errors import ConnectionClosed
 from .._policies import WhenFull
@@ -211,6 +212,7 @@ class AsyncStream(Generic[StreamState]):
         self._session.connection.check_run()
         self._session.connection.check_open()
         if not callable(async_fn):
+            close_coroutine(async_fn)
             raise TypeError(f"pass the async function and its arguments, start_soon(f, x), not {async_fn!r}")
         self._session.start_task(async_fn, args)
 
@@ -288,7 +290,7 @@ class AsyncSender:
             True if the message was sent; False if the app has no open stream with this id.
 
         Raises:
-            TypeError: ``message`` has another type.
+            TypeError: ``message`` has another type, or ``stream_id`` is not an int.
             RuntimeError: called in another run of trio than that of the app.
         """
         self._broadcaster.check_run()
@@ -297,6 +299,8 @@ class AsyncSender:
             with suppress(ConnectionClosed):
                 await send(client.connection, message, compress)
                 return True
+        else:
+            _check_id(stream_id)
         await trio.lowlevel.checkpoint()
         return False
 
@@ -375,8 +379,10 @@ class AsyncSender:
 
         Raises:
             ValueError: the code may not be sent, or the reason is too long.
+            TypeError: ``stream_id`` or the code is not an int, or the reason is not a str.
             RuntimeError: called in another run of trio than that of the app.
         """
+        _check_id(stream_id)
         return await self._broadcaster.close_one(stream_id, code, reason)
 
     async def close_subscribers(self, topic: Hashable, code: int = NORMAL, reason: str = "") -> int:
@@ -399,3 +405,8 @@ class AsyncSender:
             RuntimeError: called in another run of trio than that of the app.
         """
         return await self._broadcaster.close_subscribers(topic, code, reason)
+
+
+def _check_id(stream_id: object) -> None:
+    if not isinstance(stream_id, int):
+        raise TypeError(f"a sender takes the id of a stream, stream.id, not {stream_id!r}")

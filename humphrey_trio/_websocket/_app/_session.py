@@ -7,8 +7,8 @@ A session never closes the transport, and waits for its client only to receive m
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 import trio
@@ -18,6 +18,7 @@ from ..._http._when_left import WhenLeft
 from .._causes import HANDLER_FAILED, TASK_FAILED
 from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR
+from ._failure_log import log_failure
 from ._handlers import Stream
 from ._read_ahead import BusyReader
 from ._stream_tasks import StreamTasks
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from ._broadcaster import Broadcaster
     from ._handlers import Handlers, MessageHandler
     from ._sessions import AppRun, Sessions
-
-logger = logging.getLogger("humphrey_trio.websocket")
 
 
 class Session(Generic[Stream]):
@@ -132,7 +131,8 @@ class Session(Generic[Stream]):
                     self._scopes = {trio.lowlevel.current_task(): scope}
                     await self._handle_all(stream, message)
         except BaseException as exc:
-            self.report(failure_of(exc, self.report))
+            report = partial(self._report, "reader task", None)
+            report(failure_of(exc, report))
         finally:
             await self._end(stream, begun)
 
@@ -154,12 +154,13 @@ class Session(Generic[Stream]):
                     await self._choose(on_message)(stream, message, handlers.state)
                 except BaseException as exc:
                     # Continue: with WhenLeft.FINISH, the remaining messages of a client that left are handled.
-                    self._fail(failure_of(exc, self.report), HANDLER_FAILED)
+                    self._fail(exc, "message handler", on_message)
                 self._busy = False
                 message = await self._next()
         except BaseException as exc:
+            failed = ("connect handler", handlers.on_connect) if self._busy else ("reader task", None)
             self._busy = False
-            self._fail(failure_of(exc, self.report), HANDLER_FAILED)
+            self._fail(exc, *failed)
             self._drop_ahead()
             # Discard messages until the Close of the client (RFC 6455, section 7.1.2). The close deadline limits
             # this.
@@ -219,7 +220,7 @@ class Session(Generic[Stream]):
                 try:
                     await self._handle(stream, message, handler)
                 except BaseException as exc:
-                    self._fail(failure_of(exc, self.report), HANDLER_FAILED)
+                    self._fail(exc, "message handler", handler)
         finally:
             scopes.pop(task, None)
             self._running -= 1
@@ -329,14 +330,25 @@ class Session(Generic[Stream]):
             for scope in (self._scopes or {}).values():
                 scope.cancel()
 
-    def report(self, exception: Exception) -> None:
-        """Log an exception of a handler or a task, unless it is a ``ConnectionClosed`` of a closed stream."""
-        if not (self.connection.closed and tells_the_end(exception)):
-            logger.error("a handler or task of %r failed", self, exc_info=exception)
+    def _report(self, kind: str, function: object, failure: Exception) -> None:
+        """Log the failure of a handler or a task, unless it is a ``ConnectionClosed`` of a closed stream.
 
-    def _fail(self, exception: Exception, cause: str) -> None:
-        self.report(exception)
-        self.connection.close(INTERNAL_ERROR, "", cause=cause, exception=exception)
+        Args:
+            kind, function: what has failed, such as ``"message handler"``, and the function.
+            failure: the exception.
+        """
+        if not (self.connection.closed and tells_the_end(failure)):
+            log_failure(kind, function, self, failure)
+
+    def _fail(self, exception: BaseException, kind: str, function: object) -> None:
+        """Report an exception of a handler, and close the stream. Call it in the except clause."""
+        report = partial(self._report, kind, function)
+        try:
+            failure = failure_of(exception, report)
+        finally:
+            del exception  # as in failure_of
+        report(failure)
+        self.connection.close(INTERNAL_ERROR, "", cause=HANDLER_FAILED, exception=failure)
 
     def drain(self, drain: Drain) -> None:
         """Start no further handler, and close the stream after the running ones, or after the patience."""
@@ -374,8 +386,9 @@ class Session(Generic[Stream]):
             self._tasks = StreamTasks(self.app_run.nursery, self._task_failed)
         self._tasks.start_soon(async_fn, args)
 
-    def _task_failed(self, exception: Exception) -> None:
-        self._fail(exception, TASK_FAILED)
+    def _task_failed(self, function: object, failure: Exception) -> None:
+        self._report("task", function, failure)
+        self.connection.close(INTERNAL_ERROR, "", cause=TASK_FAILED, exception=failure)
 
     def close(self, code: int, reason: str) -> None:
         """Close the stream. A handler that calls this is not cancelled."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import trio
 
 from ..._failures import failure_of
+from ..._naming import qualified_name
+from ._failure_log import log_failure
 
 if TYPE_CHECKING:
     from ..._http._limits import Timeouts
@@ -159,12 +161,13 @@ class DisconnectHandlers:
                 try:
                     await _call(handler, stream, state)
                 except BaseException as exc:
-                    report = partial(_log_failed, session)
+                    report = partial(log_failure, "disconnect handler", handler, session)
                     report(failure_of(exc, report))
         finally:
             self._scopes.discard(scope)
         if scope.cancelled_caught:
-            logger.warning("the disconnect handler of %r was cancelled, because the app ends", session)
+            name = qualified_name(handler)
+            logger.warning("the disconnect handler %s of %r was cancelled, because the app ends", name, session)
 
     def limit(self, seconds: float) -> None:
         """Cancel running and future handlers after some seconds from now."""
@@ -178,7 +181,3 @@ class DisconnectHandlers:
 @trio.lowlevel.disable_ki_protection
 async def _call(handler: StreamHandler[Any], stream: object, state: object) -> None:
     await handler(stream, state)
-
-
-def _log_failed(session: object, failure: Exception) -> None:
-    logger.error("the disconnect handler of %r failed", session, exc_info=failure)

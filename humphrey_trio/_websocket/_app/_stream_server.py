@@ -28,6 +28,7 @@ from .._statistics import AppStatistics
 from .._stream._stream import WebsocketStream, connection_of
 from ._async_stream import AsyncStream
 from ._broadcaster import Broadcaster
+from ._failure_log import log_failure
 from ._session import Session
 from ._sessions import Sessions
 
@@ -226,7 +227,10 @@ class StreamServer(Generic[StreamState]):
             try:
                 state = None if self._new_state is None else self._new_state(stream)
             except BaseException as exc:
-                self._refuse(connection, failure_of(exc, partial(_log_failed_state, connection)))
+                report = partial(log_failure, "stream_state function", self._new_state, connection)
+                failure = failure_of(exc, report)
+                report(failure)
+                self._refuse(connection, failure)
             else:
                 self._begin_session(connection, state, run)
 
@@ -237,7 +241,6 @@ class StreamServer(Generic[StreamState]):
 
     def _refuse(self, connection: WebsocketConnection, failure: Exception) -> None:
         """Close a stream whose ``stream_state`` function raised."""
-        _log_failed_state(connection, failure)
         connection.close(INTERNAL_ERROR, "", cause=STATE_FAILED, exception=failure)
         connection.release()
 
@@ -287,7 +290,3 @@ def _turn_away(connection: WebsocketConnection, run: AppRun) -> None:
     if run.end.begun:
         connection.drain(run.end.drain, 0)
     connection.release()
-
-
-def _log_failed_state(connection: WebsocketConnection, failure: Exception) -> None:
-    logger.error("stream_state failed for %r", connection, exc_info=failure)

@@ -6,12 +6,15 @@ them have ended before the disconnect handler of the client runs. Their exceptio
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from ..._failures import failure_of
+from ..._naming import qualified_name
 
 
 class StreamTasks:
@@ -19,12 +22,12 @@ class StreamTasks:
 
     Args:
         nursery: the nursery in which they run.
-        failed: called with each exception that a task raises.
+        failed: called with the function of a task, and an exception that it has raised.
     """
 
     __slots__ = ("_ended", "_failed", "_nursery", "_scopes")
 
-    def __init__(self, nursery: trio.Nursery, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, failed: Callable[[object, Exception], None]) -> None:
         self._nursery = nursery
         self._failed = failed
         self._scopes: set[trio.CancelScope] = set()
@@ -63,7 +66,8 @@ class StreamTasks:
                 try:
                     await _call(async_fn, args)
                 except BaseException as exc:
-                    self._failed(failure_of(exc, self._failed))
+                    report = partial(self._failed, async_fn)
+                    report(failure_of(exc, report))
         finally:
             self._scopes.discard(scope)
             if not self._scopes and self._ended is not None:
@@ -72,4 +76,7 @@ class StreamTasks:
 
 @trio.lowlevel.disable_ki_protection
 async def _call(async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-    await async_fn(*args)
+    coroutine = async_fn(*args)
+    if not inspect.isawaitable(coroutine):
+        raise TypeError(f"start_soon takes an async function: {qualified_name(async_fn)} returned {coroutine!r}")
+    await coroutine

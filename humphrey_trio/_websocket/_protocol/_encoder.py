@@ -139,7 +139,10 @@ def encode_ping(payload: bytes) -> bytes:
 
     Raises:
         ValueError: the payload is longer than 125 bytes (RFC 6455, section 5.5).
+        TypeError: it is not bytes.
     """
+    if not isinstance(payload, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the payload of a ping is bytes, not {type(payload).__name__}: write b'...'")
     if len(payload) > _MAX_CONTROL_PAYLOAD:
         raise ValueError(f"the payload of a ping has at most {_MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
     return _frame(PING, payload)
@@ -155,7 +158,10 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
     Raises:
         ValueError: the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
+        TypeError: the code is not an int, or the reason is not a str.
     """
+    if not isinstance(code, int) or not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a close has an int code, then a str: close(1000, 'reason'), not ({code!r}, {reason!r})")
     if not may_be_sent(code):
         raise ValueError(f"close code {code} may not be sent: use 1000, 1001, 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()

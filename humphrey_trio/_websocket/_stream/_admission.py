@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ..._http._headers import TOKEN, Headers, HeadersLike
-from ..._http._origins import SAME_HOST, Origins, is_same_host
+from ..._http._origins import SAME_HOST, Origins, is_same_host, patterns_of
 from ..._http._request import Request
 from ..._http._response import Response
 from ..._quoting import printable, quoted
+from ..._settings import check_type
+from ..._signatures import async_function
 from ..._type_variables import State
+from .._deflate_settings import Deflate
 from .._errors import HandshakeError
 from .._protocol._deflate import negotiate, parse_offers
 
 if TYPE_CHECKING:
-    from .._deflate_settings import Deflate
     from .._protocol._deflate import Offer, PerMessageDeflate
 
 logger = logging.getLogger("humphrey_trio.websocket")
@@ -84,12 +86,14 @@ class Admission:
 
     Attributes:
         origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
+        accept: as the argument.
 
     Raises:
         ValueError: an origin is malformed, or a subprotocol is not a token.
+        TypeError: ``deflate`` is not a ``Deflate``, or ``accept`` is not an async function with these parameters.
     """
 
-    __slots__ = ("_accept", "_allowed", "_deflate", "_same_host", "_subprotocols", "origins")
+    __slots__ = ("_allowed", "_ask", "_deflate", "_same_host", "_subprotocols", "accept", "origins")
 
     def __init__(
         self,
@@ -99,16 +103,17 @@ class Admission:
         deflate: Deflate | None = None,
         accept: AcceptHandler[Any] | None = None,
     ) -> None:
-        patterns = SAME_HOST if origins is None else origins
-        self.origins = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self.origins = patterns_of(SAME_HOST if origins is None else origins)
         self._same_host = SAME_HOST in self.origins
         self._allowed = Origins([pattern for pattern in self.origins if pattern != SAME_HOST])
         self._subprotocols = (subprotocols,) if isinstance(subprotocols, str) else tuple(subprotocols)
         for subprotocol in self._subprotocols:
-            if not TOKEN.fullmatch(subprotocol):
+            if not isinstance(subprotocol, str) or not TOKEN.fullmatch(subprotocol):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ValueError(f"{subprotocol!r} is not a subprotocol: use letters, digits and -!#$%&'*+.^_`|~")
+        check_type("deflate", deflate, Deflate, example="", optional=True)
         self._deflate = deflate
-        self._accept = accept
+        self.accept = accept
+        self._ask = None if accept is None else async_function(accept, "request, state", "the accept function")
 
     async def admit(self, request: Request, state: Any) -> Admitted | Response:
         """Decide about one handshake.
@@ -122,10 +127,10 @@ class Admission:
             TypeError: the ``accept`` function returned another type. The client is not accepted then.
         """
         self.check(request)
-        if self._accept is None:
+        if self._ask is None:
             return self.agree(request, _AS_IT_IS) if self._subprotocols or self._deflate else _NOTHING
         self._offers(request)  # refuses a malformed field before the application is called
-        accepted = await _ask(self._accept, request, state)
+        accepted = await _ask(self._ask, request, state)
         return accepted if isinstance(accepted, Response) else self.agree(request, accepted)
 
     def check(self, request: Request) -> None:
@@ -222,7 +227,8 @@ async def _ask(accept: AcceptHandler[Any], request: Request, state: Any) -> Acce
         return _AS_IT_IS
     if not isinstance(answer, (Accept, Response)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
-            f"an accept function must return an Accept, a Response or None, not {type(answer).__name__}"
+            f"an accept function must return an Accept, a Response or None, not {type(answer).__name__}:"
+            " return Accept(value=...) to accept, and Response(403) to refuse"
         )
     return answer
 

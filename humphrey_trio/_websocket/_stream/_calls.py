@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..._settings import check_seconds
 from .._protocol._encoder import compress_for, encode_close, encode_parts, encode_ping
 from ._inbox import Reader
 
@@ -115,8 +116,7 @@ async def before_close(connection: WebsocketConnection, code: int, reason: str) 
 
 def set_deadline(connection: WebsocketConnection, seconds: float, code: int, reason: str) -> None:
     """Close the stream after some seconds; see ``WebsocketStream.set_deadline``."""
-    if not seconds > 0:
-        raise ValueError("the deadline must be a number of seconds above zero; to close at once, call close()")
+    check_seconds("the deadline", seconds, hint="; to close at once, call close()")
     encode_close(code, reason)
     connection.check_run()
     if connection.lifecycle.phase.is_open:

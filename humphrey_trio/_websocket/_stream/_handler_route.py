@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Generic
 
 from ..._http._response import Response
+from ..._signatures import async_function
 from ..._type_variables import State
-from .._limits import StreamLimits
+from .._limits import StreamLimits, stream_limits
 from ._admission import Admission
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
@@ -50,10 +51,12 @@ def websocket_handler(
 
     Raises:
         ValueError: an option is out of its range, or an origin or subprotocol is malformed.
-        TypeError: an option is unknown or has the wrong type.
+        TypeError: an option is unknown or has the wrong type, or ``handler`` or ``accept`` is not an async
+            function with these parameters.
     """
     admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
-    return HandlerRoute(handler, admission, StreamLimits(**options))
+    run = async_function(handler, "stream, state", "the handler of websocket_handler")
+    return HandlerRoute(run, admission, stream_limits(options))
 
 
 class HandlerRoute(Generic[State]):
@@ -66,9 +69,10 @@ class HandlerRoute(Generic[State]):
 
     Attributes:
         origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
+        accept: the ``accept`` function of the application, or None.
     """
 
-    __slots__ = ("__wrapped__", "_admission", "_limits", "origins")
+    __slots__ = ("__wrapped__", "_admission", "_limits", "accept", "origins")
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class HandlerRoute(Generic[State]):
         self._admission = admission
         self._limits = limits
         self.origins = admission.origins
+        self.accept = admission.accept
 
     async def __call__(self, upgrade: Upgrade, state: State) -> Response | None:
         admitted = await self._admission.admit(upgrade.request, state)

@@ -11,10 +11,11 @@ import trio
 
 from ..._http._response import Response
 from ..._quoting import printable
+from ..._settings import check_seconds
 from ..._trio_runs import check_run
 from .._limits import StreamLimits
 from ._admission import Admission
-from ._hook_use import has_ended_for, use_of
+from ._hook_use import has_ended_for, is_forgotten_end, use_of
 from ._stream import WebsocketStream
 from ._upgrade import Upgrade, opening_of
 
@@ -74,13 +75,13 @@ def async_websocket_handler(
         The route, for ``with_websocket_route``.
 
     Raises:
-        TypeError: ``hook`` is not a ``trio.MemorySendChannel``.
+        TypeError: ``hook`` is not a ``trio.MemorySendChannel``, or an argument has the wrong type.
         ValueError: a timeout is not above zero, or an origin or subprotocol is malformed.
     """
     if not isinstance(hook, trio.MemorySendChannel):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"pass the hook, app.connect_hook(), not {type(hook).__name__}")
-    if not place_timeout > 0 or not take_timeout > 0:
-        raise ValueError("place_timeout and take_timeout must be above zero (seconds)")
+        raise TypeError(f"async_websocket_handler takes a hook, app.connect_hook(), not {type(hook).__name__}")
+    check_seconds("place_timeout=...", place_timeout)
+    check_seconds("take_timeout=...", take_timeout)
     admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate, accept=accept)
     return HookRoute(hook, admission, place_timeout, take_timeout)
 
@@ -93,6 +94,7 @@ class HookRoute:
     Attributes:
         take_timeout: as the argument of ``async_websocket_handler``.
         origins: the patterns of web pages that may connect, with ``SAME_HOST`` among them or not.
+        accept: the ``accept`` function of the application, or None.
 
     Raises:
         HandshakeError: when called, with 503 if the hook remains full, if the WebSocket app has ended, or if the
@@ -100,7 +102,16 @@ class HookRoute:
         RuntimeError: when called, if the WebSocket app of the hook runs in another run of trio.
     """
 
-    __slots__ = ("_admission", "_hook", "_next_warning", "_pattern", "_place_timeout", "origins", "take_timeout")
+    __slots__ = (
+        "_admission",
+        "_hook",
+        "_next_warning",
+        "_pattern",
+        "_place_timeout",
+        "accept",
+        "origins",
+        "take_timeout",
+    )
 
     def __init__(
         self,
@@ -114,8 +125,12 @@ class HookRoute:
         self._place_timeout = place_timeout
         self.take_timeout = take_timeout
         self.origins = admission.origins
+        self.accept = admission.accept
         self._pattern = ""
         self._next_warning = -inf
+
+    def __repr__(self) -> str:
+        return f"<the route of async_websocket_handler for {self._pattern or 'a hook'}>"
 
     def note_pattern(self, pattern: str) -> None:
         """Set the pattern that log lines name. The first one is kept."""
@@ -128,12 +143,12 @@ class HookRoute:
             use.note_http_end()
 
     async def __call__(self, upgrade: Upgrade, state: object) -> Response | None:
-        admitted = await self._admission.admit(upgrade.request, state)
-        if isinstance(admitted, Response):
-            return admitted
         use = use_of(self._hook)
         if use is not None:
             check_run(use.run, "the WebSocket app of this hook", "run both apps in one trio.run")
+        admitted = await self._admission.admit(upgrade.request, state)
+        if isinstance(admitted, Response):
+            return admitted
         opening = opening_of(upgrade)
         if opening.handover.gate is not None:
             admitted = await opening.pass_layers(admitted)
@@ -159,7 +174,7 @@ class HookRoute:
         self._next_warning = now + _WARNING_INTERVAL
         logger.warning(
             "a client of the websocket route %s waits, and nothing takes its stream out of the hook:"
-            " run the AsyncWebsocketApp, or receive from the channel",
+            " run the AsyncWebsocketApp, or receive from the channel. App.with_websocket_app runs the app itself",
             printable(self._pattern or path),
         )
 
@@ -180,5 +195,19 @@ class HookRoute:
                     self.note_untaken(connection.request.path)
                 return not scope.cancelled_caught
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._note_ended(connection)
             return False
         return True
+
+    def _note_ended(self, connection: WebsocketConnection) -> None:
+        """Log a WARNING that the WebSocket app has ended, unless the HTTP app may be about to end as well."""
+        now = trio.current_time()
+        if now < self._next_warning or connection.closed or not is_forgotten_end(self._hook):
+            return
+        self._next_warning = now + _WARNING_INTERVAL
+        logger.warning(
+            "a client of the websocket route %s gets a 503: its AsyncWebsocketApp has ended, or its channel was"
+            " closed, and the HTTP app runs on. Call with_shutdown of both with the same event, or link them with"
+            " App.with_websocket_app",
+            printable(self._pattern or connection.request.path),
+        )

@@ -49,6 +49,7 @@ class HookUse:
 
 
 _uses: WeakKeyDictionary[Hook, HookUse] = WeakKeyDictionary()
+_ends: WeakKeyDictionary[Hook, float] = WeakKeyDictionary()  # the times at which apps have ended
 # The servers, by the hooks of the apps that have ended their runs for them.
 _ended: WeakKeyDictionary[Hook, WeakSet[object]] = WeakKeyDictionary()
 
@@ -62,6 +63,7 @@ def note_use(hook: Hook) -> HookUse:
 def forget_use(hook: Hook) -> None:
     """Note that the app of a hook runs no more."""
     _uses.pop(hook, None)
+    _ends[hook] = trio.current_time()
 
 
 def note_server_end(hook: Hook, server: object) -> None:
@@ -77,3 +79,13 @@ def has_ended_for(hook: Hook, server: object) -> bool:
 def use_of(hook: Hook) -> HookUse | None:
     """Return what is known about the app of a hook; None if it does not run, or if there is none."""
     return _uses.get(hook)
+
+
+def is_forgotten_end(hook: Hook) -> bool:
+    """Return whether the app of a hook ended more than a second ago, or nothing is known about it.
+
+    With the same shutdown event, its HTTP app ends a moment later.
+    """
+    ended = _ends.get(hook)
+    just_now = ended is not None and 0 <= trio.current_time() - ended < _FORGOTTEN_AFTER
+    return not just_now and use_of(hook) is None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..._failures import failure_of
+from ..._hints import add_hint
 from ..._http._response import Response
 from ..._naming import qualified_name
 from ..._quoting import printable
@@ -23,6 +24,7 @@ from .._errors import tells_the_end
 from .._protocol._close_codes import INTERNAL_ERROR, NORMAL
 from .._protocol._handshake import check_handshake
 from ._connection_task import run_connection
+from ._handler_route import HandlerRoute
 from ._hook_route import HookRoute
 from ._inbox import Reader
 from ._opening import OpeningHandshake
@@ -89,6 +91,16 @@ def _start_reader(connection: WebsocketConnection, nursery: trio.Nursery, route_
         nursery.start_soon(partial(connection.inbox.read_ahead, connection, detect_disconnect=detect_disconnect))
 
 
+def failed_part(route: object) -> tuple[str, object]:
+    """Return what of a websocket route has failed before the 101, for log lines: its kind, and the function."""
+    accept = getattr(route, "accept", None) if _is_ours(route) else None
+    return ("websocket route", route) if accept is None else ("accept function", accept)
+
+
+def _is_ours(route: object) -> bool:
+    return isinstance(route, (HandlerRoute, HookRoute))
+
+
 class _RouteTask:
     """A route that runs in a task of its own, and its result."""
 
@@ -135,8 +147,9 @@ class _RouteTask:
         if self._opening.accepted is not None:
             self._close(None, failure)
         else:
+            kind, function = failed_part(self._opening.handover.route)
             path = printable(self._opening.handover.request.path)
-            logger.error("the websocket route %s failed for GET %s", self._name(), path, exc_info=failure)
+            logger.error("the %s %s failed for GET %s", kind, qualified_name(function), path, exc_info=failure)
 
     def _name(self) -> str:
         return qualified_name(self._opening.handover.route)
@@ -149,7 +162,8 @@ class _RouteTask:
         if refusal is not None:
             logger.error("the route of %r returned %r after it had accepted", connection, refusal)
         failed = error is not None and not (connection.closed and tells_the_end(error))
-        if failed:
+        if error is not None and failed:
+            add_hint(error)
             logger.error("the handler %s failed for %r", self._name(), connection, exc_info=error)
         if connection.inbox.reader is not Reader.TASK:
             return  # the stream was put into a hook

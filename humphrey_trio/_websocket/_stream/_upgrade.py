@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ..._http._response import Response
-from .._limits import StreamLimits
+from .._limits import stream_limits
 from ._admission import Accept, Admission
 from ._stream import WebsocketStream
 
@@ -87,7 +87,7 @@ class Upgrade:
         admission = Admission(origins=origins, subprotocols=subprotocols, deflate=deflate)
         admission.check(self.request)
         admitted = admission.agree(self.request, Accept(headers=headers))
-        return WebsocketStream(await self._opening.accept(admitted, StreamLimits(**options)))
+        return WebsocketStream(await self._opening.accept(admitted, stream_limits(options)))
 
 
 def opening_of(upgrade: Upgrade) -> OpeningHandshake:
