@@ -6,7 +6,7 @@ The fields are checked when a ``Headers`` is constructed, so code that writes th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TypeAlias, cast, overload
 
@@ -44,8 +44,8 @@ class Headers:
 
     __slots__ = ("_deferred", "_fields", "_names", "_wire")
 
-    _fields: Fields  # empty until _deferred was called
-    _deferred: Callable[[], Fields] | None
+    _fields: Fields  # empty until _deferred was read
+    _deferred: bytes | None
     _names: frozenset[str] | None
     _wire: bytes | None
 
@@ -81,17 +81,19 @@ class Headers:
         return self
 
     @classmethod
-    def deferred(cls, read: Callable[[], Fields]) -> Headers:
-        """Construct from fields that a parser has checked. They are read when they are first used.
+    def deferred(cls, lines: bytes) -> Headers:
+        """Construct from field lines that a parser has checked. They are split and decoded when they are first used.
 
         Args:
-            read: returns the fields. Called once.
+            lines: the lines, each followed by CRLF (RFC 9112, section 5).
 
         Returns:
             The header fields.
         """
-        self = cls.from_checked(())
-        self._deferred = read
+        self = cls.__new__(cls)
+        self._fields = ()
+        self._deferred = lines
+        self._names = self._wire = None
         return self
 
     @overload
@@ -214,9 +216,9 @@ class Headers:
         return f"Headers({list(self._get_fields())!r})"
 
     def _get_fields(self) -> Fields:
-        read = self._deferred
-        if read is not None:
-            self._fields = read()
+        lines = self._deferred
+        if lines is not None:
+            self._fields = _split(lines)
             self._deferred = None
         return self._fields
 
@@ -224,12 +226,8 @@ class Headers:
         return tuple([(name.lower(), value) for name, value in self._get_fields()])
 
 
-def split_fields(lines: bytes) -> Fields:
-    """Split and decode field lines that a parser has checked, for ``Headers.deferred``.
-
-    Args:
-        lines: the lines, each followed by CRLF (RFC 9112, section 5).
-    """
+def _split(lines: bytes) -> Fields:
+    """Split and decode field lines, each followed by CRLF."""
     split = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
     return tuple([(name, value.strip(" \t")) for name, _, value in split])
 

@@ -13,10 +13,9 @@ Python 3.11 match these wrongly if they contain groups.
 from __future__ import annotations
 
 import re
-from functools import partial
 
 from .._http._field_lists import tokens
-from .._http._headers import TCHAR, Headers, split_fields
+from .._http._headers import TCHAR, Headers
 from .._http._limits import Limits
 from ._h11_head import CONTROL_FIELD, HOST, parse_h11
 from ._head import Head
@@ -72,7 +71,7 @@ def ordinary_head(raw: bytes, limits: Limits) -> Head | None:
         path.decode("ascii"),
         "" if query is None else query.decode("ascii"),
         "HTTP/1.1",
-        Headers.deferred(partial(split_fields, fields)),
+        Headers.deferred(fields),
         "",
     )
     return head if _apply_control_fields(head, raw.lower()) else None

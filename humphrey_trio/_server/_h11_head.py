@@ -5,20 +5,19 @@ bare LF, folded lines, a repeated Content-Length, Content-Length together with T
 their limits that arrive in one read.
 
 After these checks, h11 gets the request line and the fields whose values it checks. The other fields satisfy its
-grammar, and would only cost 1 us each. If any line does not satisfy it, h11 gets the whole head, and finds the
-error.
+grammar, and would only cost 1 us each. A head that does not satisfy the grammar is invalid. If no check of a
+single rule finds the error, h11 gets the whole head, and finds it.
 """
 
 from __future__ import annotations
 
 import re
-from functools import partial
-from typing import TypeAlias, cast
+from typing import NoReturn, TypeAlias
 
 import h11
 
 from .._http._field_lists import tokens
-from .._http._headers import TCHAR, Headers, split_fields
+from .._http._headers import TCHAR, Headers
 from .._http._limits import Limits
 from ._head import BadRequest, Head
 from ._sections import CRLF, check_lines, check_number, check_size
@@ -29,9 +28,9 @@ _TCHAR = TCHAR.encode()
 REQUEST_LINE = re.compile(_TCHAR + rb"+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 
 # A head that satisfies everything that _check_parts checks, except for the limits, and the grammar of h11 for its
-# lines. The group is the request line.
+# lines. The groups are the request line and the field lines.
 _CLEAN = re.compile(
-    rb"(" + _TCHAR + rb"+ [\x21-\x7e]+ HTTP/1\.[01])\r\n(?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
+    rb"(" + _TCHAR + rb"+ [\x21-\x7e]+ HTTP/1\.[01])\r\n((?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
 
 #: The control fields, which determine the framing of the message and the use of the connection. In a head in lower
@@ -61,35 +60,41 @@ def parse_h11(raw: bytes, limits: Limits) -> Head:
     Raises:
         BadRequest: the head is malformed, not supported, or exceeds a limit.
     """
+    clean = _CLEAN.fullmatch(raw)
+    if clean is None:
+        _refuse(raw, limits)
+    request_line, fields = clean.groups()
+    check_size(len(raw), len(request_line), limits)
+    check_number(fields.count(CRLF), limits)
     controls: list[_Control] = CONTROL_FIELD.findall(raw.lower())
-    event = _parse(_check_head(raw, controls, limits), limits)
-    head = _to_head(event, raw)
+    lines = [request_line]
+    for name, value in controls:
+        if name in _CHECKED_BY_H11:
+            lines.append(b"%b:%b" % (name, value))
+    head = _to_head(_parse(b"%b\r\n\r\n" % b"\r\n".join(lines)), fields)
     _apply_controls(head, controls)
     return head
 
 
-def _parse(head: bytes, limits: Limits) -> h11.Request:
+def _parse(head: bytes) -> h11.Request:
     # A new parser for each message costs 1 us, and ensures that no state of a message affects the next one.
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
+    parser = h11.Connection(h11.SERVER)
     try:
         parser.receive_data(head)
-        # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
-        return cast("h11.Request", parser.next_event())
+        event = parser.next_event()
     except h11.RemoteProtocolError as exc:
         raise BadRequest(str(exc), exc.error_status_hint) from exc
+    # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
+    if type(event) is not h11.Request:
+        raise BadRequest("the head is malformed")
+    return event
 
 
-def _check_head(raw: bytes, controls: list[_Control], limits: Limits) -> bytes:
-    """Check a complete head for what h11 accepts. Returns the part of it that h11 must parse."""
-    clean = _CLEAN.fullmatch(raw)
-    if clean is None:
-        _check_parts(raw, limits)
-        return raw
-    request_line = clean[1]
-    check_size(len(raw), len(request_line), limits)
-    check_number(raw.count(CRLF) - 2, limits)
-    checked = [b":".join(control) for control in controls if control[0] in _CHECKED_BY_H11]
-    return b"\r\n".join([request_line, *checked, b"", b""])
+def _refuse(raw: bytes, limits: Limits) -> NoReturn:
+    """Find the error of a head that does not satisfy the grammar, and raise it."""
+    _check_parts(raw, limits)
+    _parse(raw)
+    raise BadRequest("the head is malformed")
 
 
 def _check_parts(raw: bytes, limits: Limits) -> None:
@@ -104,12 +109,10 @@ def _check_parts(raw: bytes, limits: Limits) -> None:
         raise BadRequest(f"HTTP/{line[1].decode()} is not supported, only HTTP/1.1 and HTTP/1.0", 505)
 
 
-def _to_head(event: h11.Request, raw: bytes) -> Head:
+def _to_head(event: h11.Request, fields: bytes) -> Head:
     authority, path, query = _split_target(event.method, event.target.decode("ascii"))
     version = "HTTP/1.1" if event.http_version == b"1.1" else "HTTP/1.0"
-    fields = raw[raw.index(CRLF) + 2 : -2]
-    headers = Headers.deferred(partial(split_fields, fields))
-    return Head(event.method.decode("ascii"), path, query, version, headers, host=authority)
+    return Head(event.method.decode("ascii"), path, query, version, Headers.deferred(fields), authority)
 
 
 def _apply_controls(head: Head, controls: list[_Control]) -> None:
@@ -136,7 +139,8 @@ def _apply_controls(head: Head, controls: list[_Control]) -> None:
                 head.expects_continue |= head.version == "HTTP/1.1" and "100-continue" in members
             else:
                 websocket = websocket or "websocket" in members
-    head.content_length = _body_length(lengths, chunked, head.version)
+    if lengths or chunked:
+        head.content_length = _body_length(lengths, chunked, head.version)
     # RFC 6455, section 4.2.1, and RFC 9110, section 7.8. A request with a body is an ordinary one, because it
     # would be undefined whether the body belongs to HTTP.
     head.wants_websocket = (
@@ -152,8 +156,6 @@ def _body_length(lengths: list[bytes], chunked: bool, version: str) -> int | Non
         if version == "HTTP/1.0":
             raise BadRequest("Transfer-Encoding is not allowed in HTTP/1.0")
         return None
-    if not lengths:
-        return 0
     # h11 accepts several equal lengths, in one field or in several.
     if len(lengths) != 1 or not lengths[0].isdigit():
         raise BadRequest("Content-Length is repeated or not a number")
