@@ -204,6 +204,9 @@ class Headers:
     def __len__(self) -> int:
         return len(self._get_fields())
 
+    def __bool__(self) -> bool:
+        return bool(self._fields or self._get_fields())
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented

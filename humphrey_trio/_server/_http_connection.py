@@ -207,11 +207,12 @@ class HttpConnection:
     async def _next_head(self) -> Head | None:
         """Read the head of the next request. Returns None at the end of the connection."""
         reader, timeouts = self._reader, self._settings.timeouts
-        head = reader.next_head()
-        if head is not None:  # pipelined: it was received together with the previous request
-            if self._settings.fairness.spent(_REQUEST_COST):
-                await trio.lowlevel.checkpoint()
-            return head
+        if reader.buffered:
+            head = reader.next_head()
+            if head is not None:  # pipelined: it was received together with the previous request
+                if self._settings.fairness.spent(_REQUEST_COST):
+                    await trio.lowlevel.checkpoint()
+                return head
         if self._outgoing.size:
             await self._outgoing.flush()
         if self._phase is _ANSWERING:
@@ -226,6 +227,7 @@ class HttpConnection:
                 monitor.report(EventType.KEEP_ALIVE_RESPECTED, self._transport.peer)
         elif self._control.draining:
             self._set_deadline(NEW_CONNECTION_GRACE)
+        head = None
         while head is None:
             if reader.buffered and self._phase in _WITHOUT_REQUEST:
                 self._begin_reading()

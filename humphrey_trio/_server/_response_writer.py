@@ -47,13 +47,14 @@ class ResponseWriter:
             close: whether the connection is closed after the response. Then it gets ``Connection: close``.
         """
         given = response.headers
-        if given and not _SPECIAL_FIELDS.isdisjoint(given.names):
+        names = given.names
+        if names and not _SPECIAL_FIELDS.isdisjoint(names):
             return self._encode_special(response, given, head_only, close)
         status, content = response.status, response.content
         return b"%b%b%b%b%b\r\n%b" % (
             self._start(status),
             given.to_wire(),
-            _type_field(response),
+            b"" if "content-type" in names else _type_field(response),
             b"" if status in _WITHOUT_LENGTH else b"Content-Length: %d\r\n" % len(content),
             b"Connection: close\r\n" if close else b"",
             b"" if head_only else content,
@@ -76,7 +77,7 @@ class ResponseWriter:
             b"" if "date" in names else self._date,
             b"" if "server" in names else self._server,
             given.to_wire(),
-            _type_field(response),
+            b"" if "content-type" in names else _type_field(response),
             framing,
             b"Connection: close\r\n" if close else b"",
         )
@@ -98,7 +99,7 @@ class ResponseWriter:
             b"" if "date" in names else self._date,
             b"" if "server" in names else self._server,
             given.to_wire(),
-            _type_field(response),
+            b"" if "content-type" in names else _type_field(response),
         ]
         # A coding of the response to HEAD, without content, means that the length is not known: a layer compresses
         # only for GET. It may be omitted (RFC 9110, section 9.3.2).
@@ -135,9 +136,7 @@ class ResponseWriter:
 
 
 def _type_field(response: Response) -> bytes:
-    """Encode the automatic Content-Type; nothing if the handler has set it, or if there is none."""
-    if response.headers and "content-type" in response.headers.names:
-        return b""
+    """Encode the automatic Content-Type; nothing if there is none."""
     content_type = response.content_type
     return b"Content-Type: %b\r\n" % content_type.encode("latin-1") if content_type else b""
 

@@ -103,7 +103,7 @@ class Responses:
 
     def put(self, request: Request | None, response: Response, close: bool, *, head_only: bool) -> bool:
         """Queue a response whose body is bytes."""
-        if response.headers or self._control.draining or self._handlers.has_left:
+        if "connection" in response.headers.names or self._control.draining or self._handlers.has_left:
             close = self._ends_after(response, close)
         data = self._settings.writer.encode(response, head_only=head_only, close=close)
         self._outgoing.put(data)
@@ -117,7 +117,7 @@ class Responses:
         if close or self._control.draining or self._handlers.has_left:
             return True
         given = response.headers
-        return "connection" in given.names and "close" in connection_options(given) if given else False
+        return "connection" in given.names and "close" in connection_options(given)
 
     # Streams...
 

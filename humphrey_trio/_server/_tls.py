@@ -91,6 +91,7 @@ class TlsTransport(SocketTransport):
                 error, it was sent.
             trio.ClosedResourceError: ``interrupt`` or ``abort`` was called.
         """
+        self._has_waited = True
         await trio.lowlevel.checkpoint_if_cancelled()
         received = await self._receive_handshake()
         handshake = TlsHandshake(self._context, received)
@@ -189,7 +190,9 @@ class TlsTransport(SocketTransport):
                 await trio.lowlevel.checkpoint()
                 return self._end_input(self._input.end)
             else:
+                self._is_receiving = True
                 await trio.lowlevel.wait_readable(self._fileno)
+                self._is_receiving = False
                 data = self._receive_now()
             if data is not None:
                 return data
