@@ -42,15 +42,15 @@ class Headers:
         TypeError: ``fields`` is a str or not iterable, or a name or a value is not a str.
     """
 
-    __slots__ = ("_deferred", "_fields", "_names", "_wire")
+    __slots__ = ("_fields", "_lines", "_names", "_wire")
 
-    _fields: Fields  # empty until _deferred was read
-    _deferred: bytes | None
+    _fields: Fields  # empty until _lines are split
+    _lines: bytes | None
     _names: frozenset[str] | None
     _wire: bytes | None
 
     def __init__(self, fields: HeadersLike = ()) -> None:
-        self._deferred = self._names = self._wire = None
+        self._lines = self._names = self._wire = None
         if isinstance(fields, Headers):
             self._fields = fields._get_fields()
             self._names, self._wire = fields._names, fields._wire
@@ -77,7 +77,7 @@ class Headers:
         """
         self = cls.__new__(cls)
         self._fields = fields
-        self._deferred = self._names = self._wire = None
+        self._lines = self._names = self._wire = None
         return self
 
     @classmethod
@@ -92,9 +92,15 @@ class Headers:
         """
         self = cls.__new__(cls)
         self._fields = ()
-        self._deferred = lines
+        self._lines = lines
         self._names = self._wire = None
         return self
+
+    def release(self) -> None:
+        """Free the memory of the fields that were split from lines. They are split again when they are next used."""
+        if self._lines is not None:
+            self._fields = ()
+            self._names = self._wire = None
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -219,10 +225,8 @@ class Headers:
         return f"Headers({list(self._get_fields())!r})"
 
     def _get_fields(self) -> Fields:
-        lines = self._deferred
-        if lines is not None:
-            self._fields = _split(lines)
-            self._deferred = None
+        if not self._fields and self._lines:
+            self._fields = _split(self._lines)
         return self._fields
 
     def _folded(self) -> Fields:
