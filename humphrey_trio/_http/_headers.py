@@ -45,7 +45,7 @@ class Headers:
     __slots__ = ("_fields", "_lines", "_names", "_wire")
 
     _fields: Fields  # empty until _lines are split
-    _lines: bytes | None
+    _lines: bytes | None  # see ``deferred``
     _names: frozenset[str] | None
     _wire: bytes | None
 
@@ -82,10 +82,12 @@ class Headers:
 
     @classmethod
     def deferred(cls, lines: bytes) -> Headers:
-        """Construct from field lines that a parser has checked. They are split and decoded when they are first used.
+        """Construct from field lines that a parser has checked.
+
+        They are not split before all of them are needed. A single name is searched in them.
 
         Args:
-            lines: the lines, each followed by CRLF (RFC 9112, section 5).
+            lines: CRLF, and then the lines, each followed by CRLF (RFC 9112, section 5).
 
         Returns:
             The header fields.
@@ -95,12 +97,6 @@ class Headers:
         self._lines = lines
         self._names = self._wire = None
         return self
-
-    def release(self) -> None:
-        """Free the memory of the fields that were split from lines. They are split again when they are next used."""
-        if self._lines is not None:
-            self._fields = ()
-            self._names = self._wire = None
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -118,8 +114,11 @@ class Headers:
         Returns:
             The value, or ``default``.
         """
+        if self._lines is not None:
+            found = _search(self._lines, name)
+            return found[0] if found else default
         wanted, size = name.lower(), len(name)
-        for field, value in self._fields or self._get_fields():
+        for field, value in self._fields:
             # Comparing the lengths first is faster than lower() for every field.
             if len(field) == size and field.lower() == wanted:
                 return value
@@ -134,8 +133,9 @@ class Headers:
         Returns:
             The values; an empty tuple if there is no such field.
         """
-        wanted, size = name.lower(), len(name)
-        fields = self._fields or self._get_fields()
+        if self._lines is not None:
+            return tuple(_search(self._lines, name))
+        wanted, size, fields = name.lower(), len(name), self._fields
         return tuple([value for field, value in fields if len(field) == size and field.lower() == wanted])
 
     def keys(self) -> tuple[str, ...]:
@@ -225,8 +225,9 @@ class Headers:
         return f"Headers({list(self._get_fields())!r})"
 
     def _get_fields(self) -> Fields:
-        if not self._fields and self._lines:
+        if self._lines is not None:
             self._fields = _split(self._lines)
+            self._lines = None
         return self._fields
 
     def _folded(self) -> Fields:
@@ -234,9 +235,20 @@ class Headers:
 
 
 def _split(lines: bytes) -> Fields:
-    """Split and decode field lines, each followed by CRLF."""
-    split = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
+    """Split and decode field lines, as those of ``Headers.deferred``."""
+    split = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[1:-1]]
     return tuple([(name, value.strip(" \t")) for name, _, value in split])
+
+
+def _search(lines: bytes, name: str) -> list[str]:
+    """Return the values of a name in field lines, as those of ``Headers.deferred``."""
+    return [value.decode("latin-1").strip(" \t") for value in _lines_of(name).findall(lines)]
+
+
+@lru_cache(_REMEMBERED_NAMES)
+def _lines_of(name: str) -> re.Pattern[bytes]:
+    # A name that is not ASCII gets a question mark, which is not in any name of a field.
+    return re.compile(b"\n%b:([^\r]*)" % re.escape(name.encode("ascii", "replace")), re.IGNORECASE)
 
 
 def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:

@@ -28,9 +28,9 @@ _TCHAR = TCHAR.encode()
 REQUEST_LINE = re.compile(_TCHAR + rb"+ [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 
 # A head that satisfies everything that _check_parts checks, except for the limits, and the grammar of h11 for its
-# lines. The groups are the request line and the field lines.
+# lines. The groups are the request line, and the field lines as ``Headers.deferred`` takes them.
 _CLEAN = re.compile(
-    rb"(" + _TCHAR + rb"+ [\x21-\x7e]+ HTTP/1\.[01])\r\n((?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
+    rb"(" + _TCHAR + rb"+ [\x21-\x7e]+ HTTP/1\.[01])(\r\n(?:" + _TCHAR + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
 
 #: The control fields, which determine the framing of the message and the use of the connection. In a head in lower
@@ -65,7 +65,7 @@ def parse_h11(raw: bytes, limits: Limits) -> Head:
         _refuse(raw, limits)
     request_line, fields = clean.groups()
     check_size(len(raw), len(request_line), limits)
-    check_number(fields.count(CRLF), limits)
+    check_number(fields.count(CRLF) - 1, limits)
     controls: list[_Control] = CONTROL_FIELD.findall(raw.lower())
     lines = [request_line]
     for name, value in controls:

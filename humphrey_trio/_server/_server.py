@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
+# Otherwise trio would format the name of the function for each task, which takes time and 100 bytes.
+_TASK_NAME = "humphrey_trio: connection"
+
 
 def check_shutdown(event: trio.Event, drain: Drain, timeouts: Timeouts) -> None:
     """Check the arguments of ``with_shutdown``.
@@ -117,7 +120,7 @@ class HttpServer:
             async with trio.open_nursery() as connections:
 
                 def start(sock: socket.socket, peer: Address, control: ConnectionControl) -> None:
-                    connections.start_soon(self._serve_socket, sock, peer, control)
+                    connections.start_soon(self._serve_socket, sock, peer, control, name=_TASK_NAME)
 
                 acceptor = Acceptor(self._slots, self._tls, self._condition, self.settings.observers, start)
                 connections.start_soon(self._sweep)
