@@ -45,9 +45,33 @@ def test_views_of_headers() -> None:
     assert dict(headers) == {"Host": "a", "Vary": "x"}
 
 
-def test_missing_headers() -> None:
+def received() -> Headers:
+    """Return the same fields as a parser does."""
+    return Headers.deferred(b"\r\nHost: example.com\r\nAccept:a\r\nACCEPT:\t b \r\n")
+
+
+def test_received_headers_are_the_same_before_and_after_all_are_read() -> None:
+    """Received fields are those of pairs, before and after they are read as a whole."""
+    headers = received()
+    for _ in range(2):
+        assert headers["accept"] == headers.get("aCCEPT") == "a"
+        assert headers.get_all("Accept") == ("a", "b")
+        assert "HOST" in headers
+        # Not part of a longer name, not a value, not a pattern, and not a letter of another alphabet.
+        for name in ("Hos", "ost", "example.com", "H.st", "", "\u212aost", "H\xf6st", "Accept:a\r\nACCEPT"):
+            assert name not in headers
+        assert list(headers) == PAIRS
+    assert headers == Headers(PAIRS)
+    assert bool(received())
+    assert not Headers.deferred(b"\r\n")
+    assert received().names == {"host", "accept"}
+    assert received().to_wire() == Headers(PAIRS).to_wire()
+
+
+@pytest.mark.parametrize("make", [lambda: Headers(PAIRS), received])
+def test_missing_headers(make: Callable[[], Headers]) -> None:
     """A missing name is None, the default, an empty tuple or a KeyError."""
-    headers = Headers(PAIRS)
+    headers = make()
     assert headers.get("X") is None
     assert headers.get("X", "default") == "default"
     assert headers.get_all("X") == ()

@@ -18,7 +18,9 @@ TOKEN = re.compile(rf"{TCHAR}+")
 # CR, LF and NUL are dangerous in a value, and other control characters are invalid (RFC 9110, section 5.5).
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
-# The number of field names that are remembered as tokens. Programs use few names, and peers choose none of them.
+_NOTHING = re.compile(rb"(?!)")
+
+# The number of field names that are remembered as tokens, and as patterns. Programs use few names, and peers choose none of them.
 _REMEMBERED_NAMES = 512
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
@@ -247,8 +249,9 @@ def _search(lines: bytes, name: str) -> list[str]:
 
 @lru_cache(_REMEMBERED_NAMES)
 def _lines_of(name: str) -> re.Pattern[bytes]:
-    # A name that is not ASCII gets a question mark, which is not in any name of a field.
-    return re.compile(b"\n%b:([^\r]*)" % re.escape(name.encode("ascii", "replace")), re.IGNORECASE)
+    if not TOKEN.fullmatch(name):
+        return _NOTHING  # no field has this name
+    return re.compile(b"\n%b:([^\r]*)" % re.escape(name.encode("ascii")), re.IGNORECASE)
 
 
 def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:

@@ -23,9 +23,9 @@ from ._sections import CRLF
 
 _TCHAR = TCHAR.encode()
 
-# The groups are the method, the path, the query, the version, and the field lines for ``Headers.deferred`` (RFC 9112,
-# sections 3 and 5). The target is in origin form, and has no fragment. A line with a control character or a fold does
-# not match.
+# The groups are the method, the path, the query, the version, and the field lines for ``Headers.deferred``
+# (RFC 9112, sections 3 and 5). The target is in origin form, and has no fragment. A line with a control character
+# or a fold does not match.
 _HEAD = re.compile(
     rb"(" + _TCHAR + rb"+) "
     rb"(/[\x21\x22\x24-\x3e\x40-\x7e]*)(?:\?([\x21\x22\x24-\x7e]*))? "
