@@ -20,7 +20,8 @@ _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 _NOTHING = re.compile(rb"(?!)")
 
-# The number of field names that are remembered as tokens, and as patterns. Programs use few names, and peers choose none of them.
+# The number of field names that are remembered as tokens, and as patterns. Programs use few names, and peers
+# choose none of them.
 _REMEMBERED_NAMES = 512
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
