@@ -12,7 +12,7 @@ single rule finds the error, h11 gets the whole head, and finds it.
 from __future__ import annotations
 
 import re
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, cast
 
 import h11
 
@@ -81,13 +81,10 @@ def _parse(head: bytes) -> h11.Request:
     parser = h11.Connection(h11.SERVER)
     try:
         parser.receive_data(head)
-        event = parser.next_event()
+        # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
+        return cast("h11.Request", parser.next_event())
     except h11.RemoteProtocolError as exc:
         raise BadRequest(str(exc), exc.error_status_hint) from exc
-    # A complete head is a Request or an error. isinstance would be slow: h11's events are ABCs.
-    if type(event) is not h11.Request:
-        raise BadRequest("the head is malformed")
-    return event
 
 
 def _refuse(raw: bytes, limits: Limits) -> NoReturn:
