@@ -61,6 +61,7 @@ class Servers:
         shutdown: begins a graceful shutdown when it is set; None if there is none.
         hosting: the WebSocket apps that run beside each server.
         certificate: the certificate of servers with TLS; None if there is none.
+        scheme: of the URLs in the log, without TLS: ``ws`` if the app has only WebSockets.
 
     The methods ``use_certificate``, ``use_shutdown`` and ``use_condition`` apply to servers that are created
     afterwards.
@@ -81,6 +82,7 @@ class Servers:
         "limits",
         "max_connections",
         "proxies",
+        "scheme",
         "shutdown",
         "timeouts",
     )
@@ -110,6 +112,7 @@ class Servers:
         self.timeouts = timeouts
         self.hosting = Hosting()
         self.certificate: Certificate | None = None
+        self.scheme = "http"
         self.shutdown: trio.Event | None = None
         self._drain = Drain()
         self._condition: Callable[[Address], bool] | None = None
@@ -196,7 +199,7 @@ class Servers:
     ) -> None:
         self._running.append(server)
         try:
-            await server.run(listeners, task_status=task_status)
+            await server.run(listeners, scheme=self.scheme, task_status=task_status)
         finally:
             self._running.remove(server)
 

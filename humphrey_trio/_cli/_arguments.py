@@ -38,6 +38,7 @@ class Options:
         unix_mode: the mode of Unix sockets; None for that of the umask.
         access_log: whether each response is logged.
         check: whether to print a report, and not to serve.
+        reload: whether to restart when the source changes.
     """
 
     target: str
@@ -47,6 +48,7 @@ class Options:
     unix_mode: int | None = None
     access_log: bool = False
     check: bool = False
+    reload: bool = False
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
@@ -62,6 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     found = parser.parse_args(arguments)
     if found.tls_key is not None and found.tls_cert is None:
         parser.error("--tls-key belongs to a certificate: pass --tls-cert as well")
+    if found.check and found.reload:
+        parser.error("--check does not serve, so there is nothing to reload: leave one of them out")
     return Options(
         target=found.target,
         binds=tuple(found.bind),
@@ -70,6 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         unix_mode=found.unix_mode,
         access_log=found.access_log,
         check=found.check,
+        reload=found.reload,
     )
 
 
@@ -102,7 +107,24 @@ def new_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="print the limits in force and what does not fit, and do not serve"
     )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: restart when a Python file below this directory changes",
+    )
     return parser
+
+
+def arguments_of_child(options: Options) -> list[str]:
+    """Return the arguments of a server process that serves the same as ``options``, on sockets that are open."""
+    arguments = [options.target]
+    if options.tls_cert is not None:
+        arguments += ["--tls-cert", options.tls_cert]
+    if options.tls_key is not None:
+        arguments += ["--tls-key", options.tls_key]
+    if options.access_log:
+        arguments.append("--access-log")
+    return arguments
 
 
 def _bind(text: str) -> str:

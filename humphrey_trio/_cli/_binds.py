@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 
 from .._server._given_listener import ListenTarget
-from .._server._open_listeners import check_targets
+from .._server._open_listeners import CANNOT_LISTEN, check_targets
 from ._arguments import DEFAULT_BIND, FD_PREFIX
-from ._errors import UsageError
+from ._errors import CommandError, UsageError
 
 logger = logging.getLogger("humphrey_trio.http")
 
@@ -47,6 +48,21 @@ def listen_targets(
     except ValueError as exc:
         raise UsageError(str(exc)) from None
     return targets
+
+
+@contextmanager
+def errors_of_listening() -> Generator[None]:
+    """Replace an OSError about an address to listen on.
+
+    Raises:
+        CommandError: instead of it.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if str(exc.strerror).startswith(CANNOT_LISTEN):
+            raise CommandError(exc.strerror) from None
+        raise
 
 
 def _wanted(binds: Sequence[str], passed: Mapping[int, str]) -> Iterator[str | int]:

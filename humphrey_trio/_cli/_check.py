@@ -67,7 +67,7 @@ def report_about(app: App[Any], name: str, addresses: Sequence[Address]) -> Repo
     report.fact("app", name)
     tls = servers.certificate is not None
     for address in addresses:
-        report.fact("address", url_of(address, tls=tls))
+        report.fact("address", url_of(address, tls=tls, scheme=servers.scheme))
     if servers.certificate is not None:
         report_certificate(servers.certificate.context, report)
     elif any(_is_public(address) for address in addresses):

@@ -31,11 +31,7 @@ def load(target: str) -> object:
         UsageError: the text has another form, there is no such module or name, or the module raises an exception,
             which is the cause of the error.
     """
-    module_name, colon, path = target.partition(":")
-    if not colon or not module_name or not path:
-        raise UsageError(f"{target!r} is not an app: {_hint(target) or _FORM}")
-    if hint := _hint(target):
-        raise UsageError(f"{target!r} is not an app: {hint}")
+    module_name, path = split_target(target)
     found: object = _import(module_name)
     done = module_name + ":"
     for name in path.split("."):
@@ -45,6 +41,19 @@ def load(target: str) -> object:
         found = getattr(found, name)
         done += name + "."
     return found
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the module and the name in it of ``module:name``. Nothing is imported.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    module_name, colon, path = target.partition(":")
+    hint = _hint(target)
+    if hint or not (colon and module_name and path):
+        raise UsageError(f"{target!r} is not an app: {hint or _FORM}")
+    return module_name, path
 
 
 def _hint(target: str) -> str | None:

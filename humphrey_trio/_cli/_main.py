@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -15,9 +16,11 @@ from .._until_signal import KILLED
 from ._arguments import PROGRAM, Options, parse_arguments
 from ._check import check
 from ._errors import CommandError
+from ._lifeline import end_with_supervisor
 from ._load import load
 from ._log import configure_log
 from ._serve import serve
+from ._serve_reloading import serve_reloading
 
 _Result = TypeVar("_Result")
 
@@ -35,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments are wrong, or a second signal has ended the server.
         Exception: the application has failed.
     """
+    supervised = end_with_supervisor()
     try:
-        return _execute(parse_arguments(arguments))
+        return _execute(parse_arguments(arguments), supervised)
     except CommandError as exc:
         if exc.__cause__ is not None:
             traceback.print_exception(exc.__cause__)
@@ -46,21 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return KILLED + signal.SIGINT
 
 
-def _execute(options: Options) -> int:
+def _execute(options: Options, supervised: bool) -> int:
+    if options.reload:  # the application is imported by the server process only
+        configure_log(access_log=False)
+        return _run(serve_reloading, options)
     found = load(options.target)
     if options.check:
         report = _run(check, found, options)
         print(report)
         return 1 if report.warnings else 0
     configure_log(access_log=options.access_log)
-    _run(serve, found, options)
+    _run(partial(serve, watchdog=supervised), found, options)
     return 0
 
 
-def _run(command: Callable[[object, Options], Awaitable[_Result]], found: object, options: Options) -> _Result:
+def _run(command: Callable[..., Awaitable[_Result]], *arguments: object) -> _Result:
     """Run a command in trio. A nursery of a factory puts an error of the command into a group."""
     try:
-        return trio.run(command, found, options)
+        return trio.run(command, *arguments)
     except ExceptionGroup as group:
         cause = only_cause(group)
         if isinstance(cause, CommandError):

@@ -10,22 +10,22 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import cache_from_source, find_spec
 
 import trio
 
+from .._failures import only_cause
 from .._quoting import printable
+from .._until_signal import KILLED
+from ._errors import UsageError
 from ._file_changes import ChangedFiles, watch_files
 from ._lifeline import Lifeline
 from ._server_process import AT_ONCE, FOR_A_RESTART, GRACEFUL, ServerProcess
 
 logger = logging.getLogger("humphrey_trio.reload")
 
-#: Exit statuses: wrong usage, as for ``argparse``, and the offset of signals, as in shells.
-USAGE, SIGNALLED = 2, 128
 _NAMES_SHOWN = 3
 
 _NOT_INSTALLED = (
@@ -51,39 +51,31 @@ async def supervise(
 
     Returns:
         The exit status for ``sys.exit``: 0 after a graceful end; 130 or 143 if a second SIGINT or SIGTERM has
-        killed the child; 2 if files cannot be watched or the command cannot be executed, with the reason on
-        standard error.
+        killed the child.
+
+    Raises:
+        UsageError: watchfiles is not installed, files cannot be watched, or the command cannot be executed.
     """
     if find_spec("watchfiles") is None:
-        print(_NOT_INSTALLED, file=sys.stderr)
-        return USAGE
+        raise UsageError(_NOT_INSTALLED)
     # It logs every change, also those of a log file in a directory that is watched, which would never end.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     binds = [argument for listener in listeners for argument in ("--bind", f"fd:{listener.fileno()}")]
     with Lifeline() as lifeline:
         descriptors = [lifeline.descriptor, *(listener.fileno() for listener in listeners)]
         server = ServerProcess([*command, *binds], descriptors, lifeline.environment())
-        return await _exit_status(server, paths)
-
-
-async def _exit_status(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
-    status = USAGE
-    try:
-        status = await _supervise(server, paths)
-    except* OSError as group:
-        print(f"--reload: {_first(group)}", file=sys.stderr)
-    return status
-
-
-def _first(group: BaseExceptionGroup[OSError]) -> OSError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        try:
+            return await _supervise(server, paths)
+        except ExceptionGroup as group:
+            if isinstance(cause := only_cause(group), OSError):
+                raise UsageError(f"--reload: {cause}") from None
+            raise
 
 
 async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
     """Run the server until a signal arrives, end it, and return the exit status."""
     try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*_signals()) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_restart_on_changes, server, paths)
                 await anext(signals)
@@ -94,13 +86,19 @@ async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[st
             await server.end(AT_ONCE)
 
 
+def _signals() -> list[signal.Signals]:
+    """Return the signals that end the supervisor. A shell lets background jobs ignore SIGINT."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM]
+
+
 async def _end_gracefully(server: ServerProcess, signals: AsyncIterator[int]) -> int:
     """Let the server end, or kill it when the next signal arrives. Returns the exit status."""
     status = 0
 
     async def kill_on_signal() -> None:
         nonlocal status
-        status = SIGNALLED + await anext(signals)
+        status = KILLED + await anext(signals)
         server.kill()
 
     async with trio.open_nursery() as nursery:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import trio
 
 from .._app._app import App, servers_of
 from .._server._given_listener import ListenTarget, close_given
-from .._server._open_listeners import CANNOT_LISTEN
 from .._until_signal import SignalWatch, watch_signals
+from .._watchdog._watchdog import watch_event_loop
 from ._arguments import Options
-from ._binds import listen_targets
-from ._errors import CommandError, UsageError
+from ._binds import errors_of_listening, listen_targets
+from ._errors import UsageError
 from ._served_app import open_app
 
 
-async def serve(found: object, options: Options) -> None:
+async def serve(found: object, options: Options, *, watchdog: bool = False) -> None:
     """Serve an app until it has shut down gracefully.
 
     Args:
         found: the object that was loaded.
         options: the arguments of the command line.
+        watchdog: whether handlers that block the event loop are logged.
 
     Raises:
         UsageError: the object is not an app, or an option cannot be used.
@@ -38,7 +39,8 @@ async def serve(found: object, options: Options) -> None:
         async with open_app(found, options.target) as app:
             use_certificate(app, options)
             _end_by(signals, app)
-            await _run(app, targets, options.unix_mode)
+            async with _watched_event_loop() if watchdog else nullcontext():
+                await _run(app, targets, options.unix_mode)
 
 
 def use_certificate(app: App[Any], options: Options) -> None:
@@ -63,11 +65,15 @@ def _end_by(signals: SignalWatch, app: App[Any]) -> None:
     signals.sets(event)
 
 
+@asynccontextmanager
+async def _watched_event_loop() -> AsyncGenerator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_event_loop)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def _run(app: App[Any], targets: Sequence[ListenTarget], unix_mode: int | None) -> None:
     run = app.run if servers_of(app).certificate is None else app.run_tls
-    try:
+    with errors_of_listening():
         await run(*targets, unix_mode=unix_mode)
-    except OSError as exc:
-        if str(exc.strerror).startswith(CANNOT_LISTEN):
-            raise CommandError(exc.strerror) from None
-        raise
