@@ -28,15 +28,17 @@ class SignalWatch:
 
     Args:
         scope: is cancelled by the second signal, or by the first one if it has no event to set.
+        announce: whether the first signal is logged.
 
     Attributes:
         ended_by: the signal that has cancelled the scope, or None.
     """
 
-    __slots__ = ("_begun", "_event", "_restore", "_scope", "_token", "ended_by")
+    __slots__ = ("_announce", "_begun", "_event", "_restore", "_scope", "_token", "ended_by")
 
-    def __init__(self, scope: trio.CancelScope) -> None:
+    def __init__(self, scope: trio.CancelScope, *, announce: bool) -> None:
         self._scope = scope
+        self._announce = announce
         self._token = trio.lowlevel.current_trio_token()
         self._event: trio.Event | None = None
         self._begun = False
@@ -74,13 +76,22 @@ class SignalWatch:
         self._token.run_sync_soon(self._scope.cancel)
 
     def _begin(self, number: int, event: trio.Event) -> None:
-        logger.info("%s: shutting down gracefully; a second signal ends at once", signal.Signals(number).name)
+        if self._announce:
+            log_shutdown(number)
         event.set()
 
 
+def log_shutdown(number: int) -> None:
+    """Log that a signal begins a graceful shutdown."""
+    logger.info("%s: shutting down gracefully; a second signal ends at once", signal.Signals(number).name)
+
+
 @contextmanager
-def watch_signals() -> Generator[SignalWatch]:
+def watch_signals(*, announce: bool = True) -> Generator[SignalWatch]:
     """Watch the signals during a block, which the second one cancels.
+
+    Args:
+        announce: whether the first signal is logged.
 
     Raises:
         SystemExit: at the end of the block, after a second signal.
@@ -89,7 +100,7 @@ def watch_signals() -> Generator[SignalWatch]:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("signals arrive in the main thread only: set the event of with_shutdown yourself")
     scope = trio.CancelScope()
-    watch = SignalWatch(scope)
+    watch = SignalWatch(scope, announce=announce)
     with scope:
         try:
             watch.install()

@@ -6,9 +6,6 @@ import signal
 import socket
 import ssl
 import stat
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,7 +14,7 @@ import trustme
 from websockets.sync.client import connect, unix_connect
 
 from humphrey_trio.http import Address
-from tests.support.command_line import SITE, Server, serving
+from tests.support.command_line import SITE, Server, activated, serving
 from tests.support.programs import running
 
 ANY = ("--bind", "127.0.0.1:0")
@@ -136,39 +133,6 @@ def test_an_inherited_socket(tmp_path: Path) -> None:
                 assert server.read_address() == Address(*listener.getsockname())
                 assert get(Address(*listener.getsockname())) == "fine"
                 assert_ends(server)
-
-
-SYSTEMD = """
-import fcntl, os, sys
-
-count = int(sys.argv[1])
-passed, command = sys.argv[2 : 2 + count], sys.argv[2 + count :]
-# First out of the way of the numbers that systemd assigns, which begin with 3.
-for at, number in enumerate([fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in passed]):
-    os.dup2(number, 3 + at)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": "web:admin"}
-os.execv(command[0], command)
-"""
-
-
-@contextmanager
-def activated(
-    folder: Path, count: int, *arguments: str, site: str = SITE
-) -> Iterator[tuple[Server, list[Address]]]:
-    """Run the command line with sockets of systemd. Yields it with their addresses."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        server = stack.enter_context(
-            serving(
-                folder,
-                "site1:app",
-                *arguments,
-                site=site,
-                descriptors=[listener.fileno() for listener in listeners],
-                launcher=[sys.executable, "-c", SYSTEMD, str(count), *(str(one.fileno()) for one in listeners)],
-            )
-        )
-        yield server, [Address(*listener.getsockname()) for listener in listeners]
 
 
 def test_socket_activation(tmp_path: Path) -> None:

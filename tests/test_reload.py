@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from humphrey_trio._cli._errors import UsageError
 from humphrey_trio._cli._file_changes import is_source
 from humphrey_trio._cli._lifeline import end_with_supervisor
 from humphrey_trio._cli._reload import supervise
@@ -119,11 +120,16 @@ def test_source_with_an_error(site: Site) -> None:
 # ------------------------------------------------------------------------------------------------ ends
 
 
+def announced(number: signal.Signals) -> str:
+    """The log line about a signal."""
+    return f"humphrey_trio.http: {number.name}: shutting down gracefully; a second signal ends at once\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal(site: Site, number: signal.Signals) -> None:
     """A signal ends the server gracefully, and then its supervisor, without a traceback."""
     site.supervisor.send_signal(number)
-    assert site.supervisor.finish() == (0, "ending\nended\n", "")
+    assert site.supervisor.finish() == (0, f"{announced(number)}ending\nended\n", "")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -153,26 +159,26 @@ def test_signal_while_no_server_runs(site: Site) -> None:
     """A signal ends a supervisor whose server has failed."""
     site.write("raise SystemExit(3)")
     site.wait_for("humphrey_trio.reload: the server has ended with status 3")
-    assert site.supervisor.interrupt() == (0, "", "")
+    assert site.supervisor.interrupt() == (0, announced(signal.SIGINT), "")
 
 
 # ---------------------------------------------------------------------------------------------- errors
 
 
-async def test_watchfiles_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watchfiles_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without watchfiles, the error says what to install, and nothing is started."""
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    assert await supervise(["/does/not/exist"], []) == 2
-    assert "pip install 'humphrey_trio[reload]'" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"pip install 'humphrey_trio\[reload\]'"):
+        await supervise(["/does/not/exist"], [])
 
 
-async def test_missing_paths(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+async def test_missing_paths(tmp_path: Path) -> None:
     """A path that does not exist, or a program that does not, is an error that names it."""
     missing = tmp_path / "missing"
-    assert await supervise([sys.executable, "-c", ""], [], paths=[missing]) == 2
-    assert str(missing) in capsys.readouterr().err
-    assert await supervise([str(missing)], [], paths=[tmp_path]) == 2
-    assert str(missing) in capsys.readouterr().err
+    with pytest.raises(UsageError, match=str(missing)):
+        await supervise([sys.executable, "-c", ""], [], paths=[missing])
+    with pytest.raises(UsageError, match=str(missing)):
+        await supervise([str(missing)], [], paths=[tmp_path])
 
 
 def test_without_a_supervisor() -> None:

@@ -60,7 +60,7 @@ def _execute(options: Options, supervised: bool) -> int:
         print(report)
         return 1 if report.warnings else 0
     configure_log(access_log=options.access_log)
-    _run(partial(serve, watchdog=supervised), found, options)
+    _run(partial(serve, supervised=supervised), found, options)
     return 0
 
 

@@ -18,7 +18,7 @@ import trio
 
 from .._failures import only_cause
 from .._quoting import printable
-from .._until_signal import KILLED
+from .._until_signal import KILLED, log_shutdown
 from ._errors import UsageError
 from ._file_changes import ChangedFiles, watch_files
 from ._lifeline import Lifeline
@@ -78,7 +78,7 @@ async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[st
         with trio.open_signal_receiver(*_signals()) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_restart_on_changes, server, paths)
-                await anext(signals)
+                log_shutdown(await anext(signals))
                 nursery.cancel_scope.cancel()
             return await _end_gracefully(server, signals)
     finally:

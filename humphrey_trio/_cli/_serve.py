@@ -19,27 +19,28 @@ from ._errors import UsageError
 from ._served_app import open_app
 
 
-async def serve(found: object, options: Options, *, watchdog: bool = False) -> None:
+async def serve(found: object, options: Options, *, supervised: bool = False) -> None:
     """Serve an app until it has shut down gracefully.
 
     Args:
         found: the object that was loaded.
         options: the arguments of the command line.
-        watchdog: whether handlers that block the event loop are logged.
+        supervised: whether a supervisor restarts this process. It logs the signals, and a developer wants to know
+            which handlers block the event loop.
 
     Raises:
         UsageError: the object is not an app, or an option cannot be used.
         CommandError: an address cannot be listened on.
         SystemExit: a second signal has ended the server.
     """
-    with watch_signals() as signals, ExitStack() as opened:
+    with watch_signals(announce=not supervised) as signals, ExitStack() as opened:
         targets = listen_targets(options.binds, options.unix_mode, os.environ)
         for target in targets:
             opened.callback(close_given, target)  # unless the app has closed them
         async with open_app(found, options.target) as app:
             use_certificate(app, options)
             _end_by(signals, app)
-            async with _watched_event_loop() if watchdog else nullcontext():
+            async with _watched_event_loop() if supervised else nullcontext():
                 await _run(app, targets, options.unix_mode)
 
 

@@ -6,10 +6,11 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from humphrey_trio.http import Address
@@ -107,6 +108,7 @@ def serving(
     environment: Mapping[str, str] = {},
     descriptors: Sequence[int] = (),
     launcher: Sequence[str] = (),
+    stdin: int | None = None,
 ) -> Iterator[Server]:
     """Run ``python -m humphrey_trio`` in a folder with a module ``site1``.
 
@@ -117,6 +119,7 @@ def serving(
         environment: more variables.
         descriptors: open files that the process inherits.
         launcher: a command that executes its last arguments.
+        stdin: the standard input; None for that of the tests.
     """
     (folder / "site1.py").write_text(site)
     command = [sys.executable, "-m", "humphrey_trio", *arguments]
@@ -128,6 +131,7 @@ def serving(
             env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "always"} | environment,
             pass_fds=descriptors,
             bufsize=0,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -138,3 +142,36 @@ def serving(
             yield Server(process)
         finally:
             process.kill()
+
+
+_SYSTEMD = """
+import fcntl, os, sys
+
+count = int(sys.argv[1])
+passed, command = sys.argv[2 : 2 + count], sys.argv[2 + count :]
+# First out of the way of the numbers that systemd assigns, which begin with 3.
+for at, number in enumerate([fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in passed]):
+    os.dup2(number, 3 + at)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": "web:admin"}
+os.execv(command[0], command)
+"""
+
+
+@contextmanager
+def activated(
+    folder: Path, count: int, *arguments: str, site: str = SITE
+) -> Iterator[tuple[Server, list[Address]]]:
+    """Run the command line with sockets of systemd. Yields it with their addresses."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        server = stack.enter_context(
+            serving(
+                folder,
+                "site1:app",
+                *arguments,
+                site=site,
+                descriptors=[listener.fileno() for listener in listeners],
+                launcher=[sys.executable, "-c", _SYSTEMD, str(count), *(str(one.fileno()) for one in listeners)],
+            )
+        )
+        yield server, [Address(*listener.getsockname()) for listener in listeners]
