@@ -6,6 +6,8 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -67,7 +69,8 @@ def test_a_context_manager(tmp_path: Path) -> None:
 def test_a_websocket_app(target: str, tmp_path: Path) -> None:
     """A WebSocket app, linked internally or not, is served at every path."""
     with serving(tmp_path, f"site1:{target}", *ANY) as server:
-        with connect(f"ws://{server.read_address()}/any/path", proxy=None) as client:
+        url = server.read_until("listening on ws://").split()[-1]
+        with connect(f"{url}/any/path", proxy=None) as client:
             client.send("text")
             assert client.recv(timeout=30) == "text"
         assert_ends(server)
@@ -228,6 +231,24 @@ def test_a_second_signal(number: signal.Signals, status: int, tmp_path: Path) ->
             server.read_until("a graceful shutdown begins: open connections: 1")
             server.send_signal(number)
             assert server.finish() == (status, "")
+
+
+def test_a_third_ctrl_c(tmp_path: Path) -> None:
+    """If a handler blocks, the third Ctrl-C interrupts it. Its traceback is printed, and the status is 130."""
+    site = SITE + "\nimport time\n\n\ndef block(request):\n    print('blocked', flush=True)\n    time.sleep(60)\n"
+    site += "\n\napp.with_stateless_route('/block', block)\n"
+    with serving(tmp_path, "site1:app", *ANY, site=site) as server:
+        address = server.read_address()
+        with socket.create_connection(address) as client:
+            client.sendall(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.read_until("blocked")
+            while server.process.poll() is None:  # signals that are sent too fast are one
+                server.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    server.process.wait(0.1)
+            status, output = server.finish()
+    assert status == 130
+    assert "time.sleep(60)" in output
 
 
 def test_a_signal_while_a_factory_waits(tmp_path: Path) -> None:

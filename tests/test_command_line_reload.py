@@ -18,7 +18,6 @@ import trustme
 
 from humphrey_trio._cli._arguments import Options
 from humphrey_trio._cli._errors import CommandError, UsageError
-from humphrey_trio._cli._main import main
 from humphrey_trio._cli._serve_reloading import serve_reloading
 from humphrey_trio.http import Address
 from tests.support.command_line import Server, activated, serving
@@ -347,10 +346,6 @@ def test_sockets_of_systemd(tmp_path: Path) -> None:
         (Options(target="shop.py"), "'shop.py' is not an app: write a module instead of a file: shop:app"),
         (Options(target="shop:app", tls_cert="none.pem"), "there is no certificate file 'none.pem'"),
         (Options(target="shop:app", binds=("fd:99",)), "fd:99 is not an open socket"),
-        (
-            Options(target="shop:app", unix_mode=0o660),
-            "unix_mode is the mode of Unix sockets, and no address is one",
-        ),
     ],
 )
 async def test_errors_at_the_start(options: Options, said: str) -> None:
@@ -378,10 +373,3 @@ def test_watchfiles_is_missing(tmp_path: Path) -> None:
         "python -m humphrey_trio: --reload needs the library watchfiles, which is not installed:"
         " pip install 'humphrey_trio[reload]'\n"
     )
-
-
-def test_check_and_reload(capsys: pytest.CaptureFixture[str]) -> None:
-    """``--check`` does not serve, so it cannot be combined with ``--reload``."""
-    with pytest.raises(SystemExit, match="2"):
-        main(["shop:app", "--check", "--reload"])
-    assert "error: --check does not serve, so there is nothing to reload" in capsys.readouterr().err

@@ -68,6 +68,7 @@ def failure(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("shop:ap", "shop has no 'ap'; did you mean 'app'?"),
         ("shop:APP", "shop has no 'APP'; did you mean 'app'?"),
         ("shop:server", "shop has no 'server'; its apps are app, admin_app"),
+        ("package:app", "package has no 'app'; its modules are site"),
         ("shop:Group.maim", "shop:Group has no 'maim'; did you mean 'main'?"),
     ],
 )
@@ -128,6 +129,8 @@ def test_exceptions_of_the_module(
         (["shop:app", "--bind", "fd:"], "'fd:' needs the number or the name of a descriptor"),
         (["shop:app", "--unix-mode", "999"], "'999' is not a mode: write three octal digits, such as 660"),
         (["shop:app", "--unix-mode", "1777"], "'1777' is not a mode"),
+        (["shop:app", "--unix-mode", "660"], "--unix-mode is the mode of Unix sockets: pass --bind unix:/path"),
+        (["shop:app", "--check", "--reload"], "--check does not serve, so there is nothing to reload"),
         (["shop:app", "--tls-key", "key.pem"], "--tls-key belongs to a certificate: pass --tls-cert as well"),
         (["shop:app", "--acces-log"], "unrecognized arguments: --acces-log"),
     ],
@@ -219,7 +222,7 @@ def of_websocket_app_that_has_an_app() -> AsyncWebsocketApp:
     [
         (None, "shop:it cannot be served: it is None, and must be an App, an AsyncWebsocketApp,"),
         ([hello()], "it is of type list, and must be"),
-        (SubApp(), "it is of type SubApp"),
+        (SubApp(), "it is of type SubApp, and must be .*; add its routes to an App: App"),
         (lambda request: None, "it is a callable with 1 required parameter, and must be"),
         (App, "it is the class App, and must be .*; name the object, not its class"),
         (AsyncWebsocketApp, "it is the class AsyncWebsocketApp"),

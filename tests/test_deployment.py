@@ -6,8 +6,9 @@ import re
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,37 @@ async def test_a_parent_that_keeps_the_socket(tmp_path: Path, monkeypatch: pytes
         ending = await trio.to_thread.run_sync(parent.finish)
     assert ending.status == 0
     assert "Traceback" not in ending.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux is described")
+def test_reuseport_is_not_free_of_loss() -> None:
+    """Of two sockets on one port, the one that is closed takes the connections of its backlog with it."""
+    if Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text() != "0\n":
+        pytest.skip("net.ipv4.tcp_migrate_req is set")
+    with ExitStack() as opened:
+        old = opened.enter_context(reusable(("127.0.0.1", 0)))
+        opened.enter_context(reusable(old.getsockname()))
+        clients = [opened.enter_context(socket.create_connection(old.getsockname())) for _ in range(40)]
+        old.close()
+        reset = 0
+        for client in clients:
+            client.setblocking(False)
+            try:
+                client.recv(1)
+            except ConnectionResetError:
+                reset += 1
+            except BlockingIOError:
+                pass
+        assert 0 < reset < len(clients)
+
+
+def reusable(address: tuple[str, int]) -> socket.socket:
+    """A socket that listens on a port together with others."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(address)
+    listener.listen(100)
+    return listener
 
 
 async def test_a_socket_that_stays_open(tmp_path: Path) -> None:

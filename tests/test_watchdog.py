@@ -95,7 +95,7 @@ async def test_blocking_handler(lines: Lines) -> None:
     assert first.startswith("the event loop has been blocked for 0.")
     assert f" s by {__name__}.{handler.__qualname__} ({__file__}:{line}), and no client is served" in first
     assert "trio.to_thread.run_sync" in first
-    assert stack.startswith(f'  File "{__file__}", line {line}, in {handler.__qualname__}\n    lines.block()\n')
+    assert stack.startswith(f'  File "{__file__}", line {line}, in {handler.__qualname__}\n    lines.block()')
 
 
 async def test_handler_behind_a_layer(lines: Lines) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._http._address import Address
+from .._http._address import UNIX_PREFIX, Address
 
 PROGRAM = "python -m humphrey_trio"
 #: The address without ``--bind`` and without sockets of systemd.
@@ -64,6 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     found = parser.parse_args(arguments)
     if found.tls_key is not None and found.tls_cert is None:
         parser.error("--tls-key belongs to a certificate: pass --tls-cert as well")
+    if found.unix_mode is not None and not any(bind.startswith(UNIX_PREFIX) for bind in found.bind):
+        parser.error("--unix-mode is the mode of Unix sockets: pass --bind unix:/path as well")
     if found.check and found.reload:
         parser.error("--check does not serve, so there is nothing to reload: leave one of them out")
     return Options(

@@ -80,8 +80,9 @@ def _descriptors(name_or_number: str, passed: Mapping[int, str]) -> list[int]:
         return [int(name_or_number)]
     found = [number for number, name in passed.items() if name == name_or_number]
     if not found:
-        names = ", ".join(sorted(set(passed.values()))) or "none, because systemd has passed no socket"
-        raise UsageError(f"--bind fd:{name_or_number}: there is no socket of this name; the names are {names}")
+        names = ", ".join(sorted(set(passed.values())))
+        hint = f"; the names are {names}" if names else ", because systemd has passed no socket"
+        raise UsageError(f"--bind fd:{name_or_number}: there is no socket of this name{hint}")
     return found
 
 

@@ -116,12 +116,15 @@ def _hidden_file(name: str, found: object) -> str:
 
 
 def _suggestion(name: str, found: object) -> str:
-    """Return a similar name, or else the names of apps."""
+    """Return a similar name, or else the names of apps, or those of the modules of a package."""
     close = _close(name, [other for other in dir(found) if not other.startswith("__")])
     if close:
         return f"; did you mean {close!r}?"
     apps = [key for key, value in vars(found).items() if isinstance(value, App | AsyncWebsocketApp)]
-    return f"; its apps are {', '.join(apps)}" if apps else ""
+    if apps:
+        return f"; its apps are {', '.join(apps)}"
+    modules = sorted(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))
+    return f"; its modules are {', '.join(modules)}" if modules else ""
 
 
 def _close(name: str, names: Iterable[str]) -> str | None:

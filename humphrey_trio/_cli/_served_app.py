@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 from .._app._app import App
+from .._app._routes import SubApp
 from .._websocket._app._async_app import AsyncWebsocketApp, http_app_of
 from .._websocket._errors import LinkError
 from ._errors import UsageError
@@ -88,4 +89,6 @@ def _hint(found: object) -> str:
         return "; decorate the function with contextlib.asynccontextmanager"
     if isinstance(found, type):
         return "; name the object, not its class"
+    if isinstance(found, SubApp):
+        return "; add its routes to an App: App().with_default_subapp(subapp)"
     return ""

@@ -94,7 +94,8 @@ class Stack(NamedTuple):
 
     def __str__(self) -> str:
         """The calls as in a traceback, with their lines of source."""
-        return "".join(format_list([FrameSummary(call.file, call.line, call.function) for call in self.calls]))
+        lines = format_list([FrameSummary(call.file, call.line, call.function) for call in self.calls])
+        return "".join(lines).rstrip("\n")
 
 
 def _without_runners(calls: list[Call]) -> list[Call]:
