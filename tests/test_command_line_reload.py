@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import signal
 import socket
 import ssl
 import stat
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,16 +216,25 @@ CTRL_C = b"\x03"
 
 
 @contextmanager
-def in_a_terminal(folder: Path) -> Iterator[tuple[Server, Address, int]]:
-    """Run ``--reload`` in a terminal. Yields it with its address, and a file for what its user types."""
+def pseudo_terminal() -> Iterator[tuple[int, int]]:
+    """Open a pseudo terminal. Yields the file of its user, and that of programs."""
     user, terminal = os.openpty()
     try:
-        launcher = [sys.executable, "-c", _IN_A_TERMINAL]
-        with serving(folder, "site1:app", *RELOAD, site=SITE, launcher=launcher, stdin=terminal) as server:
-            yield server, server.read_address(), user
+        yield user, terminal
     finally:
         os.close(user)
         os.close(terminal)
+
+
+@contextmanager
+def in_a_terminal(folder: Path) -> Iterator[tuple[Server, Address, int]]:
+    """Run ``--reload`` in a terminal. Yields it with its address, and a file for what its user types."""
+    launcher = [sys.executable, "-c", _IN_A_TERMINAL]
+    with (
+        pseudo_terminal() as (user, terminal),
+        serving(folder, "site1:app", *RELOAD, site=SITE, launcher=launcher, stdin=terminal) as server,
+    ):
+        yield server, server.read_address(), user
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
@@ -262,6 +274,56 @@ def test_breakpoint(tmp_path: Path) -> None:
         status, output = server.finish()
     assert status == 0
     assert "blocked" not in output
+
+
+class Screen:
+    """What a program writes to its terminal.
+
+    Args:
+        user: the other end of the pseudo terminal.
+    """
+
+    def __init__(self, user: int) -> None:
+        self._user = user
+        self._text = ""
+
+    def read_until(self, pattern: str) -> str:
+        """Read until there is a pattern; the text of its group."""
+        while not (found := re.search(pattern, self._text)):
+            assert select.select([self._user], [], [], SOON)[0], f"there is no {pattern!r}: {self._text}"
+            self._text += os.read(self._user, 65536).decode()
+        return found[1]
+
+
+def test_the_echo_of_the_terminal(tmp_path: Path) -> None:
+    """A restart while a debugger reads a line leaves the terminal as it was, so it shows what its user types."""
+    pytest.importorskip("readline")
+    launcher = [sys.executable, "-c", f"import os; os.dup2(0, 1); os.dup2(0, 2)\n{_IN_A_TERMINAL}"]
+    with (
+        pseudo_terminal() as (user, terminal),
+        serving(tmp_path, "site1:app", *RELOAD, site=SITE, launcher=launcher, stdin=terminal) as server,
+    ):
+        echo = local_modes(terminal)
+        screen = Screen(user)
+        address = Address.parse(screen.read_until(r"listening on http://(\S+)"))
+        with open_request(address, "/ask"):
+            screen.read_until(r"(\(Pdb\) )")
+            assert local_modes(terminal) != echo
+            change(tmp_path, "second")
+            wait_for_text(address, "second")
+        assert local_modes(terminal) == echo
+        with open_request(address, "/ask"):
+            screen.read_until(r"(?s)second.*(\(Pdb\) )")
+            os.write(user, CTRL_C)
+            screen.read_until("(SIGINT)")
+            os.write(user, CTRL_C)
+            assert server.process.wait(SOON) == 130
+        assert local_modes(terminal) == echo
+
+
+def local_modes(terminal: int) -> object:
+    """Whether a terminal shows what its user types, and other modes."""
+    return termios.tcgetattr(terminal)[3]
 
 
 def test_a_background_job(tmp_path: Path) -> None:

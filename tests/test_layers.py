@@ -58,7 +58,7 @@ _testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_r
                       _websocket_client _http_client
 _cli                  _errors! _arguments! _load _served_app _binds _log! _serve
                       _report! _certificate_report! _check
-                      _lifeline! _file_changes _server_process _reload _serve_reloading _main
+                      _lifeline! _terminal! _file_changes _server_process _reload _serve_reloading _main
 .                     __init__ __main__ handlers http layers monitor websocket testing
 """
 

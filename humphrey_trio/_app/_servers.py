@@ -63,8 +63,7 @@ class Servers:
         certificate: the certificate of servers with TLS; None if there is none.
         scheme: of the URLs in the log, without TLS: ``ws`` if the app has only WebSockets.
 
-    The methods ``use_certificate``, ``use_shutdown`` and ``use_condition`` apply to servers that are created
-    afterwards.
+    The methods ``use_...`` apply to servers that are created afterwards.
     """
 
     __slots__ = (
@@ -125,6 +124,10 @@ class Servers:
     def use_shutdown(self, event: trio.Event, drain: Drain) -> None:
         """Set the event that begins a graceful shutdown, and how WebSockets are closed then."""
         self.shutdown, self._drain = event, drain
+
+    def use_scheme(self, scheme: str) -> None:
+        """Set the scheme of the URLs in the log, without TLS."""
+        self.scheme = scheme
 
     def use_condition(self, condition: Callable[[Address], bool]) -> None:
         """Set the function that returns whether a peer may connect."""

@@ -23,6 +23,7 @@ from ._errors import UsageError
 from ._file_changes import ChangedFiles, watch_files
 from ._lifeline import Lifeline
 from ._server_process import AT_ONCE, FOR_A_RESTART, GRACEFUL, ServerProcess
+from ._terminal import Terminal
 
 logger = logging.getLogger("humphrey_trio.reload")
 
@@ -74,16 +75,18 @@ async def supervise(
 
 async def _supervise(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> int:
     """Run the server until a signal arrives, end it, and return the exit status."""
+    terminal = Terminal()
     try:
         with trio.open_signal_receiver(*_signals()) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_restart_on_changes, server, paths)
+                nursery.start_soon(_restart_on_changes, server, paths, terminal)
                 log_shutdown(await anext(signals))
                 nursery.cancel_scope.cancel()
             return await _end_gracefully(server, signals)
     finally:
         with trio.CancelScope(shield=True):  # waits for a killed process only
             await server.end(AT_ONCE)
+        terminal.restore()
 
 
 def _signals() -> list[signal.Signals]:
@@ -108,7 +111,9 @@ async def _end_gracefully(server: ServerProcess, signals: AsyncIterator[int]) ->
     return status
 
 
-async def _restart_on_changes(server: ServerProcess, paths: Sequence[str | os.PathLike[str]]) -> None:
+async def _restart_on_changes(
+    server: ServerProcess, paths: Sequence[str | os.PathLike[str]], terminal: Terminal
+) -> None:
     """Run the server, and start it again whenever files have changed. Never returns."""
     changed = ChangedFiles()
     async with trio.open_nursery() as nursery:
@@ -121,6 +126,7 @@ async def _restart_on_changes(server: ServerProcess, paths: Sequence[str | os.Pa
                 reporting.cancel_scope.cancel()
             logger.info("restarting, because of changes in %s", printable(_listed(changed.files)))
             await server.end(FOR_A_RESTART)
+            terminal.restore()
             _forget_bytecode(changed.take())
 
 

@@ -365,7 +365,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
             app.with_shutdown(self._end.shutdown, self._end.drain)
             self._end = AppEnd()
         servers_of(app).hosting.adopt(self, self._timeouts)
-        servers_of(app).scheme = "ws"
+        servers_of(app).use_scheme("ws")
         return app.with_websocket_route("/*", self._route)
 
     def _check_adoptable(self, timeouts: Timeouts) -> None:
