@@ -9,6 +9,8 @@ from ._app._routes import PathAwareRequestHandler as PathAwareRequestHandler
 from ._app._routes import RequestHandler as RequestHandler
 from ._app._routes import StatelessRequestHandler as StatelessRequestHandler
 from ._app._routes import SubApp as SubApp
+from ._asgi._call import AsgiApp as AsgiApp
+from ._asgi._errors import LifespanError as LifespanError
 from ._http._address import Address as Address
 from ._http._body import BodyStream as BodyStream
 from ._http._body import EventSender as EventSender
@@ -47,6 +49,7 @@ from ._until_signal import until_signal as until_signal
 __all__ = [
     "Address",
     "App",
+    "AsgiApp",
     "BodyStream",
     "ConnectionCondition",
     "Cookie",
@@ -62,6 +65,7 @@ __all__ = [
     "Headers",
     "HttpError",
     "HttpStatistics",
+    "LifespanError",
     "Limits",
     "ListenTarget",
     "Method",

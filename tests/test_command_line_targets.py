@@ -217,6 +217,22 @@ def of_websocket_app_that_has_an_app() -> AsyncWebsocketApp:
     return websocket_app
 
 
+class AsgiApp:
+    """An ASGI app that is an object, as those of most frameworks are."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+@pytest.mark.parametrize("found", [AsgiApp(), AsgiApp().__call__, lambda: AsgiApp()])
+async def test_an_asgi_app(found: Any) -> None:
+    """An ASGI app is served at every path, also one that a factory returns."""
+    async with open_app(found, "shop:app") as app, http_client(app) as client:
+        assert (await client.get("/a/b")).text == "/a/b"
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [

@@ -47,6 +47,8 @@ _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_tab
                       _connection_task _stream _hook_use _opening _upgrade
                       _handler_route _hook_route _layer_gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard! _json_errors!
+_asgi                 _errors! _order! _fields! _tls_extension! _scope! _waiter _body_part _answer
+                      _http_exchange _websocket_exchange _call _lifespan _host _mount!
 _app                  _access _monitor _errors _hosting _handler_checks _layers! _patterns! _options! _route_table!
                       _routing! _routes _service _servers _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _failure_log! _handlers _sessions _read_ahead _session
@@ -188,6 +190,11 @@ FOREIGN_NAMES = {
 
 #: Attributes of other objects that a module assigns to, with the reason. Anything else is a method of the object.
 FOREIGN_ASSIGNMENTS = {
+    ("_asgi._host", "calls.deadline"): "a CancelScope has no method for it",
+    ("_asgi._host", "self._calls.deadline"): "a CancelScope has no method for it",
+    ("_asgi._host", "self._everything.deadline"): "a CancelScope has no method for it",
+    ("_asgi._lifespan", "error.__cause__"): "an exception has no method for it",
+    ("_asgi._lifespan", "self._scope.deadline"): "a CancelScope has no method for it",
     ("_failures", "foreign.__cause__"): "an exception has no method for it",
     **{
         ("_cli._certificate_report", f"client.{name}"): "an SSLContext has no method for it"

@@ -302,6 +302,8 @@ OURS = {
     "qualified_name(function)",
     "name_of_body(response.body)",
     "kind",
+    "self._name",  # of an ASGI app
+    "self.name",
     "record",  # a CloseRecord, which quotes the reason itself
 }
 #: F-strings that are compared or sent to a server, and not shown.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import trio
 
+from .._asgi._mount import HttpMount, MountPoint, WebsocketMount
 from .._http._address import Address, refuse_address
 from .._http._drain import Drain
 from .._http._limits import Limits, Timeouts
@@ -40,6 +41,7 @@ from ._access import AccessLog
 from ._errors import ErrorHandler
 from ._hosting import AdoptableApp
 from ._monitor import Monitor, MonitorConfig
+from ._options import route_options
 from ._patterns import parse_pattern
 from ._routes import Routes, SubApp, routes_of
 from ._routing import NotServed, Routing
@@ -49,6 +51,7 @@ from ._service import AppService
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .._asgi._call import AsgiApp
     from .._server._certificate import Certificate
     from .._server._given_listener import ListenTarget
 
@@ -357,6 +360,40 @@ class App(Routes[State]):
         parse_pattern(pattern)  # before the app is adopted, which cannot be undone
         self._servers.hosting.adopt(websocket_app, self._servers.timeouts)
         return self.with_websocket_route(pattern, route)
+
+    def with_asgi(self, path: str, asgi_app: AsgiApp, *, max_body: int | None = None) -> Self:
+        """Run an ASGI app in this app, below a path: ``with_asgi("/api", FastAPI())``.
+
+        The app gets the requests and the WebSockets for the path and for the paths below it. Their ``root_path``
+        is the path. Its lifespan runs while ``run``, ``run_tls`` or ``serve_stream`` of this app runs.
+
+        The app runs on trio. It is not cancelled when a client leaves, and may run on after a response until
+        the end of ``with_shutdown``.
+
+        Args:
+            path: a path such as ``/api``, or ``*`` for every path. Routes that were added before take precedence.
+            asgi_app: an ASGI 3 app, ``async (scope, receive, send)``. It may be added again for another path.
+                It has one lifespan then.
+            max_body: bytes of the body of a request. Beyond it: 413. None for ``Limits.body``.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            ValueError: the path begins with neither ``/`` nor ``*``, or has wildcards or parameters; or
+                ``max_body`` is negative.
+            TypeError: the ASGI app cannot be called with ``(scope, receive, send)``.
+        """
+        check_parameters(asgi_app, "scope, receive, send", "an ASGI app")
+        point = MountPoint(path)
+        options = route_options(max_body=max_body)
+        host = self._servers.hosting.host(asgi_app)
+        http, websocket = HttpMount(host, point.root_path), WebsocketMount(host, point.root_path)
+        for pattern in point.patterns:
+            self.with_route(
+                pattern, http, max_body=options.max_body, stream=True, when_left=WhenLeft.CANCEL
+            ).with_websocket_route(pattern, websocket)
+        return self
 
     async def handle(self, request: Request) -> Response:
         """Call the application without a connection. For tests, and for requests from other sources.

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from .._app._app import App
 from .._app._routes import SubApp
+from .._asgi._call import AsgiApp
 from .._websocket._app._async_app import AsyncWebsocketApp, http_app_of
 from .._websocket._errors import LinkError
 from ._errors import UsageError
 
 _KINDS = (
-    "an App, an AsyncWebsocketApp, or a factory of one: a callable without required"
+    "an App, an AsyncWebsocketApp, an ASGI app, or a factory of one: a callable without required"
     " parameters, plain or async, or one that returns an async context manager"
 )
 
@@ -51,12 +52,19 @@ def _app_of(found: object, what: str) -> App[Any]:
             return http_app_of(found)  # pyright: ignore[reportUnknownArgumentType]
         except LinkError as exc:
             raise UsageError(f"{what} cannot be served alone: {exc}") from None
+    if _is_asgi(found):
+        return App().with_asgi("*", cast("AsgiApp", found))
     raise UsageError(f"{what} cannot be served: it is {_described(found)}, and must be {_KINDS}{_hint(found)}")
 
 
 def _is_factory(found: Callable[..., object]) -> bool:
     # The classes themselves can be called, but what they return has no routes.
     return found is not App and found is not AsyncWebsocketApp and _required(found) == 0
+
+
+def _is_asgi(found: object) -> bool:
+    """Whether an object is called with a scope and two functions, as an ASGI app is."""
+    return callable(found) and not isinstance(found, type) and _required(found) == 3
 
 
 def _required(function: Callable[..., object]) -> int | None:

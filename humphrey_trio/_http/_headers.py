@@ -66,7 +66,7 @@ class Headers:
         pairs: Iterable[tuple[str, str]] = (
             cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
         )
-        self._fields = _checked(pairs)
+        self._fields = checked_fields(pairs)
 
     @classmethod
     def from_checked(cls, fields: Fields) -> Headers:
@@ -170,7 +170,7 @@ class Headers:
         Raises:
             ValueError, TypeError: as for the constructor.
         """
-        return Headers.from_checked((*self._get_fields(), *_checked([(name, value)])))
+        return Headers.from_checked((*self._get_fields(), *checked_fields([(name, value)])))
 
     def without_header(self, name: str) -> Headers:
         """Return a copy without the fields of a name.
@@ -197,6 +197,20 @@ class Headers:
         if self._wire is None:
             self._wire = "".join([f"{name}: {value}\r\n" for name, value in self._get_fields()]).encode("latin-1")
         return self._wire
+
+    def to_raw(self) -> list[tuple[bytes, bytes]]:
+        """Encode the fields as pairs of bytes, with their names in lower case. The result is a new list.
+
+        Received fields that were not split before are neither decoded nor encoded.
+
+        Returns:
+            The pairs, in the order of the wire.
+        """
+        lines = self._lines
+        if lines is None:
+            return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self._fields]
+        split = [line.partition(b":") for line in lines.split(b"\r\n")[1:-1]]
+        return [(name.lower(), value.strip(b" \t")) for name, _, value in split]
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -255,7 +269,7 @@ def _lines_of(name: str) -> re.Pattern[bytes]:
     return re.compile(b"\n%b:([^\r]*)" % re.escape(name.encode("ascii")), re.IGNORECASE)
 
 
-def _checked(pairs: Iterable[tuple[str, str]]) -> Fields:
+def checked_fields(pairs: Iterable[tuple[str, str]]) -> Fields:
     """Check fields.
 
     Raises:

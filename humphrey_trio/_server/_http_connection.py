@@ -27,11 +27,13 @@ from ._request_body import RequestBody, read_whole, too_long
 from ._request_reader import RequestReader
 from ._response_writer import CONTINUE
 from ._responses import Responses
+from ._stored_body import EMPTY_BODY
 from ._transport import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from .._http._body import BodyStream
     from .._http._request import Request
     from ._control import ConnectionControl
     from ._head import Head
@@ -259,22 +261,29 @@ class HttpConnection:
             rejection = await self._watched(service.reject(request, match))
             # The body is not read. If the connection stayed open, it would be parsed as the next request.
             return await self._responses.deliver(request, rejection, head.close or head.has_body)
-        incoming = self._open_body(head, match) if match.stream else None
-        content = await self._read_body(head, match) if incoming is None and head.content_length != 0 else b""
+        incoming: RequestBody | None = None
+        content: bytes | BodyStream | None
+        if match.stream:
+            content = EMPTY_BODY if head.content_length == 0 else (incoming := self._open_body(head, match))
+        else:
+            content = b"" if head.content_length == 0 else await self._read_body(head, match)
         if content is None:
             return True
         # As _to_request, but without its call.
         limits, peer = self._settings.limits, self._transport.peer
-        request = head.to_request(incoming or content, peer, self._tls, match.params, limits.fields)
+        request = head.to_request(content, peer, self._tls, match.params, limits.fields)
         answer = service.respond(request, match)
         if not isinstance(answer, Response):
-            await self._flush_before(answer)
+            if self._outgoing.size:
+                await self._flush_before(answer)
             self._handlers.begin(match)
             try:
                 answer = await service.settle(request, match, answer)
             except BaseException:
                 if incoming is not None:
-                    incoming.close()
+                    await (
+                        incoming.end()
+                    )  # a task that has outlived the handler must not read beside the connection
                 raise
             finally:
                 self._handlers.end()

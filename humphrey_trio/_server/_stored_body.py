@@ -1,4 +1,4 @@
-"""The body of a request that does not come from a connection, for a handler that reads the body itself."""
+"""Bodies that need not be received, for handlers that read the body themselves."""
 
 from __future__ import annotations
 
@@ -55,3 +55,32 @@ class StoredBody:
     async def form(self, content_type: str, settings: FormSettings) -> Form:
         """Read the form. See ``BodyStream.form``. All files are kept in memory, because the body is."""
         return await self._form.read(self, content_type, replace(settings, spool=inf))
+
+
+class EmptyBody:
+    """The body of a request without one. A ``BodyStream``. It has no state, so all requests share it."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise StopAsyncIteration
+
+    async def read(self, limit: int) -> bytes:
+        """Read the rest. See ``BodyStream.read``."""
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    def parts(self, content_type: str, max_parts: int) -> AsyncIterator[Part]:
+        """Iterate over the parts. See ``BodyStream.parts``."""
+        return aiter(Parts(self, content_type, max_parts=max_parts))
+
+    async def form(self, content_type: str, settings: FormSettings) -> Form:
+        """Read the form. See ``BodyStream.form``."""
+        return await FormReader().read(self, content_type, settings)
+
+
+EMPTY_BODY = EmptyBody()

@@ -1,0 +1,1 @@
+"""ASGI apps that an ``App`` serves: their scopes, messages, responses, WebSockets and lifespans."""
