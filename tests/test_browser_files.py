@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import struct
@@ -152,6 +153,112 @@ async def test_seek_in_sound(browser: Browser, tmp_path: Path) -> None:
     assert starts[0] == 0
     assert any(start > 90_000_000 for start in starts)
     assert any(30_000_000 < start < 40_000_000 for start in starts)
+
+
+def element(number: int, *contents: bytes) -> bytes:
+    """An EBML element (RFC 8794): its id, its size in eight bytes, and its content."""
+    content = b"".join(contents)
+    ident = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return ident + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def integer(number: int, value: int) -> bytes:
+    return element(number, value.to_bytes(8, "big"))
+
+
+def store_video(path: Path, frames: list[bytes], frame_size: int) -> int:
+    """Store a WebM video with an index (RFC 9559): a key frame for each second. Returns its size.
+
+    Args:
+        path: the path of the file.
+        frames: key frames of VP8, 64 pixels wide and high.
+        frame_size: the size of a frame in the file. A decoder ignores the zeros behind the frame.
+    """
+    video = element(0xE0, integer(0xB0, 64), integer(0xBA, 64))
+    track = element(0xAE, integer(0xD7, 1), integer(0x73C5, 1), integer(0x83, 1), element(0x86, b"V_VP8"), video)
+    duration = element(0x4489, struct.pack(">d", len(frames) * 1000))
+    head = element(0x1549A966, integer(0x2AD7B1, 1_000_000), duration) + element(0x1654AE6B, track)
+    clusters = [
+        element(
+            0x1F43B675,
+            integer(0xE7, 1000 * second),
+            element(0xA3, b"\x81\0\0\x80", frame.ljust(frame_size, b"\0")),
+        )
+        for second, frame in enumerate(frames)
+    ]
+
+    def index(position: int) -> bytes:
+        """The positions of the clusters, if the first one is at this position of the segment."""
+        places = range(position, position + len(clusters) * len(clusters[0]), len(clusters[0]))
+        return element(0x1C53BB6B, *(point(second, place) for second, place in enumerate(places)))
+
+    def point(second: int, place: int) -> bytes:
+        return element(0xBB, integer(0xB3, 1000 * second), element(0xB7, integer(0xF7, 1), integer(0xF1, place)))
+
+    head += index(len(head) + len(index(0)))
+    segment = element(0x18538067, head, *clusters)
+    path.write_bytes(element(0x1A45DFA3, element(0x4282, b"webm")) + segment)
+    os.utime(path, (LONG_AGO, LONG_AGO))
+    return path.stat().st_size
+
+
+# A lossy WebP image contains a key frame of VP8.
+DRAW_FRAMES = """
+    const canvas = new OffscreenCanvas(64, 64)
+    const context = canvas.getContext("2d")
+    const frames = []
+    for (let second = 0; second < seconds; second++) {
+        context.fillStyle = `rgb(${2 * second}, ${2 * second}, ${2 * second})`
+        context.fillRect(0, 0, 64, 64)
+        const image = await canvas.convertToBlob({type: "image/webp", quality: 0.8})
+        const content = new Uint8Array(await image.arrayBuffer())
+        frames.push(btoa(String.fromCharCode(...content)))
+    }
+    return frames
+"""
+
+# Returns the duration, and for each seek the position and the brightness of the frame that is shown there.
+SEEK_IN_VIDEO = """
+    const video = document.createElement("video")
+    const happens = name => new Promise((resolve, reject) => {
+        video.addEventListener(name, resolve, {once: true})
+        video.onerror = () => reject(new Error(video.error.message))
+    })
+    const context = new OffscreenCanvas(64, 64).getContext("2d")
+    video.preload = "metadata"
+    video.src = "/files/video.webm"
+    await happens("loadeddata")
+    const found = []
+    for (const second of seconds) {
+        video.currentTime = second
+        await happens("seeked")
+        context.drawImage(video, 0, 0)
+        found.push([video.currentTime, context.getImageData(32, 32, 1, 1).data[0]])
+    }
+    return [video.duration, found]
+"""
+
+
+async def test_seek_in_video(browser: Browser, tmp_path: Path) -> None:
+    """A video shows the frame to which the user jumps, and few bytes are sent for it: less than the file twice."""
+    site, mib = Site(tmp_path), 2**20
+    async with serving(site.app) as (address,), browser.profile() as profile:
+        tab = await profile.open(f"http://{address}/")
+        images = [base64.b64decode(image) for image in await tab.run(DRAW_FRAMES, seconds=100)]
+        frames = [image.partition(b"VP8 ")[2][4:] for image in images]
+        size = store_video(tmp_path / "video.webm", frames, frame_size=mib)
+        duration, found = await tab.run(SEEK_IN_VIDEO, seconds=[80.5, 40.5])
+        await tab.close()
+    assert duration == 100
+    assert [position for position, _ in found] == [80.5, 40.5]
+    assert [round(brightness / 2) for _, brightness in found] == [80, 40]
+    ranges = site.ranges("/files/video.webm")
+    partial = [asked for asked, status in ranges if status == 206]
+    starts = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in partial if asked is not None]
+    assert starts[0] == 0
+    assert any(75 * mib < start < 82 * mib for start in starts)
+    assert any(35 * mib < start < 42 * mib for start in starts)
+    assert site.app.statistics().bytes_sent < 2 * size  # what the browser does not take was sent as well
 
 
 async def test_precompressed_file(browser: Browser, tmp_path: Path) -> None:
