@@ -509,6 +509,51 @@ async def test_several_writers_of_large_pieces(coding: str) -> None:
     assert sorted(found) == pieces
 
 
+@pytest.mark.parametrize("accept", ["identity", *CODINGS])
+async def test_a_piece_that_was_cancelled_is_missed(accept: str) -> None:
+    """A body whose last write was cancelled, and sent nothing, is shorter than its length, which is a failure."""
+
+    async def produce(write: Write) -> None:
+        await write(b"a")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await write(b"b" * (INLINE_SIZE + 1))
+
+    response = Response.stream(produce, length=INLINE_SIZE + 2, headers={"Content-Type": "text/plain"})
+    with pytest.raises(ValueError, match="has 1 bytes, less than its length"):
+        await read_body(await run(response, accept))
+
+
+@pytest.mark.parametrize("accept", ["identity", *CODINGS])
+async def test_late_writers(accept: str, nursery: trio.Nursery) -> None:
+    """A task that outlives the producer ends the write that it has begun. The next write is an error."""
+    late = b"a" * (INLINE_SIZE + 1)
+    begun, ended = trio.Event(), trio.Event()
+
+    async def write_late(write: Write) -> None:
+        begun.set()
+        await write(late)
+        with pytest.raises(RuntimeError, match="the response is over"):
+            await write(b"b")
+        ended.set()
+
+    async def produce(write: Write) -> None:
+        await write(b"first")
+        nursery.start_soon(write_late, write)
+        await begun.wait()
+
+    def handler(request: Request) -> Response:
+        return Response.stream(produce, headers={"Content-Type": "text/plain"})
+
+    app = App().with_layer(compression()).with_stateless_route("/", handler)
+    async with streaming(app, partial(memory_connection, 4)) as connect:
+        client = connect()
+        await client.get("/", f"Accept-Encoding: {accept}")
+        content = await client.body(await client.head())
+        await ended.wait()
+    assert (content if accept == "identity" else decoder_of(accept)(content)) == b"first" + late
+
+
 # -------------------------------------------------------------------------------------------- settings
 
 

@@ -62,6 +62,8 @@ class Unsent:
         return taken
 
 
+#: What a task gets that writes too late.
+IS_OVER = "the response is over: write before the producer of its body returns"
 #: What a body passes to ``write``.
 Piece: TypeAlias = bytes | str | Unsent
 #: A ``Write`` for pieces of users and of layers.
@@ -119,7 +121,7 @@ async def send_body(
             produce: Callable[[EventSender], Awaitable[None]] = partial(_call, body.produce)
             await send_events(produce, write, event_scope or trio.CancelScope())
         case TransformedBody():
-            await _send_transformed(body, write, event_scope)
+            await _Transformed(body, write).send(event_scope)
         case _:
             await send_file_body(body, write, send_range)
 
@@ -214,43 +216,73 @@ async def _close(iterable: object) -> None:
             raise rest from None
 
 
-async def _send_transformed(
-    body: TransformedBody, write: WritePiece, event_scope: trio.CancelScope | None
-) -> None:
-    transform, unsent, turn = body.begin(), Unsent(), trio.Lock()
+class _Transformed:
+    """A body that is being sent, and whose pieces a layer changes. Several tasks may write, in turn.
 
-    async def write_transformed(piece: Piece) -> None:
+    Args:
+        body: the body.
+        write: sends what the layer has made of the pieces.
+    """
+
+    __slots__ = ("_body", "_is_over", "_size", "_transform", "_turn", "_unsent", "_write")
+
+    def __init__(self, body: TransformedBody, write: WritePiece) -> None:
+        self._body = body
+        self._write = write
+        self._transform = body.begin()
+        self._unsent = Unsent()
+        self._turn = trio.Lock()
+        self._size = 0  # bytes that the layer has got
+        self._is_over = False
+
+    async def send(self, event_scope: trio.CancelScope | None) -> None:
+        """Produce the body and send it."""
+        inner = self._body.inner
+        await send_body(inner, self._write_piece, event_scope=event_scope)
+        async with self._turn:  # a task that outlives the producer may still be writing
+            self._is_over = True
+            # The client gets no Content-Length, so nothing else would show that the inner body is incomplete.
+            check_not_shorter(self._size, inner.length)
+            await self._send(self._transform.finish())
+
+    async def _write_piece(self, piece: Piece) -> None:
         try:
-            turn.acquire_nowait()  # several tasks may write
+            self._turn.acquire_nowait()
         except trio.WouldBlock:
-            await turn.acquire()
+            await self._turn.acquire()
         try:
-            unsent.add(await transform.transform(encode_piece(piece)))
-            if unsent:
-                await write(unsent)
+            await self._send(await self._process(encode_piece(piece)))
         finally:
-            turn.release()
+            self._turn.release()
 
-    # The client gets no Content-Length, so nothing else would show that the inner body is incomplete.
-    await _send_whole(body.inner, write_transformed, event_scope)
-    unsent.add(transform.finish())
-    if unsent:
-        await write(unsent)
+    async def _process(self, data: bytes) -> bytes:
+        if self._is_over:
+            raise RuntimeError(IS_OVER)
+        check_not_longer(self._size + len(data), self._body.inner.length)
+        changed = await self._transform.transform(data)
+        self._size += len(data)  # not before: if the transform is cancelled, the piece is not sent
+        return changed
+
+    async def _send(self, changed: bytes) -> None:
+        self._unsent.add(changed)
+        if self._unsent:
+            await self._write(self._unsent)
 
 
-async def _send_whole(body: StreamedBody, write: WritePiece, event_scope: trio.CancelScope | None = None) -> None:
-    """Produce a body, and check that it has its length."""
-    length, size = body.length, 0
+async def _send_whole(body: StreamedBody, write: WritePiece) -> None:
+    """Produce a body, and check that it has its length. Several tasks may write, in turn."""
+    length, size, turn = body.length, 0, trio.Lock()
 
     async def write_counted(piece: Piece) -> None:
         nonlocal size
-        if not isinstance(piece, Unsent):  # of a transformed body, which has no length
-            piece = encode_piece(piece)
-            size += len(piece)
-            check_not_longer(size, length)
-        await write(piece)
+        async with turn:
+            data = piece if isinstance(piece, Unsent) else encode_piece(piece)
+            more = len(data)
+            check_not_longer(size + more, length)
+            await write(data)
+            size += more  # not before: if the write is cancelled, the piece is not sent
 
-    await send_body(body, write_counted, event_scope=event_scope)
+    await send_body(body, write_counted)
     check_not_shorter(size, length)
 
 

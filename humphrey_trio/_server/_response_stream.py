@@ -17,6 +17,7 @@ import trio
 from .._failures import failure_of
 from .._http._file_body import FileBody
 from ._body_sender import (
+    IS_OVER,
     Piece,
     Unsent,
     check_not_longer,
@@ -250,7 +251,7 @@ class ResponseStream:
     def _frame(self, piece: bytes | Unsent) -> list[bytes]:
         """Return the bytes to send for a piece, after the head if it is the first."""
         if self._is_over:
-            raise RuntimeError("the response is over: write before the producer of its body returns")
+            raise RuntimeError(IS_OVER)
         data = encode_piece(piece)
         check_not_longer(self.sent + len(data), self._body.length)
         self.sent += len(data)
