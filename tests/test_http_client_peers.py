@@ -84,7 +84,7 @@ async def test_wrong_peers() -> None:
 async def accept(request: Request, state: None) -> Accept | Response:
     user = request.cookies.get("user")
     if user is None:
-        return Response(401, "log in first")
+        return Response(401, "log in first").with_cookie(SetCookie("back_to", "chat"))
     return Accept(
         value=f"{user} {request.headers.get('Cookie')} {request.host}", headers=[("Set-Cookie", "seen=1")]
     )
@@ -107,11 +107,13 @@ def login_app() -> App:
 
 
 async def test_websockets_with_cookies() -> None:
-    """``client.websocket`` sends the cookies, host and fields of the client, and keeps the cookies of the 101."""
+    """``client.websocket`` sends the cookies, host and fields of the client, and keeps those of the response."""
     async with http_client(login_app(), host="chat.example") as client:
         with pytest.raises(HandshakeError, match="log in first"):
             async with client.websocket("/ws"):
                 pass
+        assert dict(client.cookies) == {"back_to": "chat"}
+        client.clear_cookies()
         await client.post("/login")
         async with client.websocket("/ws") as socket:
             assert (await socket.receive()).text == "ann user=ann chat.example"

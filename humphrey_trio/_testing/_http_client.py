@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ from .._http._headers import Headers, HeadersLike
 from .._http._parameters import media_type
 from .._http._response import Response
 from .._quoting import quoted
+from .._websocket._errors import HandshakeError
 from ._client_connection import ClientConnection
 from ._cookie_jar import CookieJar
 from ._memory_stream import memory_connection
@@ -287,7 +288,13 @@ class HttpClient:
         """
         fields = self._with_defaults(headers)
         request = self._with_cookies(OutgoingRequest("GET", path, fields))
-        async with websocket_over(await self._connect(), path, request.headers) as socket:
+        async with AsyncExitStack() as stack:
+            opening = websocket_over(await self._connect(), path, request.headers)
+            try:
+                socket = await stack.enter_async_context(opening)
+            except HandshakeError as refusal:
+                self._store_cookies(request, refusal.headers)
+                raise
             self._store_cookies(request, socket.headers)
             yield socket
 
