@@ -69,6 +69,48 @@ async def test_a_client_that_does_not_read_is_cut_off(pair: StreamPair, autojump
             assert len(ended) == 1
 
 
+async def test_cancelled_writes_do_not_delay_the_end(autojump_clock: Clock) -> None:
+    """A client that does not read is cut off, although each write of the producer is cancelled after a second."""
+    ended: list[float] = []
+
+    async def produce(write: Write) -> None:
+        try:
+            while True:
+                with trio.move_on_after(1):
+                    await write(b"x" * 100_000)
+        finally:
+            ended.append(trio.current_time())
+
+    async with streaming(app_of(produce, timeouts=Timeouts(write=5)), memory_connection) as connect:
+        client = connect()
+        start = trio.current_time()
+        await client.get()
+        await trio.sleep(10)
+        assert ended == [pytest.approx(start + 5, abs=0.3)]
+
+
+async def test_cancelled_writes_to_a_slow_client(autojump_clock: Clock) -> None:
+    """A client that accepts a byte now and then is not cut off, although writes are cancelled."""
+    writes = 0
+
+    async def produce(write: Write) -> None:
+        nonlocal writes
+        for _ in range(8):
+            with trio.move_on_after(0.2):
+                await write(b"x" * 100_000)
+            writes += 1
+            await trio.sleep(1.5)
+
+    async with streaming(app_of(produce, timeouts=Timeouts(write=1)), memory_connection) as connect:
+        client = connect()
+        await client.get()
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            await trio.sleep(0.7)
+            received += await client.stream.receive_some(20_000)
+        assert writes == 8
+
+
 async def test_a_slow_client_is_not_cut_off(autojump_clock: Clock) -> None:
     """A client that accepts a byte now and then gets its whole body."""
     async with streaming(

@@ -48,6 +48,7 @@ class Outgoing:
     __slots__ = (
         "_control",
         "_counters",
+        "_deadline",
         "_on_timeout",
         "_queue",
         "_recording",
@@ -72,6 +73,9 @@ class Outgoing:
         self._recording = recording
         self._queue: list[bytes | memoryview] = []
         self._turn: trio.Lock | None = None
+        # When the transport has to have accepted some of the bytes that wait. It is kept if a send is cancelled,
+        # so that a task that tries again and again finds a peer too slow.
+        self._deadline = inf
         self.size = 0
         self.file_bytes = 0
         # The connection must not linger, because the peer does not read.
@@ -101,6 +105,8 @@ class Outgoing:
                 data = self._take()
             sent = self._transport.send_now(data)
             self._counters.bytes_sent += sent
+            if sent:
+                self._deadline = inf
             if sent < len(data):
                 await self._send_rest(memoryview(data)[sent:])
         if self._recording is not None:
@@ -177,8 +183,10 @@ class Outgoing:
         before = control.replace_expire(self._on_timeout)
         try:
             while rest:
-                control.expire_at(clock.now() + seconds)
+                self._deadline = min(self._deadline, clock.now() + seconds)
+                control.expire_at(self._deadline)
                 sent = await self._transport.send_some(rest)
+                self._deadline = inf
                 rest = rest[sent:]
                 self._counters.bytes_sent += sent
                 if self._settings.fairness.spent(sent):
