@@ -490,6 +490,31 @@ async def test_cancelled_writes(coding: str, size: int, autojump_clock: trio.tes
 
 
 @any_coding
+async def test_cancelled_writes_to_a_client_that_does_not_read(
+    coding: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of the pieces whose writes were cancelled, one is kept at most beside the one that is being sent."""
+    pieces = [secrets.token_bytes(30_000) for _ in range(6)]
+
+    async def produce(write: Write) -> None:
+        for piece in pieces:
+            with trio.move_on_after(1):
+                await write(piece)
+        await write(b"end")
+
+    def handler(request: Request) -> Response:
+        return Response.stream(produce, headers={"Content-Type": "text/plain"})
+
+    app = App().with_layer(compression()).with_stateless_route("/", handler)
+    async with streaming(app, partial(memory_connection, 4096)) as connect:
+        client = connect()
+        await client.get("/", f"Accept-Encoding: {coding}")
+        await trio.sleep(10)
+        content = await client.body(await client.head())
+    assert decoder_of(coding)(content) == b"".join([*pieces[:2], b"end"])
+
+
+@any_coding
 async def test_several_writers_of_large_pieces(coding: str) -> None:
     """Tasks that write large pieces at the same time do not mix them, and one that is cancelled does no harm."""
     pieces = [bytes([number]) * (INLINE_SIZE + 1) for number in range(8)]

@@ -251,6 +251,7 @@ class _Transformed:
         except trio.WouldBlock:
             await self._turn.acquire()
         try:
+            await self._send(b"")  # so that writes that are cancelled leave one piece at most
             await self._send(await self._process(encode_piece(piece)))
         finally:
             self._turn.release()
