@@ -339,6 +339,31 @@ async def test_the_timeout_is_for_each_wait(pair: StreamPair, autojump_clock: Cl
         assert await is_over(client)
 
 
+async def test_cancelled_reads_do_not_delay_the_timeout(autojump_clock: Clock) -> None:
+    """``Timeouts.body`` also counts if the handler cancels each read, but not while it does something else."""
+
+    async def handler(request: Request) -> Response:
+        pieces = aiter(request.body)
+        for _ in range(4):
+            with trio.move_on_after(2):
+                await anext(pieces)
+            await trio.sleep(10)
+        return Response(200)
+
+    async with streaming(app_of(handler, timeouts=Timeouts(body=7)), memory_connection) as connect:
+        client = connect()
+        start = trio.current_time()
+        await client.send(upload(3))
+        assert (await client.reply())[0] == 408
+        assert trio.current_time() - start == pytest.approx(37, abs=0.6)
+        client = connect()
+        await client.send(upload(3))
+        for _ in range(3):
+            await trio.sleep(13)
+            await client.send(b"a")
+        assert (await client.reply())[0] == 200
+
+
 async def test_a_blocked_process_does_not_time_out(autojump_clock: Clock) -> None:
     """Time in which the process was blocked does not count."""
 

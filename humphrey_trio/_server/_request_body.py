@@ -130,6 +130,7 @@ class RequestBody:
         "_left",
         "_limit",
         "_outgoing",
+        "_patience",
         "_reader",
         "_settings",
         "_size",
@@ -152,6 +153,7 @@ class RequestBody:
         self._outgoing = outgoing
         self._settings = settings
         self._limit = limit
+        self._patience = settings.timeouts.body  # seconds that a read may take, less those of cancelled ones
         self._size = 0  # bytes that were read
         self._left = head.content_length  # bytes that were not read; None if it is chunked
         self._awaits_continue = head.expects_continue and not reader.buffered
@@ -259,15 +261,21 @@ class RequestBody:
         return piece
 
     async def _receive(self) -> bytes:
-        """Receive bytes, within ``Timeouts.body``."""
+        """Receive bytes, within ``Timeouts.body``. The time of reads that were cancelled just before counts."""
         clock = self._settings.clock
-        end = clock.now() + self._settings.timeouts.body
-        while self._state is not _State.ABANDONED and (seconds := end - clock.now()) > 0:
-            # The scope is local, because a handler may be writing a streamed response at the same time, and the
-            # deadline of the connection is that of the write. It does not expire while the process is blocked:
-            # then the clock has not advanced, and this waits again.
-            with trio.move_on_after(max(seconds, _LEAST_WAIT)) as self._wait:
-                return await self._transport.receive_some()
+        end = clock.now() + self._patience
+        try:
+            while self._state is not _State.ABANDONED and (seconds := end - clock.now()) > 0:
+                # The scope is local, because a handler may be writing a streamed response at the same time, and
+                # the deadline of the connection is that of the write. It does not expire while the process is
+                # blocked: then the clock has not advanced, and this waits again.
+                with trio.move_on_after(max(seconds, _LEAST_WAIT)) as self._wait:
+                    data = await self._transport.receive_some()
+                    self._patience = self._settings.timeouts.body
+                    return data
+        except trio.Cancelled:
+            self._patience = max(end - clock.now(), _LEAST_WAIT)
+            raise
         if self._state is _State.ABANDONED:
             raise RuntimeError(_TOO_LATE)
         raise BadRequest("the request took too long", 408)
