@@ -155,6 +155,43 @@ async def test_a_body_that_fails() -> None:
         assert (await client.get("/")).status == 200
 
 
+@pytest.mark.parametrize("framing", [{}, {"Content-Length": str(3 * LARGE)}])
+async def test_a_body_of_several_tasks(framing: dict[str, str]) -> None:
+    """Several tasks of a producer may write. A piece whose write is cancelled before its turn is not sent."""
+    pieces = [letter * LARGE for letter in "abc"]
+
+    async def produce(write: Write) -> None:
+        async with trio.open_nursery() as nursery:
+            for piece in pieces:
+                nursery.start_soon(write, piece)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await write("never")
+
+    app = App().with_stateless_route("/", lambda request: Response(200, request.content), max_body=3 * LARGE)
+    async with http_client(app) as client:
+        content = (await client.post("/", content=produce, headers=framing)).text
+    assert sorted(content[at : at + LARGE] for at in range(0, len(content), LARGE)) == pieces
+
+
+async def test_a_body_that_was_cancelled() -> None:
+    """After a piece that was sent in part, a body cannot be continued, which the test is told."""
+
+    async def produce(write: Write) -> None:
+        with trio.move_on_after(0.01):
+            await write("x" * 10 * LARGE)
+        await write("more")
+
+    async def stall(request: Request) -> Response:
+        await trio.sleep_forever()
+        raise AssertionError("the client has left")
+
+    app = App().with_stateless_route("/", stall, stream=True, max_body=11 * LARGE)
+    async with http_client(app) as client:
+        with pytest.raises(RuntimeError, match="the body cannot be continued"):
+            await client.post("/", content=produce)
+
+
 async def test_chunked_content() -> None:
     """Bytes are chunked if the header fields say so."""
     async with http_client(describing()) as client:

@@ -20,6 +20,8 @@ from ._streamed_response import StreamedResponse
 # Bytes of a body that are sent together with the head. The buffers of every stream have room for them.
 _AT_ONCE = 16 * 1024
 
+_TORN = "a write was cancelled after a part of its piece was sent: the body cannot be continued"
+
 
 class ClientConnection:
     """The client's side of a connection. It does not close the stream unless a body fails.
@@ -124,6 +126,8 @@ class _Sender:
         self._may_send = trio.Event()
         self._left = None if request.is_chunked else int(request.headers.get("Content-Length", "0"))
         self._broken = False
+        self._turn = trio.Lock()  # several tasks of a producer may write
+        self._torn = False  # whether an unknown part of a piece was sent
 
     @property
     def is_quick(self) -> bool:
@@ -165,23 +169,35 @@ class _Sender:
         data = encode_piece(piece)
         if not data:
             return
+        async with self._turn:
+            await self._write_in_turn(data)
+
+    async def _write_in_turn(self, data: bytes) -> None:
+        if self._torn:
+            raise RuntimeError(_TORN)
         if self._left is None:
             await self._put(b"%x\r\n%b\r\n" % (len(data), data))
             return
-        self._left -= len(data)
-        if self._left < 0:
-            raise ValueError(f"the body is longer than its Content-Length by {-self._left} bytes")
+        if len(data) > self._left:
+            raise ValueError(f"the body is longer than its Content-Length by {len(data) - self._left} bytes")
         await self._put(data)
+        self._left -= len(data)
 
     async def _finish(self) -> None:
+        if self._torn:
+            raise RuntimeError(_TORN)
         if self._left is None:
             await self._put(b"0\r\n\r\n")
         elif self._left:
             raise ValueError(f"the body is shorter than its Content-Length by {self._left} bytes")
 
     async def _put(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._broken = True
+            raise
+        except trio.Cancelled:
+            self._torn = True
             raise
