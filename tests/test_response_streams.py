@@ -419,6 +419,25 @@ async def test_read_body() -> None:
         assert [piece async for piece in pieces] == []
 
 
+async def test_a_late_writer_without_a_connection(nursery: trio.Nursery) -> None:
+    """A task that outlives the producer is told that the response is over, as on a connection."""
+    begun, ended = trio.Event(), trio.Event()
+
+    async def write_late(write: Write) -> None:
+        begun.set()
+        await write(b"late")
+        with pytest.raises(RuntimeError, match="the response is over"):
+            await write(b"too late")
+        ended.set()
+
+    async def produce(write: Write) -> None:
+        nursery.start_soon(write_late, write)
+        await begun.wait()
+
+    assert await read_body(Response.stream(produce)) == b"late"
+    await ended.wait()
+
+
 async def test_read_body_has_a_limit() -> None:
     """A body that is longer than the limit is an error, and its producer is cancelled."""
     cancelled: list[bool] = []

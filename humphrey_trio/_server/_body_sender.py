@@ -272,11 +272,13 @@ class _Transformed:
 
 async def _send_whole(body: StreamedBody, write: WritePiece) -> None:
     """Produce a body, and check that it has its length. Several tasks may write, in turn."""
-    length, size, turn = body.length, 0, trio.Lock()
+    length, size, is_over, turn = body.length, 0, False, trio.Lock()
 
     async def write_counted(piece: Piece) -> None:
         nonlocal size
         async with turn:
+            if is_over:
+                raise RuntimeError(IS_OVER)
             data = piece if isinstance(piece, Unsent) else encode_piece(piece)
             more = len(data)
             check_not_longer(size + more, length)
@@ -284,6 +286,8 @@ async def _send_whole(body: StreamedBody, write: WritePiece) -> None:
             size += more  # not before: if the write is cancelled, the piece is not sent
 
     await send_body(body, write_counted)
+    async with turn:  # as in ``_Transformed.send``
+        is_over = True
     check_not_shorter(size, length)
 
 
