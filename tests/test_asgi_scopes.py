@@ -29,13 +29,22 @@ async def scope_of(path: str, target: str, **options: Any) -> Message:
     return scope
 
 
+@pytest.mark.parametrize(
+    ("host", "server"),
+    [("a.example", ("a.example", 80)), ("A:8080", ("a", 8080)), ("[::1]:81", ("::1", 81)), ("[::1]", ("::1", 80))],
+)
+async def test_the_server(host: str, server: tuple[str, int]) -> None:
+    """The server is what the client asked for, with the port of the scheme if it named none."""
+    assert (await scope_of("/", "/", headers={"Host": host}))["server"] == server
+
+
 async def test_the_scope_of_a_request() -> None:
     """The scope has all keys of the specification, with values of its types."""
     scope = await scope_of("/api", "/api/caf%C3%A9?q=%20+", headers=[("X-A", "1"), ("x-a", "é"), ("X-B", "")])
     headers = scope.pop("headers")
     assert scope == {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": "GET",
         "scheme": "http",
@@ -44,7 +53,7 @@ async def test_the_scope_of_a_request() -> None:
         "query_string": b"q=%20+",
         "root_path": "/api",
         "client": ("memory", 0),
-        "server": None,
+        "server": ("testserver", 80),
         "state": {},
         "extensions": {"http.response.pathsend": {}},
     }
@@ -167,7 +176,7 @@ async def test_the_scope_of_a_websocket() -> None:
     assert (b"upgrade", b"websocket") in scope.pop("headers")
     assert scope == {
         "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "scheme": "ws",
         "path": "/ws/room 1",
@@ -175,7 +184,7 @@ async def test_the_scope_of_a_websocket() -> None:
         "query_string": b"a=b",
         "root_path": "/ws",
         "client": ("memory", 0),
-        "server": None,
+        "server": ("testserver", 80),
         "subprotocols": ["chat", "superchat", "json"],
         "state": {},
         "extensions": {"websocket.http.response": {}},

@@ -224,9 +224,10 @@ async def test_a_body_that_is_too_long(chunked: bool, own: bool, caplog: pytest.
         while (message := await receive())["type"] != "http.disconnect":
             pass
         messages.append(message)
-        with pytest.raises(OSError, match="the client has left"):
-            await send(START)
         await send(START)
+        with pytest.raises(OSError, match="the client has left"):
+            await send(PART)
+        await send(PART)
 
     mount = App(limits=Limits(body=5000 if own else 10)).with_asgi(
         "*", without_lifespan(app), max_body=10 if own else None
@@ -289,7 +290,9 @@ class Watcher:
             self.events.append(message)
             self.events.append(await receive())
             try:
-                await send(START if not self._messages else PART)
+                if not self._messages:
+                    await send(START)
+                await send(PART)
             except OSError as exc:
                 self.events.append(type(exc).__name__)
             await trio.sleep(10)
@@ -326,7 +329,7 @@ async def test_a_client_that_leaves(
     autojump_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In every phase the app gets a disconnect, then an OSError from ``send``, and is not cancelled."""
+    """In every phase the app gets a disconnect, then an OSError when it sends a stream, and is not cancelled."""
     watcher = Watcher(*messages, reads=reads)
     app = mounted(watcher, when_left=when_left)
     async with trio.open_nursery() as nursery:
@@ -390,6 +393,72 @@ async def test_an_app_that_ignores_the_disconnect(autojump_clock: Clock, caplog:
     assert not errors(caplog)
 
 
+async def test_a_response_that_comes_too_late(autojump_clock: Clock) -> None:
+    """An app that answers after its client has left works on behind its response, as if the client were there."""
+    events: list[object] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        for message in (START, BODY):
+            await send(message)
+        await trio.sleep(10)
+        events.append("worked on")
+
+    async with http_client(mounted(app)) as client:
+        with trio.move_on_after(1):
+            await client.get("/")
+        await trio.sleep(20)
+    assert events == ["worked on"]
+
+
+async def test_the_disconnect_comes_before_the_error(autojump_clock: Clock) -> None:
+    """A task of the app that waits for the disconnect can cancel another one before its ``send`` fails."""
+    events: list[object] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        async def send_forever() -> None:
+            while True:
+                await send(PART)
+
+        await send(START)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_forever)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        events.append("worked on")
+
+    async with http_client(mounted(app)) as client:
+        async with client.stream("GET", "/") as response:
+            await anext(aiter(response))
+        await trio.sleep(10)
+    assert events == ["worked on"]
+
+
+async def test_a_question_in_a_cancelled_scope(autojump_clock: Clock) -> None:
+    """``receive`` in a cancelled scope returns the disconnect if there is one, as frameworks ask for it."""
+    answers: list[bool] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        for _ in range(2):
+            message: Message = {}
+            with trio.CancelScope() as cancelled:
+                cancelled.cancel()
+                message = await receive()
+            answers.append(message == DISCONNECT)
+            await trio.sleep(5)
+
+    async with http_client(mounted(app)) as client:
+        with trio.move_on_after(1):
+            await client.get("/")
+        await trio.sleep(20)
+    assert answers == [False, True]
+
+
 async def test_a_failure_after_the_client_has_left(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -426,7 +495,7 @@ async def test_a_layer_that_drops_the_response(fails: bool, autojump_clock: Cloc
         assert (await client.get("/")).status == 404
         with trio.fail_after(50):
             await watcher.done.wait()
-    assert watcher.events == []  # its ``send`` has raised the OSError
+    assert watcher.events == [DISCONNECT, DISCONNECT, "ClientDisconnected", "worked on"]
 
 
 async def test_a_layer_with_a_timeout(autojump_clock: Clock) -> None:

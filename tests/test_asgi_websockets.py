@@ -64,6 +64,21 @@ async def test_accept() -> None:
         assert client.headers["Set-Cookie"] == "a=b"
 
 
+async def test_a_task_that_sends_while_another_accepts() -> None:
+    """A message that is sent before the handshake is complete waits for it."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, ACCEPT)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(send, TEXT)
+
+    for _ in range(10):  # the order of the tasks is random
+        async with websocket_client(mounted(app)) as client:
+            assert (await client.receive()).text == "hello"
+
+
 async def test_pages_of_other_origins() -> None:
     """The app decides which pages may connect."""
     async with websocket_client(mounted(Script(ACCEPT)), headers={"Origin": "https://other.example"}):

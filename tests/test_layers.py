@@ -47,7 +47,7 @@ _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_tab
                       _connection_task _stream _hook_use _opening _upgrade
                       _handler_route _hook_route _layer_gate _serve_upgrade
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard! _json_errors!
-_asgi                 _errors! _order! _fields! _tls_extension! _scope! _waiter _body_part _answer
+_asgi                 _errors! _order! _response! _fields! _tls_extension! _scope! _waiter _body_part _answer
                       _http_exchange _websocket_exchange _call _lifespan _host _mount!
 _app                  _access _monitor _errors _hosting _handler_checks _layers! _patterns! _options! _route_table!
                       _routing! _routes _service _servers _app _https_redirect!

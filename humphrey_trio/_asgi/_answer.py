@@ -18,15 +18,20 @@ from .._http._body import ProducerBody, Write
 from .._http._errors import HttpError
 from .._http._file_body import FileBody
 from .._http._parameters import media_type
-from .._http._response import Response
 from .._server._file_reader import send_file_body
 from .._server._response_stream import HEAD_DELAY
 from ._body_part import BodyPart
 from ._errors import ClientDisconnected, MessageError
+from ._response import AsgiResponse
 from ._waiter import Waiter
 
 if TYPE_CHECKING:
     from .._http._headers import Headers
+    from .._http._response import Response
+
+# Seconds before a send fails because the client has left. Frameworks wait for the disconnect in another task, and
+# then cancel the one that sends. If that one failed first, they would not run the background tasks.
+_GRACE = 0.05
 
 _WITHOUT_BODY = (204, 205, 304)
 
@@ -145,16 +150,24 @@ class Answer:
     async def put(self, data: bytes, *, is_last: bool) -> None:
         """Send a part of the body, and wait until it was written. The first part is not waited for if it is all.
 
+        If the client has left, the last part is ignored, so an app whose response is too late runs on behind it. A
+        part during which the client leaves is ignored, too.
+
         Raises:
-            ClientDisconnected: the client has left.
+            ClientDisconnected: the client has left, and this is not the last part.
             MessageError: the body does not have its length, or the response must not have a body.
         """
-        self.check_present()
+        if self._stage is _LOST:
+            if is_last:
+                await trio.lowlevel.checkpoint()
+                return
+            await trio.sleep(_GRACE)
+            raise ClientDisconnected("the client has left, or the server ends the response")
         self._count(data, is_last=is_last)
         is_last = is_last or self._size == self._length
         if self._stage is _PENDING:
             if is_last and not (self._head_only and self._length not in (None, self._size)):
-                self._decide(Response(self._status, data, self._fields), _COMPLETE)
+                self._decide(AsgiResponse(self._status, data, self._fields), _COMPLETE)
                 return
             if self._status in _WITHOUT_BODY:
                 return
@@ -165,32 +178,21 @@ class Answer:
         await self._pass(BodyPart(data, is_last=is_last))
 
     async def put_file(self, body: FileBody) -> None:
-        """Send a file as the body.
+        """Send a file as the body. Does nothing if the client has left.
 
         Raises:
-            ClientDisconnected: the client has left.
             MessageError: the response must not have a body.
         """
         if self._stage is _PENDING and self._status not in _WITHOUT_BODY:
-            self._decide(Response(self._status, headers=self._fields).with_body(body), _COMPLETE)
+            self._decide(AsgiResponse(self._status, headers=self._fields).with_body(body), _COMPLETE)
             return
         try:  # the head was sent before
-            self.check_present()
             if self._status in _WITHOUT_BODY:
                 raise _no_body(self._status)
             if self._stage is _STREAMING:
                 await self._pass(BodyPart(body, is_last=True))
         finally:
             body.close()
-
-    def check_present(self) -> None:
-        """Check that the client has not left.
-
-        Raises:
-            ClientDisconnected: it has.
-        """
-        if self._stage is _LOST:
-            raise ClientDisconnected("the client has left, or the server ends the response")
 
     def fail(self, failure: Exception) -> bool:
         """Note that the response cannot be completed. Returns whether the failure will be raised.
@@ -234,12 +236,11 @@ class Answer:
         """Give a part to the producer, after the parts of other tasks."""
         while self._part is not None and self._stage is _STREAMING:
             await self._part.wait_behind()
-        self.check_present()
+        if self._stage is _LOST:
+            return
         self._part = part
         self._taker.wake()
         await part.wait()
-        if not part.is_written:
-            self.check_present()
 
     # For the handler...
 
@@ -263,8 +264,9 @@ class Answer:
             raise
 
     def lose(self) -> None:
-        """Note that the client has left. Does nothing if the response is complete."""
+        """Note that the client has left, or that the handler was cancelled. A response that is complete stays so."""
         self._end(_LOST)
+        self._sender.wake()  # if the handler was cancelled before it could take the response
 
     async def produce(self, write: Write) -> None:
         """Write the body of a streamed response.
@@ -295,7 +297,7 @@ class Answer:
         elif part.data:
             await write(part.data)
         self._part = None
-        part.finish(is_written=True)
+        part.finish()
         return part.is_last
 
     def _take(self) -> Response:
@@ -326,7 +328,7 @@ class Answer:
 
     def _decide_stream(self) -> None:
         """The body is streamed, or discarded."""
-        head = Response(self._status, headers=self._fields)
+        head = AsgiResponse(self._status, headers=self._fields)
         if self._head_only:
             self._decide(head.with_body(ProducerBody(_produce_nothing, self._length)), _COMPLETE)
         else:
@@ -335,7 +337,7 @@ class Answer:
     def _decide_late(self) -> None:
         """The app has sent the start, and no part of the body for a while."""
         if self._status in _WITHOUT_BODY:
-            self._decide(Response(self._status, headers=self._fields), _COMPLETE)
+            self._decide(AsgiResponse(self._status, headers=self._fields), _COMPLETE)
         else:
             self._decide_stream()
 
@@ -347,7 +349,7 @@ class Answer:
         if stage is _LOST:
             self._response = None
         if self._part is not None:
-            self._part.finish(is_written=False)
+            self._part.finish()
         if self._over is not None:
             self._over.set()
 

@@ -21,15 +21,13 @@ class BodyPart:
 
     Attributes:
         data, is_last: as the arguments.
-        is_written: whether it was written.
     """
 
-    __slots__ = ("_behind", "_sender", "data", "is_last", "is_written")
+    __slots__ = ("_behind", "_sender", "data", "is_last")
 
     def __init__(self, data: bytes | FileBody, *, is_last: bool) -> None:
         self.data = data
         self.is_last = is_last
-        self.is_written = False
         self._sender = Waiter()
         self._behind: trio.Event | None = None  # for other tasks of the app, which few apps have
 
@@ -43,9 +41,8 @@ class BodyPart:
             self._behind = trio.Event()
         await self._behind.wait()
 
-    def finish(self, *, is_written: bool) -> None:
+    def finish(self) -> None:
         """It was written, or never will be."""
-        self.is_written = is_written
         self._sender.wake()
         if self._behind is not None:
             self._behind.set()

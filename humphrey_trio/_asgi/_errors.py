@@ -24,8 +24,16 @@ class LifespanError(Exception):
     """
 
 
+#: What Starlette, FastAPI and Litestar raise in the code of their users after the disconnect.
+_NAMES = ("ClientDisconnect", "WebSocketDisconnect")
+
+
 def only_disconnected(failure: Exception) -> bool:
-    """Whether an exception of an app says only that its client has left."""
+    """Whether an exception of an app says only that its client has left. Use it if the client has."""
     if isinstance(failure, ExceptionGroup):
-        return failure.split(ClientDisconnected)[1] is None  # pyright: ignore[reportUnknownMemberType]
-    return isinstance(failure, ClientDisconnected)
+        return failure.split(_is_disconnect)[1] is None  # pyright: ignore[reportUnknownMemberType]
+    return _is_disconnect(failure)
+
+
+def _is_disconnect(failure: Exception) -> bool:
+    return isinstance(failure, ClientDisconnected) or type(failure).__name__ in _NAMES

@@ -72,7 +72,11 @@ class HttpExchange:
             if piece is not None:
                 self._is_read = not piece
                 return {"type": "http.request", "body": piece, "more_body": bool(piece)}
-        await self.answer.wait_over()
+        if self.answer.is_over:
+            # Also in a cancelled scope: so an app asks whether its client has left, without waiting.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self.answer.wait_over()
         return {"type": "http.disconnect"}
 
     @trio.lowlevel.enable_ki_protection
@@ -81,7 +85,7 @@ class HttpExchange:
 
         Raises:
             MessageError: it is malformed, or not expected.
-            ClientDisconnected: the client has left.
+            ClientDisconnected: the client has left, and the app sends a stream.
         """
         kind, phase = next_phase(HTTP_ORDER, self._phase, message)
         if kind == "http.response.body":
@@ -89,7 +93,6 @@ class HttpExchange:
             self._phase = phase
             await self.answer.put(data, is_last=phase is _END)
         elif kind == "http.response.start":
-            self.answer.check_present()
             self.answer.start(*read_start(message))
             self._phase = phase
         else:

@@ -153,8 +153,9 @@ class Lifespan:
 
 
 def _last_line(message: str) -> str:
-    """Return the last line of a message, which is often a traceback."""
-    return printable(message.strip().rpartition("\n")[2]) or "it has given no reason"
+    """Return the last line of a message, which is often a traceback. That of a group has a frame around it."""
+    lines = [text for line in message.splitlines() if (text := line.strip(" |+-"))]
+    return printable(lines[-1]) if lines else "it has given no reason"
 
 
 @trio.lowlevel.disable_ki_protection

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from .._http._address import UNIX_PREFIX
+from .._http._address import UNIX_PREFIX, split_port
 from ._tls_extension import tls_extension
 
 if TYPE_CHECKING:
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from .._http._request import Request
 
 _VERSION = "3.0"
-_HTTP_VERSION = "2.5"
+# From version 2.4 on, Starlette does not wait for the disconnect while it streams. A stream that sends nothing
+# would not end when its client leaves, and the background tasks of a stream that is cut off would not run.
+_HTTP_VERSION = "2.3"
 _LIFESPAN_VERSION = "2.0"
+
+_PORT = re.compile(r"[0-9]{1,5}")
+_PORTS = {"http": 80, "https": 443}
 
 
 def http_scope(request: Request, root_path: str, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def http_scope(request: Request, root_path: str, state: Mapping[str, Any]) -> di
         "root_path": root_path,
         "headers": request.headers.to_raw(),
         "client": None if client.host.startswith(UNIX_PREFIX) else client,
-        "server": None,
+        "server": _server(request),
         "state": dict(state),
         "extensions": extensions,
     }
@@ -67,6 +73,14 @@ def lifespan_scope(state: dict[str, Any]) -> dict[str, Any]:
         "asgi": {"version": _VERSION, "spec_version": _LIFESPAN_VERSION},
         "state": state,
     }
+
+
+def _server(request: Request) -> tuple[str, int] | None:
+    """Return what the client asked for. A connection does not know the address on which it was accepted."""
+    host, port = split_port(request.host)
+    if not host:
+        return None
+    return host.strip("[]"), int(port) if _PORT.fullmatch(port) else _PORTS[request.scheme]
 
 
 def _offered(request: Request) -> list[str]:

@@ -118,7 +118,7 @@ class WebsocketExchange:
     async def _send(self, message: Mapping[str, Any]) -> None:
         data = read_data(message)
         try:
-            await self._open_stream().send(data)
+            await (await self._open_stream()).send(data)
         except ConnectionClosed as exc:
             raise ClientDisconnected(str(exc)) from None
 
@@ -148,7 +148,7 @@ class WebsocketExchange:
             self._decide(HandshakeError("the ASGI app has refused the WebSocket", 403))
             return
         try:
-            await self._open_stream().close(code, reason)
+            await (await self._open_stream()).close(code, reason)
         except ValueError as exc:
             raise MessageError(f"the {message['type']!r} is not possible: {exc}") from None
         self._phase = phase
@@ -165,7 +165,9 @@ class WebsocketExchange:
             await self._answer.put(data, is_last=phase is WebsocketPhase.END)
         self._phase = phase
 
-    def _open_stream(self) -> WebsocketStream:
+    async def _open_stream(self) -> WebsocketStream:
+        if self._stream is None:
+            await self._settled.wait()  # another task of the app is accepting
         if self._stream is None:
             raise ClientDisconnected("the client has left")  # while the upgrade was accepted
         return self._stream
@@ -203,7 +205,7 @@ class WebsocketExchange:
         """Note that the app has returned, or failed."""
         if failure is None:
             failure = self._incomplete()
-        elif only_disconnected(failure):
+        elif self._has_left and only_disconnected(failure):
             failure = None
         if failure is not None:
             failure.add_note(f"in {self._name}, for {name_of(self._upgrade.request)}")
@@ -228,6 +230,11 @@ class WebsocketExchange:
 
     def drain(self) -> None:
         """Note that a graceful shutdown has begun. The server closes the stream itself."""
+
+    @property
+    def _has_left(self) -> bool:
+        """Whether the client has left: before or after the WebSocket was open."""
+        return self._settled.is_set() if self._stream is None else self._stream.closed
 
     def _incomplete(self) -> MessageError | None:
         """Return the error of an app that has returned too early."""
