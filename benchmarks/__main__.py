@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
         "--scenarios",
         type=names,
         default=["all"],
-        help="names, separated by commas; or http, ws, file, tls, ours, all (default: all)",
+        help="names, separated by commas; or http, ws, file, tls, asgi, ours, all (default: all)",
     )
     parser.add_argument(
         "--reference", default=catalogue.OURS, help="the server whose figures are divided by those of the others"

@@ -16,6 +16,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 OURS = "humphrey-trio"
 OURS_FAST = "humphrey-trio-fast"
 HTTP, WS, FILE = "http", "ws", "file"
+#: The frameworks of which there are ASGI apps.
+FRAMEWORKS = ("starlette", "fastapi")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Server:
         needs: the modules that must be importable. The versions of their distributions are reported.
         protocols: what it serves: ``http``, ``ws`` and ``file``.
         tls: whether it serves TLS if its program gets a certificate.
+        asgi: whether it serves any ASGI app.
         bound: whether it is only shown for comparison, and not usable as a server.
         program: the program that must be installed, if it is not written in Python.
     """
@@ -37,6 +40,7 @@ class Server:
     needs: tuple[str, ...] = ()
     protocols: tuple[str, ...] = (HTTP, WS)
     tls: bool = False
+    asgi: bool = False
     bound: bool = False
     program: str = ""
 
@@ -107,6 +111,7 @@ SERVERS = (
         ("humphrey_trio", "trio", "h11", "wsproto"),
         (HTTP, WS, FILE),
         tls=True,
+        asgi=True,
     ),
     Server(
         OURS_FAST,
@@ -114,14 +119,15 @@ SERVERS = (
         ("humphrey_trio", "trio", "h11", "wsproto", "bitarray"),
         (HTTP, WS, FILE),
         tls=True,
+        asgi=True,
     ),
-    Server("hypercorn-trio", "hypercorn_trio", ("hypercorn", "trio", "h11", "wsproto"), tls=True),
+    Server("hypercorn-trio", "hypercorn_trio", ("hypercorn", "trio", "h11", "wsproto"), tls=True, asgi=True),
     Server("quart-trio", "quart_trio_server", ("quart_trio", "hypercorn", "trio")),
     Server("trio-websocket", "trio_websocket_server", ("trio_websocket", "trio", "wsproto"), (WS,)),
     Server("websockets-trio", "websockets_trio", ("websockets.trio", "trio"), (WS,)),
     Server("websockets-asyncio", "websockets_asyncio", ("websockets.asyncio",), (WS,), tls=True),
-    Server("uvicorn-h11", "uvicorn_h11", ("uvicorn", "h11", "wsproto"), tls=True),
-    Server("uvicorn-fast", "uvicorn_fast", ("uvicorn", "httptools", "uvloop", "websockets"), tls=True),
+    Server("uvicorn-h11", "uvicorn_h11", ("uvicorn", "h11", "wsproto"), tls=True, asgi=True),
+    Server("uvicorn-fast", "uvicorn_fast", ("uvicorn", "httptools", "uvloop", "websockets"), tls=True, asgi=True),
     Server("aiohttp", "aiohttp_server", ("aiohttp",), (HTTP, WS, FILE), tls=True),
     Server("picows", "picows_server", ("picows", "uvloop"), (WS,), tls=True),
     Server("starlette", "starlette_server", ("starlette", "uvicorn", "httptools", "uvloop"), (FILE,)),

@@ -143,8 +143,11 @@ def cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all servers and of what they are built on."""
-    return {name: version for server in catalogue.SERVERS for name, version in server.versions().items()}
+    """Return the versions of all servers, of what they are built on, and of the frameworks."""
+    servers = {name: version for server in catalogue.SERVERS for name, version in server.versions().items()}
+    return servers | {
+        name: version for name in catalogue.FRAMEWORKS if (version := catalogue.distribution_version(name))
+    }
 
 
 def say(line: str) -> None:

@@ -196,7 +196,7 @@ def _on_core(core: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def running_server(
-    module: str, tls: bool = False, files: Path | None = None, *, root: Path = PROJECT
+    module: str, tls: bool = False, files: Path | None = None, *, app: str = "", root: Path = PROJECT
 ) -> Iterator[tuple[int, list[int]]]:
     """Start a server, yield its port and its processes, and end it.
 
@@ -204,11 +204,13 @@ def running_server(
         module: the program of the server.
         tls: whether it gets a certificate.
         files: the folder that it serves below ``/files/``, if any.
+        app: the ASGI app that it serves, if any.
         root: the folder from which it imports this library and the benchmarks.
     """
     port = free_port()
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
         arguments = [f"--folder={files}"] if files else []
+        arguments += [f"--app={app}"] if app else []
         if tls:
             arguments += map("--{}={}".format, ("cert", "key"), certificate.make(Path(folder)))
         process = subprocess.Popen(
@@ -282,6 +284,7 @@ def measure(
     *,
     tls: bool = False,
     files: Path | None = None,
+    app: str = "",
     most_attempts: int = ATTEMPTS,
 ) -> Result:
     """Measure a server. If the measurement was disturbed, repeat it.
@@ -292,6 +295,7 @@ def measure(
         tolerated: the share of a core that other processes may use.
         tls: whether the server gets a certificate.
         files: the folder that the server serves, if any.
+        app: the ASGI app that the server serves, if any.
         most_attempts: the number of measurements, including the first one.
 
     Returns:
@@ -299,7 +303,7 @@ def measure(
     """
     attempts: list[Result] = []
     while len(attempts) < most_attempts:
-        with running_server(module, tls, files) as server:
+        with running_server(module, tls, files, app=app) as server:
             attempts.append(run(*server))
         if (attempts[-1].disturbed or 0.0) < tolerated:
             return attempts[-1]

@@ -49,7 +49,8 @@ def steps(entries: list[Entry], options: argparse.Namespace, files: Path | None)
 
 def is_suitable(server: Server, scenario: Scenario) -> bool:
     """Return whether a server can do the work of a scenario."""
-    return scenario.work.protocol in server.protocols and (server.tls or not scenario.work.tls)
+    work = scenario.work
+    return work.protocol in server.protocols and (server.tls or not work.tls) and (server.asgi or not work.app)
 
 
 def installed(entries: list[Entry]) -> list[Entry]:
@@ -70,6 +71,8 @@ def is_possible(scenario: Scenario) -> bool:
         say(f"{scenario.name} is skipped: it needs more open files than the limit of {files}")
     elif scenario.work.tls and not catalogue.importable(certificate.NEEDS):
         say(f"{scenario.name} is skipped: {certificate.NEEDS}, which creates certificates, is not installed")
+    elif scenario.work.app in catalogue.FRAMEWORKS and not catalogue.importable(scenario.work.app):
+        say(f"{scenario.name} is skipped: {scenario.work.app} is not installed")
     else:
         return True
     return False
@@ -94,5 +97,6 @@ def measured(scenario: Scenario, server: Server, options: argparse.Namespace, fi
         run,
         tls=scenario.work.tls,
         files=files if scenario.work.protocol == catalogue.FILE else None,
+        app=scenario.work.app,
         most_attempts=options.attempts,
     )

@@ -24,6 +24,8 @@ class Work:
         resumed: whether they resume the TLS session of an earlier connection.
         path: the path of a GET.
         browser: whether a GET has the fields that a browser sends.
+        app: the ASGI app that the server serves: ``bare``, or the name of a framework. Without it, the server
+            serves its own program.
     """
 
     mode: str
@@ -36,6 +38,7 @@ class Work:
     resumed: bool = False
     path: str = "/"
     browser: bool = False
+    app: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,36 @@ SCENARIOS = (
         most_rounds=2,
     ),
     Scenario(
+        "asgi-get-64",
+        "GET of a bare ASGI app, 64 connections",
+        Work("closed_loop", "http", 64, app="bare"),
+        "req/s",
+    ),
+    Scenario(
+        "asgi-starlette-64",
+        "GET of a Starlette app, 64 connections",
+        Work("closed_loop", "http", 64, app="starlette"),
+        "req/s",
+    ),
+    Scenario(
+        "asgi-fastapi-64",
+        "GET of a FastAPI app, 64 connections",
+        Work("closed_loop", "http", 64, app="fastapi"),
+        "req/s",
+    ),
+    Scenario(
+        "asgi-post-16k",
+        "POST 16 KiB to a bare ASGI app, 16 connections",
+        Work("closed_loop", "http", 16, size=2**14, app="bare"),
+        "req/s",
+    ),
+    Scenario(
+        "asgi-echo-64",
+        "Echo 32 B of a bare ASGI app, 64 connections",
+        Work("closed_loop", "ws", 64, size=32, app="bare"),
+        "msg/s",
+    ),
+    Scenario(
         "fairness-get",
         "50 clients: p99 of a GET with a flooding client, divided by p99 without it",
         Work("flood", "http", 50),
@@ -270,7 +303,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def chosen(names: list[str]) -> list[Scenario]:
-    """Return the scenarios with these names. `http`, `ws`, `file`, `tls`, `ours` and `all` select groups."""
+    """Return the scenarios with these names. `http`, `ws`, `file`, `tls`, `asgi`, `ours`, `all` select groups."""
     return [scenario for scenario in SCENARIOS if any(_is_named(scenario, name) for name in names)]
 
 
@@ -281,4 +314,6 @@ def _is_named(scenario: Scenario, name: str) -> bool:
 
 
 def _kind(work: Work) -> str:
+    if work.app:
+        return "asgi"
     return "tls" if work.tls else work.protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from benchmarks.page.markers import PAGE, names, rendered
 from benchmarks.results import Run, Sample
 from benchmarks.revisions.pairs import AFTER, BEFORE
 from benchmarks.revisions.report import Ratio, Verdict, worse
+from benchmarks.servers.arguments import Arguments
+from benchmarks.servers.asgi import app_of
 from benchmarks.wire import ReplyError
+from humphrey_trio import App
+from humphrey_trio.testing import http_client
 
 
 def a_run(samples: list[Sample], servers: dict[str, Any] | None = None) -> Run:
@@ -154,6 +159,30 @@ def test_a_revision_that_fails_has_no_ratio() -> None:
     """A pair without both results does not count."""
     run = a_run([Sample(0, "get-64", BEFORE, Result(1.0, cpu_us=40.0))])
     assert Ratio.of(run, "get-64", "cpu_us") is None
+
+
+def test_some_sections_replace_only_their_tables() -> None:
+    """A run of one section has the facts of the run above its table, and keeps the other tables."""
+    page = "<!-- benchmarks: run -->\nkept\n<!-- end -->\n<!-- benchmarks: http -->\nold\n<!-- end -->\n"
+    once = rendered(page, tables.blocks(a_run(samples(OURS, 40.0)), ["http"]))
+    assert "kept" in once
+    assert "old" not in once
+    assert once.index("2026-11-28 12:00, a CPU") < once.index("| GET, 64 connections | 40.0 |")
+
+
+@pytest.mark.parametrize("name", ["app", "attacked", "lingering"])
+def test_the_servers_of_this_library_can_be_imported(name: str) -> None:
+    """What the programs of the servers use is there."""
+    importlib.import_module(f"benchmarks.servers.humphrey_trio_{name}")
+
+
+@pytest.mark.parametrize("name", ["bare", "starlette", "fastapi"])
+async def test_the_asgi_apps_answer_as_expected(name: str) -> None:
+    """Each app that is measured gives the reply that the load generator accepts."""
+    app = App().with_asgi("*", app_of(Arguments(0, app=name)))
+    async with http_client(app) as client:
+        response = await client.get("/")
+    assert (response.status, response.content) == (200, payload.HELLO)
 
 
 def test_a_row_has_medians_spreads_and_ratios_within_rounds() -> None:

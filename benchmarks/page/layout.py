@@ -74,6 +74,11 @@ SECTIONS = (
         unit="KB",
         divisor=1000.0,
     ),
+    Section(
+        "asgi",
+        ("asgi-get-64", "asgi-starlette-64", "asgi-fastapi-64", "asgi-post-16k", "asgi-echo-64"),
+        ("uvicorn-fast", "uvicorn-h11", "hypercorn-trio"),
+    ),
     Section("files", ("file-1", "file-8"), ("nginx", "aiohttp", "starlette")),
 )
 BY_NAME = {section.name: section for section in SECTIONS}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from benchmarks import catalogue, report
 from benchmarks.catalogue import Server
 from benchmarks.measure import DISTURBED
-from benchmarks.page.layout import OURS, SECTIONS, Section
+from benchmarks.page.layout import BY_NAME, OURS, SECTIONS, Section
 from benchmarks.page.markdown import conditions, escaped, table
 from benchmarks.report import spread
 from benchmarks.results import Figure, Run
@@ -16,10 +16,15 @@ from benchmarks.scenarios import Scenario
 FIRST_BYTE = "first byte, ms"
 
 
-def blocks(run: Run) -> dict[str, str]:
-    """Return the content of each marker of the page."""
-    tables = {section.name: _section(run, section) for section in SECTIONS if section.name != "files"}
-    return {"run": _run(run), "summary": _summary(run), **tables, "files": _files(run)}
+def blocks(run: Run, sections: Collection[str] = tuple(BY_NAME)) -> dict[str, str]:
+    """Return the content of the markers of the page.
+
+    If only some of the sections were measured, the content is that of these. Each has the conditions of the run.
+    """
+    found = {name: _files(run) if name == "files" else _section(run, BY_NAME[name]) for name in sections}
+    if len(found) < len(SECTIONS):
+        return {name: f"{_conditions_of(run, BY_NAME[name])}\n\n{block}" for name, block in found.items()}
+    return {"run": _run(run), "summary": _summary(run), **found}
 
 
 def _summary(run: Run) -> str:
@@ -67,7 +72,16 @@ def _section(run: Run, section: Section) -> str:
         if _is_measured(run, scenario)
         for row in _rows(run, section, scenario)
     ]
-    return f"Figures in {section.unit}.\n\n{table(head, rows)}" if rows else "Not measured."
+    if not rows:
+        return "Not measured."
+    return f"Figures in {section.unit}.{_frameworks(run, section)}\n\n{table(head, rows)}"
+
+
+def _frameworks(run: Run, section: Section) -> str:
+    """The versions of the frameworks of a section."""
+    apps = dict.fromkeys(scenario.work.app for scenario in section.scenarios())
+    shown = [f"{app} {run.about['versions'][app]}" for app in apps if app in run.about["versions"]]
+    return f" {', '.join(shown)}." if shown else ""
 
 
 def _rows(run: Run, section: Section, scenario: Scenario) -> Iterator[list[str]]:
@@ -98,12 +112,22 @@ def _files(run: Run) -> str:
 
 
 def _run(run: Run) -> str:
-    """The date, the machine, the noise, and the version of every server."""
+    """The conditions of the run, and the version of every server."""
     names = dict.fromkeys(
         server.name for section in SECTIONS for entry in section.entries() for server in entry[1]
     )
     rows = [[name, _versions(run, name), _status(run, name)] for name in names]
     return f"{conditions(run, DISTURBED)}\n\n{table(['server', 'versions', 'status'], rows)}"
+
+
+def _conditions_of(run: Run, section: Section) -> str:
+    """The conditions of the run, and the versions of the servers of a section."""
+    servers = dict.fromkeys(server.name for entry in section.entries() for server in entry.servers)
+    versions = {}
+    for name in servers:
+        versions |= run.about["servers"].get(name, {}).get("versions", {})
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{conditions(run, DISTURBED)} {shown}".rstrip()
 
 
 def _versions(run: Run, name: str) -> str:

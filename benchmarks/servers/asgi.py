@@ -1,4 +1,4 @@
-"""The ASGI application that hypercorn and uvicorn serve."""
+"""The ASGI applications: a bare one, which hypercorn and uvicorn serve, and those of frameworks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,52 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from benchmarks.payload import HELLO, JSON, JSON_FIELDS
+from benchmarks.servers.arguments import Arguments
 
 Event = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 connections: set[Send] = set()
+
+
+def app_of(arguments: Arguments) -> App:
+    """Return the app that a server serves."""
+    if arguments.app == "starlette":
+        return starlette()
+    if arguments.app == "fastapi":
+        return fastapi()
+    return app
+
+
+def starlette() -> App:
+    """Return an app of Starlette."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(HELLO)
+
+    return Starlette(routes=[Route("/", hello)])
+
+
+def fastapi() -> App:
+    """Return an app of FastAPI."""
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    app = FastAPI()
+
+    @app.get("/", response_class=PlainTextResponse)
+    async def hello() -> str:
+        return HELLO.decode()
+
+    return app
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

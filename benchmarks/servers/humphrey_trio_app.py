@@ -1,4 +1,4 @@
-"""Both variants of humphrey_trio: an app for HTTP, and a WebSocket app for each WebSocket path."""
+"""Both variants of humphrey_trio: an app for HTTP, and a WebSocket app for each WebSocket path; or an ASGI app."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import trio
 
 from benchmarks.payload import JSON, JSON_FIELDS
 from benchmarks.servers.arguments import Arguments
+from benchmarks.servers.asgi import app_of
 from humphrey_trio import (
     App,
     AsyncStream,
@@ -41,6 +42,10 @@ async def broadcast(stream: AsyncStream, message: Message, state: None) -> None:
 
 
 async def serve(arguments: Arguments, parser: Literal["h11", "fast"]) -> None:
+    if arguments.app is not None:
+        app = App(parser=parser).with_asgi("*", app_of(arguments))
+        await app.run(f"127.0.0.1:{arguments.port}")
+        return
     echo_app = AsyncWebsocketApp.new_unlinked().with_message_handler(echo)
     broadcast_app = AsyncWebsocketApp.new_unlinked().with_message_handler(broadcast)
     app = (

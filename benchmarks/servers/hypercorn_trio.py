@@ -6,8 +6,9 @@ import trio
 from hypercorn.trio import serve
 
 from benchmarks.servers.arguments import Arguments
-from benchmarks.servers.asgi import app
+from benchmarks.servers.asgi import app_of
 from benchmarks.servers.hypercorn_settings import settings
 
 if __name__ == "__main__":
-    trio.run(serve, app, settings(Arguments.read()))  # type: ignore[arg-type]
+    arguments = Arguments.read()
+    trio.run(serve, app_of(arguments), settings(arguments))  # type: ignore[arg-type]

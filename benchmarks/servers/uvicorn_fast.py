@@ -5,12 +5,12 @@ from __future__ import annotations
 import uvicorn
 
 from benchmarks.servers.arguments import Arguments
-from benchmarks.servers.asgi import app
+from benchmarks.servers.asgi import app_of
 
 if __name__ == "__main__":
     arguments = Arguments.read()
     uvicorn.run(
-        app,
+        app_of(arguments),
         host="127.0.0.1",
         port=arguments.port,
         ssl_certfile=arguments.cert,
