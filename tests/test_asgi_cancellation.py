@@ -6,8 +6,11 @@ import itertools
 
 import pytest
 import trio
+import trio.testing
 
 from humphrey_trio import App
+from humphrey_trio._asgi._answer import Answer
+from humphrey_trio.http import Headers
 from humphrey_trio.testing import MemoryStream, memory_connection
 from tests.support import ANY_PORT
 from tests.support.asgi import BODY, LAST, PART, START, Message, Receive, Send
@@ -181,3 +184,22 @@ async def test_cut_off(name: str, who: str, caplog: pytest.LogCaptureFixture) ->
     if name != "file":
         assert received.endswith(end) or name == "deny"
     assert "Traceback" not in caplog.text
+
+
+async def test_a_handler_that_is_cancelled_before_it_takes_the_response() -> None:
+    """An app that sends its response while its handler is being cancelled runs on."""
+    answer = Answer("the app", head_only=False)
+    handler = trio.CancelScope()
+
+    async def handle() -> None:
+        with handler:
+            await answer.response()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle)
+            await trio.testing.wait_all_tasks_blocked()
+            handler.cancel()  # the handler learns it when this task waits
+            answer.start(200, Headers(), None)
+            await answer.put(b"hello", is_last=True)
+    assert handler.cancelled_caught

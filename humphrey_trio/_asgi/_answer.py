@@ -264,9 +264,9 @@ class Answer:
             raise
 
     def lose(self) -> None:
-        """Note that the client has left, or that the handler was cancelled. A response that is complete stays so."""
+        """Note that the client has left, or the handler was cancelled. A complete response stays complete."""
         self._end(_LOST)
-        self._sender.wake()  # if the handler was cancelled before it could take the response
+        self._response = None  # if the handler was cancelled before it could take it
 
     async def produce(self, write: Write) -> None:
         """Write the body of a streamed response.
