@@ -367,6 +367,6 @@ async def test_resources(
     runs: list[tuple[Any, ...]], apps: list[App[Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The program of scope.md counts visits, and closes its resources at the end."""
-    async with main_of("async def resources"), http_client(apps[0]) as client:
+    async with main_of("self.visits = 0"), http_client(apps[0]) as client:
         assert [(await client.get("/")).text for _ in range(2)] == ["1\n", "2\n"]
     assert capsys.readouterr().out == "visits: 2\n"
