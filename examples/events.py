@@ -13,7 +13,7 @@ import sys
 import trio
 
 from humphrey_trio import App, Request, Response
-from humphrey_trio.http import EventLog, EventSender
+from humphrey_trio.http import EventLog
 
 INTERVAL = 0.5  # seconds
 KEPT = 1000
@@ -41,11 +41,7 @@ def page(request: Request, log: EventLog) -> Response:
 
 
 def events(request: Request, log: EventLog) -> Response:
-    async def produce(events: EventSender) -> None:
-        async for one in log.after(request.last_event_id):
-            await events.send(one.data, event=one.event, id=one.id)
-
-    return Response.events(produce)
+    return Response.events(log.follow(request.last_event_id))
 
 
 async def main(port: int) -> None:

@@ -112,6 +112,30 @@ async def test_browser_reconnects(browser: Browser) -> None:
     assert all(0.29 < wait < 2.9 for wait in waits)
 
 
+async def test_an_id_before_the_first_event(browser: Browser) -> None:
+    """A browser sends an id that came without an event, and shows no event for it."""
+    asked: list[str] = []
+
+    def events(request: Request) -> Response:
+        asked.append(request.last_event_id)
+
+        async def produce(events: EventSender) -> None:
+            if len(asked) == 1:
+                await events.send_id("7")
+            else:
+                await events.send("the first")
+                await trio.sleep_forever()
+
+        return Response.events(produce)
+
+    app = App().with_stateless_route("/", page).with_stateless_route("/events", events)
+    async with serving(app) as (address,), browser.profile() as profile:
+        tab = await profile.open(f"http://{address}/")
+        await listening(tab)
+        assert await tab.run(REACHED, number=2) == [["error", "connecting"], ["message", "the first", "7"]]
+    assert asked == ["", "7"]
+
+
 async def test_events_that_are_refused(browser: Browser) -> None:
     """The browser does not reconnect after an error response, also if the producer has failed before an event."""
 

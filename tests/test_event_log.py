@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from humphrey_trio import App, Request, Response
-from humphrey_trio.http import EventLog, EventSender, ServerSentEvent
+from humphrey_trio.http import EventLog, ServerSentEvent
 from humphrey_trio.testing import http_client
 
 
@@ -156,11 +156,7 @@ async def test_clients_that_reconnect(autojump_clock: trio.testing.MockClock) ->
     log = EventLog()
 
     def events(request: Request) -> Response:
-        async def produce(events: EventSender) -> None:
-            async for one in log.after(request.last_event_id):
-                await events.send(one.data, event=one.event, id=one.id)
-
-        return Response.events(produce)
+        return Response.events(log.follow(request.last_event_id))
 
     async with http_client(App().with_stateless_route("/events", events)) as client:
         async with client.events("/events") as first:
@@ -173,3 +169,41 @@ async def test_clients_that_reconnect(autojump_clock: trio.testing.MockClock) ->
             assert [(await anext(second)).id for _ in missed] == missed
             log.append("4", event="tick")
             assert (await anext(second)).event == "tick"
+
+
+async def test_a_connection_that_is_lost_before_the_first_event(autojump_clock: trio.testing.MockClock) -> None:
+    """A new client gets the current id at once, and with it the events that it misses before it reconnects."""
+    log = EventLog()
+    log.append("before")
+
+    def events(request: Request) -> Response:
+        return Response.events(log.follow(request.last_event_id))
+
+    async with http_client(App().with_stateless_route("/events", events)) as client:
+        async with client.events("/events") as first:
+            with trio.move_on_after(1):
+                await anext(first)
+            assert first.last_event_id == log.last_id
+        log.append("missed")
+        async with client.events("/events", last_event_id=first.last_event_id) as second:
+            assert (await anext(second)).data == "missed"
+
+
+async def test_events_between_the_handler_and_the_producer() -> None:
+    """``follow`` begins where the log was when it was called."""
+    log, received = EventLog(), list[str]()
+
+    class Client:
+        async def send(self, data: str, **_: Any) -> None:
+            received.append(data)
+            scope.cancel()
+
+        async def send_id(self, id: str) -> None:
+            received.append(id)
+
+    begin = log.last_id
+    produce = log.follow("")
+    log.append("new")
+    with trio.CancelScope() as scope:
+        await produce(Client())
+    assert received == [begin, "new"]

@@ -63,6 +63,18 @@ async def test_the_fields_of_an_event() -> None:
     assert await sent("hello") == "data: hello\n\n"
 
 
+async def test_an_id_without_an_event() -> None:
+    """``send_id`` sends an id and an empty line, and refuses an id that clients would ignore."""
+
+    async def produce(events: EventSender) -> None:
+        await events.send_id("7")
+        for wrong in ("a\nb", "a\0"):
+            with pytest.raises(ValueError, match="the id of an event must not contain"):
+                await events.send_id(wrong)
+
+    assert await read_body(Response.events(produce)) == b"id: 7\n\n"
+
+
 @pytest.mark.parametrize(
     ("data", "received"),
     [

@@ -264,12 +264,14 @@ def test_events() -> None:
     """events.py sends the ticks to a page, and to a client that connects again also those that it has missed."""
     with example("events.py") as (program, (page,)):
         assert 'new EventSource("/events")' in get(page).text
-        first, second = read_events(page, {}, 2)
+        begin, first, second = read_events(page, {}, 3)
+        assert begin.startswith("id: ")
+        assert "\n" not in begin
         number = int(first.split()[-1])
         event, last_id, data = first.split("\n")
         assert (event, data) == ("event: tick", f"data: tick {number}")
         assert second.endswith(f"tick {number + 1}")
-        missed = read_events(page, {"Last-Event-ID": last_id.removeprefix("id: ")}, 3)
+        _, *missed = read_events(page, {"Last-Event-ID": last_id.removeprefix("id: ")}, 4)
         assert [event.split()[-1] for event in missed] == [str(number + step) for step in (1, 2, 3)]
         assert_ended_by_ctrl_c(program.interrupt())
 

@@ -215,6 +215,8 @@ async def produce(write: Write) -> None:
 
 async def tell(events: EventSender) -> None:
     await events.send("x", event="tick")
+    await events.send_id("1")
+    Response.events(EventLog().follow(""))
     log = EventLog(10)
     assert_type(log.append("x"), str)
     async for event in log.after(log.last_id):

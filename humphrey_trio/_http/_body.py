@@ -72,6 +72,20 @@ class EventSender(Protocol):
         """
         ...
 
+    async def send_id(self, id: str) -> None:
+        """Send an id without an event, and wait until the client can take more.
+
+        A client that loses its connection before the first event then has an id to continue after. Its script
+        gets no event (HTML standard, section 9.2.6).
+
+        Args:
+            id: as for ``send``.
+
+        Raises:
+            TypeError, ValueError, trio.BrokenResourceError: as for ``send``.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class EventBody:

@@ -43,6 +43,11 @@ def encode_event(data: str, event: str | None, id: str | None, retry: int | None
     return "".join(fields).encode()
 
 
+def encode_id(id: str) -> bytes:
+    """Encode an id without an event, which dispatches none. For the errors, see ``EventSender.send_id``."""
+    return f"id: {_one_line('id', id)}\n\n".encode()
+
+
 def _one_line(name: str, value: str) -> str:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the {name} of an event is a str, not {type(value).__name__}")

@@ -8,17 +8,21 @@ from __future__ import annotations
 import re
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from .._http._event_encoding import ServerSentEvent, encode_event
 
+if TYPE_CHECKING:
+    from .._http._body import EventSender
+
 
 class EventLog:
     """The last events of a source, for any number of clients of ``Response.events``.
 
-    ``append`` adds an event and gives it an id. ``async for event in log.after(request.last_event_id)`` yields the
+    ``append`` adds an event and gives it an id. ``Response.events(log.follow(request.last_event_id))`` sends the
     events that a client has missed, and then each new one. ``last_event_id in log`` tells whether the log still
     has all events after an id. Use a log in one run of trio; in a worker thread, call
     ``trio.from_thread.run_sync(log.append, "text")``.
@@ -47,7 +51,7 @@ class EventLog:
     @property
     def last_id(self) -> str:
         """The id of the last event. Before the first event, an id after which all events follow."""
-        return f"{self._name}-{self._ring.last}"
+        return self._id_of(self._ring.last)
 
     def append(self, data: str, *, event: str = "message") -> str:
         """Add an event, and wake the clients that wait for it. If the log is full, the oldest event is removed.
@@ -62,9 +66,30 @@ class EventLog:
             TypeError, ValueError: as for ``EventSender.send``.
         """
         encode_event(data, event, None, None)  # checks them here, and not in each client
-        new_id = f"{self._name}-{self._ring.last + 1}"
+        new_id = self._id_of(self._ring.last + 1)
         self._ring.append(ServerSentEvent(data, event, new_id))
         return new_id
+
+    def follow(self, last_event_id: str) -> Callable[[EventSender], Awaitable[None]]:
+        """Make a producer of ``Response.events`` that sends the events after an id, and then each new one.
+
+        It first sends the id after which it begins. So a client that loses its connection before the first event
+        misses nothing when it reconnects.
+
+        Args:
+            last_event_id: as for ``after``.
+
+        Returns:
+            The producer. It ends when the iterator of ``after`` ends.
+        """
+        start = self._start(last_event_id)
+
+        async def produce(events: EventSender) -> None:
+            await events.send_id(self._id_of(start))
+            async for event in _Reader(self._ring, start):
+                await events.send(event.data, event=event.event, id=event.id)
+
+        return produce
 
     def after(self, last_event_id: str) -> AsyncIterator[ServerSentEvent]:
         """Iterate over the events after an id, and wait for new ones.
@@ -77,9 +102,7 @@ class EventLog:
             An async iterator. It ends if its client is so slow that an event was removed before it was yielded.
             Then the response ends, and the client reconnects with the id of the last event that it got.
         """
-        if not last_event_id:
-            return _Reader(self._ring, self._ring.last)
-        return _Reader(self._ring, max(self._number_of(last_event_id), self._ring.oldest - 1))
+        return _Reader(self._ring, self._start(last_event_id))
 
     def __contains__(self, last_event_id: object) -> bool:
         return isinstance(last_event_id, str) and self._number_of(last_event_id) >= self._ring.oldest - 1
@@ -89,6 +112,15 @@ class EventLog:
 
     def __repr__(self) -> str:
         return f"<EventLog, {len(self)} events, the last is {self.last_id}>"
+
+    def _id_of(self, number: int) -> str:
+        return f"{self._name}-{number}"
+
+    def _start(self, last_event_id: str) -> int:
+        """Return the number of the event after which a client continues."""
+        if not last_event_id:
+            return self._ring.last
+        return max(self._number_of(last_event_id), self._ring.oldest - 1)
 
     def _number_of(self, last_event_id: str) -> int:
         """Return the number of an event of this log; -1 for an id that it has not given."""

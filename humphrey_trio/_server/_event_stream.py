@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from .._http._body import EventSender, Write
-from .._http._event_encoding import COMMENT, encode_event
+from .._http._event_encoding import COMMENT, encode_event, encode_id
 from ._child_task import child_task
 
 #: Seconds without an event after which a comment is sent, so that no proxy closes the connection as idle (HTML
@@ -29,6 +29,9 @@ class _Events:
         self, data: str, *, event: str | None = None, id: str | None = None, retry: int | None = None
     ) -> None:
         await self.put(encode_event(data, event, id, retry))
+
+    async def send_id(self, id: str) -> None:
+        await self.put(encode_id(id))
 
     async def put(self, encoded: bytes) -> None:
         await self._write(encoded)
