@@ -216,9 +216,11 @@ def test_events() -> None:
     assert list(Response.events(tell).headers) == [
         ("Content-Type", "text/event-stream"),
         ("Cache-Control", "no-store"),
+        ("X-Accel-Buffering", "no"),
     ]
-    given = Response.events(tell, headers={"cache-control": "no-cache", "X": "1"}).headers
-    assert given == Headers([("Content-Type", "text/event-stream"), ("cache-control", "no-cache"), ("X", "1")])
+    own = [("cache-control", "no-cache"), ("X", "1"), ("x-accel-buffering", "yes")]
+    given = Response.events(tell, headers=own).headers
+    assert given == Headers([("Content-Type", "text/event-stream"), *own])
 
 
 async def no_argument() -> None: ...

@@ -20,8 +20,11 @@ _WITHOUT_BODY = (204, 205, 304)
 _NO_HEADERS = Headers()
 _JSON = Headers([("Content-Type", "application/json")])
 _HTML = Headers([("Content-Type", "text/html; charset=utf-8")])
-# A stored stream of events would be replayed (HTML standard, section 9.2.8).
-_EVENTS = Headers([("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")])
+# A stored stream of events would be replayed (HTML standard, section 9.2.8). nginx collects responses in buffers
+# unless X-Accel-Buffering is "no".
+_EVENTS = Headers(
+    [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")]
+)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -125,7 +128,8 @@ class Response:
     def events(cls, produce: Callable[[EventSender], Awaitable[None]], *, headers: HeadersLike = ()) -> Response:
         """Create a stream of server-sent events (HTML standard, section 9.2), for ``EventSource`` in scripts.
 
-        Its Content-Type is ``text/event-stream``, and its Cache-Control ``no-store``, unless ``headers`` has them.
+        Its Content-Type is ``text/event-stream``, its Cache-Control ``no-store``, and its X-Accel-Buffering ``no``,
+        unless ``headers`` has them.
 
         Args:
             produce: a coroutine function that is awaited with an ``EventSender``: ``await events.send("text")``.
