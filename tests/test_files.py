@@ -546,6 +546,36 @@ async def test_file_response(site: Path) -> None:
     assert (await answered(file_response(Request(), site))).status == 404
 
 
+async def test_more_fields_of_a_file(site: Path) -> None:
+    """``content_type`` and ``headers`` are those of each response with the file, and of a 304."""
+    fields = {"X-Robots-Tag": "noindex", "Content-Disposition": "inline"}
+    for asked, status in (("Range", "bytes=0-1"), 206), (("If-None-Match", "*"), 304), (("A", "b"), 200):
+        request = Request(headers=[asked])
+        response = await file_response(
+            request, site / "large.bin", filename="a.pdf", content_type="video/mp4", headers=fields
+        )
+        assert (response.status, response.headers["X-Robots-Tag"]) == (status, "noindex")
+        assert response.headers.get_all("Content-Disposition") == ("inline",)
+        assert response.content_type == ("" if status == 304 else "video/mp4")
+        if response.body is not None:
+            await content_of(response)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"headers": {"ETag": '"1"'}}, "file_response sets the field etag itself: omit it"),
+        ({"headers": {"Content-Type": "a/b"}}, "pass content_type="),
+        ({"headers": {"Cache-Control": "no-store"}}, "pass cache="),
+        ({"content_type": "a/b\r\nX: y"}, "Content-Type"),
+    ],
+)
+async def test_wrong_fields_of_a_file(site: Path, arguments: dict[str, Any], said: str) -> None:
+    """A field that follows from the file, and an invalid one, are errors."""
+    with pytest.raises(ValueError, match=said):
+        await file_response(Request(), site / "small.txt", **arguments)
+
+
 def test_redirect() -> None:
     """redirect answers every request with its location."""
     response = redirect("/new?a=b")(Request(method="POST", path="/old", query="c=d"), None)

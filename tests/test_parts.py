@@ -240,9 +240,9 @@ async def test_memory_is_bounded() -> None:
 # ---------------------------------------------------------------------------------------------- saving
 
 
-async def save_first(body: Iterable[bytes], path: Path, limit: int | None = None) -> int:
+async def save_first(body: Iterable[bytes], path: Path, limit: int | None = None, *, replace: bool = False) -> int:
     async for part in parts_of(body):
-        return await part.save(path, limit=limit)
+        return await part.save(path, limit=limit, replace=replace)
     raise AssertionError
 
 
@@ -308,6 +308,47 @@ async def test_a_cancelled_save_leaves_no_file(tmp_path: Path) -> None:
             path.unlink(missing_ok=True)
     assert step > 10
     assert path.stat().st_size == 2 * MIB
+
+
+async def test_save_with_replace(tmp_path: Path) -> None:
+    """With ``replace``, a save replaces a file, or creates it."""
+    path = tmp_path / "file"
+    for content in (b"old", b"new"):
+        body = part_bytes("f", content) + b"--b--"
+        assert await save_first([body], path, replace=True) == 3
+        assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["file"]
+
+
+async def test_a_cancelled_replacement(tmp_path: Path) -> None:
+    """Cancelled at any checkpoint, a save with ``replace`` leaves the old file or the whole new one."""
+    body = part_bytes("f", bytes(2 * MIB)) + b"--b--"
+    pieces = cut(body, range(0, len(body), 300_000))
+    path = tmp_path / "file"
+    await save_first(pieces, path, replace=True)
+    before = open_files()
+    for step in itertools.count(1):
+        path.write_bytes(b"old")
+        reached = await cancelled_at(step, lambda: save_first(pieces, path, replace=True))
+        assert (open_files(), os.listdir(tmp_path)) == (before, ["file"])
+        if not reached:
+            break
+        assert path.stat().st_size in (3, 2 * MIB)
+    assert step > 10
+    assert path.stat().st_size == 2 * MIB
+
+
+async def test_a_replacement_that_fails(tmp_path: Path) -> None:
+    """If the body is larger than the limit or the path is a directory, what is there stays."""
+    path, directory = tmp_path / "file", tmp_path / "directory"
+    path.write_bytes(b"old")
+    directory.mkdir()
+    with pytest.raises(HttpError):
+        await save_first([part_bytes("f", b"larger") + b"--b--"], path, 5, replace=True)
+    with pytest.raises(IsADirectoryError):
+        await save_first([part_bytes("f", b"") + b"--b--"], directory, replace=True)
+    assert path.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["directory", "file"]
 
 
 async def test_parts_are_shown() -> None:

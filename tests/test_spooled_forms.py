@@ -267,9 +267,11 @@ async def test_a_file_is_saved(size: int, tmp_path: Path) -> None:
         assert await file.save(tmp_path / "new") == size
         with pytest.raises(FileExistsError):
             await file.save(tmp_path / "new")
+        (tmp_path / "old").write_text("old")
+        assert await file.save(tmp_path / "old", replace=True) == size
 
     await with_spooled_file(use, content)
-    assert (tmp_path / "new").read_bytes() == content
+    assert (tmp_path / "new").read_bytes() == (tmp_path / "old").read_bytes() == content
 
 
 async def test_a_save_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
@@ -353,7 +355,24 @@ async def test_text_up_to_the_limit() -> None:
     assert (await form_of(BODY, max_text=1000)).files["f"].size == len(LARGE)
 
 
-@pytest.mark.parametrize("arguments", [{"spool": -1}, {"max_text": -1}])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_limit_of_each_file(stream: bool) -> None:
+    """A file that is larger than ``max_file`` is a 413, in memory and on disk."""
+    for spool in (0, 10 * MIB):
+
+        async def read(request: Request, spool: int = spool) -> Response:
+            form = await request.read_form(spool=spool, max_file=len(LARGE) - int(request.query))
+            return Response(200, str(form.files["f"].size))
+
+        async with http_client(app_of(read, stream=stream)) as client:
+            response = await client.post("/?0", content=BODY, headers={"Content-Type": TYPE})
+            assert response.text == str(len(LARGE))
+            response = await client.post("/?1", content=BODY, headers={"Content-Type": TYPE})
+        assert response.status == 413
+        assert f"the file 'f' is larger than {len(LARGE) - 1} bytes" in response.text
+
+
+@pytest.mark.parametrize("arguments", [{"spool": -1}, {"max_text": -1}, {"max_file": -1}])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_negative_arguments(arguments: dict[str, Any], stream: bool) -> None:
     """A negative bound is an error on both kinds of routes."""

@@ -198,13 +198,13 @@ async def streamed(request: Request) -> None:
     async for part in request.parts():
         assert_type(part.name, str)
         assert_type(await part.read(), bytes)
-        assert_type(await part.save("f", limit=1), int)
+        assert_type(await part.save("f", limit=1, replace=True), int)
     form = await request.read_form(spool=0, max_text=1, directory="/tmp")
     assert_type(form["a"], str)
     assert_type(dict(form), dict[str, str])
     assert_type(form.files.items(), tuple[tuple[str, UploadedFile], ...])
     assert_type(await form.files["f"].read(), bytes)
-    assert_type(await form.files["f"].save("f"), int)
+    assert_type(await form.files["f"].save("f", replace=True), int)
     assert_type(form.files["f"].open(), BinaryIO)
     assert_type(await request.read(limit=1), bytes)
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from .._http._errors import HttpError
 from .._http._file_body import OpenFile
-from .._http._headers import Headers
+from .._http._headers import Headers, HeadersLike
 from .._http._media_types import media_type
 from .._http._request import Request
 from .._http._response import Response
@@ -24,6 +24,18 @@ from ._resolver import parse_path
 from ._tree import open_regular
 
 FilePathLike: TypeAlias = str | os.PathLike[str]
+
+# The fields that follow from the file and from the other arguments of ``file_response``.
+_OF_FILES = {
+    "accept-ranges": "omit it",
+    "cache-control": "pass cache=",
+    "content-length": "omit it",
+    "content-range": "omit it",
+    "content-type": "pass content_type=",
+    "etag": "omit it",
+    "last-modified": "omit it",
+    "transfer-encoding": "omit it",
+}
 
 
 class FilePathHandler(Protocol):
@@ -54,7 +66,7 @@ def serve_file(path: FilePathLike, *, cache: str = "no-cache") -> Callable[[Requ
         ValueError: ``cache`` is not a valid header value.
     """
     absolute = _absolute(path)
-    facts = FileFacts(content_type=media_type(os.fspath(path)), cache=_checked_cache(cache))
+    facts = FileFacts(content_type=media_type(os.fspath(path)), cache=_checked("Cache-Control", cache))
 
     async def handle(request: Request, state: object) -> Response:
         if request.method not in SAFE_METHODS:
@@ -105,7 +117,7 @@ def serve_dir(
     """
     served = Directory(
         root=_existing_directory(directory),
-        cache=_checked_cache(cache),
+        cache=_checked("Cache-Control", cache),
         index=_checked_index(index),
         extensions=coded_extensions(precompressed),
         outside_links=outside_links,
@@ -142,7 +154,13 @@ def serve_as_file_path(directory: FilePathLike) -> FilePathHandler:
 
 
 async def file_response(
-    request: Request, path: FilePathLike, *, filename: str | None = None, cache: str = "no-cache"
+    request: Request,
+    path: FilePathLike,
+    *,
+    filename: str | None = None,
+    content_type: str | None = None,
+    cache: str = "no-cache",
+    headers: HeadersLike = (),
 ) -> Response:
     """Answer a request with a file, in a handler of one's own, such as one that checks who may read it.
 
@@ -154,8 +172,11 @@ async def file_response(
         path: the file. It is opened as it is, so it must not come from the client: use ``serve_dir`` for that.
         filename: the name under which the client stores the file (RFC 6266); any text. The media type is that of
             this name. If omitted, the client shows the file, and the type is that of the path.
+        content_type: the value of the Content-Type field, instead of the type of the name. Text needs a
+            ``charset``.
         cache: the value of the Cache-Control field; empty for none. Use ``private`` for a file that
             not all users may read.
+        headers: additional header fields of the response. A Content-Disposition replaces that of ``filename``.
 
     Returns:
         A 200 with the file, a 206 with the requested ranges, or a 304 if the client has it.
@@ -165,14 +186,21 @@ async def file_response(
             by the error handler.
         OSError: a failure that is not the client's, such as too many open files.
         TypeError: the path is not a path.
-        ValueError: ``cache`` is not a valid header value.
+        ValueError: ``cache``, ``content_type`` or a header field is invalid, or ``headers`` has a field that
+            describes the file, such as ETag.
     """
+    if content_type is None:
+        content_type = media_type(os.fspath(path) if filename is None else filename)
+    additional = _checked_additional(headers)
     facts = FileFacts(
-        content_type=media_type(os.fspath(path) if filename is None else filename),
-        cache=_checked_cache(cache),
-        disposition="" if filename is None else attachment(filename),
+        content_type=_checked("Content-Type", content_type),
+        cache=_checked("Cache-Control", cache),
+        disposition="" if filename is None or "Content-Disposition" in additional else attachment(filename),
     )
-    return await _respond_with(_absolute(path), request, facts)
+    response = await _respond_with(_absolute(path), request, facts)
+    for name, value in additional:
+        response = response.with_header(name, value)
+    return response
 
 
 async def _respond_below(directory: Directory, request: Request, pattern: str, hidden: bool) -> Response:
@@ -212,8 +240,17 @@ def _existing_directory(directory: FilePathLike) -> bytes:
     return absolute
 
 
-def _checked_cache(cache: str) -> str:
-    return Headers([("Cache-Control", cache)])["Cache-Control"]
+def _checked(name: str, value: str) -> str:
+    """Check the value of a header field."""
+    return Headers([(name, value)])[name]
+
+
+def _checked_additional(headers: HeadersLike) -> Headers:
+    """Check the fields that are added to a response with a file."""
+    additional = Headers(headers)
+    for name in additional.names & _OF_FILES.keys():
+        raise ValueError(f"file_response sets the field {name} itself: {_OF_FILES[name]}")
+    return additional
 
 
 def _checked_index(index: Sequence[str]) -> tuple[bytes, ...]:

@@ -263,21 +263,24 @@ class Part(Protocol):
         """
         ...
 
-    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None) -> int:
+    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None, replace: bool = False) -> int:
         """Write the rest of the content to a new file, in worker threads.
 
         If this fails or is cancelled, the file is removed.
 
         Args:
-            path: the path of the file, which must not exist.
+            path: the path of the file.
             limit: the greatest number of bytes of this file. None for no other limit than ``max_body`` of the
                 route, which is one for all parts together.
+            replace: whether a file with this path is replaced. The content is written to another file of the same
+                directory, which gets the path when it is complete. If this fails or is cancelled, the old file
+                stays. Without it, no file with this path may exist.
 
         Returns:
             The number of bytes.
 
         Raises:
-            FileExistsError: the file exists.
+            FileExistsError: the file exists, and ``replace`` is False.
             OSError: the file cannot be written.
             HttpError: 413 if the rest is larger than the limit, 400 if the body is malformed.
             RuntimeError: as for ``read``.

@@ -37,6 +37,7 @@ class FormSettings:
         max_text: the greatest number of bytes of all text fields together. The heads of parts count, too.
         spool: the greatest number of bytes of all files together that are kept in memory.
         directory: the directory of the temporary file; None for that of ``tempfile.gettempdir()``.
+        max_file: the greatest number of bytes of each file.
 
     Raises:
         ValueError: a number is negative.
@@ -46,9 +47,10 @@ class FormSettings:
     max_text: float = inf
     spool: float = inf
     directory: str | os.PathLike[str] | None = None
+    max_file: float = inf
 
     def __post_init__(self) -> None:
-        for name in ("max_fields", "max_text", "spool"):
+        for name in ("max_fields", "max_text", "spool", "max_file"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 
@@ -113,7 +115,8 @@ class MultipartForm:
         """Parse the next piece of the body.
 
         Raises:
-            HttpError: 400 if the body is malformed, 413 if it has too many fields or too much text.
+            HttpError: 400 if the body is malformed, 413 if it has too many fields, too much text, or a file that
+                is too large.
         """
         for event in self._parser.feed(data):
             if isinstance(event, PartHead):
@@ -145,6 +148,8 @@ class MultipartForm:
         assert part is not None, "content follows the head of its part"
         if isinstance(part, _TextPart):
             self._spend_text(len(piece))
+        elif part.size + len(piece) > self._settings.max_file:
+            raise HttpError(413, f"the file {part.name!r} is larger than {self._settings.max_file} bytes")
         part.add(piece)
 
     def _end(self) -> None:
@@ -192,6 +197,16 @@ class _FilePart:
         self._start: int | None = None  # in the spool
 
     @property
+    def name(self) -> str:
+        """The name of the field."""
+        return self._head.name
+
+    @property
+    def size(self) -> int:
+        """The number of bytes that were received."""
+        return self.in_memory if self._start is None else self._spool.size - self._start
+
+    @property
     def in_memory(self) -> int:
         """The number of bytes in memory."""
         return self._content.tell()
@@ -216,7 +231,7 @@ class _FilePart:
     def _stored(self) -> bytes | SpooledContent:
         if self._start is None:
             return self._content.getvalue()
-        return SpooledContent(self._spool.file, self._start, self._spool.size - self._start)
+        return SpooledContent(self._spool.file, self._start, self.size)
 
 
 FormParser: TypeAlias = UrlencodedForm | MultipartForm

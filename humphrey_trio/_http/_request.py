@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypedDict, Unpack, cast, overload
 
 from .._quoting import printable, quoted
@@ -221,7 +222,12 @@ class Request(RequestHead):
         return body
 
     async def read_form(
-        self, *, spool: int = _MIB, max_text: int = _MIB, directory: str | os.PathLike[str] | None = None
+        self,
+        *,
+        spool: int = _MIB,
+        max_text: int = _MIB,
+        max_file: int | None = None,
+        directory: str | os.PathLike[str] | None = None,
     ) -> Form:
         """Read the body as a form. Works for all routes.
 
@@ -234,20 +240,24 @@ class Request(RequestHead):
             spool: the greatest number of bytes of all files together that are kept in memory. A file that is
                 larger than what is left of it is spooled to disk.
             max_text: the greatest number of bytes of the text fields together, and of the heads of parts.
+            max_file: the greatest number of bytes of each file. None for no other limit than ``max_body`` of the
+                route, which is one for the whole form.
             directory: an existing directory for the temporary file; None for that of ``tempfile.gettempdir()``.
 
         Returns:
             The text fields, with the files as ``form.files``. A second call returns the same.
 
         Raises:
-            HttpError: 400 if the body is malformed, 413 if it has more than ``Limits.fields`` or more text, 415 if
-                it has another media type. On routes with ``stream=True`` also the errors of ``body``.
+            HttpError: 400 if the body is malformed, 413 if it has more than ``Limits.fields``, more text or a
+                larger file, 415 if it has another media type. On routes with ``stream=True`` also the errors of
+                ``body``.
             OSError: the temporary file cannot be written.
             RuntimeError: the body was read otherwise, or a call has failed before; or the body is
                 ``multipart/form-data``, and the extra ``forms`` is not installed.
             ValueError: an argument is negative.
         """
-        settings = FormSettings(self._max_fields, max_text, spool, directory)
+        largest = inf if max_file is None else max_file
+        settings = FormSettings(self._max_fields, max_text, spool, directory, largest)
         body, content_type = self._body, self.headers.get("Content-Type", "")
         if isinstance(body, bytes):
             return self._once("read_form", lambda: parse_form(content_type, body, settings))

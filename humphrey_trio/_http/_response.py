@@ -128,8 +128,8 @@ class Response:
     def events(cls, produce: Callable[[EventSender], Awaitable[None]], *, headers: HeadersLike = ()) -> Response:
         """Create a stream of server-sent events (HTML standard, section 9.2), for ``EventSource`` in scripts.
 
-        Its Content-Type is ``text/event-stream``, its Cache-Control ``no-store``, and its X-Accel-Buffering ``no``,
-        unless ``headers`` has them.
+        Its Content-Type is ``text/event-stream``, its Cache-Control ``no-store``, and its X-Accel-Buffering
+        ``no``, unless ``headers`` has them.
 
         Args:
             produce: a coroutine function that is awaited with an ``EventSender``: ``await events.send("text")``.

@@ -135,21 +135,22 @@ class UploadedFile:
             whole.write(piece)
         return whole.getvalue()
 
-    async def save(self, path: str | os.PathLike[str]) -> int:
+    async def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> int:
         """Write the content to a new file, in worker threads. If this fails or is cancelled, the file is removed.
 
         Args:
-            path: the path of the file, which must not exist.
+            path: the path of the file.
+            replace: whether a file with this path is replaced, as for ``Part.save``. Otherwise it must not exist.
 
         Returns:
             The number of bytes.
 
         Raises:
-            FileExistsError: the file exists.
+            FileExistsError: the file exists, and ``replace`` is False.
             OSError: the file cannot be written, or the temporary file cannot be read.
             ValueError: the file was spooled, and the response was sent.
         """
-        return await write_new_file(path, self)
+        return await write_new_file(path, self, replace=replace)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _Pieces(self._content)

@@ -122,8 +122,8 @@ class ReceivedPart(Part):
     async def text(self, *, limit: int = _DEFAULT_LIMIT) -> str:
         return decode_text(self._head, await self.read(limit=limit))
 
-    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None) -> int:
-        return await write_new_file(path, self if limit is None else _UpTo(self, limit))
+    async def save(self, path: str | os.PathLike[str], *, limit: int | None = None, replace: bool = False) -> int:
+        return await write_new_file(path, self if limit is None else _UpTo(self, limit), replace=replace)
 
     def __repr__(self) -> str:
         return f"Part(name={self.name!r}, filename={self.filename!r}, content_type={self.content_type!r})"
