@@ -163,6 +163,19 @@ async def test_errors_of_an_api_in_json() -> None:
     assert repr(json_errors()) == "json_errors()"
 
 
+async def test_errors_always_in_json() -> None:
+    """Behind ``json_errors(always=True)``, browsers get JSON, too."""
+    app = App().with_layer(json_errors(always=True), path="/api/*")
+    async with http_client(app) as client:
+        for accept in (BROWSER, "text/plain", "image/png", "*/*"):
+            assert (await client.get("/api/none", headers={"Accept": accept})).content_type == PROBLEM
+        assert (await client.get("/none", headers={"Accept": BROWSER})).content_type == HTML
+    assert repr(json_errors(always=True)) == "json_errors(always=True)"
+    wrong: Any = "/api/*"
+    with pytest.raises(TypeError, match=r"write json_errors\(always=True\)"):
+        json_errors(always=wrong)
+
+
 async def test_a_refused_upgrade_of_an_api() -> None:
     """The refusal of a WebSocket is JSON as well."""
     route = websocket_handler(_never, origins="https://example.com")

@@ -13,7 +13,7 @@ from .._http._negotiation import choose_media_type
 from .._http._request import Request
 from .._http._response import Response
 from .._http._status import reason_phrase
-from .._layers._json_errors import JSON_ERRORS
+from .._layers._json_errors import ERROR_FORMATS, HTML, JSON, PLAIN, PROBLEM
 from .._quoting import printable
 from .._websocket._errors import HandshakeError
 
@@ -21,18 +21,16 @@ from .._websocket._errors import HandshakeError
 #: may be None.
 ErrorHandler: TypeAlias = Callable[[int, Request | None, Exception | None], Response | Awaitable[Response]]
 
-_PLAIN, _HTML, _PROBLEM, _JSON = "text/plain", "text/html", "application/problem+json", "application/json"
-# The first one if a client has no preference. Clients of JSON rarely name the type of problems.
-_OFFERS = (_PLAIN, _HTML, _PROBLEM, _JSON)
-_OFFERS_OF_API = (_PROBLEM, _JSON, _PLAIN, _HTML)
+# The value of ERROR_FORMATS without the layer ``json_errors``.
+_DEFAULT_FORMATS = (PLAIN, HTML, PROBLEM, JSON)
 
 
 def default_error_handler(status: int, request: Request | None, exception: Exception | None) -> Response:
     """Create a short error response: what the status means, and what is wrong with the request.
 
     It is plain text, unless the client prefers an HTML page or a problem in JSON (RFC 9457) by its Accept field.
-    Behind the layer ``json_errors``, it is JSON unless the client prefers another format. Exceptions of handlers
-    are not shown, because they may contain secrets.
+    Behind the layer ``json_errors``, it is JSON unless the client prefers another format, or always. Exceptions of
+    handlers are not shown, because they may contain secrets.
 
     Args:
         status: the status code.
@@ -48,7 +46,7 @@ def default_error_handler(status: int, request: Request | None, exception: Excep
     detail = printable(str(exception)) if is_ours else ""
     if request is None:
         return Response(status, _plain(status, detail))
-    offers = _OFFERS_OF_API if request.get(JSON_ERRORS) else _OFFERS
+    offers = request.get(ERROR_FORMATS, _DEFAULT_FORMATS)
     accepted = choose_media_type(request.headers.get_all("Accept"), offers) or offers[0]
     write, headers = _FORMATS[accepted]
     return Response(status, write(status, detail), headers)
@@ -80,8 +78,8 @@ def _fields(content_type: str) -> Headers:
 
 
 _FORMATS: dict[str, tuple[Callable[[int, str], str | bytes], Headers]] = {
-    _PLAIN: (_plain, _fields("text/plain; charset=utf-8")),
-    _HTML: (_page, _fields("text/html; charset=utf-8")),
-    _PROBLEM: (_problem, _fields(_PROBLEM)),
-    _JSON: (_problem, _fields(_PROBLEM)),
+    PLAIN: (_plain, _fields("text/plain; charset=utf-8")),
+    HTML: (_page, _fields("text/html; charset=utf-8")),
+    PROBLEM: (_problem, _fields(PROBLEM)),
+    JSON: (_problem, _fields(PROBLEM)),
 }

@@ -11,11 +11,18 @@ from .._http._response import Response
 from .._type_variables import State
 from ._layer import CallNext
 
-#: Set to True for requests whose clients get JSON unless they prefer another format.
-JSON_ERRORS = RequestKey[bool]("errors in JSON")
+PLAIN, HTML, PROBLEM, JSON = "text/plain", "text/html", "application/problem+json", "application/json"
+
+# Clients of JSON rarely name the type of problems.
+_ONLY_JSON = (PROBLEM, JSON)
+_PREFERABLY_JSON = (*_ONLY_JSON, PLAIN, HTML)
+
+#: The media types among which the Accept field of a request chooses the format of an error response. The first one
+#: counts if a client has no preference.
+ERROR_FORMATS = RequestKey[tuple[str, ...]]("formats of errors")
 
 
-def json_errors() -> JsonErrorsLayer:
+def json_errors(*, always: bool = False) -> JsonErrorsLayer:
     """Create a layer that answers errors in JSON: ``with_layer(json_errors(), path="/api/*")``.
 
     Error responses of ``default_error_handler`` are ``application/problem+json`` (RFC 9457) for clients without a
@@ -25,17 +32,30 @@ def json_errors() -> JsonErrorsLayer:
     Add it before other layers with errors of their own, because it applies to what is inside it. An error handler
     of the application decides itself; it may call ``default_error_handler``.
 
+    Args:
+        always: whether all clients get JSON, also those that prefer another format, such as a browser that opens
+            the path.
+
     Returns:
         The layer, for ``with_layer``.
+
+    Raises:
+        TypeError: ``always`` is not a bool.
     """
-    return JsonErrorsLayer()
+    if not isinstance(always, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"always is a bool, not {type(always).__name__}: write json_errors(always=True)")
+    return JsonErrorsLayer(always)
 
 
 class JsonErrorsLayer:
     """The layer of ``json_errors``."""
 
+    def __init__(self, always: bool) -> None:
+        self._always = always
+        self._formats = _ONLY_JSON if always else _PREFERABLY_JSON
+
     def __repr__(self) -> str:
-        return "json_errors()"
+        return f"json_errors({'always=True' if self._always else ''})"
 
     async def __call__(self, request: Request, state: State, call_next: CallNext) -> Response:
-        return await call_next(request.with_value(JSON_ERRORS, True))
+        return await call_next(request.with_value(ERROR_FORMATS, self._formats))
