@@ -19,7 +19,7 @@ from humphrey_trio import (
     websocket_handler,
 )
 from humphrey_trio.http import Address, TrustedProxies
-from humphrey_trio.testing import HttpClient, http_client, websocket_client
+from humphrey_trio.testing import HttpClient, ResponseError, http_client, websocket_client
 from tests.support import ANY_PORT
 
 PEER = Address("10.0.0.1", 5000)
@@ -54,6 +54,19 @@ async def test_peer() -> None:
                 assert (await socket.receive()).text == expected
         async with websocket_client(app, "/ws", peer=PEER, headers=FORWARDED) as socket:
             assert (await socket.receive()).text == expected
+
+
+async def test_redirects_behind_a_proxy_with_tls() -> None:
+    """With ``scheme="https"``, a client follows redirects to HTTPS, and no others."""
+    app = telling(proxies=TrustedProxies("10.0.0.0/8"))
+    for scheme in ("https", "http"):
+        location = f"{scheme}://example.com/"
+        app.with_stateless_route(f"/{scheme}", lambda _, to=location: Response.redirect(to))
+    settings: dict[str, Any] = {"host": "example.com", "scheme": "https", "peer": PEER, "headers": FORWARDED}
+    async with http_client(app, **settings) as client:
+        assert (await client.get("/https", follow_redirects=True)).text.endswith(" https")
+        with pytest.raises(ResponseError, match="this client is one of 'https://example.com'"):
+            await client.get("/http", follow_redirects=True)
 
 
 async def test_connection_condition() -> None:

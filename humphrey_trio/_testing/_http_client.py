@@ -52,7 +52,12 @@ class RequestOptions(BodyOptions, total=False):
 
 @asynccontextmanager
 async def http_client(
-    app: App[Any], *, host: str = HOST, headers: HeadersLike = (), peer: Address | None = None
+    app: App[Any],
+    *,
+    host: str = HOST,
+    headers: HeadersLike = (),
+    peer: Address | None = None,
+    scheme: str = "http",
 ) -> AsyncGenerator[HttpClient]:
     """Open an HTTP client of an app: ``async with http_client(app) as client:``.
 
@@ -61,7 +66,8 @@ async def http_client(
 
     Args:
         app: the app. It need not be running.
-        host, headers: as for ``HttpClient``.
+        host, headers, scheme: as for ``HttpClient``. The connection has no TLS. So for ``request.scheme``, the app
+            needs trusted proxies, and ``headers`` an ``X-Forwarded-Proto: https``.
         peer: the address of the client, ``request.address`` of the handlers. For an app with trusted proxies, it
             is that of the proxy, and ``headers`` has its forwarding fields. A connection condition is called with
             it. The default has the host ``memory``.
@@ -77,7 +83,7 @@ async def http_client(
         async def connect() -> trio.abc.Stream:
             return connect_now()
 
-        async with HttpClient(connect, host=host, headers=headers) as client:
+        async with HttpClient(connect, host=host, headers=headers, scheme=scheme) as client:
             yield client
 
 
