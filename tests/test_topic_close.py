@@ -1,12 +1,15 @@
-"""``subscribers``, ``close`` and ``close_subscribers`` of a sender: who is in a room, and how they are removed."""
+"""``subscribers``, ``value``, ``close`` and ``close_subscribers`` of a sender: who is in a room, and the removal."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from humphrey_trio import AsyncWebsocketApp
+from humphrey_trio import Accept, App, AsyncStream, AsyncWebsocketApp, Request
+from humphrey_trio.testing import websocket_client
 from humphrey_trio.websocket import ConnectionClosed
 from tests.support.topics import TopicApp
 
@@ -26,6 +29,30 @@ async def test_subscribers() -> None:
         assert (await first.receive()).text == "only you"
         await stream.close()
         assert sender.subscribers("news") == frozenset()
+
+
+async def test_who_is_in_a_room() -> None:
+    """``value`` of a sender is the value that ``accept`` has given an open stream."""
+    joined: list[AsyncStream] = []
+
+    async def accept(request: Request, state: None) -> Accept:
+        return Accept(value=request.query)
+
+    async def join(stream: AsyncStream, state: None) -> None:
+        stream.subscribe("room")
+        joined.append(stream)
+
+    websocket_app = AsyncWebsocketApp.new_unlinked().with_connect_handler(join)
+    app, sender = App().with_websocket_app("/", websocket_app, accept=accept), websocket_app.sender()
+    async with websocket_client(app, "/?ann"), websocket_client(app, "/?bob"):
+        await trio.testing.wait_all_tasks_blocked()
+        assert {sender.value(one) for one in sender.subscribers("room")} == {"ann", "bob"}
+        await joined[0].close()
+        assert sender.value(joined[0].id) is None
+        assert sender.value(-1) is None
+        wrong: Any = joined[1]
+        with pytest.raises(TypeError, match="takes the id of a stream"):
+            sender.value(wrong)
 
 
 async def test_close_subscribers() -> None:

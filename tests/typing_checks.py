@@ -227,6 +227,7 @@ async def close(sender: AsyncSender) -> None:
     assert_type(await sender.close(1, 4000, "away"), bool)
     assert_type(await sender.close_subscribers(("user", "ann")), int)
     assert_type(sender.subscribers("room"), frozenset[int])
+    sender.value(1)
 
 
 async def pieces() -> AsyncIterator[str]:

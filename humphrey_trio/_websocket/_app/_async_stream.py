@@ -366,6 +366,26 @@ class AsyncSender:
         self._broadcaster.check_run()
         return self._broadcaster.subscribers(topic)
 
+    def value(self, stream_id: int) -> Any:
+        """Return the ``value`` of a stream, such as the user who is connected: see ``AsyncStream.value``.
+
+        With ``subscribers``, it shows who is in a room.
+
+        Args:
+            stream_id: the ``id`` of the stream.
+
+        Returns:
+            The value; None if the app has no open stream with this id.
+
+        Raises:
+            TypeError: ``stream_id`` is not an int.
+            RuntimeError: called in another run of trio than that of the app.
+        """
+        _check_id(stream_id)
+        self._broadcaster.check_run()
+        client = self._broadcaster.clients.get(stream_id)
+        return None if client is None or client.closed else client.connection.value
+
     async def close(self, stream_id: int, code: int = NORMAL, reason: str = "") -> bool:
         """Close the stream of one client; as ``AsyncStream.close``.
 
