@@ -173,7 +173,7 @@ async def test_errors(runs: list[tuple[Any, ...]]) -> None:
 
 async def test_errors_in_json(runs: list[tuple[Any, ...]]) -> None:
     """The program with the layer for JSON answers errors of its API in JSON, and others as text."""
-    app = app_with("json_errors()")
+    app = app_with("was sold")
     async with http_client(app) as client:
         assert (await client.get("/api/items/1")).parse_json()["detail"] == "item 1 was sold"
         assert (await client.get("/items/1")).text == "410 Gone: item 1 was sold\n"
@@ -287,6 +287,21 @@ async def test_layers(runs: list[tuple[Any, ...]]) -> None:
         assert all(page.headers["Server-Timing"].startswith("app;dur=") for page in (refused, member))
 
 
+async def test_the_order_of_layers(runs: list[tuple[Any, ...]]) -> None:
+    """In the order of layers.md, a preflight needs no credentials, and a page can read a 401, which is JSON."""
+    origin = {"Origin": "https://app.example.com"}
+    async with http_client(app_with("async def orders"), headers=origin) as client:
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        assert (await client.options("/api/orders", headers=asked)).status == 204
+        refused = await client.get("/api/orders")
+        assert (refused.status, refused.content_type) == (401, "application/problem+json")
+        assert refused.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+        allowed = await client.post("/api/orders", headers={"Authorization": "Bearer secret"})
+        assert allowed.parse_json() == []
+        foe = {"Origin": "https://foe.example", "Authorization": "Bearer secret"}
+        assert (await client.post("/api/orders", headers=foe)).status == 403
+
+
 async def test_layers_for_pages_of_others(runs: list[tuple[Any, ...]]) -> None:
     """The programs of layers.md for other origins allow the ones that they name."""
     async with http_client(app_with("cors(allowed)")) as client:
@@ -299,7 +314,7 @@ async def test_layers_for_pages_of_others(runs: list[tuple[Any, ...]]) -> None:
         )
         saved = await client.put("/api/save", headers={"Origin": "https://foe.example"})
         assert (saved.text, "Access-Control-Allow-Origin" in saved.headers) == ("saved\n", False)
-    async with http_client(app_with("cross_origin_guard(allowed_origins=")) as client:
+    async with http_client(app_with("guard = cross_origin_guard")) as client:
         for fields, status in (
             ({"Sec-Fetch-Site": "same-origin"}, 200),
             ({"Sec-Fetch-Site": "same-site"}, 403),

@@ -1,4 +1,4 @@
-"""``subscribers``, ``value``, ``close`` and ``close_subscribers`` of a sender: who is in a room, and the removal."""
+"""``subscribers``, ``value``, ``close`` and ``close_subscribers`` of a sender: who is in a room, and removal."""
 
 from __future__ import annotations
 
