@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
-from humphrey_trio import ConnectionClosed
+from humphrey_trio import App, ConnectionClosed
 from humphrey_trio._cli._served_app import open_app
 from humphrey_trio.testing import http_client, open_websocket
 from tests.support import PATIENCE
@@ -63,6 +64,27 @@ async def test_the_factory_of_the_page() -> None:
     exec(program_with("class Prices"), namespace)
     async with open_app(namespace["app"], "shop:app") as app, http_client(app) as client:
         assert (await client.get("/price")).text == "1.00\n"
+
+
+async def test_the_factory_with_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The factory with an app for metrics runs it while the other one is served."""
+    namespace: dict[str, Any] = {}
+    running: list[tuple[App[Any], str]] = []
+
+    async def run(app: App[Any], address: str) -> None:
+        running.append((app, address))
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(App, "run", run)
+    exec(program_with("serve_metrics(shop)"), namespace)
+    async with open_app(namespace["app"], "shop:app") as app:
+        await trio.testing.wait_all_tasks_blocked()
+        ((metrics, address),) = running
+        async with http_client(app) as client, http_client(metrics) as scraper:
+            assert (await client.get("/")).text == "Hello world!\n"
+            page = (await scraper.get("/metrics")).text
+    assert address == "127.0.0.1:9090"
+    assert 'humphrey_trio_http_requests_total{code="2xx"} 1' in page
 
 
 # --------------------------------------------------------------------------------------------- proxies

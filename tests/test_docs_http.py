@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ import trio.testing
 from humphrey_trio import App, Response
 from humphrey_trio.http import Address, Request, ServerSentEvent, open_body
 from humphrey_trio.testing import Upload, http_client, websocket_client
+from tests.support import PATIENCE
 from tests.support.documentation import block_with
 
 
@@ -340,6 +342,28 @@ async def test_logs(
         await client.get("/?secret")
     fields = json.loads(capsys.readouterr().err)
     assert (fields["status"], fields["path"], fields["query_length"], fields["route"]) == (200, "/", 6, "/")
+
+
+async def test_tasks_beside_servers(runs: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of shutdown.md with a background task ends at a signal, when both servers have ended."""
+    listening, ended, run = trio.Event(), list[App[Any]](), App.run
+    running: list[App[Any]] = []
+
+    async def run_somewhere(app: App[Any], _: str) -> None:
+        async with trio.open_nursery() as servers:
+            await servers.start(run, app, "127.0.0.1:0")
+            running.append(app)
+            if len(running) == 2:
+                listening.set()
+        ended.append(app)
+
+    monkeypatch.setattr(App, "run", run_somewhere)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(block_with("async def refresh_prices").run()["main"])
+            await listening.wait()
+            signal.raise_signal(signal.SIGTERM)
+    assert sorted(map(id, ended)) == sorted(map(id, running))
 
 
 async def test_metrics(runs: list[tuple[Any, ...]], apps: list[App[Any]]) -> None:
