@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from humphrey_trio import App, Response
+from humphrey_trio import App, HandshakeError, Response, SetCookie
 from humphrey_trio.http import Address, Request, ServerSentEvent, open_body
 from humphrey_trio.testing import Upload, http_client, websocket_client
 from tests.support import PATIENCE
@@ -342,6 +342,22 @@ async def test_logs(
         await client.get("/?secret")
     fields = json.loads(capsys.readouterr().err)
     assert (fields["status"], fields["path"], fields["query_length"], fields["route"]) == (200, "/", 6, "/")
+
+
+async def test_http_handlers_that_publish(runs: list[tuple[Any, ...]]) -> None:
+    """The program of linking.md publishes a POST to the WebSockets of its users, and refuses others."""
+    namespace = block_with("class Site:\n    sessions").run()
+    async with http_client(namespace["app"]) as client:
+        assert (await client.post("/news", content="hello")).status == 403
+        with pytest.raises(HandshakeError):
+            async with client.websocket("/ws"):
+                pass
+        client.set_cookie(SetCookie("session", "c2VjcmV0"))
+        async with client.websocket("/ws") as socket:
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await client.post("/news", content="hello")).status == 202
+            assert (await socket.receive()).text == "ann: hello"
+    assert namespace["names"] == ["ann"]
 
 
 async def test_tasks_beside_servers(runs: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
