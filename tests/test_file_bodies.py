@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import trio
 
-from humphrey_trio._file_limiter import MAX_FILE_THREADS
 from humphrey_trio._http._file_body import FileBody, OpenFile
 from humphrey_trio._http._ranges import ByteRange
 from humphrey_trio._server._file_reader import READ_SIZE, FileTruncatedError, send_file_body
+from humphrey_trio._thread_limiters import MAX_FILE_THREADS
 from humphrey_trio.handlers import file_response, serve_dir
 from humphrey_trio.http import Headers, Request, Response
 from tests.support.descriptors import all_closed, descriptors_in, until

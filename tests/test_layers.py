@@ -19,7 +19,7 @@ PACKAGE = "humphrey_trio"
 # folder, or to a module further left in the same folder. The folder "." is the package itself. A module with "!"
 # does no I/O and does not import trio.
 LAYOUT = """
-.                     _failures _file_limiter _wildcards! _quoting! _naming! _signatures! _settings! _hints!
+.                     _failures _thread_limiters _wildcards! _quoting! _naming! _signatures! _settings! _hints!
                       _trio_runs _until_signal _type_variables!
 _watchdog             _steps _suspensions! _stack! _watchdog
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
@@ -55,7 +55,7 @@ _websocket._app       _topics _broadcaster _stream_tasks _failure_log! _handlers
                       _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!
                       _failed_open! _file_answer _directory _files _redirect! _metrics!
-_testing              _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
+_testing              _held_clock _response_reader! _event_decoder! _cookie_jar! _outgoing_request! _redirects!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _websocket_client _http_client
 _cli                  _errors! _arguments! _load _served_app _binds _log! _serve
@@ -204,6 +204,7 @@ FOREIGN_ASSIGNMENTS = {
     ("_server._certificate", "context.options"): "an SSLContext has no method for it",
     ("_server._certificate", "context.num_tickets"): "an SSLContext has no method for it",
     ("_server._child_task", "nursery.cancel_scope.shield"): "a CancelScope has no method for it",
+    ("_testing._held_clock", "self._clock.autojump_threshold"): "a MockClock has no method for it",
     ("_websocket._app._sessions", "scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._app._stream_server", "scope.deadline"): "a CancelScope has no method for it",
     ("_websocket._stream._serve_upgrade", "self._scope.deadline"): "a CancelScope has no method for it",

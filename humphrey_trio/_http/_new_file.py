@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import trio
 
-from .._file_limiter import file_limiter
+from .._thread_limiters import file_limiter
 
 # Bytes that are collected for one write. Each write is a call in a worker thread (50 us).
 _WRITE_SIZE = 256 * 1024

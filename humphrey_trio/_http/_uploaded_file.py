@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import trio
 
-from .._file_limiter import file_limiter
+from .._thread_limiters import file_limiter
 from ._file_body import OpenFile
 from ._headers import Headers
 from ._new_file import write_new_file

@@ -5,7 +5,6 @@ The compressors are in ``_codings``.
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from typing import Final
@@ -20,6 +19,7 @@ from .._http._negotiation import IDENTITY, choose_coding
 from .._http._request import Request
 from .._http._response import Response
 from .._settings import check_whole
+from .._thread_limiters import computing_limiter
 from .._type_variables import State
 from ._codings import CODINGS, StreamCompressor, compress_whole
 from ._layer import CallNext
@@ -90,7 +90,6 @@ class CompressionLayer:
     def __init__(self, minimum: int) -> None:
         check_whole("compression(minimum=...)", minimum, 0, hint="; 0 compresses every body")
         self._minimum = minimum
-        self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     def __repr__(self) -> str:
         return f"compression(minimum={self._minimum})"
@@ -107,7 +106,7 @@ class CompressionLayer:
         if coding == IDENTITY:
             return response
         if response.body is not None:
-            body = TransformedBody(response.body, partial(_StreamTransform, coding, self._limiter))
+            body = TransformedBody(response.body, partial(_StreamTransform, coding))
             return _with_coding(response, coding).with_body(body)
         if not response.content:
             return _with_coding(response, coding)
@@ -119,23 +118,22 @@ class CompressionLayer:
             return compress_whole(coding, content, _nothing)
         # Between its steps, the thread stops if this task was cancelled.
         work = partial(compress_whole, coding, content, trio.from_thread.check_cancelled)
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        return await trio.to_thread.run_sync(work, limiter=computing_limiter())
 
 
 class _StreamTransform:
     """Compresses the pieces of a streamed body, large ones in a worker thread."""
 
-    __slots__ = ("_compressor", "_limiter")
+    __slots__ = ("_compressor",)
 
-    def __init__(self, coding: str, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, coding: str) -> None:
         self._compressor = StreamCompressor(coding)
-        self._limiter = limiter
 
     async def transform(self, piece: bytes) -> bytes:
         if len(piece) <= INLINE_SIZE:
             return self._compressor.transform(piece)
         # Once the thread has begun, it is not cancelled: the compressor would have a part of the piece.
-        return await trio.to_thread.run_sync(self._compressor.transform, piece, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self._compressor.transform, piece, limiter=computing_limiter())
 
     def finish(self) -> bytes:
         return self._compressor.finish()

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import trio
 
-from .._file_limiter import file_limiter
 from .._http._file_body import OpenFile
+from .._thread_limiters import file_limiter
 
 _Result = TypeVar("_Result")
 

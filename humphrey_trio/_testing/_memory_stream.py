@@ -14,6 +14,7 @@ import trio
 
 from .._server._direct import DirectStream
 from .._server._transport import CHUNK
+from ._held_clock import hold_clock
 
 
 def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStream]:
@@ -22,6 +23,9 @@ def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStre
     Unlike those of ``trio.testing.memory_stream_pair``, the streams have bounded buffers and the non-blocking
     operations of ``DirectStream``, so that slow clients and short writes can be tested. Both ends have the same
     methods.
+
+    While the library works in threads, on files or compressing, an autojump of ``trio.testing.MockClock`` waits
+    for them, in each run of trio in which this was called.
 
     Args:
         buffer: the size of the buffer of each direction, in bytes.
@@ -41,6 +45,7 @@ def memory_connection(buffer: int = 64 * 1024) -> tuple[MemoryStream, MemoryStre
     """
     if buffer < 1:
         raise ValueError("buffer must be at least 1 byte")
+    hold_clock()
     one, other = _Direction(buffer), _Direction(buffer)
     link = _Link(one, other)
     return MemoryStream(link, one, other), MemoryStream(link, other, one)
