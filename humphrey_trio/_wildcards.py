@@ -5,6 +5,8 @@ Humphrey uses the algorithm of Kirk Krauss. This algorithm is another one: it ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Wildcard:
     """A pattern with wildcards.
@@ -12,15 +14,17 @@ class Wildcard:
     Args:
         pattern: literal text, in which each ``*`` matches any number of characters, including none and including
             ``/``. No other character is special, and ``*`` cannot be escaped.
+        decode: called with each literal text between two wildcards. Returns the text that has to match.
     """
 
     __slots__ = ("_first", "_last", "_middle", "_size")
 
-    def __init__(self, pattern: str) -> None:
-        self._first, *middle = pattern.split("*")
+    def __init__(self, pattern: str, decode: Callable[[str], str] = str) -> None:
+        pieces = [decode(piece) for piece in pattern.split("*")]
+        self._first, *middle = pieces
         self._last = middle.pop() if middle else None  # None: there is no wildcard
         self._middle = tuple(middle)
-        self._size = len(pattern) - pattern.count("*")
+        self._size = sum(map(len, pieces))
 
     def matches(self, text: str) -> bool:
         """Return whether the pattern matches the whole text. Letter case is significant."""

@@ -49,8 +49,8 @@ _websocket._stream    _drop_order! _send_queue! _liveness! _phase! _deadline_tab
 _layers               _layer! _response_fields! _codings! _cors! _compression _origin_guard! _json_errors!
 _asgi                 _errors! _order! _response! _fields! _tls_extension! _scope! _waiter _body_part _answer
                       _http_exchange _websocket_exchange _call _lifespan _host _mount!
-_app                  _access _monitor _errors _hosting _handler_checks _layers! _patterns! _options! _route_table!
-                      _routing! _routes _service _servers _app _https_redirect!
+_app                  _access _monitor _errors _hosting _handler_checks _patterns! _layer_paths! _layers! _options!
+                      _route_table! _routing! _routes _service _servers _app _https_redirect!
 _websocket._app       _topics _broadcaster _stream_tasks _failure_log! _handlers _sessions _read_ahead _session
                       _async_stream _stream_server _hosted _async_app
 _handlers             _resolver! _tree! _representation! _precompressed! _disposition!

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from humphrey_trio._app._layer_paths import LayerPath, readings_of
 from humphrey_trio._app._patterns import decode_values, parse_pattern
 from humphrey_trio._http._errors import HttpError
 from humphrey_trio._http._form_parser import FormSettings, MultipartForm
@@ -251,6 +252,20 @@ def test_parameters(pattern: str, text: str) -> None:
     pattern = "".join(char + str(at) if char == "a" else char for at, char in enumerate(pattern))
     parsed = parse_pattern(pattern)
     assert_linear(lambda size: [parsed.match("/" + text * size) for _ in range(10)], 20_000)
+
+
+@pytest.mark.parametrize("pattern", ["/*", "/*a*/b", "/{a}", "/{a}/{b}/{c}/x", "/{a}/{b*}", "/{a}/" * 20 + "x"])
+@pytest.mark.parametrize("text", ["%2F", "%2Fx", "/x%2f", "//", "/.", "/%2e", "%", "%zz", "%C3", "..%2F"])
+def test_layer_paths(pattern: str, text: str) -> None:
+    """The time to decide whether a layer is called is linear in the length of the path."""
+    pattern = "".join(char + str(at) if char == "a" else char for at, char in enumerate(pattern))
+    layer = LayerPath(pattern)
+
+    def decide(size: int) -> None:
+        path = "/" + text * size
+        layer.matches(path, readings_of(path))
+
+    assert_linear(decide, 10_000)
 
 
 @pytest.mark.parametrize("text", ["%41", "%C3%A9", "%", "x%", "x", "%zz", "%C3"])

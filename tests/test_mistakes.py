@@ -241,9 +241,9 @@ PATTERNS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: app.with_route("/a/{id:int}", ok),
         "write {id} and request.path_param('id', int)",
     ),
-    "a parameter of a layer": (
-        lambda: app.with_layer(compression(), path="/a/{id}"),
-        "the path of a layer has no parameters: write '*', as in '/api/*'",
+    "Flask for a layer": (
+        lambda: app.with_layer(compression(), path="/a/<id>"),
+        "'<id>' in '/a/<id>' is not a parameter here: write {id}.",
     ),
     "a URL as a host": (
         lambda: app.with_host("https://a.example", SubApp()),

@@ -7,7 +7,6 @@ exception itself.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeAlias
 
@@ -16,27 +15,24 @@ from .._http._response import Response
 from .._layers._layer import CallNext, Layer
 from .._naming import qualified_name
 from .._type_variables import State
-from .._wildcards import Wildcard
 from ._handler_checks import check_layer
+from ._layer_paths import LayerPath, readings_of
 
 #: Turns an exception of a layer into a response: ``await answer_failure(request, exception, layer)``. It is called
 #: in the except clause, and re-raises what is not a failure, such as a cancellation.
 AnswerFailure: TypeAlias = Callable[[Request, BaseException, object], Awaitable[Response]]
-
-# A segment that is a parameter, here or in other frameworks.
-_PARAMETER = re.compile(r"/(?:\{[^/]*\}|<[^/]*>)")
 
 
 class LayerEntry(Generic[State]):
     """A layer of an app, and the paths for which it is called.
 
     Args:
-        pattern: the paths. ``*`` matches any number of characters.
+        pattern: the paths, as for a route. One that can be read as such a path matches, too.
         layer: the layer.
 
     Raises:
         TypeError: the layer cannot be called, or the pattern is not a str.
-        ValueError: the pattern begins with neither ``/`` nor ``*``.
+        ValueError: the pattern is malformed, or could never match.
     """
 
     __slots__ = ("layer", "matches")
@@ -44,7 +40,9 @@ class LayerEntry(Generic[State]):
     def __init__(self, pattern: str, layer: Layer[State]) -> None:
         _check(pattern, layer)
         self.layer = layer
-        self.matches: Callable[[str], bool] = _always if pattern == "*" else Wildcard(pattern).matches
+        self.matches: Callable[[str, Sequence[str]], bool] = (
+            _always if pattern == "*" else LayerPath(pattern).matches
+        )
 
 
 class LayerChain(Generic[State]):
@@ -72,7 +70,8 @@ class LayerChain(Generic[State]):
                 the layers.
         """
         path = request.path
-        matching = [entry.layer for entry in self._layers if entry.matches(path)]
+        readings = readings_of(path)
+        matching = [entry.layer for entry in self._layers if entry.matches(path, readings)]
         return await _Run(matching, state, endpoint, self._answer_failure).call(0, request)
 
 
@@ -159,11 +158,7 @@ def _check(pattern: str, layer: Layer[Any]) -> None:
     check_layer(layer)
     if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"the path of a layer is a pattern such as '/api/*', not {type(pattern).__name__}")
-    if not pattern.startswith(("/", "*")):
-        raise ValueError(f"no path matches {pattern!r}: a pattern begins with '/' or '*'")
-    if _PARAMETER.search(pattern):
-        raise ValueError(f"{pattern!r}: the path of a layer has no parameters: write '*', as in '/api/*'")
 
 
-def _always(path: str) -> bool:
+def _always(path: str, readings: Sequence[str]) -> bool:
     return True

@@ -187,15 +187,16 @@ class Routes(Generic[State]):
         Args:
             layer: ``async def layer(request, state, call_next)``. ``await call_next(request)`` returns the
                 response of the next layer or of the handler.
-            path: the paths for which the layer is called, such as ``/api/*``. ``*`` matches any number of
-                characters.
+            path: the paths for which the layer is called, such as ``/api/*``: a pattern as for ``with_route``. It
+                is compared with the path as it was sent, and also with the percent-decoded path, and with that
+                without empty and dot segments. If one of them matches, the layer is called.
 
         Returns:
             This object, so that calls can be chained.
 
         Raises:
             TypeError: the layer cannot be called, or the path is not a str.
-            ValueError: the path begins with neither ``/`` nor ``*``.
+            ValueError: the path could never match, or its parameters are malformed.
         """
         self._routes.layers.append(LayerEntry(path, layer))
         return self

@@ -34,7 +34,7 @@ class FilePath(NamedTuple):
     is_directory: bool
 
 
-def path_below(path: str, pattern: str) -> str:
+def path_below(path: str, pattern: str) -> str | None:
     """Return the part of a path behind the literal prefix of a pattern.
 
     Args:
@@ -43,13 +43,16 @@ def path_below(path: str, pattern: str) -> str:
             returned.
 
     Returns:
-        The rest, as it was sent. If the prefix does not end with a slash, the slash behind it is omitted.
+        The rest, as it was sent. If the prefix does not end with a slash, the slash behind it is omitted. None if
+        there is no slash: for ``/static*``, ``/static-a`` would be a second path of ``/static/-a``.
     """
     literal = re.split(r"[*{]", pattern, maxsplit=1)[0]
     spellings = (literal, quote(literal, safe=NOT_ENCODED))
     prefix = next((spelling for spelling in spellings if path.startswith(spelling)), "")
     rest = path.removeprefix(prefix)
-    return rest if prefix.endswith("/") else rest.removeprefix("/")
+    if prefix.endswith("/") or not rest:
+        return rest
+    return rest[1:] if rest.startswith("/") else None
 
 
 def parse_path(path: str, pattern: str, *, hidden: bool) -> FilePath | None:
@@ -63,7 +66,10 @@ def parse_path(path: str, pattern: str, *, hidden: bool) -> FilePath | None:
     Returns:
         The path, or None if it cannot be that of a file.
     """
-    *segments, last = path_below(path, pattern).split("/")
+    below = path_below(path, pattern)
+    if below is None:
+        return None
+    *segments, last = below.split("/")
     if last:
         segments.append(last)
     try:
