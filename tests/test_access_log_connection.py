@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,11 +13,14 @@ import trio.testing
 
 from humphrey_trio import App, HttpError, Limits, Response, Timeouts, WhenLeft
 from humphrey_trio.http import Request, SubApp, Write
+from humphrey_trio.layers import Cors, compression, cors
 from humphrey_trio.monitor import Event, EventLevel, EventType, MonitorConfig
 from humphrey_trio.testing import MemoryStream, memory_connection, websocket_client
 from humphrey_trio.websocket import HandshakeError, Upgrade, WebsocketStream, websocket_handler
 from tests.support import ANY_PORT, PATIENCE
 from tests.support.apps import StreamPair
+from tests.support.clients import half_close
+from tests.support.logs import errors
 from tests.support.streamed import StreamClient, each_stream, streaming
 from tests.support.wire import HANDSHAKE_FIELDS, close_frame
 
@@ -350,6 +353,82 @@ async def test_a_client_that_leaves_before_its_response(lines: Lines, autojump_c
         assert app.statistics().in_flight == 0
     assert lines.all == []
     assert app.statistics().requests == 1
+
+
+async def read_in_a_body(request: Request) -> Response:
+    """Answer with a body that reads the request."""
+
+    async def produce(write: Write) -> None:
+        await write(await request.read(limit=100))
+
+    return Response.stream(produce)
+
+
+async def read_parts(request: Request) -> Response:
+    return Response.json([await part.read() async for part in request.parts()])
+
+
+async def reset(client: StreamClient) -> None:
+    assert isinstance(client.stream, MemoryStream)
+    client.stream.reset()
+
+
+def taken(events: trio.MemoryReceiveChannel[Event]) -> list[Event]:
+    return [events.receive_nowait() for _ in range(events.statistics().current_buffer_used)]
+
+
+LEAVING: dict[str, Callable[[StreamClient], Awaitable[None]]] = {
+    "half-closes": lambda client: half_close(client.stream),
+    "closes": lambda client: client.stream.aclose(),
+    "resets": reset,
+}
+
+
+@pytest.mark.parametrize("with_layers", [False, True])
+@pytest.mark.parametrize("how", LEAVING)
+@pytest.mark.parametrize("path", ["/", "/upload", "/parts", "/body"])
+async def test_a_client_that_leaves_in_its_upload(
+    path: str, how: str, with_layers: bool, lines: Lines, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that leaves in the middle of its body gets no response, on routes with and without stream=True."""
+    send_channel, events = trio.open_memory_channel[Event](10)
+    kinds = (EventType.STREAM_DISCONNECTED_WHILE_WAITING, EventType.REQUEST_SERVED_ERROR)
+    app = site().with_monitor(MonitorConfig(send_channel).with_subscription_to(*kinds))
+    app.with_stateless_route("/parts", read_parts, stream=True)
+    app.with_stateless_route("/body", read_in_a_body, stream=True)
+    if with_layers:
+        app.with_layer(cors(Cors(origins="*"))).with_layer(compression())
+    async with streaming(app, memory_connection) as connect:
+        client = connect()
+        form = "Content-Type: multipart/form-data; boundary=b"
+        await client.send(f"POST {path} HTTP/1.1\r\nHost: a\r\n{form}\r\nContent-Length: 9\r\n\r\n--b".encode())
+        await trio.sleep(0.01)  # before the head of a streamed response is sent
+        await LEAVING[how](client)
+        await trio.sleep(1)
+        if how == "half-closes":
+            assert await client.rest() == b""
+        assert [event.kind for event in taken(events)] == [EventType.STREAM_DISCONNECTED_WHILE_WAITING]
+    assert lines.all == []
+    assert sum(app.statistics().responses.values()) == 0
+    assert app.statistics().in_flight == 0
+    assert errors(caplog) == []
+
+
+async def test_a_handler_may_answer_an_upload_that_has_ended_early(lines: Lines, autojump_clock: Clock) -> None:
+    """A client that half-closes can still read, and gets the response of a handler that catches the exception."""
+
+    async def keep_the_beginning(request: Request) -> Response:
+        with suppress(trio.BrokenResourceError):
+            await request.read(limit=100)
+        return Response(202, "a part")
+
+    app = App().with_stateless_route("/", keep_the_beginning, stream=True)
+    async with streaming(app, memory_connection) as connect:
+        client = connect()
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        await half_close(client.stream)
+        assert await client.reply() == (202, b"a part")
+    assert lines.one() == Line("POST", "/", 202, 6, "/")
 
 
 async def test_upgrades_are_in_flight_until_they_are_answered(lines: Lines, autojump_clock: Clock) -> None:

@@ -410,7 +410,7 @@ async def test_the_error_handler_gets_an_overdue_request(pair: StreamPair, autoj
 
 @each_stream
 async def test_a_client_that_ends_early(pair: StreamPair, caplog: pytest.LogCaptureFixture) -> None:
-    """An end of file inside of the body is raised in the handler. It is not a failure of the handler."""
+    """An end of file inside of the body is raised in the handler. It is no failure, and gets no response."""
     caught: list[BaseException] = []
 
     async def handler(request: Request) -> Response:
@@ -424,7 +424,6 @@ async def test_a_client_that_ends_early(pair: StreamPair, caplog: pytest.LogCapt
         client = connect()
         await client.send(upload(10) + b"abc")
         await half_close(client.stream)
-        assert (await client.reply())[0] == 400
         assert await is_over(client)
     assert len(caught) == 1
     assert errors(caplog) == []

@@ -1,8 +1,8 @@
 """The paths of a layer: which requests it is called for.
 
 A layer may be a guard, and handlers read paths in more than one way: parameters and files are percent-decoded, and
-a handler may remove empty and dot segments. So a path is compared in each of its readings, and one match is enough.
-In doubt a layer is called, never skipped. A comparison takes linear time.
+a handler may remove empty and dot segments. So a path is compared in each of its readings, and one match is
+enough. In doubt a layer is called, never skipped. A comparison takes linear time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a connection asks of an application: routes, responses of handlers, error responses, and upgrades.
 
-No exception of a handler passes this module.
+No exception of a handler passes this module, except for the one that tells that the client has left.
 """
 
 from __future__ import annotations
@@ -169,12 +169,18 @@ class AppService(Generic[State]):
     async def _answer_with(
         self, request: Request | None, failure: Exception, report: Callable[[Exception], object]
     ) -> Response:
-        """Create the response for a failure, and report it unless it is a response itself."""
+        """Create the response for a failure, and report it unless it is a response itself.
+
+        Raises:
+            BodyInterrupted: the client has left, so it gets no response. It passes the layers, as the cancellation
+                of a handler whose client has left does.
+        """
         cause = only_cause(failure)
         if isinstance(cause, HttpError):
             return await self._refuse_with(request, cause)
         if isinstance(cause, BodyInterrupted):
-            return await self._error_response(400, request, cause)  # not logged: the client has left
+            # A new one: the frames between here and the connection hold the old one, so it would be in a cycle.
+            raise BodyInterrupted(str(cause))
         report(failure)
         return await self._error_response(500, request, failure)
 

@@ -147,7 +147,7 @@ class HttpConnection:
             await self._refuse_last(exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client has disconnected, or is too slow to read.
-            if self._phase is _ANSWERING:
+            if self._phase is _ANSWERING or self._unread is not None:
                 self._handlers.note_left()
         finally:
             self._report_end()
@@ -268,6 +268,7 @@ class HttpConnection:
         else:
             content = b"" if head.content_length == 0 else await self._read_body(head, match)
         if content is None:
+            self._handlers.note_left()
             return True
         # As _to_request, but without its call.
         limits, peer = self._settings.limits, self._transport.peer

@@ -72,7 +72,11 @@ class Match(Protocol):
 
 
 class Service(Protocol):
-    """The interface of the application for a connection. No method raises an ``Exception``."""
+    """The interface of the application for a connection.
+
+    No method raises an ``Exception``, except for ``BodyInterrupted`` of ``settle`` and ``fail``: the client has
+    left in the middle of its request, and gets no response.
+    """
 
     def find(self, host: str, method: str, path: str, wants_websocket: bool, /) -> Match:
         """Find what answers a request.

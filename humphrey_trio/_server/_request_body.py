@@ -288,16 +288,16 @@ class RequestBody:
 
     def close(self) -> None:
         """Refuse to be read from now on, and close the files of the form. May be called again."""
+        if self._failure is not None:
+            # The traceback of the failure contains the handler's variables, and this object.
+            self._failure = None
+            self._is_uncertain = True
         self._state = _State.OVER
         if self._form is not None:
             self._form.close()
 
     async def end(self) -> None:
         """Close it. A task that is still reading gets the error, too."""
-        if self._failure is not None:
-            # The traceback of the failure contains the handler's variables, and this object.
-            self._failure = None
-            self._is_uncertain = True
         is_read = self._state is _State.READING
         self.close()
         if not is_read:
