@@ -289,6 +289,33 @@ async def test_a_stream_of_a_route(caplog: pytest.LogCaptureFixture) -> None:
     assert [event.peer for event in events] == [Address(CLIENT), Address(CLIENT)]
 
 
+async def test_every_line_about_a_request_names_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    """No line about a request or a WebSocket has the address of the proxy in its text, also about a refusal."""
+    caplog.set_level(logging.DEBUG, "humphrey_trio")
+
+    async def fail(stream: WebsocketStream, state: None) -> None:
+        raise ValueError
+
+    app = App(proxies=PROXIES).with_layer(cross_origin_guard()).with_stateless_route("/", tell)
+    app.with_websocket_route("/ws", websocket_handler(fail))
+    async with behind(app) as connect:
+        for page in ("https://evil.example", "https://site.example"):
+            client = RawClient(connect())
+            await client.send(handshake(page, "a", *FORWARDED))
+            await client.reply()
+            await client.stream.aclose()
+        other = StreamClient(connect())
+        await other.get("/", *FORWARDED, "Origin: https://evil.example", method="POST")
+        assert (await other.reply())[0] == 403
+        await trio.testing.wait_all_tasks_blocked()
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum(CLIENT in text for text in texts) == 7, texts
+    assert [text for text in texts if PROXY.host in text] == []
+    refused = [text for text in texts if text.startswith("refused")]
+    assert refused[0] == f"refused {CLIENT}:0: pages of 'https://evil.example' may not connect to 'site.example'"
+    assert len(refused) == 2
+
+
 async def test_a_stream_of_an_app() -> None:
     """Handlers of a WebSocket app see the client as well."""
     seen: list[Address] = []

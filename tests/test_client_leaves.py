@@ -407,4 +407,4 @@ async def test_a_departure_is_a_debug_line(autojump_clock: Clock, caplog: pytest
         await trio.sleep(1)
         await client.stream.aclose()
         await trio.sleep(1)
-    assert any("has left" in record.getMessage() for record in caplog.records)
+    assert any("has ended while a request was handled" in record.getMessage() for record in caplog.records)

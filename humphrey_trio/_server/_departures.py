@@ -157,7 +157,7 @@ class HandlerScope:
 
     def leave(self) -> None:
         """The client has left. The block is cancelled, or ends after the response."""
-        logger.debug("%s has left while its request was handled", self._transport.peer)
+        logger.debug("the connection from %s has ended while a request was handled", self._transport.peer)
         self.has_left = True
         given = None if self.policy is None else self.policy.when_left
         if (given or self._default) is WhenLeft.CANCEL and self._scope is not None:

@@ -211,7 +211,7 @@ def _log_refused_page(request: Request, origin: str, host: str) -> None:
     }
     logger.info(
         "refused %s: pages of %s may not connect to %s",
-        request.address,
+        request.client,
         quoted(origin),
         quoted(host),
         extra=extra,
