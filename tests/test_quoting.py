@@ -286,6 +286,7 @@ OURS = {
     "client",  # escaped
     "agent",  # escaped
     "url_of(address, tls=tls, scheme=scheme)",  # of the operator's own listener
+    "named",  # the addresses of the operator's own listeners
     "signal.Signals(number).name",
     "passed[number]",  # the operator's own name of a socket
     "peer",

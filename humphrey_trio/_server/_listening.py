@@ -1,4 +1,4 @@
-"""The log lines about the addresses that an application listens on."""
+"""The addresses that an application listens on, in log lines."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def log_listening(addresses: Iterable[Address], *, tls: bool = False, scheme: st
     """
     for address in addresses:
         logger.info("listening on %s", url_of(address, tls=tls, scheme=scheme))
+
+
+def of_addresses(addresses: Iterable[Address], *, tls: bool = False, scheme: str = "http") -> str:
+    """Return the addresses for a log line about their server.
+
+    Args:
+        addresses, tls, scheme: as for ``log_listening``.
+
+    Returns:
+        Such as `` of http://127.0.0.1:8080, http://[::1]:8080``; empty without addresses.
+    """
+    urls = ", ".join([url_of(address, tls=tls, scheme=scheme) for address in addresses])
+    return urls and f" of {urls}"

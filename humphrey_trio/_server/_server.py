@@ -19,7 +19,7 @@ from ._accept import Acceptor
 from ._connection_condition import Condition
 from ._http_connection import HttpConnection
 from ._interface import ServerSettings
-from ._listening import log_listening
+from ._listening import log_listening, of_addresses
 from ._recording import new_recording
 from ._server_tls import ServerTls
 from ._slots import Slots
@@ -116,6 +116,8 @@ class HttpServer:
             scheme: of the URLs in the log, without TLS: ``ws`` if the server has only WebSockets.
             task_status: for ``nursery.start``, which returns the addresses of the listeners.
         """
+        addresses, tls = tuple(listener.address for listener in listeners), self._tls is not None
+        named = of_addresses(addresses, tls=tls, scheme=scheme)
         try:
             async with trio.open_nursery() as connections:
 
@@ -127,13 +129,14 @@ class HttpServer:
                 if self._tls is not None and self._tls.reloads:
                     connections.start_soon(self._tls.reload)
                 if self._shutdown is not None:
-                    connections.start_soon(self._end_gracefully, self._shutdown, listeners, acceptor, connections)
+                    connections.start_soon(
+                        self._end_gracefully, self._shutdown, listeners, named, acceptor, connections
+                    )
                 if self._reminder is not None:
                     connections.start_soon(self._reminder)
                 for listener in listeners:
                     connections.start_soon(acceptor.run, listener)
-                addresses = tuple(listener.address for listener in listeners)
-                log_listening(addresses, tls=self._tls is not None, scheme=scheme)
+                log_listening(addresses, tls=tls, scheme=scheme)
                 task_status.started(addresses)
         finally:
             # Their tasks belong to other nurseries, which do not end with this one.
@@ -200,9 +203,17 @@ class HttpServer:
 
     @trio.lowlevel.enable_ki_protection
     async def _end_gracefully(
-        self, shutdown: trio.Event, listeners: Sequence[Listener], acceptor: Acceptor, connections: trio.Nursery
+        self,
+        shutdown: trio.Event,
+        listeners: Sequence[Listener],
+        named: str,
+        acceptor: Acceptor,
+        connections: trio.Nursery,
     ) -> None:
-        """Wait for the event, stop accepting, and end with the last connection or after ``Timeouts.drain``."""
+        """Wait for the event, stop accepting, and end with the last connection or after ``Timeouts.drain``.
+
+        ``named`` is in the log lines, as of ``of_addresses``: a program may have several servers.
+        """
         await shutdown.wait()
         begun = trio.current_time()
         with trio.move_on_at(begun + hard_stop_after(self.settings.timeouts, CLEANUP_SECONDS)):
@@ -210,14 +221,16 @@ class HttpServer:
             for listener in listeners:
                 acceptor.accept_backlog(listener)
                 listener.close()
-            logger.info("a graceful shutdown begins: open connections: %d", self.connections)
+            logger.info("a graceful shutdown%s begins: open connections: %d", named, self.connections)
             self._slots.drain_all()
             await self._slots.wait_until_empty()
         seconds, left = trio.current_time() - begun, self.connections
         if left:
-            logger.warning("connections that are cancelled %.1f s after the shutdown began: %d", seconds, left)
+            logger.warning(
+                "connections%s that are cancelled %.1f s after the shutdown began: %d", named, seconds, left
+            )
         else:
-            logger.info("the graceful shutdown has ended after %.1f s", seconds)
+            logger.info("the graceful shutdown%s has ended after %.1f s", named, seconds)
         connections.cancel_scope.cancel()
 
     # Connections of listeners...
