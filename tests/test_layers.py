@@ -23,8 +23,8 @@ LAYOUT = """
                       _trio_runs _until_signal _type_variables!
 _watchdog             _steps _suspensions! _stack! _watchdog
 _http                 _address! _headers! _events! _exchange! _errors! _field_lists! _limits! _drain! _method!
-                      _status! _origins! _fields! _urls! _dates! _cookies! _entity_tags! _conditions! _ranges!
-                      _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
+                      _status! _origins! _fields! _sent_values! _urls! _dates! _cookies! _entity_tags! _conditions!
+                      _ranges! _negotiation! _json! _media_types! _proxies! _statistics! _tls_info! _path_params!
                       _parameters! _charset! _part_head! _multipart! _file_body! _new_file _uploaded_file
                       _form! _spool! _form_parser! _body! _conversion!
                       _request_key! _request_head! _request! _location! _response_checks! _response!

@@ -429,6 +429,67 @@ def test_a_value_that_no_layer_has_set() -> None:
         _ = Request()[USER]
 
 
+# ------------------------------------------------------------------------------------- what is missing
+
+MISSING: dict[str, tuple[Callable[[Request], object], str]] = {
+    "query": (lambda request: request.query_params["a\n"], r"the query must have the parameter 'a\n'"),
+    "query_param": (lambda request: request.query_param("a"), "the query must have the parameter 'a'"),
+    "cookie": (lambda request: request.cookies["a"], "the request must have the cookie 'a'"),
+    "header": (lambda request: request.headers["X-A"], "the request must have the header field 'X-A'"),
+    "headers of a copy": (
+        lambda request: request.headers.with_header("B", "b").without_header("B")["X-A"],
+        "the request must have the header field 'X-A'",
+    ),
+    "form": (lambda request: request.form()["a"], "the form must have the field 'a'"),
+    "file": (lambda request: request.form().files["a"], "the form must have the file 'a'"),
+}
+
+
+@pytest.mark.usefixtures("each_parser")
+@pytest.mark.parametrize("name", MISSING)
+async def test_what_the_client_did_not_send_is_a_400(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A missing key of what a client sent is a 400 that names it. A handler can catch it as a KeyError."""
+    read, detail = MISSING[name]
+    caught: list[KeyError] = []
+
+    def fails(request: Request) -> Response:
+        return Response(200, str(read(request)))
+
+    def catches(request: Request) -> Response:
+        try:
+            return fails(request)
+        except KeyError as exc:
+            caught.append(exc)
+            return Response(200, "a default")
+
+    app = App().with_stateless_route("/fails", fails).with_stateless_route("/catches", catches)
+    async with http_client(app) as client:
+        response = await client.post("/fails?b=1", form={"b": "1"}, headers={"Cookie": "b=1"})
+        assert (response.status, response.text) == (400, f"400 Bad Request: {detail}\n")
+        assert (await client.post("/catches", form={"b": "1"})).text == "a default"
+    assert [str(exc) for exc in caught] == [detail]
+    assert isinstance(caught[0], HttpError)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda: Fields([("a", "1")])["b"],
+        lambda: Headers({"a": "1"})["b"],
+        lambda: Response(200).headers["b"],
+        lambda: Request(headers={"a": "1"}).headers["b"],
+        lambda: Request()[USER],
+        lambda: Request().path_params["b"],
+    ],
+)
+def test_a_missing_key_of_the_program_is_no_400(missing: Callable[[], object]) -> None:
+    """What a program has made itself, or names by itself, raises a plain KeyError."""
+    with pytest.raises(KeyError) as caught:
+        missing()
+    assert not isinstance(caught.value, HttpError)
+
+
 @pytest.mark.parametrize(
     "use",
     [

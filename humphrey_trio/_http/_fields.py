@@ -14,9 +14,10 @@ FieldsLike: TypeAlias = "Fields | Mapping[str, str] | Iterable[tuple[str, str]]"
 class Fields:
     """Pairs of a name and a value, in the order in which they were sent. Immutable and hashable.
 
-    ``fields[name]`` is the first value of a name, or raises ``KeyError``. ``name in fields`` works. Iteration
-    yields all pairs of name and value in order, and ``len(fields)`` is the number of pairs. Names are
-    case-sensitive. Fields are equal if they have the same pairs in the same order.
+    ``fields[name]`` is the first value of a name, or raises ``KeyError``. For the fields of a request, that is
+    also an ``HttpError`` with 400. ``name in fields`` works. Iteration yields all pairs of name and value in
+    order, and ``len(fields)`` is the number of pairs. Names are case-sensitive. Fields are equal if they have the
+    same pairs in the same order.
 
     Args:
         pairs: pairs of a name and a value, or a mapping from names to values. A name may occur several times.

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import overload
 
 from ._fields import Fields, FieldsLike
+from ._sent_values import missing
 from ._uploaded_file import UploadedFile
 
 
 class Files:
     """The files of a form, in the order in which they were sent: an immutable multi-mapping like ``Fields``.
 
-    ``files[name]`` is the first file of a field, or raises ``KeyError``. ``name in files`` works. Iteration yields
-    all pairs of a name and an ``UploadedFile``, and ``len(files)`` is the number of files.
+    ``files[name]`` is the first file of a field. If there is none, it raises an ``HttpError`` with 400 that is
+    also a ``KeyError``. ``name in files`` works. Iteration yields all pairs of a name and an ``UploadedFile``, and
+    ``len(files)`` is the number of files.
 
     Args:
         files: the files.
@@ -64,7 +66,7 @@ class Files:
     def __getitem__(self, name: str) -> UploadedFile:
         found = self.get(name)
         if found is None:
-            raise KeyError(name)
+            raise missing("form", "file", name)
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -91,6 +93,9 @@ class Files:
 class Form(Fields):
     """A form: a multi-mapping of its text fields, which also has ``files``. Immutable.
 
+    ``form[name]`` is the first value of a field. If there is none, it raises an ``HttpError`` with 400 that is
+    also a ``KeyError``.
+
     Args:
         pairs: the text fields, as for ``Fields``.
         files: the files.
@@ -106,6 +111,12 @@ class Form(Fields):
     def __init__(self, pairs: FieldsLike = (), files: Iterable[UploadedFile] = ()) -> None:
         super().__init__(pairs)
         self.files = Files(files)
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise missing("form", "field", name)
+        return value
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Form):

@@ -32,8 +32,9 @@ HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]
 class Headers:
     """The header fields of a message, in the order of the wire. Immutable.
 
-    ``headers[name]`` is the first value of a name, or raises ``KeyError``. ``name in headers`` works, and
-    iteration yields pairs of name and value.
+    ``headers[name]`` is the first value of a name, or raises ``KeyError``. For the headers of a request that was
+    received, that is also an ``HttpError`` with 400. ``name in headers`` works, and iteration yields pairs of name
+    and value.
 
     Args:
         fields: pairs of a name and a value, or a mapping from names to values. A name may occur several times.
@@ -170,7 +171,7 @@ class Headers:
         Raises:
             ValueError, TypeError: as for the constructor.
         """
-        return Headers.from_checked((*self._get_fields(), *checked_fields([(name, value)])))
+        return self.from_checked((*self._get_fields(), *checked_fields([(name, value)])))
 
     def without_header(self, name: str) -> Headers:
         """Return a copy without the fields of a name.
@@ -179,7 +180,7 @@ class Headers:
             name: the name of the fields. Letter case is ignored. There may be none.
         """
         wanted = name.lower()
-        return Headers.from_checked(tuple([pair for pair in self._get_fields() if pair[0].lower() != wanted]))
+        return self.from_checked(tuple([pair for pair in self._get_fields() if pair[0].lower() != wanted]))
 
     @property
     def names(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from ._errors import HttpError
 from ._fields import Fields
 from ._headers import Headers
 from ._proxies import Forwarded
+from ._sent_values import SentFields, missing
 from ._tls_info import TlsInfo
 from ._urls import TooManyFieldsError, parse_query
 
@@ -101,6 +102,8 @@ class RequestHead:
     def query_params(self) -> Fields:
         """The parameters of the query (WHATWG URL, section 5.1), decoded. A name may occur several times.
 
+        ``query_params[name]`` is an ``HttpError`` with 400, which is also a ``KeyError``, if there is none.
+
         Raises:
             HttpError: with 400, if there are more than ``Limits.fields``.
         """
@@ -137,7 +140,7 @@ class RequestHead:
         value = self.query_params.get(name)
         if value is None:
             if default is _REQUIRED:
-                raise HttpError(400, f"the query must have the parameter {name!r}")
+                raise missing("query", "parameter", name)
             return default
         try:
             return convert_text(value, convert)
@@ -146,8 +149,11 @@ class RequestHead:
 
     @property
     def cookies(self) -> Fields:
-        """The cookies that the client sent, by name. Their values are not decoded."""
-        return self._once("cookies", lambda: parse_cookies(self.headers.get_all("Cookie")))
+        """The cookies that the client sent, by name. Their values are not decoded.
+
+        ``cookies[name]`` is an ``HttpError`` with 400, which is also a ``KeyError``, if there is none.
+        """
+        return self._once("cookies", self._parse_cookies)
 
     @property
     def last_event_id(self) -> str:
@@ -159,9 +165,13 @@ class RequestHead:
 
     def _parse_query(self) -> Fields:
         try:
-            return parse_query(self.query, max_fields=self._max_fields)
+            fields = parse_query(self.query, max_fields=self._max_fields)
         except TooManyFieldsError as error:
             raise HttpError(400, f"the query is too long: {error}") from None
+        return SentFields(fields, "query", "parameter")
+
+    def _parse_cookies(self) -> Fields:
+        return SentFields(parse_cookies(self.headers.get_all("Cookie")), "request", "cookie")
 
     def _once(self, name: str, parse: Callable[[], T]) -> T:
         """Return what was parsed under a name, or parse it now."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 
 from .._http._field_lists import tokens
-from .._http._headers import TCHAR, Headers
+from .._http._headers import TCHAR
 from .._http._limits import Limits
+from .._http._sent_values import SentHeaders
 from ._h11_head import CONTROL_FIELD, HOST, parse_h11
 from ._head import Head
 from ._sections import CRLF
@@ -72,7 +73,7 @@ def ordinary_head(raw: bytes, limits: Limits) -> Head | None:
         path.decode("ascii"),
         "" if query is None else query.decode("ascii"),
         "HTTP/1.1",
-        Headers.deferred(fields),
+        SentHeaders.deferred(fields),
         "",
     )
     return head if _apply_control_fields(head, raw.lower()) else None

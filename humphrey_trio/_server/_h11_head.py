@@ -17,8 +17,9 @@ from typing import NoReturn, TypeAlias, cast
 import h11
 
 from .._http._field_lists import tokens
-from .._http._headers import TCHAR, Headers
+from .._http._headers import TCHAR
 from .._http._limits import Limits
+from .._http._sent_values import SentHeaders
 from ._head import BadRequest, Head
 from ._sections import CRLF, check_lines, check_number, check_size
 
@@ -109,7 +110,7 @@ def _check_parts(raw: bytes, limits: Limits) -> None:
 def _to_head(event: h11.Request, fields: bytes) -> Head:
     authority, path, query = _split_target(event.method, event.target.decode("ascii"))
     version = "HTTP/1.1" if event.http_version == b"1.1" else "HTTP/1.0"
-    return Head(event.method.decode("ascii"), path, query, version, Headers.deferred(fields), authority)
+    return Head(event.method.decode("ascii"), path, query, version, SentHeaders.deferred(fields), authority)
 
 
 def _apply_controls(head: Head, controls: list[_Control]) -> None:
