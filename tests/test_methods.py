@@ -38,7 +38,7 @@ def crud() -> App[Any]:
         .with_stateless_route("/items/*", says("brew"), methods=("BREW",))
         .with_stateless_route("/options", says("own"), methods=("OPTIONS", "GET"))
         .with_stateless_route("/any", says("any"))
-        .with_stateless_route("/any", says("never"), methods=("GET",))
+        .with_stateless_route("/an*", says("never"), methods=("GET",))
         .with_stateless_route("/later", says("post"), methods=("POST",))
         .with_stateless_route("/l*", says("others"))
         .with_websocket_route("/items", refuse)

@@ -386,13 +386,11 @@ class App(Routes[State]):
         """
         check_parameters(asgi_app, "scope, receive, send", "an ASGI app")
         point = MountPoint(path)
-        options = route_options(max_body=max_body)
+        options = route_options(max_body=max_body, stream=True, when_left=WhenLeft.CANCEL)
         host = self._servers.hosting.host(asgi_app)
         http, websocket = HttpMount(host, point.root_path), WebsocketMount(host, point.root_path)
         for pattern in point.patterns:
-            self.with_route(
-                pattern, http, max_body=options.max_body, stream=True, when_left=WhenLeft.CANCEL
-            ).with_websocket_route(pattern, websocket)
+            self._mount(pattern, http, websocket, options)
         return self
 
     async def handle(self, request: Request) -> Response:
@@ -499,6 +497,7 @@ class App(Routes[State]):
         certificate: Certificate | None,
         task_status: trio.TaskStatus[tuple[Address, ...]],
     ) -> None:
+        self._routing.log_hidden()
         await self._servers.run(targets, unix_mode, certificate, task_status)
         for route in self._routing.hook_routes():
             route.note_server_end()  # only a graceful shutdown leads here

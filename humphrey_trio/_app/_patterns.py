@@ -29,6 +29,11 @@ _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 class Pattern(Protocol):
     """What a route compares with the path of a request."""
 
+    @property
+    def form(self) -> str:
+        """A text that is the same for patterns of one kind that match the same paths."""
+        ...
+
     def match(self, path: str, /) -> Mapping[str, str] | None:
         """Return the values of the parameters as they were sent, or None if the path does not match."""
         ...
@@ -46,6 +51,10 @@ class LiteralPattern:
     def __init__(self, path: str) -> None:
         self.path = path
 
+    @property
+    def form(self) -> str:
+        return self.path
+
     def match(self, path: str) -> Mapping[str, str] | None:
         return NO_PARAMS if path == self.path else None
 
@@ -53,9 +62,10 @@ class LiteralPattern:
 class WildcardPattern:
     """A pattern in which ``*`` matches any number of characters."""
 
-    __slots__ = ("_wildcard",)
+    __slots__ = ("_wildcard", "form")
 
     def __init__(self, pattern: str) -> None:
+        self.form = pattern
         self._wildcard = Wildcard(pattern)
 
     def match(self, path: str) -> Mapping[str, str] | None:
@@ -70,9 +80,10 @@ class ParameterPattern:
         names: the names of the parameters.
     """
 
-    __slots__ = ("_expression", "_names")
+    __slots__ = ("_expression", "_names", "form")
 
     def __init__(self, expression: str, names: tuple[str, ...]) -> None:
+        self.form = expression  # the names do not matter
         self._expression = re.compile(expression, re.DOTALL)
         self._names = names
 

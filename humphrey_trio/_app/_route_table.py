@@ -12,7 +12,7 @@ from .._http._when_left import WhenLeft
 from .._websocket._stream._upgrade import WebsocketRoute
 from ._layers import LayerEntry
 from ._options import RouteOptions
-from ._patterns import LiteralPattern, parse_pattern
+from ._patterns import LiteralPattern, Pattern, parse_pattern
 
 Answer: TypeAlias = Response | Awaitable[Response]
 #: Calls a handler with the arguments that it takes, given the request and the state.
@@ -111,16 +111,29 @@ class RouteTable(Generic[_Handler]):
     Attributes:
         methods: the methods that any route names.
         has_any_method: whether a route takes every method.
+        hidden: pairs of a route with a literal pattern that can never be used, and of the route that is the
+            reason.
     """
 
     def __init__(self) -> None:
         self.methods: set[str] = set()
         self.has_any_method = False
+        self.hidden: list[tuple[Route[_Handler], Route[_Handler]]] = []
         self._literals: dict[str, list[Found[_Handler]]] = {}
         self._others: list[Route[_Handler]] = []
 
-    def add(self, route: Route[_Handler]) -> None:
-        """Add a route after the others."""
+    def add(self, route: Route[_Handler], *, may_be_hidden: bool = False) -> None:
+        """Add a route after the others.
+
+        Args:
+            route: the route.
+            may_be_hidden: whether it may be one that can never be used, because others take its requests.
+
+        Raises:
+            ValueError: it can never be used, because of routes with the same pattern.
+        """
+        if not may_be_hidden:
+            self._check_hidden(route)
         self.methods |= route.methods or set()
         self.has_any_method |= route.methods is None
         if isinstance(route.pattern, LiteralPattern):
@@ -162,8 +175,38 @@ class RouteTable(Generic[_Handler]):
         literals = [found.route for matches in self._literals.values() for found in matches]
         return list(dict.fromkeys([*literals, *self._others]))
 
+    def _check_hidden(self, route: Route[_Handler]) -> None:
+        """Refuse a second route for the same requests, and note another one that can never be used."""
+        pattern, before = route.pattern, self._others
+        if isinstance(pattern, LiteralPattern):
+            before = [found.route for found in self.matches(pattern.path)]
+        same = [other for other in before if _have_same_form(other.pattern, pattern)]
+        if (first := _hides(same, route)) is not None:
+            raise ValueError(
+                f"{route.text!r} can never be used: the route {first.text!r}, which was added before, takes the"
+                " same paths and methods. Remove one of them, or give them different methods"
+            )
+        if isinstance(pattern, LiteralPattern) and (first := _hides(before, route)) is not None:
+            self.hidden.append((route, first))
+
     def _search(self, path: str) -> list[Found[_Handler]]:
         return [found for route in self._others if (found := route.match(path)) is not None]
+
+
+def _have_same_form(one: Pattern, other: Pattern) -> bool:
+    return type(one) is type(other) and one.form == other.form
+
+
+def _hides(routes: list[Route[_Handler]], route: Route[_Handler]) -> Route[_Handler] | None:
+    """Return the route with which, and those before it, no method is left for another one; None if one is."""
+    taken = set[str]()
+    for other in routes:
+        if other.methods is None:
+            return other
+        taken |= other.methods
+        if route.methods is not None and route.methods <= taken:
+            return other
+    return None
 
 
 class HostRoutes:

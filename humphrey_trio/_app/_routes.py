@@ -70,8 +70,9 @@ class Routes(Generic[State]):
             This object, so that calls can be chained.
 
         Raises:
-            ValueError: the pattern could never match a path, or its parameters are malformed; a method is not a
-                token, or a standard method is not in upper case; ``max_body`` is negative; ``when_left`` is not a
+            ValueError: the pattern could never match a path, or its parameters are malformed; a route that was
+                added before has the same pattern and takes the same methods; a method is not a token, or a
+                standard method is not in upper case; ``max_body`` is negative; ``when_left`` is not a
                 ``WhenLeft``.
             TypeError: the handler is not callable or has other parameters, or another argument has the wrong type.
         """
@@ -230,6 +231,14 @@ class Routes(Generic[State]):
         """
         check_argument("with_cors_config", settings, Cors, "origins=...")
         return self.with_layer(cors(settings), path=pattern)
+
+    def _mount(self, pattern: str, http: RequestHandler[State], websocket: Any, options: RouteOptions) -> None:
+        """Add a route of either kind. Of a literal pattern, other routes may already take the requests."""
+        is_literal = "*" not in pattern
+        route = Route(pattern, http, http, options, upgrades=False)
+        self._routes.http.add(route, may_be_hidden=is_literal)
+        upgrade = Route(pattern, websocket, websocket, route_options(), upgrades=True)
+        self._routes.websocket.add(upgrade, may_be_hidden=is_literal)
 
     def _with(self, pattern: str, handler: object, parameters: str, call: HttpCall, options: RouteOptions) -> Self:
         route = Route(pattern, call, handler, options, upgrades=False)

@@ -7,6 +7,7 @@ no route takes the request.
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -21,6 +22,8 @@ from .._wildcards import Wildcard
 from ._layers import LayerEntry
 from ._patterns import decode_values
 from ._route_table import Found, HostRoutes, Route
+
+logger = logging.getLogger("humphrey_trio.http")
 
 _Handler = TypeVar("_Handler")
 
@@ -121,6 +124,17 @@ class Routing:
         (own,) = self._own
         hosts = [*((pattern.text, routes) for pattern, routes in self._hosts), ("*", own)]
         return [(host, route) for host, routes in hosts for route in routes.websocket.routes()]
+
+    def log_hidden(self) -> None:
+        """Log a WARNING about each route that can never be used. Once for each route."""
+        for table in (table for routes in self._all() for table in (routes.http, routes.websocket)):
+            for route, first in table.hidden:
+                logger.warning(
+                    "the route %r can never be used, because %r takes its requests: add it before that one",
+                    route.text,
+                    first.text,
+                )
+            table.hidden.clear()
 
     def layers_for(self, request: Request) -> Sequence[LayerEntry[Any]]:
         """Return the layers around the answer to a request: those of the app, and then those of its host."""
