@@ -1,4 +1,4 @@
-"""Routes that can never be used: a second one for the same requests is refused, and others are logged at the start."""
+"""Routes that can never be used: a second one for the same requests is refused, and others are logged."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _SKIPPED = ("", ".")
 _SLASHES = re.compile(rf"[/{_ENCODED_SLASH}](?:\.?[/{_ENCODED_SLASH}])*(?:\.\Z)?")
 
 #: The readings of a path with ``..``. What it names depends on the directory at which a handler stops. No URL
-#: parser leaves such a segment in a path (WHATWG URL, section 4.4), so such a path passes every layer.
+#: parser leaves such a segment in a path (WHATWG URL, section 4.4). So every layer is called for such a path.
 _ANYTHING = ("..",)
 
 
