@@ -5,6 +5,8 @@ RFC 9112, section 9.6.
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import trio.testing
 
 from humphrey_trio import App, Request, Response
 from humphrey_trio.websocket import Upgrade
+from tests.support.clients import RawClient
 from tests.support.drain_clients import POST, assert_last, get
 from tests.support.drain_handlers import Held, hello
 from tests.support.draining import Clock, in_memory, on_sockets, over_tls
@@ -141,6 +144,49 @@ async def test_request_as_the_drain_begins(make: Any, size: int, autojump_clock:
                 assert make is not in_memory
     assert handled == 20 + answered
     assert answered > 0
+
+
+class AtTheBeginning(logging.Handler):
+    """Sends a request when a graceful shutdown begins, before any connection is closed."""
+
+    def __init__(self, stream: trio.SocketStream, data: bytes) -> None:
+        super().__init__(logging.INFO)
+        self._socket = stream.socket.fileno()
+        self._data = data
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if " begins: open connections: " in record.getMessage():
+            os.write(self._socket, self._data)
+
+
+@pytest.mark.parametrize("size", [0, 10, len(get())], ids=["nothing", "a part", "the whole"])
+async def test_request_before_an_idle_connection_is_closed(
+    size: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that arrives before the drain half-closes its idle connection is answered."""
+    shutdown = trio.Event()
+    app = App().with_stateless_route("/", hello).with_shutdown(shutdown)
+    logger = logging.getLogger("humphrey_trio.http")
+    caplog.set_level(logging.INFO, logger.name)
+    async with on_sockets(shutdown, app) as stage:
+        stream = await stage.connect()
+        assert isinstance(stream, trio.SocketStream)
+        client = RawClient(stream)
+        await client.send(get())
+        await client.reply()
+        await trio.testing.wait_all_tasks_blocked()
+        logger.addHandler(sending := AtTheBeginning(stream, get()[:size]))
+        try:
+            stage.drain()
+            await trio.testing.wait_all_tasks_blocked()
+        finally:
+            logger.removeHandler(sending)
+        if size:
+            await client.send(get()[size:])
+            assert_last(await client.reply())
+        assert await client.at_end()
+        await stage.http.returned.wait()
+        assert stage.now == 0
 
 
 @pytest.mark.parametrize("make", [in_memory, on_sockets, over_tls])

@@ -153,6 +153,9 @@ class HttpConnection:
             self._report_end()
         if self._phase is _OVERDUE:
             await self._refuse_last(BadRequest("the request took too long", 408))
+        elif self._phase is _IDLE and self._control.draining and self._transport.has_input():
+            # A request has arrived before the shutdown interrupted the wait for it. It has NEW_CONNECTION_GRACE.
+            return await self._guard()
         return None
 
     def _report_end(self) -> None:

@@ -112,18 +112,23 @@ class SocketTransport(NonBlockingTransport):
             return 0
         return int.from_bytes(fcntl.ioctl(self._fileno, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
+    def has_input(self) -> bool:
+        return self._fileno >= 0 and self.incoming is Incoming.OPEN and self._polls(select.POLLIN)
+
     def hung_up(self) -> bool:
         if self._fileno < 0:
             return True
-        if not _HANGUP:
-            return self._has_ended()
-        poll = select.poll()
-        poll.register(self._fileno, _HANGUP)
-        return bool(poll.poll(0))
+        return self._polls(_HANGUP) if _HANGUP else self._has_ended()
 
     @property
     def hangup_events(self) -> tuple[int, int]:
         return (self._fileno, _HANGUP) if self._fileno >= 0 else (-1, 0)
+
+    def _polls(self, events: int) -> bool:
+        """Whether one of some events of ``select.poll`` has occurred."""
+        poll = select.poll()
+        poll.register(self._fileno, events)
+        return bool(poll.poll(0))
 
     def _has_ended(self) -> bool:
         """Whether the next receive would return an end of file or an error."""

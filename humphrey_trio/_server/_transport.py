@@ -172,6 +172,10 @@ class Transport(ABC):
         """Return the number of bytes sent that TCP has not acknowledged; 0 if that is unknown."""
         return 0
 
+    def has_input(self) -> bool:
+        """Whether bytes have arrived that were not received yet, or an end of file. False if that is unknown."""
+        return False
+
     def hung_up(self) -> bool:
         """Whether the peer has disconnected, even if unread bytes come first. False if that is unknown."""
         return False
