@@ -24,31 +24,15 @@ from tests.support import PATIENCE
 from tests.support.caddy import needs_caddy, running_caddy
 from tests.support.clients import RawClient, Reply
 from tests.support.command_line import Server, serving
+from tests.support.documentation import block_with, indented_block_with, replaced
 from tests.support.nginx import needs_nginx, running_nginx
-from tests.support.programs import ROOT, free_port, running
+from tests.support.programs import free_port, running
 from tests.support.wire import request_bytes
-
-PAGE = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def program_with(text: str) -> str:
     """The program of the page that contains a text."""
-    (found,) = (block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if text in block)
-    return str(found)
-
-
-def block_with(text: str) -> str:
-    """The indented block of the page that contains a text."""
-    (found,) = (block for block in re.findall(r"(?:^(?:    .*)?\n)+", PAGE, re.M) if text in block)
-    return str(found)
-
-
-def replaced(text: str, **changes: str) -> str:
-    """A text with other values, each of which occurs in it."""
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text
+    return block_with(text).source
 
 
 async def ask(stream: trio.abc.Stream, host: str = "shop.example") -> Reply:
@@ -129,7 +113,7 @@ async def test_nginx(tmp_path: Path) -> None:
     port = free_port()
     async with shop(tmp_path) as path:
         configuration = replaced(
-            block_with("listen 443 ssl"),
+            indented_block_with("deployment", "unix:/run/shop/shop.sock;"),
             **{
                 "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
                 "/run/shop/shop.sock": str(path),
@@ -157,7 +141,7 @@ async def test_nginx(tmp_path: Path) -> None:
 def caddy_of_the_page(port: int, path: Path) -> str:
     """The configuration of the page for plain HTTP on a port."""
     changes = {"shop.example {": f"http://shop.example:{port} {{", "/run/shop/shop.sock": str(path)}
-    return replaced(block_with("reverse_proxy unix"), **changes)
+    return replaced(indented_block_with("deployment", "reverse_proxy unix"), **changes)
 
 
 @needs_caddy
@@ -193,7 +177,7 @@ async def test_caddy_waits_for_a_restart(tmp_path: Path) -> None:
 
 def test_the_units_of_systemd(tmp_path: Path) -> None:
     """The service of the page runs the command line without ``--bind``, in time for the default drain."""
-    service = block_with("ExecStart=")
+    service = indented_block_with("deployment", "ExecStart=")
     (command,) = re.findall(r"ExecStart=\S+/python -m (.*)", service)
     assert command == "humphrey_trio shop:app"
     (seconds,) = re.findall(r"TimeoutStopSec=(\d+)", service)

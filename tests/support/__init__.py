@@ -16,7 +16,7 @@
 | `compression_clients` | clients that agree on permessage-deflate, and apps for them |
 | `deflate` | the two ends of permessage-deflate without a connection |
 | `descriptors` | the open files of this process below a directory |
-| `documentation` | the blocks of Python in the documentation |
+| `documentation` | the blocks of the documentation, and how tests run those of Python |
 | `drain_clients` | what clients send and receive while a server drains |
 | `drain_handlers` | handlers for apps that drain |
 | `draining` | apps that drain, and the connections of their clients |
@@ -41,6 +41,7 @@
 | `quart_apps` | an app of Quart-Trio that uses most of the framework |
 | `reads` | bytes cut into reads, and the events that a decoder returns for them |
 | `reloading` | a server that restarts when its source changes |
+| `restarts` | a shop of FastAPI and an `AsyncWebsocketApp`, and clients that use it while its server is replaced |
 | `small_app` | a small app with a few routes, for tests of HTTP connections |
 | `spies` | records of calls inside the library |
 | `starlette_apps` | an app of Starlette that uses most of the framework |

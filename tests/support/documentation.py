@@ -1,4 +1,4 @@
-"""The blocks of Python in the documentation, and how tests run them."""
+"""The blocks of the documentation, and how tests run those of Python."""
 
 from __future__ import annotations
 
@@ -62,3 +62,18 @@ def block_with(text: str) -> Block:
     """The only program that contains a text."""
     (found,) = (block for block in PROGRAMS if text in block.source)
     return found
+
+
+def indented_block_with(page: str, text: str) -> str:
+    """The only indented block of a page, such as a configuration, that contains a text."""
+    content = (ROOT / "docs" / f"{page}.md").read_text()
+    (found,) = (block for block in re.findall(r"(?:^(?:    .*)?\n)+", content, re.MULTILINE) if text in block)
+    return str(found)
+
+
+def replaced(text: str, **changes: str) -> str:
+    """A text with other values, each of which occurs in it."""
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
