@@ -35,8 +35,8 @@ _server               _clock _control! _fairness! _file_threads _file_reader _se
                       _head! _sections! _body_decoder! _h11_head! _fast_head! _request_reader! _response_writer!
                       _lingering _parts _form_reader _stored_body _http_counters! _observers! _recording
                       _departures _connection_condition _interface! _outgoing _request_body _child_task
-                      _event_stream _event_log _body_sender _response_stream _responses _http_phase!
-                      _http_connection
+                      _event_stream _event_log _pieces! _body_sender _response_stream _responses
+                      _http_phase! _http_connection
                       _server_tls _unix_socket _listener _given_listener _open_listeners _listening! _overload
                       _slots _accept _server
 _websocket            _causes! _limits! _deflate_settings! _heartbeat_settings! _message! _errors! _policies!

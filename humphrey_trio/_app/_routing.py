@@ -87,7 +87,7 @@ class Routing:
 
         Raises:
             ValueError: the pattern is ``*``, a URL or a path.
-        TypeError: the pattern is not a str.
+            TypeError: the pattern is not a str.
         """
         self._hosts.append((_HostPattern(pattern), routes))
 

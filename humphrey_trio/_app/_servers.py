@@ -1,4 +1,4 @@
-"""The servers of an HTTP app: what they are made of, those that run, and the WebSocket apps beside them."""
+"""The servers of an HTTP app: what they are made of, those that run, and the apps that run beside them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Servers:
     Attributes:
         limits, timeouts, max_connections, proxies: as the arguments.
         shutdown: begins a graceful shutdown when it is set; None if there is none.
-        hosting: the WebSocket apps that run beside each server.
+        hosting: the ASGI apps and the WebSocket apps that run beside each server.
         certificate: the certificate of servers with TLS; None if there is none.
         scheme: of the URLs in the log, without TLS: ``ws`` if the app has only WebSockets.
 
@@ -69,13 +69,10 @@ class Servers:
     __slots__ = (
         "_condition",
         "_drain",
+        "_new_settings",
         "_observers",
-        "_parse_head",
         "_ran_tls",
         "_running",
-        "_service",
-        "_when_left",
-        "_writer",
         "certificate",
         "hosting",
         "limits",
@@ -99,12 +96,19 @@ class Servers:
         observers: Observers,
         proxies: TrustedProxies | None,
     ) -> None:
-        self._service = service
+        self._new_settings = partial(  # the settings that all servers share
+            ServerSettings,
+            service=service,
+            limits=limits,
+            timeouts=timeouts,
+            parse_head=parse_head,
+            writer=writer,
+            when_left=when_left,
+            observers=observers,
+            proxies=proxies,
+        )
         self.limits = limits
         self.max_connections = max_connections
-        self._parse_head = parse_head
-        self._writer = writer
-        self._when_left = when_left
         self._running: list[HttpServer] = []
         self._observers = observers
         self.proxies = proxies
@@ -147,19 +151,11 @@ class Servers:
         self, certificate: Certificate | None = None, reminder: Callable[[], Awaitable[None]] | None = None
     ) -> HttpServer:
         """Create a server, with TLS if there is a certificate. ``reminder`` runs beside its accept loops."""
-        settings = ServerSettings(
-            service=self._service,
-            limits=self.limits,
-            timeouts=self.timeouts,
+        settings = self._new_settings(
             drain=self._drain,
-            parse_head=self._parse_head,
-            writer=self._writer,
             fairness=Fairness(),
             clock=SweepClock(),
             departures=Departures(),
-            when_left=self._when_left,
-            observers=self._observers,
-            proxies=self.proxies,
         )
         return HttpServer(
             settings,

@@ -16,17 +16,9 @@ import trio
 
 from .._failures import failure_of
 from .._http._file_body import FileBody
-from ._body_sender import (
-    IS_OVER,
-    Piece,
-    Unsent,
-    check_not_longer,
-    check_not_shorter,
-    encode_piece,
-    log_failure,
-    send_body,
-)
+from ._body_sender import check_not_longer, check_not_shorter, log_failure, send_body
 from ._child_task import child_task
+from ._pieces import IS_OVER, Piece, Unsent, encode_piece
 
 if TYPE_CHECKING:
     from .._http._body import StreamedBody

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from .._server._body_sender import Piece, encode_piece, send_body
+from .._server._body_sender import send_body
 from .._server._child_task import child_task
+from .._server._pieces import Piece, encode_piece
 from ._outgoing_request import OutgoingRequest
 from ._response_reader import Event, ResponseEnd, ResponseHead, ResponseReader
 from ._streamed_response import StreamedResponse
