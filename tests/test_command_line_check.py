@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from humphrey_trio import App, AsyncWebsocketApp, SubApp, WebsocketStream, websocket_handler
-from humphrey_trio._cli._certificate_report import read_certificate
+from humphrey_trio._cli._certificate_facts import read_certificate
 from humphrey_trio._cli._check import RESERVE, report_about
 from humphrey_trio.http import Address, Timeouts, TrustedProxies
 from tests.support.command_line import serving

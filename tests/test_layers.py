@@ -59,7 +59,7 @@ _testing              _held_clock _response_reader! _event_decoder! _cookie_jar!
                       _websocket_codec! _memory_stream _streamed_response! _client_connection _serving
                       _websocket_client _http_client
 _cli                  _errors! _arguments! _load _served_app _binds _log! _serve
-                      _report! _certificate_report! _check
+                      _report! _certificate_facts! _certificate_report! _check
                       _lifeline! _terminal! _file_changes _server_process _reload _serve_reloading _main
 .                     __init__ __main__ handlers http layers monitor websocket testing
 """
@@ -197,7 +197,7 @@ FOREIGN_ASSIGNMENTS = {
     ("_asgi._lifespan", "self._scope.deadline"): "a CancelScope has no method for it",
     ("_failures", "foreign.__cause__"): "an exception has no method for it",
     **{
-        ("_cli._certificate_report", f"client.{name}"): "an SSLContext has no method for it"
+        ("_cli._certificate_facts", f"client.{name}"): "an SSLContext has no method for it"
         for name in ("check_hostname", "verify_mode", "verify_flags")
     },
     ("_server._certificate", "context.minimum_version"): "an SSLContext has no method for it",

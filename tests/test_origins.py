@@ -234,7 +234,7 @@ REFUSED = [
     ("http://192.168.*", "would match domains of other owners"),
     ("http://local*:8080", "would match domains of other owners"),
     ("https://*ü.example", "is not possible in a label"),
-    (SAME_HOST, "pages of the own host need no permission here"),
+    (SAME_HOST, "pages of the same host need no permission here"),
 ]
 
 

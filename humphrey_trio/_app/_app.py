@@ -367,7 +367,7 @@ class App(Routes[State]):
         The app gets the requests and the WebSockets for the path and for the paths below it. Their ``root_path``
         is the path. Its lifespan runs while ``run``, ``run_tls`` or ``serve_stream`` of this app runs.
 
-        The app runs on trio. It is not cancelled when a client leaves, and may run on after a response until
+        The app runs on trio. It is not cancelled when a client leaves, and may continue after a response until
         the end of ``with_shutdown``.
 
         Args:

@@ -148,10 +148,10 @@ class Answer:
         self._taker.wake()
 
     async def put(self, data: bytes, *, is_last: bool) -> None:
-        """Send a part of the body, and wait until it was written. The first part is not waited for if it is all.
+        """Send a part of the body, and wait until it was written. Does not wait for a whole body in one part.
 
-        If the client has left, the last part is ignored, so an app whose response is too late runs on behind it. A
-        part during which the client leaves is ignored, too.
+        If the client has left, the last part is ignored, so an app whose response is too late continues. A part
+        during which the client leaves is ignored, too.
 
         Raises:
             ClientDisconnected: the client has left, and this is not the last part.

@@ -14,6 +14,17 @@ _IGNORED = b"transfer-encoding"
 _LENGTH = b"content-length"
 
 
+def read_start(message: Mapping[str, Any]) -> tuple[int, Headers, int | None]:
+    """Return the status, the header fields, and the Content-Length of the start of a response.
+
+    Raises:
+        MessageError: one of them is malformed, or the app wants to send trailers.
+    """
+    if message.get("trailers"):
+        raise MessageError("trailers cannot be sent: the scope has no extension 'http.response.trailers'")
+    return (read_status(message), *read_headers(message))
+
+
 def read_status(message: Mapping[str, Any]) -> int:
     """Return the status of the start of a response.
 

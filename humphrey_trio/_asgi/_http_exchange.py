@@ -20,17 +20,16 @@ from .._server._request_body import BodyInterrupted
 from .._server._stored_body import EMPTY_BODY, StoredBody
 from ._answer import Answer
 from ._errors import MessageError, only_disconnected
-from ._fields import read_body, read_headers, read_status, read_text
+from ._fields import read_body, read_start, read_text
 from ._order import HTTP_ORDER, HttpPhase, next_phase
 
 if TYPE_CHECKING:
     from .._http._body import BodyStream
-    from .._http._headers import Headers
     from .._http._request import Request
 
 logger = logging.getLogger("humphrey_trio.http")
 
-# As for the files of this library: opening a FIFO must not wait for its writer.
+# As for the files of this library (``_handlers/_tree.py``): opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.
@@ -57,7 +56,7 @@ class HttpExchange:
         self._name = name
         self._request = request
         self._body: AsyncIterator[bytes] | None = None if body is EMPTY_BODY else aiter(body)
-        self._is_read = False  # whether the app has got the end of the body
+        self._is_read = False  # whether the app has received the end of the body
         self._phase = _NOTHING
         self.scope = scope
         self.answer = Answer(name, head_only=request.method == "HEAD")
@@ -149,17 +148,6 @@ class HttpExchange:
         except OSError as exc:
             raise MessageError(f"the file {path!r} cannot be sent: {exc}") from exc
         await self.answer.put_file(FileBody(file, [ByteRange(0, size - 1)] if size else []))
-
-
-def read_start(message: Mapping[str, Any]) -> tuple[int, Headers, int | None]:
-    """Return the status, the header fields, and the Content-Length of the start of a response.
-
-    Raises:
-        MessageError: one of them is malformed, or the app wants to send trailers.
-    """
-    if message.get("trailers"):
-        raise MessageError("trailers cannot be sent: the scope has no extension 'http.response.trailers'")
-    return (read_status(message), *read_headers(message))
 
 
 def _body_of(request: Request) -> BodyStream:

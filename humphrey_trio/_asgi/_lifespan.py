@@ -1,6 +1,6 @@
 """The lifespan of an ASGI app (Lifespan Protocol, version 2.0): one call of the app, in one task.
 
-An app that raises or returns before it has told the result of its startup has no lifespan, which is fine.
+An app that raises or returns before it has sent the result of its startup has no lifespan. This is no error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lifespan:
     Args:
         app: the app.
         name: the name of the app, for log lines and errors.
-        grace: seconds that the app has to return after it has told that it has failed, or is shut down.
+        grace: seconds that the app has to return after it has sent that it has failed, or is shut down.
 
     Attributes:
         state: what the app has put into ``scope["state"]``.
@@ -43,7 +43,7 @@ class Lifespan:
         "_app",
         "_ended",
         "_grace",
-        "_is_greeted",
+        "_has_startup",
         "_message",
         "_name",
         "_phase",
@@ -59,8 +59,8 @@ class Lifespan:
         self._name = name
         self._grace = grace
         self._phase = _STARTUP
-        self._is_greeted = False  # whether the app has got lifespan.startup
-        self._message: str | None = None  # what the app has told about its failure
+        self._has_startup = False  # whether the app has received lifespan.startup
+        self._message: str | None = None  # what the app has sent about its failure
         self._scope = trio.CancelScope()
         self._started = trio.Event()  # the startup is complete, or the app has ended
         self._stopping = trio.Event()
@@ -82,7 +82,7 @@ class Lifespan:
         except BaseException as exc:
             failure = failure_of(exc, self._report)
         try:
-            self.failure = self._judge(failure)
+            self.failure = self._failure_for(failure)
         finally:
             del failure  # break the reference cycle between the exception and this frame
         self._ended.set()
@@ -103,8 +103,8 @@ class Lifespan:
 
     @trio.lowlevel.enable_ki_protection
     async def _receive(self) -> dict[str, Any]:
-        if not self._is_greeted:
-            self._is_greeted = True
+        if not self._has_startup:
+            self._has_startup = True
             return {"type": "lifespan.startup"}
         await self._stopping.wait()
         if self._phase in (_SHUTDOWN, _END):  # it has got everything, and must return
@@ -125,8 +125,8 @@ class Lifespan:
 
     # Its end...
 
-    def _judge(self, failure: Exception | None) -> LifespanError | None:
-        """Decide whether the lifespan has failed.
+    def _failure_for(self, failure: Exception | None) -> LifespanError | None:
+        """Return the failure of the lifespan; None if it has not failed.
 
         Args:
             failure: the exception of the app; None if it has returned.

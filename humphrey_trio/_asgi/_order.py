@@ -55,10 +55,10 @@ class LifespanPhase(enum.Enum):
     """How far the lifespan of an app is.
 
     Attributes:
-        STARTUP: the app has not told the result of its startup.
+        STARTUP: the app has not sent the result of its startup.
         RUNNING: the startup is complete.
-        SHUTDOWN: the app has got the message to shut down.
-        END: the app has told that it has failed, or that it is shut down.
+        SHUTDOWN: the app has received the message to shut down.
+        END: the app has sent that it has failed, or that it is shut down.
     """
 
     STARTUP = enum.auto()
@@ -102,7 +102,7 @@ WEBSOCKET_ORDER: Order[WebsocketPhase] = {
     WebsocketPhase.END: {},
 }
 
-# An app whose lifespan fails between startup and shutdown tells it by ``lifespan.shutdown.failed``.
+# An app whose lifespan fails between startup and shutdown sends ``lifespan.shutdown.failed``.
 LIFESPAN_ORDER: Order[LifespanPhase] = {
     LifespanPhase.STARTUP: {
         ("lifespan.startup.complete", False): LifespanPhase.RUNNING,

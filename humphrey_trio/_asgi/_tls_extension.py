@@ -29,7 +29,7 @@ _ESCAPED = str.maketrans({char: f"\\{char}" for char in '"+,;<>\\'} | {"\0": "\\
 def tls_extension(tls: TlsInfo) -> dict[str, Any]:
     """Return the value of ``scope["extensions"]["tls"]``.
 
-    The number of the cipher suite and the certificate of the server are None: the ``ssl`` module tells neither.
+    The number of the cipher suite and the certificate of the server are None: the ``ssl`` module has neither.
     """
     certificate = tls.peer_certificate
     return {

@@ -21,8 +21,7 @@ from .._websocket._stream._stream import WebsocketStream
 from .._websocket._stream._upgrade import opening_of
 from ._answer import Answer
 from ._errors import ClientDisconnected, MessageError, only_disconnected
-from ._fields import read_body, read_code, read_data, read_headers, read_text
-from ._http_exchange import read_start
+from ._fields import read_body, read_code, read_data, read_headers, read_start, read_text
 from ._order import WEBSOCKET_ORDER, WebsocketPhase, next_phase
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class WebsocketExchange:
         "_decided",
         "_ended",
         "_failure",
+        "_has_connect",
         "_has_route",
-        "_is_greeted",
         "_name",
         "_phase",
         "_settled",
@@ -67,7 +66,7 @@ class WebsocketExchange:
         self._name = name
         self._upgrade = upgrade
         self._phase = WebsocketPhase.CONNECTING
-        self._is_greeted = False  # whether the app has got websocket.connect
+        self._has_connect = False  # whether the app has received websocket.connect
         self._stream: WebsocketStream | None = None
         self._answer: Answer | None = None  # the response that refuses
         self._failure: Exception | None = None  # what the route raises
@@ -82,8 +81,8 @@ class WebsocketExchange:
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> dict[str, Any]:
         """Return the next message of the client, or the disconnect."""
-        if not self._is_greeted:
-            self._is_greeted = True
+        if not self._has_connect:
+            self._has_connect = True
             return {"type": "websocket.connect"}
         await self._settled.wait()
         if self._stream is None:

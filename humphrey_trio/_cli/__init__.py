@@ -1,1 +1,1 @@
-"""The command line: ``python -m humphrey_trio``. The top layer: no other part of the library knows it."""
+"""The command line: ``python -m humphrey_trio``. No other part of the library imports it."""

@@ -1,4 +1,4 @@
-"""What the server listens on: the addresses of ``--bind``, inherited descriptors, and sockets of systemd."""
+"""The targets to listen on: the addresses of ``--bind``, inherited descriptors, and sockets of systemd."""
 
 from __future__ import annotations
 

@@ -1,80 +1,25 @@
-"""What a client sees of the certificate of an SSL context: its names, and the time in which it is valid.
-
-Python has no public parser of certificates. But a client gets the fields of one that it has verified, so a client
-in memory does two handshakes: the first gets the certificate, and the second trusts it.
-"""
+"""Report on the certificate of an SSL context: what it is for, and whether it must be renewed."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from contextlib import suppress
-from typing import Any, NamedTuple
 
+from ._certificate_facts import read_certificate
 from ._report import Report
 
 _DAY = 86_400
-#: Days before the end of a certificate from which on its renewal is late: those of Let's Encrypt are renewed 30
-#: days before.
+#: Days before the end of a certificate: later renewals are late. Clients of Let's Encrypt renew it 30 days before.
 _LATE = 14
-# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name: an expired certificate is read as well.
-_NO_CHECK_TIME = 0x200000
-# The messages of a handshake, in both directions, are fewer.
-_ROUNDS = 10
-
-
-class CertificateFacts(NamedTuple):
-    """The fields of a certificate.
-
-    Attributes:
-        names: the names and addresses for which it is valid.
-        begin, end: the time in which it is valid, in seconds since 1970.
-    """
-
-    names: tuple[str, ...]
-    begin: float
-    end: float
-
-
-def read_certificate(context: ssl.SSLContext) -> CertificateFacts:
-    """Read the certificate that a server with a context sends.
-
-    Raises:
-        ssl.SSLError: the handshake fails, or the certificate cannot be used for a server.
-        ValueError: the server sends no certificate, or requires one of the client before it sends its own.
-    """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    content = _handshake(client, context).getpeercert(binary_form=True)
-    if content is None:
-        raise ValueError("the server sends no certificate")
-    client.verify_mode = ssl.CERT_REQUIRED
-    client.load_verify_locations(cadata=content)
-    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
-    fields: dict[str, Any] = _handshake(client, context).getpeercert() or {}
-    return CertificateFacts(
-        tuple(value for _, value in fields.get("subjectAltName", ())),
-        ssl.cert_time_to_seconds(fields["notBefore"]),
-        ssl.cert_time_to_seconds(fields["notAfter"]),
-    )
-
-
-def _handshake(client_context: ssl.SSLContext, server_context: ssl.SSLContext) -> ssl.SSLObject:
-    """Do a handshake in memory. Returns the end of the client."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(to_client, to_server)
-    server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    for _ in range(_ROUNDS):
-        with suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-        with suppress(ssl.SSLError):  # it may want a certificate of the client, which is not needed here
-            server.do_handshake()
-    return client
 
 
 def report_certificate(context: ssl.SSLContext, report: Report) -> None:
-    """Report the names of a certificate and its end. Its key was compared with it when they were loaded."""
+    """Report the names of a certificate and its end. Its key was checked when the context was created.
+
+    Args:
+        context: the context of the server.
+        report: gets the facts and the warnings.
+    """
     try:
         facts = read_certificate(context)
     except (ssl.SSLError, ValueError) as exc:

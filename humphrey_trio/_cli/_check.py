@@ -1,4 +1,4 @@
-"""``--check``: what is in force for an app, and what of it does not fit together. It does not listen."""
+"""``--check``: report the settings in force for an app, and those that do not fit together. It does not listen."""
 
 from __future__ import annotations
 
@@ -62,7 +62,13 @@ async def check(found: object, options: Options) -> Report:
 
 
 def report_about(app: App[Any], name: str, addresses: Sequence[Address]) -> Report:
-    """Report about an app that would listen on some addresses."""
+    """Report about an app.
+
+    Args:
+        app: the app.
+        name: ``module:name``.
+        addresses: the addresses on which it would listen.
+    """
     report, servers = Report(), servers_of(app)
     report.fact("app", name)
     tls = servers.certificate is not None

@@ -1,4 +1,4 @@
-"""The Python files that change below some paths, by the library ``watchfiles``.
+"""Watch the Python files below some paths, with the library ``watchfiles``.
 
 It only looks at names, and never reads a file.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 import trio
 
 _SUFFIX = ".py"
-#: Directories whose files are not sources. So are those that begin with a point, and virtual environments.
+#: Directories whose files are not sources, besides hidden ones (``.name``) and virtual environments.
 _NOT_SOURCES = {"__pycache__", "node_modules", "site-packages"}
-#: What editors write beside a file while it is edited, besides names that begin with a point.
+#: Names of files that editors write beside an edited file begin with this, besides hidden ones.
 _OF_EDITORS = "flycheck_"
-#: Milliseconds without another change after which changes are reported, and those after which they are anyway.
+#: Changes are reported after the first number of milliseconds without another one, at the latest after the second.
 _QUIET, _AT_LATEST = 50, 500
 
 
@@ -39,7 +39,7 @@ class ChangedFiles:
         self._changed.set()
 
     async def wait(self) -> None:
-        """Wait until there is one."""
+        """Wait until a file has changed."""
         await self._changed.wait()
 
     def take(self) -> frozenset[str]:
@@ -77,7 +77,7 @@ async def watch_files(
 
 
 class _Control:
-    """Connects the thread that watches with trio. ``watchfiles`` asks it every 50 ms whether to stop."""
+    """Connects the watching thread with trio. ``watchfiles`` asks it every 50 ms whether to stop."""
 
     __slots__ = ("_stopped", "_token", "watching")
 

@@ -1,9 +1,8 @@
-"""A server process ends when its supervisor does, however the supervisor has ended.
+"""A pipe by which a server process notices that its supervisor has ended, also if the supervisor was killed.
 
-Both ends of a pipe. The supervisor holds the only write end, and never writes. When it ends, the kernel closes the
-pipe, also if it was killed. The signal that Linux can send at the death of a parent (PR_SET_PDEATHSIG) was
-rejected: it is sent when the thread ends that has started the process, and trio starts processes in short-lived
-threads.
+The supervisor holds the only write end, and never writes. When it ends, the kernel closes the write end. The
+signal that Linux can send at the death of a parent (PR_SET_PDEATHSIG) was rejected: it is sent when the thread
+ends that has started the process, and trio starts processes in short-lived threads.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _GRACE = 2.0
 
 
 class Lifeline:
-    """The end of the supervisor. One serves all its server processes, one after the other.
+    """The supervisor's side of the pipe. All its server processes, one after the other, share it.
 
     Attributes:
         descriptor: the read end, which server processes inherit.
@@ -53,7 +52,7 @@ def end_with_supervisor() -> bool:
     Returns:
         Whether there is a supervisor.
     """
-    descriptor = os.environ.pop(_VARIABLE, None)  # other programs that this process starts must not have it
+    descriptor = os.environ.pop(_VARIABLE, None)  # programs that this process starts must not inherit it
     if descriptor is None:
         return False
     os.set_inheritable(int(descriptor), False)

@@ -1,4 +1,4 @@
-"""Load what ``module:name`` means. It calls nothing of it."""
+"""Load the object that ``module:name`` names. It never calls the object."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HIDDEN = ("humphrey_trio._cli.", "importlib", "runpy")
 
 
 def load(target: str) -> object:
-    """Return the object that a text means.
+    """Return the object that ``module:name`` names.
 
     The current directory is importable, as with ``python -m``.
 

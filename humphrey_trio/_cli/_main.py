@@ -1,4 +1,4 @@
-"""The command line as a whole: what is executed, what is printed if it fails, and the exit status."""
+"""Execute the command line: choose the command, print its errors, and return the exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restart a server when its source changes. Its sockets stay open meanwhile.
+"""Restart a server when its source changes. Its listening sockets stay open during the restart.
 
 The supervisor is the parent process. It never accepts a connection and imports no code of the application, so no
 error there can end it. During a restart, connections wait in the backlogs of the sockets.
@@ -48,7 +48,7 @@ async def supervise(
         command: the program of the server and its arguments, without sockets.
         listeners: listening sockets. The caller closes them.
         paths: what to watch: directories with everything below them, and files. Caches, virtual environments, and
-            names that begin with a point are ignored.
+            hidden files and directories (``.name``) are ignored.
 
     Returns:
         The exit status for ``sys.exit``: 0 after a graceful end; 130 or 143 if a second SIGINT or SIGTERM has

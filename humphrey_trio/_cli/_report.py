@@ -6,10 +6,10 @@ _WIDTH = 12
 
 
 class Report:
-    """What was found out. The parts are printed in this order, each in the order in which it was added.
+    """The facts, the notes and the warnings of one check. They are printed in this order.
 
     Attributes:
-        warnings: what does not fit together.
+        warnings: the texts of the warnings.
     """
 
     __slots__ = ("_facts", "_notes", "warnings")
@@ -20,15 +20,15 @@ class Report:
         self.warnings: list[str] = []
 
     def fact(self, name: str, line: str) -> None:
-        """Add what is in force."""
+        """Add a setting that is in force."""
         self._facts.append(f"{name:{_WIDTH}} {line}")
 
     def note(self, line: str) -> None:
-        """Add what may be intended."""
+        """Add a hint about something that may be intended."""
         self._notes.append(line)
 
     def warn(self, line: str) -> None:
-        """Add what does not fit together, and what to do."""
+        """Add something that does not fit together, with what to do."""
         self.warnings.append(line)
 
     def __str__(self) -> str:

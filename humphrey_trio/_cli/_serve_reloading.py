@@ -1,6 +1,6 @@
 """``--reload``: open the sockets, and supervise a server process with the same options.
 
-It never imports the application, which may fail.
+It never imports the application, because the import may fail.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._serve import use_certificate
 async def serve_reloading(options: Options) -> int:
     """Serve until a signal arrives, and restart the server when its source changes.
 
-    What no change of the source can correct is an error at the start.
+    An error that no change of the source can correct, such as a missing certificate, is raised at the start.
 
     Args:
         options: the arguments of the command line.
@@ -39,9 +39,8 @@ async def serve_reloading(options: Options) -> int:
     targets = listen_targets(options.binds, options.unix_mode, os.environ)
     with ExitStack() as opened:
         with errors_of_listening():
-            listeners = await open_listeners(
-                targets, options.unix_mode
-            )  # closes the sockets of systemd if it fails
+            # If it fails, it closes the sockets of systemd as well.
+            listeners = await open_listeners(targets, options.unix_mode)
         for listener in listeners:
             opened.callback(listener.close)
         return await supervise(command, [listener.socket for listener in listeners])

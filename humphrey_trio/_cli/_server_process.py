@@ -1,6 +1,6 @@
-"""A process that serves: it is started, and it is ended within a bound, whatever its handlers do.
+"""A server process: start it, and end it within a bounded time, even if its handlers block.
 
-It knows nothing of files. No server process is left behind by a cancellation.
+The module knows nothing of source files. A cancellation leaves no server process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import trio
 
-#: Signals to send, each with the seconds to wait for the end behind it. The last one waits without a bound.
+#: Signals to send, each with the seconds to wait for the end after it. The last wait has no bound.
 Ending: TypeAlias = Sequence[tuple[signal.Signals, float]]
 
 #: The first SIGTERM begins the graceful end of a server, and the second ends it. Open WebSockets and requests that
@@ -57,7 +57,11 @@ class ServerProcess:
             )
 
     async def wait(self) -> int:
-        """Wait until it has ended; its exit status, negative for a signal. There must be one."""
+        """Wait until it has ended. There must be one.
+
+        Returns:
+            The exit status; negative for a signal.
+        """
         assert self._process is not None
         return await self._process.wait()
 

@@ -1,4 +1,4 @@
-"""The settings of the terminal. A debugger that is killed while it reads a line leaves it without echo."""
+"""Restore the settings of the terminal. A debugger that is killed while it reads a line leaves it without echo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STANDARD_INPUT = 0
 
 
 class Terminal:
-    """Restores the settings that the terminal of standard input has now. Does nothing if it is no terminal."""
+    """The settings of the terminal at construction. Without a terminal as standard input, it does nothing."""
 
     __slots__ = ("_settings",)
 
@@ -20,7 +20,7 @@ class Terminal:
             self._settings = termios.tcgetattr(_STANDARD_INPUT)
 
     def restore(self) -> None:
-        """Restore them, unless another job of the shell uses the terminal: then this process would be stopped."""
+        """Restore the settings, unless another job of the shell uses the terminal: it would stop this process."""
         with suppress(OSError, termios.error):
             if self._settings is not None and os.tcgetpgrp(_STANDARD_INPUT) == os.getpgrp():
                 termios.tcsetattr(_STANDARD_INPUT, termios.TCSANOW, self._settings)

@@ -68,7 +68,7 @@ def hard_stop_after(timeouts: Timeouts, seconds: float) -> float:
         seconds: how long the cleanup after the cancellation may take.
 
     Returns:
-        Seconds after the begin of the shutdown, early enough for the cleanup to end within ``Timeouts.drain``,
+        Seconds after the start of the shutdown, early enough for the cleanup to end within ``Timeouts.drain``,
         but at least half of ``Timeouts.drain``.
     """
     if timeouts.drain == inf:

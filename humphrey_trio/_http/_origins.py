@@ -172,7 +172,7 @@ def _read_pattern(pattern: str) -> Origin | _Wildcard:
     if pattern.lower() in _WITHOUT_HOST:
         return _WITHOUT_HOST[pattern.lower()]
     if pattern == SAME_HOST:
-        raise _refused(pattern, "SAME_HOST is for WebSockets; pages of the own host need no permission here")
+        raise _refused(pattern, "SAME_HOST is for WebSockets; pages of the same host need no permission here")
     scheme, authority = _split_pattern(pattern)
     parts = _PATTERN_AUTHORITY.fullmatch(authority)
     if parts is None:

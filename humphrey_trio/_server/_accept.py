@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # The maximum number of connections that are accepted in one scheduler pass. One per pass would be too slow while
 # other connections are busy.
 _BURST = 64
-# Bursts at the begin of a graceful shutdown: enough for a full backlog, and no more, so that a flood of new
+# Bursts at the start of a graceful shutdown: enough for a full backlog, and no more, so that a flood of new
 # connections does not delay the shutdown.
 _FINAL_BURSTS = BACKLOG // _BURST
 # Temporary errors of accept: the process or the system has no resources for another connection.

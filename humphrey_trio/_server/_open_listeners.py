@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("humphrey_trio.http")
 
-#: The begin of the message of an OSError about an address.
+#: The beginning of the message of an OSError about an address.
 CANNOT_LISTEN = "cannot listen on"
 
 # Errors of bind and socket for an address that this machine does not have, such as ::1 without IPv6.

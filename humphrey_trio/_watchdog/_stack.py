@@ -1,6 +1,6 @@
-"""The stack of a thread that runs trio, as its reader wants it: it begins with code of the application.
+"""The stack of a thread that runs trio, from the first call of the application on.
 
-It only looks at the frames of a thread that goes on running. It must never keep a frame, which would keep the
+The thread continues to run while its frames are read. This module must never keep a frame, which would keep the
 variables of a handler.
 """
 
@@ -99,7 +99,7 @@ class Stack(NamedTuple):
 
 
 def _without_runners(calls: list[Call]) -> list[Call]:
-    """Leave out the calls up to the scheduler, and those behind it that are not the application's."""
+    """Leave out the calls up to the scheduler, and those after it that are not the application's."""
     schedulers = [place for place, call in enumerate(calls) if (call.module, call.function) == _SCHEDULER]
     step = calls[schedulers[-1] + 1 :] if schedulers else calls
     return list(dropwhile(lambda call: call.is_internal, step)) or step

@@ -1,4 +1,4 @@
-"""What the event loop does right now: it waits, or it runs a step of a task.
+"""The state of the event loop: it waits, or it runs a step of a task.
 
 An instrument of trio. It must never raise, and never takes a lock: the event loop writes one attribute, and the
 thread of the watchdog reads it.
