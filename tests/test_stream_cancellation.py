@@ -22,7 +22,8 @@ from humphrey_trio.http import EventSender, Request, Write, open_body
 from humphrey_trio.testing import MemoryStream, memory_connection
 from tests.support import ANY_PORT
 from tests.support.apps import StreamPair
-from tests.support.cancellation import PATIENCE, living_tasks, no_resource_warning, open_files, within
+from tests.support.cancellation import all_closed, all_ended, living_tasks, no_resource_warning, open_files, within
+from tests.support.clients import ReceivingClient
 from tests.support.links import Link
 from tests.support.steps import at_step, cancelled_at
 
@@ -142,48 +143,9 @@ def whole_body(received: bytes) -> bytes | None:
     return body
 
 
-class Client:
-    """A client that sends a request and receives up to the end, without a task for each direction of its own."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.reset = False
-
-    async def talk(self, stream: trio.abc.Stream, data: list[bytes]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send, stream, data)
-            try:
-                while piece := await stream.receive_some():
-                    self.received += piece
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.reset = True
-            nursery.cancel_scope.cancel()
-
-    async def _send(self, stream: trio.abc.Stream, data: list[bytes]) -> None:
-        try:
-            for piece in data:
-                await stream.send_all(piece)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-
-async def all_ended(tasks: int) -> None:
-    """Wait until only so many tasks are left."""
-    with trio.fail_after(PATIENCE):
-        while living_tasks() != tasks:
-            await trio.testing.wait_all_tasks_blocked(0.001)
-
-
-async def all_closed(files: set[str]) -> None:
-    """Wait until only these files are open. A worker thread may still be reading a file that was closed."""
-    with trio.fail_after(PATIENCE):
-        while open_files() != files:  # noqa: ASYNC110  (no event tells)
-            await trio.sleep(0.001)
-
-
 async def exchange(
     bodies: Bodies, pair: StreamPair | None, data: list[bytes], who: str, step: int
-) -> tuple[Client, bool]:
+) -> tuple[ReceivingClient, bool]:
     """Serve one request, and cut it off at a step.
 
     Args:
@@ -197,7 +159,7 @@ async def exchange(
         The client, and whether the exchange was not over before that step.
     """
     files, tasks = open_files(), living_tasks()
-    client, scope, app = Client(), trio.CancelScope(), bodies.app()
+    client, scope, app = ReceivingClient(), trio.CancelScope(), bodies.app()
     async with trio.open_nursery() as nursery:
         (address,) = await nursery.start(within, scope, app.run, ANY_PORT)
         running = living_tasks()

@@ -71,6 +71,20 @@ def open_files() -> set[str]:
     return set(os.listdir("/dev/fd"))
 
 
+async def all_ended(tasks: int) -> None:
+    """Wait until only so many tasks are left."""
+    with trio.fail_after(PATIENCE):
+        while living_tasks() != tasks:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+async def all_closed(files: set[str]) -> None:
+    """Wait until only these files are open. A worker thread may still be reading a file that was closed."""
+    with trio.fail_after(PATIENCE):
+        while open_files() != files:  # noqa: ASYNC110  (no event tells)
+            await trio.sleep(0.001)
+
+
 @contextlib.contextmanager
 def no_resource_warning() -> Generator[None]:
     """Assert that the block leaves nothing to the garbage collector that should have been closed."""
@@ -138,10 +152,7 @@ async def exchange(
         assert undisturbed or cancel.fired
 
         survivors = set(apps) - (cancelled if cancel.fired else set())
-        expected = tasks + sum(own_tasks[name] for name in survivors)
-        with trio.fail_after(PATIENCE):
-            while living_tasks() != expected:
-                await trio.testing.wait_all_tasks_blocked(0.001)
+        await all_ended(tasks + sum(own_tasks[name] for name in survivors))
         nursery.cancel_scope.cancel()
     assert living_tasks() == tasks
     assert open_files() == files

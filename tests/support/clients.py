@@ -26,6 +26,35 @@ async def half_close(stream: trio.abc.Stream) -> None:
     await stream.send_eof()
 
 
+class ReceivingClient:
+    """A client that sends some bytes, and receives everything until the connection ends.
+
+    Attributes:
+        received: what the client has received.
+        reset: whether the connection has ended without an end of file.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.reset = False
+
+    async def talk(self, stream: trio.abc.Stream, data: list[bytes]) -> None:
+        """Send the pieces, and receive at the same time."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, stream, data)
+            try:
+                while piece := await stream.receive_some():
+                    self.received += piece
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.reset = True
+            nursery.cancel_scope.cancel()
+
+    async def _send(self, stream: trio.abc.Stream, data: list[bytes]) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for piece in data:
+                await stream.send_all(piece)
+
+
 class Reply(NamedTuple):
     """An HTTP response."""
 

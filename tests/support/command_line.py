@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from humphrey_trio.http import Address
 
-from .programs import BEGINNING, ROOT
+from .programs import BEGINNING, started
 
 #: A module with apps of each kind.
 SITE = """
@@ -122,26 +121,15 @@ def serving(
         stdin: the standard input; None for that of the tests.
     """
     (folder / "site1.py").write_text(site)
-    command = [sys.executable, "-m", "humphrey_trio", *arguments]
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
-    try:
-        process = subprocess.Popen(
-            [*launcher, *command],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "always"} | environment,
-            pass_fds=descriptors,
-            bufsize=0,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    with process:
-        try:
-            yield Server(process)
-        finally:
-            process.kill()
+    with started(
+        [*launcher, sys.executable, "-m", "humphrey_trio", *arguments],
+        environment={"PYTHONWARNINGS": "always"} | environment,
+        cwd=folder,
+        pass_fds=descriptors,
+        stdin=stdin,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        yield Server(process)
 
 
 _SYSTEMD = """

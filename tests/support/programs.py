@@ -12,13 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-
 
 #: Seconds in which a program has begun, and in which one has ended: bounds for a machine that is busy.
 BEGINNING, ENDING = 60, 5
@@ -79,22 +78,32 @@ class Ending(NamedTuple):
 @contextmanager
 def running(*arguments: str) -> Iterator[Program]:
     """Run ``python arguments...`` with the package of this repository. Warnings are written to standard error."""
+    command = [sys.executable, "-W", "always", *arguments]
+    with started(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        yield Program(process)
+
+
+@contextmanager
+def started(
+    command: Sequence[str], *, environment: Mapping[str, str] = {}, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that can import the package of this repository, and kill it at the end of the block.
+
+    Args:
+        command: the program and its arguments.
+        environment: more variables.
+        **options: as for ``subprocess.Popen``. The standard output is a pipe.
+    """
     # A shell's background job ignores SIGINT, and so would its children.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "always", *arguments],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+        process = subprocess.Popen(command, env=variables, bufsize=0, stdout=subprocess.PIPE, **options)
     finally:
         signal.signal(signal.SIGINT, handler)
     with process:
         try:
-            yield Program(process)
+            yield process
         finally:
             process.kill()
 
