@@ -25,23 +25,13 @@ from humphrey_trio._cli._serve_reloading import serve_reloading
 from humphrey_trio.http import Address
 from tests.support.command_line import Server, activated, serving
 from tests.support.programs import ROOT
-from tests.support.reloading import SOON, read_to_end
+from tests.support.reloading import APP, SOON, read_to_end
 
-SITE = """
-import os, sys, threading, time
+SITE = (
+    APP.format(text="first")
+    + """
+import os, sys, threading
 from contextlib import asynccontextmanager
-import trio
-from humphrey_trio import App, Response, websocket_handler
-
-
-async def wait(request):
-    print("waiting", flush=True)
-    await trio.sleep_forever()
-
-
-def block(request):
-    print("blocked", flush=True)
-    time.sleep(1000)
 
 
 def ask(request):
@@ -49,17 +39,10 @@ def ask(request):
     return Response(200, "first, continued")
 
 
-async def echo(stream, state):
-    await stream.send("open")
-    await stream.receive()
-
-
-app = App().with_stateless_route("/", lambda _: Response(200, "first"))
-app.with_stateless_route("/wait", wait).with_stateless_route("/block", block).with_stateless_route("/ask", ask)
+app.with_stateless_route("/ask", ask)
 app.with_stateless_route("/flags", lambda _: Response(200, str(sys.flags.dont_write_bytecode)))
 app.with_stateless_route("/env", lambda _: Response(200, " ".join(os.environ)))
 app.with_stateless_route("/threads", lambda _: Response(200, str(threading.enumerate())))
-app.with_websocket_route("/ws", websocket_handler(echo))
 
 
 @asynccontextmanager
@@ -68,6 +51,7 @@ async def factory():
     yield app
     print("end first", flush=True)
 """
+)
 RELOAD = ("--reload", "--bind", "127.0.0.1:0")
 UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
