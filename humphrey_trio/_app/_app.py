@@ -182,6 +182,9 @@ class App(Routes[State]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: ``subapp`` is not a ``SubApp``.
         """
         check_argument("with_default_subapp", subapp, SubApp, "")
         self._routes = routes_of(subapp)
@@ -207,6 +210,9 @@ class App(Routes[State]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: the handler is not callable, or has other parameters.
         """
         check_parameters(handler, "status, request, exception", "the error handler")
         self._service.use_error_handler(handler)
@@ -406,6 +412,9 @@ class App(Routes[State]):
             The response of the handler, or of the error handler: a 404 without a route, a 405 without one for the
             method, a 500 if the handler raised an exception, which is logged. A request to open a WebSocket is
             treated as an ordinary one. ``humphrey_trio.http.read_body`` reads the body of a streamed response.
+
+        Raises:
+            TypeError: ``request`` is not a ``Request``.
         """
         check_argument("handle", request, Request, "path='/'")
         service = self._service
@@ -442,6 +451,8 @@ class App(Routes[State]):
                 socket; or ``unix_mode`` is not a mode, or there is no Unix socket.
             TypeError: an address is neither a str nor a socket.
             OSError: an address cannot be listened on. Then the server does not listen on any of them.
+            RuntimeError: the call is not in a run of trio.
+            LifespanError: the lifespan of an ASGI app has failed.
         """
         await self._run(addresses, unix_mode, None, task_status)
 
@@ -459,8 +470,8 @@ class App(Routes[State]):
             addresses, unix_mode, task_status: as for ``run``.
 
         Raises:
-            RuntimeError: ``with_cert`` was not called.
-            ValueError, TypeError, OSError: as for ``run``.
+            RuntimeError: ``with_cert`` was not called, or the call is not in a run of trio.
+            ValueError, TypeError, OSError, LifespanError: as for ``run``.
         """
         certificate = self._servers.certificate
         if certificate is None:
@@ -480,6 +491,11 @@ class App(Routes[State]):
                 socket. A stream that is not a ``trio.abc.HalfCloseableStream``, such as ``trio.SSLStream``,
                 lingers for a second at most.
             peer: the value of ``request.address``.
+
+        Raises:
+            TypeError: ``stream`` is not a trio stream.
+            RuntimeError: the call is not in a run of trio.
+            LifespanError: this app was not running, and the lifespan of an ASGI app has failed.
         """
         if not isinstance(stream, trio.abc.Stream):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"serve_stream takes a trio stream, not {type(stream).__name__}")

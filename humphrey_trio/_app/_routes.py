@@ -210,6 +210,9 @@ class Routes(Generic[State]):
 
         Returns:
             This object, so that calls can be chained.
+
+        Raises:
+            TypeError: ``settings`` is not a ``Cors``.
         """
         check_argument("with_cors", settings, Cors, "origins=...")
         return self.with_layer(cors(settings))

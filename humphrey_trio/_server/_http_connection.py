@@ -285,9 +285,8 @@ class HttpConnection:
                 answer = await service.settle(request, match, answer)
             except BaseException:
                 if incoming is not None:
-                    await (
-                        incoming.end()
-                    )  # a task that has outlived the handler must not read beside the connection
+                    # A task that has outlived the handler must not read beside the connection.
+                    await incoming.end()
                 raise
             finally:
                 self._handlers.end()
