@@ -405,7 +405,7 @@ class AsyncWebsocketApp(Generic[State, StreamState]):
 
         Raises:
             LinkError: an ``App`` runs this app.
-            RuntimeError: the app has run before.
+            RuntimeError: the app has run before, or the call is not in a run of trio.
             OSError: the address of an internally linked app cannot be listened on.
         """
         if self._link is _Link.HOSTED:
