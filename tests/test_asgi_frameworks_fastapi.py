@@ -10,14 +10,10 @@ import trio
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.fastapi_apps import CROWD, fastapi_app, plain_app
 from tests.support.logs import errors
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

@@ -12,13 +12,9 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from humphrey_trio.testing import ServerSentEvent
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.litestar_apps import CROWD, litestar_app
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

@@ -8,16 +8,12 @@ import pytest
 from mcp import Client
 
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.mcp_apps import mcp_server
 
 # The client of the SDK leaves iterators of its HTTP library to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2:ResourceWarning")
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

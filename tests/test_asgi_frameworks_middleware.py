@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import mounted
 from tests.support.logs import errors
 from tests.support.starlette_apps import starlette_app
@@ -48,11 +49,6 @@ class Counts:
 
 def served(probe: Probe, *middleware: Any, folder: Path | None = None) -> Any:
     return mounted(starlette_app(probe, folder, middleware))
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

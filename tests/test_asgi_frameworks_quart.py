@@ -11,17 +11,13 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 
 from humphrey_trio.testing import ServerSentEvent
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.logs import errors
 
 pytest.importorskip("quart_trio", reason="Quart-Trio is not installed")
 
 from tests.support.quart_apps import CROWD, quart_app
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

@@ -15,16 +15,12 @@ from starlette.routing import Route
 
 from humphrey_trio.testing import ServerSentEvent
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.logs import errors
 from tests.support.starlette_apps import CROWD, starlette_app
 
 LARGE = bytes(range(256)) * 4096  # more than Starlette keeps in memory of an upload
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

@@ -11,14 +11,10 @@ from starlette.applications import Starlette
 from humphrey_trio import App, Response
 from humphrey_trio.http import LifespanError
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import mounted
 from tests.support.hosted_apps import echo_app
 from tests.support.starlette_apps import starlette_app
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 async def test_lifespan(probe: Probe) -> None:

@@ -8,14 +8,10 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
 from tests.support.asgi_probes import Probe
+from tests.support.asgi_probes import probe as probe  # the fixture
 from tests.support.asgi_sites import Site, mounted
 from tests.support.logs import errors
 from tests.support.starlette_apps import starlette_app
-
-
-@pytest.fixture
-def probe() -> Probe:
-    return Probe()
 
 
 @pytest.fixture

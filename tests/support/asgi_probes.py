@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 
@@ -32,6 +33,12 @@ class Probe:
         """Wait until there is a note."""
         while text not in self.notes:
             await self._changed.wait()
+
+
+@pytest.fixture
+def probe() -> Probe:
+    """The probe of a test, which its app gets."""
+    return Probe()
 
 
 class Crowd:
