@@ -338,6 +338,32 @@ def test_a_factory_that_fails(tmp_path: Path) -> None:
     assert "site1.py" in output
 
 
+LIFESPAN = """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+async def broken(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    raise OSError("no database")
+"""
+
+
+def test_a_lifespan_that_fails(tmp_path: Path) -> None:
+    """A lifespan that fails is a message, after the traceback of its app if there is one. The status is 1."""
+    with serving(tmp_path, "site1:app", *ANY, site=LIFESPAN) as server:
+        status, output = server.finish()
+    assert (status, output.count("\n")) == (1, 1)
+    assert "the lifespan of the ASGI app site1.app has failed: its startup has failed: no database\n" in output
+    with serving(tmp_path, "site1:broken", *ANY, site=LIFESPAN) as server:
+        status, output = server.finish()
+    assert status == 1
+    assert "OSError: no database\n" in output
+    assert output.endswith("the lifespan of the ASGI app site1.broken has failed: it has raised an exception\n")
+
+
 def test_a_certificate_that_is_missing(tmp_path: Path) -> None:
     """A certificate that cannot be loaded is one line, and the status is 2."""
     with serving(tmp_path, "site1:app", "--tls-cert", "none.pem") as server:

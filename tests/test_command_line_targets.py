@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,11 @@ async def test_a_websocket_app_keeps_its_settings() -> None:
                 pass
 
 
+@contextmanager
+def plain_context() -> Generator[App]:
+    yield hello()
+
+
 async def async_generator() -> AsyncGenerator[App]:
     yield hello()
 
@@ -244,6 +249,7 @@ async def test_an_asgi_app(found: Any) -> None:
         (AsyncWebsocketApp, "it is the class AsyncWebsocketApp"),
         (lambda: None, r"what shop:it\(\) returns cannot be served: it is None"),
         (lambda: hello, r"what shop:it\(\) returns cannot be served: it is of type function"),
+        (plain_context, "and must be .*; write async def, and decorate it with contextlib.async"),
         (async_generator, "it is of type async_generator, .*; decorate the function with contextlib.async"),
         (
             asynccontextmanager(lambda: async_generator_of(None)),

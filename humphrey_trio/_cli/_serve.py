@@ -10,12 +10,13 @@ from typing import Any
 import trio
 
 from .._app._app import App, servers_of
+from .._asgi._errors import LifespanError
 from .._server._given_listener import ListenTarget, close_given
 from .._until_signal import SignalWatch, watch_signals
 from .._watchdog._watchdog import watch_event_loop
 from ._arguments import Options
 from ._binds import errors_of_listening, listen_targets
-from ._errors import UsageError
+from ._errors import CommandError, UsageError
 from ._served_app import open_app
 
 
@@ -30,7 +31,7 @@ async def serve(found: object, options: Options, *, supervised: bool = False) ->
 
     Raises:
         UsageError: the object is not an app, or an option cannot be used.
-        CommandError: an address cannot be listened on.
+        CommandError: an address cannot be listened on, or the lifespan of an ASGI app has failed.
         SystemExit: a second signal has ended the server.
     """
     with watch_signals(announce=not supervised) as signals, ExitStack() as opened:
@@ -76,5 +77,8 @@ async def _watched_event_loop() -> AsyncGenerator[None]:
 
 async def _run(app: App[Any], targets: Sequence[ListenTarget], unix_mode: int | None) -> None:
     run = app.run if servers_of(app).certificate is None else app.run_tls
-    with errors_of_listening():
-        await run(*targets, unix_mode=unix_mode)
+    try:
+        with errors_of_listening():
+            await run(*targets, unix_mode=unix_mode)
+    except LifespanError as exc:
+        raise CommandError(str(exc)) from exc.__cause__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, cast
 
 from .._app._app import App
@@ -95,6 +95,8 @@ def _described(found: object) -> str:
 def _hint(found: object) -> str:
     if inspect.isasyncgen(found):
         return "; decorate the function with contextlib.asynccontextmanager"
+    if isinstance(found, AbstractContextManager):
+        return "; write async def, and decorate it with contextlib.asynccontextmanager"
     if isinstance(found, type):
         return "; name the object, not its class"
     if isinstance(found, SubApp):
