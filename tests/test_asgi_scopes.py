@@ -96,10 +96,17 @@ async def test_other_paths(target: str) -> None:
     assert not script.scopes
 
 
-@pytest.mark.parametrize("path", ["api", "", "/a*", "/*", "/{x}", "/a?b"])
+@pytest.mark.parametrize("path", ["api", "", "/a*", "/*", "/{x}", "/a?b", "//", "/a//"])
 def test_places_where_no_app_is_mounted(path: str) -> None:
     """A pattern is refused when the app is added."""
     with pytest.raises(ValueError, match="mounted below a path such as '/api'"):
+        App().with_asgi(path, Script())
+
+
+@pytest.mark.parametrize("path", [None, b"/api", 5])
+def test_places_that_are_no_text(path: Any) -> None:
+    """A path that is not a str is refused when the app is added."""
+    with pytest.raises(TypeError, match="mounted below a path such as '/api', not"):
         App().with_asgi(path, Script())
 
 

@@ -24,6 +24,7 @@ class MountPoint:
 
     Raises:
         ValueError: it is something else.
+        TypeError: it is not a str.
 
     Attributes:
         patterns: the patterns of its routes.
@@ -35,11 +36,13 @@ class MountPoint:
     patterns: tuple[str, ...]
 
     def __init__(self, path: str) -> None:
+        if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"an ASGI app is mounted below a path such as '/api', not {path!r}")
         if path in ("*", "/"):
             self.patterns, self.root_path = ("*",), ""
             return
         prefix = path.removesuffix("/")
-        if not prefix.startswith("/") or any(char in prefix for char in "*{}?"):
+        if not prefix.startswith("/") or prefix.endswith("/") or any(char in prefix for char in "*{}?"):
             raise ValueError(
                 f"an ASGI app is mounted below a path such as '/api', or at '*' for every path, not at {path!r}"
             )
