@@ -53,6 +53,44 @@ async def test_legal_orders(messages: list[Message], status: int, body: bytes) -
     assert (response.status, response.content) == (status, body)
 
 
+async def test_an_app_that_sends_nothing_for_long_lets_other_tasks_run() -> None:
+    """Empty parts of a response without a body are a checkpoint each."""
+    others = 0
+
+    async def count() -> None:
+        nonlocal others
+        while others < 100:
+            others += 1
+            await trio.lowlevel.checkpoint()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send(start(status=204))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            while others < 100:
+                await send({**PART, "body": b""})
+        await send(LAST)
+
+    with trio.fail_after(5):
+        async with http_client(mounted(app)) as client:
+            assert (await client.get("/")).status == 204
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+async def test_a_body_that_must_not_be_is_the_same_error_for_head(status: int) -> None:
+    """``send`` raises a ``RuntimeError`` for the body of a response that has none, also for HEAD."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send(start(status=status))
+        with pytest.raises(RuntimeError, match="must not have a body"):
+            await send(BODY)
+        raise ValueError("seen")
+
+    async with http_client(mounted(app)) as client:
+        for method in ("GET", "HEAD"):
+            assert (await client.request(method, "/")).status == 500
+
+
 BEFORE_THE_HEAD: list[tuple[list[Any], str]] = [
     ([], "returned without sending a response"),
     ([START], "returned without sending the whole body"),
@@ -93,6 +131,8 @@ BEFORE_THE_HEAD: list[tuple[list[Any], str]] = [
     ([START, {**FILE, "path": b"/x"}], "must be a str, not bytes"),
     ([START, {**FILE, "path": "/missing"}], "'/missing' cannot be sent: .*No such file"),
     ([START, {**FILE, "path": "/"}], "'/' cannot be sent"),
+    ([START, {**FILE, "path": "/\0"}], "cannot be sent: embedded null byte"),
+    ([START, {**FILE, "path": "/\ud800"}], "cannot be sent: .*surrogates not allowed"),
     ([start(status=204), FILE], "a 204 response must not have a body"),
 ]
 

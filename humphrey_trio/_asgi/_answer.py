@@ -170,6 +170,7 @@ class Answer:
                 self._decide(AsgiResponse(self._status, data, self._fields), _COMPLETE)
                 return
             if self._status in _WITHOUT_BODY:
+                await trio.lowlevel.checkpoint()
                 return
             self._decide_stream()
         if self._stage is _COMPLETE:
@@ -223,10 +224,10 @@ class Answer:
 
     def _count(self, data: bytes, *, is_last: bool) -> None:
         self._size += len(data)
-        if self._head_only:
-            return
         if data and self._status in _WITHOUT_BODY:
             raise _no_body(self._status)
+        if self._head_only:
+            return
         size, length = self._size, self._length
         if length is not None and (size > length or (is_last and size < length and self._status != 304)):
             relation = "longer" if size > length else "shorter"

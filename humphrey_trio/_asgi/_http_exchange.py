@@ -145,7 +145,7 @@ class HttpExchange:
         file = OpenFile()
         try:
             size = await with_file_in_thread(partial(_open, path), file)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # a ValueError for a path that contains NUL or a surrogate
             raise MessageError(f"the file {path!r} cannot be sent: {exc}") from exc
         await self.answer.put_file(FileBody(file, [ByteRange(0, size - 1)] if size else []))
 
