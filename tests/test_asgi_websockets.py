@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from humphrey_trio import ConnectionClosed, HandshakeError, Request, Response, Timeouts
+from humphrey_trio import App, ConnectionClosed, HandshakeError, Request, Response, Timeouts
 from humphrey_trio.testing import memory_connection, websocket_client
 from tests.support import PATIENCE
 from tests.support.asgi import Message, Receive, Script, Send, mounted
@@ -333,6 +333,38 @@ async def test_a_graceful_end_before_accept(autojump_clock: Clock, caplog: pytes
         await trio.sleep(1)
         stage.drain()
     assert sorted(map(str, events)) == ["503", str({"type": "websocket.disconnect", "code": 1006, "reason": ""})]
+    assert not errors(caplog)
+
+
+async def test_an_app_that_begins_again_in_another_server(caplog: pytest.LogCaptureFixture) -> None:
+    """If the server that runs the app is cancelled, the streams of other servers are closed with 1012."""
+    started = trio.Event()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            started.set()
+            await receive()
+            return
+        await echo(scope, receive, send)
+
+    served = App().with_asgi("*", app)
+    first = trio.CancelScope()
+
+    async def serve_first() -> None:
+        with first:
+            await served.serve_stream(memory_connection()[1])
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_first)
+            await started.wait()
+            async with websocket_client(served) as client:
+                first.cancel()
+                with pytest.raises(ConnectionClosed) as closed:
+                    await client.receive()
+    assert closed.value.code == 1012
     assert not errors(caplog)
 
 

@@ -34,6 +34,9 @@ logger = logging.getLogger("humphrey_trio.websocket")
 _ADMISSION = Admission()
 _LIMITS = StreamLimits()
 
+# The close code of a stream whose app begins again in another server (1012: Service Restart).
+_RESTART = 1012
+
 
 class WebsocketExchange:
     """A ``Call`` for a WebSocket.
@@ -54,6 +57,7 @@ class WebsocketExchange:
         "_failure",
         "_has_connect",
         "_has_route",
+        "_is_cancelled",
         "_name",
         "_phase",
         "_settled",
@@ -66,6 +70,7 @@ class WebsocketExchange:
         self._name = name
         self._upgrade = upgrade
         self._phase = WebsocketPhase.CONNECTING
+        self._is_cancelled = False
         self._has_connect = False  # whether the app has received websocket.connect
         self._stream: WebsocketStream | None = None
         self._answer: Answer | None = None  # the response that refuses
@@ -189,6 +194,9 @@ class WebsocketExchange:
                 return await self._answer.response()
             if self._failure is None:
                 await self._ended.wait()
+            if self._is_cancelled and self._stream is not None:
+                # Only if it belongs to another server than the app: otherwise the connection is cancelled as well.
+                await self._stream.close(_RESTART, "the ASGI app is restarted")
             failure, self._failure = self._failure, None
             try:
                 if failure is not None:
@@ -215,6 +223,7 @@ class WebsocketExchange:
 
     def cancel(self) -> None:
         """Note that the app was cancelled, because the server ends."""
+        self._is_cancelled = True
         if self._answer is not None:
             self._answer.cancel()
         elif self._phase is WebsocketPhase.CONNECTING:
