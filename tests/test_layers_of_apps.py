@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from humphrey_trio import App, Request, Response, SubApp
+from humphrey_trio.handlers import serve_dir
 from humphrey_trio.http import EventSender, Headers, HttpError, Write
 from humphrey_trio.layers import CallNext, Cors, Layer
 from humphrey_trio.testing import http_client
+from tests.support.asgi import BODY, START, Script, mounted
 from tests.support.logs import errors
 
 
@@ -94,6 +97,24 @@ async def test_paths_select_layers() -> None:
     app = app_with_routes().with_layer(seen_by("all")).with_layer(seen_by("none"), path="/none*")
     assert (await app.handle(request_to("/hello"))).headers.get_all("Seen-By") == ("all",)
     assert (await app.handle(request_to("/nonesuch"))).headers.get_all("Seen-By") == ("none", "all")
+
+
+async def refusing(request: Request, state: None, call_next: CallNext) -> Response:
+    return Response(401, "refused")
+
+
+@pytest.mark.parametrize("path", ["/private/key", "/%70rivate/key", "/private%2Fkey", "//private/key"])
+async def test_a_layer_protects_files_and_asgi_apps_that_decode_the_path(path: str, tmp_path: Path) -> None:
+    """A check on a folder of served files, or on paths of an ASGI app, is not avoided by percent-encoding."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "key").write_text("secret")
+    files = App().with_layer(refusing, path="/files/private/*")
+    files.with_path_aware_route("/files/*", serve_dir(tmp_path))
+    apps = mounted(Script(START, BODY)).with_layer(refusing, path="/private/*")
+    for app, target in ((files, f"/files{path}"), (apps, path)):
+        async with http_client(app) as client:
+            assert (await client.get(target)).status == 401
 
 
 async def test_layers_of_a_subapp_are_inside_those_of_the_app() -> None:
