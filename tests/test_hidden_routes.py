@@ -90,9 +90,28 @@ async def test_a_hidden_route_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     ]
 
 
+async def test_a_hidden_mount_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An ASGI app behind another one, or behind a route, that takes all its requests is named."""
+    app = App().with_asgi("/a", asgi).with_asgi("/a/b", asgi).with_stateless_route("/a/*/c/*", ok)
+    app.with_stateless_route("*", ok).with_asgi("/c", asgi)
+    assert await warnings_of(app, caplog) == [
+        "the route '/a/b/*' can never be used, because '/a/*' takes its requests: add it before that one",
+        "the route '/a/*/c/*' can never be used, because '/a/*' takes its requests: add it before that one",
+        "the route '/c/*' can never be used, because '*' takes its requests: add it before that one",
+    ]
+
+
+async def test_websockets_of_another_route(caplog: pytest.LogCaptureFixture) -> None:
+    """An ASGI app may be mounted where another route takes the WebSockets, and only these."""
+    for path, pattern in (("*", "*"), ("/api", "/api/*"), ("/api", "*")):
+        app = App().with_websocket_route(pattern, websocket_handler(stream)).with_asgi(path, asgi)
+        assert await warnings_of(app, caplog) == []
+
+
 async def test_routes_that_are_used_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A literal pattern that comes first, or that has a method that is left, is used. So is a mounted app."""
     app = App().with_stateless_route("/u/new", ok).with_stateless_route("/u/{id}", ok, methods=GET)
     app.with_stateless_route("/u/old", ok, methods=GET + POST).with_stateless_route("/api", ok)
-    app.with_asgi("/api", asgi)
+    app.with_asgi("/api", asgi).with_stateless_route("*.txt", ok).with_stateless_route("/b/*", ok, methods=GET)
+    app.with_asgi("/b/c", asgi).with_asgi("/b", asgi).with_asgi("*", asgi)
     assert await warnings_of(app, caplog) == []

@@ -12,7 +12,7 @@ from .._http._when_left import WhenLeft
 from .._websocket._stream._upgrade import WebsocketRoute
 from ._layers import LayerEntry
 from ._options import RouteOptions
-from ._patterns import LiteralPattern, Pattern, parse_pattern
+from ._patterns import LiteralPattern, Pattern, WildcardPattern, parse_pattern
 
 Answer: TypeAlias = Response | Awaitable[Response]
 #: Calls a handler with the arguments that it takes, given the request and the state.
@@ -111,8 +111,8 @@ class RouteTable(Generic[_Handler]):
     Attributes:
         methods: the methods that any route names.
         has_any_method: whether a route takes every method.
-        hidden: pairs of a route with a literal pattern that can never be used, and of the route that is the
-            reason.
+        hidden: pairs of a route that can never be used, and of the route that is the reason. Routes with
+            parameters are not compared.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,11 @@ class RouteTable(Generic[_Handler]):
                 f"{route.text!r} can never be used: the route {first.text!r}, which was added before, takes the"
                 " same paths and methods. Remove one of them, or give them different methods"
             )
-        if isinstance(pattern, LiteralPattern) and (first := _hides(before, route)) is not None:
+        if isinstance(pattern, WildcardPattern):
+            before = [other for other in before if _covers(other.pattern, pattern)]
+        elif not isinstance(pattern, LiteralPattern):
+            return
+        if (first := _hides(before, route)) is not None:
             self.hidden.append((route, first))
 
     def _search(self, path: str) -> list[Found[_Handler]]:
@@ -195,6 +199,15 @@ class RouteTable(Generic[_Handler]):
 
 def _have_same_form(one: Pattern, other: Pattern) -> bool:
     return type(one) is type(other) and one.form == other.form
+
+
+def _covers(one: Pattern, other: WildcardPattern) -> bool:
+    """Whether a pattern with wildcards matches every path that another one matches.
+
+    It does if it matches the text of the other one: its literals contain no ``*``, so one of its wildcards takes
+    each wildcard of the other, and takes what that stands for as well.
+    """
+    return isinstance(one, WildcardPattern) and one.match(other.form) is not None
 
 
 def _hides(routes: list[Route[_Handler]], route: Route[_Handler]) -> Route[_Handler] | None:

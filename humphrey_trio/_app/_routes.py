@@ -236,12 +236,15 @@ class Routes(Generic[State]):
         return self.with_layer(cors(settings), path=pattern)
 
     def _mount(self, pattern: str, http: RequestHandler[State], websocket: Any, options: RouteOptions) -> None:
-        """Add a route of either kind. Of a literal pattern, other routes may already take the requests."""
+        """Add a route of either kind.
+
+        Of a literal pattern, other routes may already take the requests, and so they may take all WebSockets.
+        """
         is_literal = "*" not in pattern
         route = Route(pattern, http, http, options, upgrades=False)
         self._routes.http.add(route, may_be_hidden=is_literal)
         upgrade = Route(pattern, websocket, websocket, route_options(), upgrades=True)
-        self._routes.websocket.add(upgrade, may_be_hidden=is_literal)
+        self._routes.websocket.add(upgrade, may_be_hidden=True)
 
     def _with(self, pattern: str, handler: object, parameters: str, call: HttpCall, options: RouteOptions) -> Self:
         route = Route(pattern, call, handler, options, upgrades=False)
