@@ -167,7 +167,7 @@ class Answer:
         is_last = is_last or self._size == self._length
         if self._stage is _PENDING:
             if is_last and not (self._head_only and self._length not in (None, self._size)):
-                self._decide(AsgiResponse(self._status, data, self._fields), _COMPLETE)
+                self._decide(AsgiResponse.from_checked(self._status, data, self._fields), _COMPLETE)
                 return
             if self._status in _WITHOUT_BODY:
                 await trio.lowlevel.checkpoint()
@@ -185,7 +185,7 @@ class Answer:
             MessageError: the response must not have a body.
         """
         if self._stage is _PENDING and self._status not in _WITHOUT_BODY:
-            self._decide(AsgiResponse(self._status, headers=self._fields).with_body(body), _COMPLETE)
+            self._decide(AsgiResponse.from_checked(self._status, b"", self._fields).with_body(body), _COMPLETE)
             return
         try:  # the head was sent before
             if self._status in _WITHOUT_BODY:
@@ -329,7 +329,7 @@ class Answer:
 
     def _decide_stream(self) -> None:
         """The body is streamed, or discarded."""
-        head = AsgiResponse(self._status, headers=self._fields)
+        head = AsgiResponse.from_checked(self._status, b"", self._fields)
         if self._head_only:
             self._decide(head.with_body(ProducerBody(_produce_nothing, self._length)), _COMPLETE)
         else:
@@ -338,7 +338,7 @@ class Answer:
     def _decide_late(self) -> None:
         """The app has sent the start, and no part of the body for a while."""
         if self._status in _WITHOUT_BODY:
-            self._decide(AsgiResponse(self._status, headers=self._fields), _COMPLETE)
+            self._decide(AsgiResponse.from_checked(self._status, b"", self._fields), _COMPLETE)
         else:
             self._decide_stream()
 

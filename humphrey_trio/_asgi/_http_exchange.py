@@ -16,7 +16,7 @@ from .._http._file_body import FileBody, OpenFile
 from .._http._ranges import ByteRange
 from .._server._file_threads import with_file_in_thread
 from .._server._head import name_of
-from .._server._request_body import BodyInterrupted
+from .._server._request_body import BodyInterrupted, RequestBody
 from .._server._stored_body import EMPTY_BODY, StoredBody
 from ._answer import Answer
 from ._errors import MessageError, only_disconnected
@@ -69,8 +69,9 @@ class HttpExchange:
         if not self._is_read and not self.answer.is_over:
             piece = b"" if self._body is None else await self._read(self._body)
             if piece is not None:
-                self._is_read = not piece
-                return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+                # The last piece is the end, so that the app need not ask for an empty one.
+                self._is_read = not piece or (isinstance(self._body, RequestBody) and self._body.is_at_end)
+                return {"type": "http.request", "body": piece, "more_body": not self._is_read}
         if self.answer.is_over:
             # Also in a cancelled scope: so an app asks whether its client has left, without waiting.
             await trio.lowlevel.cancel_shielded_checkpoint()

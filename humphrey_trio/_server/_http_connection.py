@@ -392,8 +392,8 @@ class HttpConnection:
             close = await self._responses.deliver(request, response, close, incoming)
         finally:
             await incoming.end()
-        if close:
-            return True
+        if close or incoming.is_at_end:
+            return close
         await self._outgoing.flush()
         return not await self._discard(incoming)
 

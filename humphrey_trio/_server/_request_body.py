@@ -155,7 +155,7 @@ class RequestBody:
         self._limit = limit
         self._patience = settings.timeouts.body  # seconds that a read may take, less those of cancelled ones
         self._size = 0  # bytes that were read
-        self._left = head.content_length  # bytes that were not read; None if it is chunked
+        self._left = head.content_length  # bytes that were not read; None if it is chunked, until its end
         self._awaits_continue = head.expects_continue and not reader.buffered
         self._is_uncertain = False  # whether it is unknown where the body ends, or whether the client sends it
         self._state = _State.READY
@@ -256,7 +256,9 @@ class RequestBody:
                 raise trio.BrokenResourceError
             self._settings.observers.counters.count_received(len(data))
             self._reader.receive(data)
-        if self._left is not None:
+        if not piece:
+            self._left = 0
+        elif self._left is not None:
             self._left -= len(piece)
         return piece
 
@@ -279,6 +281,11 @@ class RequestBody:
         if self._state is _State.ABANDONED:
             raise RuntimeError(_TOO_LATE)
         raise BadRequest("the request took too long", 408)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to be read. The end of a chunked body is known when it was read."""
+        return self._left == 0
 
     # For the connection...
 
