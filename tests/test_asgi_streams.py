@@ -94,6 +94,27 @@ async def test_bodies_of_requests(size: int) -> None:
             assert (await client.post("/", content=b"a" * size)).content == b"%d" % size
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_the_last_part_of_a_request(chunked: bool) -> None:
+    """The last part of a body with a length says that it is the last. A chunked body ends with an empty part."""
+    parts: list[tuple[bytes, bool]] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        while not parts or parts[-1][1]:
+            message = await receive()
+            parts.append((message["body"], message["more_body"]))
+        await send(START)
+        await send(BODY)
+
+    async def produce(write: Write) -> None:
+        await write(b"abc")
+
+    async with http_client(mounted(app)) as client:
+        async with client.stream("POST", "/", content=produce if chunked else b"abc") as response:
+            assert response.status == 200
+    assert parts == ([(b"abc", True), (b"", False)] if chunked else [(b"abc", False)])
+
+
 async def test_a_client_that_does_not_read(autojump_clock: Clock) -> None:
     """``send`` waits while the client does not read, and continues when it does."""
     sent = 0

@@ -491,6 +491,25 @@ async def test_a_small_rest_is_discarded(pair: StreamPair, size: int) -> None:
 
 
 @each_stream
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_request_behind_a_body_that_was_read(pair: StreamPair, chunked: bool) -> None:
+    """Requests that arrive together are answered in order, also if the handler does not ask for the end."""
+
+    async def first_piece(request: Request) -> Response:
+        return Response(200, await anext(aiter(request.body)))
+
+    def message(piece: bytes) -> bytes:
+        return CHUNKED + chunk(piece) + b"0\r\n\r\n" if chunked else upload(len(piece)) + piece
+
+    async with streaming(app_of(first_piece), pair) as connect:
+        client = connect()
+        await client.send(message(b"abc") + message(b"de"))
+        assert await client.reply() == (200, b"abc")
+        assert await client.reply() == (200, b"de")
+        assert await is_alive(client)
+
+
+@each_stream
 async def test_the_response_does_not_wait_for_the_rest(pair: StreamPair, autojump_clock: Clock) -> None:
     """The response is sent before the rest has arrived, and the rest is waited for."""
     async with streaming(app_of(ignore), pair) as connect:
