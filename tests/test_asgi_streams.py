@@ -94,9 +94,9 @@ async def test_bodies_of_requests(size: int) -> None:
             assert (await client.post("/", content=b"a" * size)).content == b"%d" % size
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_the_last_part_of_a_request(chunked: bool) -> None:
-    """The last part of a body with a length says that it is the last. A chunked body ends with an empty part."""
+@pytest.mark.parametrize(("chunked", "is_read"), [(False, False), (True, False), (True, True)])
+async def test_the_last_part_of_a_request(chunked: bool, is_read: bool) -> None:
+    """The last part says that it is the last, unless the body is chunked, and no layer has read it before."""
     parts: list[tuple[bytes, bool]] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -109,10 +109,14 @@ async def test_the_last_part_of_a_request(chunked: bool) -> None:
     async def produce(write: Write) -> None:
         await write(b"abc")
 
-    async with http_client(mounted(app)) as client:
-        async with client.stream("POST", "/", content=produce if chunked else b"abc") as response:
-            assert response.status == 200
-    assert parts == ([(b"abc", True), (b"", False)] if chunked else [(b"abc", False)])
+    async def layer(request: Request, state: None, call_next: CallNext) -> Response:
+        return await call_next(request.replace(content=await request.read(limit=100)))
+
+    served = mounted(app).with_layer(layer) if is_read else mounted(app)
+    content = produce if chunked else b"abc"
+    async with http_client(served) as client, client.stream("POST", "/", content=content) as response:
+        assert response.status == 200
+    assert parts == ([(b"abc", True), (b"", False)] if chunked and not is_read else [(b"abc", False)])
 
 
 async def test_a_client_that_does_not_read(autojump_clock: Clock) -> None:

@@ -32,6 +32,9 @@ logger = logging.getLogger("humphrey_trio.http")
 # As for the files of this library (``_handlers/_tree.py``): opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+# The bodies that tell their end before an empty piece. A layer may pass on a body of another class.
+_WITH_END = (RequestBody, StoredBody)
+
 # Module globals, because access to a member of an enumeration is slow in Python 3.11.
 _NOTHING, _END = HttpPhase.NOTHING, HttpPhase.END
 
@@ -70,7 +73,7 @@ class HttpExchange:
             piece = b"" if self._body is None else await self._read(self._body)
             if piece is not None:
                 # The last piece is the end, so that the app need not ask for an empty one.
-                self._is_read = not piece or (isinstance(self._body, RequestBody) and self._body.is_at_end)
+                self._is_read = not piece or (isinstance(self._body, _WITH_END) and self._body.is_at_end)
                 return {"type": "http.request", "body": piece, "more_body": not self._is_read}
         if self.answer.is_over:
             # Also in a cancelled scope: so an app asks whether its client has left, without waiting.

@@ -42,6 +42,11 @@ class StoredBody:
             raise StopAsyncIteration
         return content
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to be read."""
+        return not self._content
+
     async def read(self, limit: int) -> bytes:
         """Read the rest. See ``BodyStream.read``."""
         if len(self._content) > limit:
