@@ -338,6 +338,9 @@ FRAGMENTS = [
 @settings(max_examples=300, deadline=None, database=None)
 @example(b"--b\r\n", [b"X: ", b"y" * 4093, b"\r\n", NAMED, b"\r\n\r\n\r\n--b--"], [4102])
 @example(b"--b\r\n", [b"X: a\nb\r\n", VALID], [10])
+@example(b"--b\r\n", [b"\n", NAMED, b"\r\n\r\n"], [19])
+@example(b"--b\r\n", [NAMED, b"\r\nX\n: y\r\n\r\n"], [45])
+@example(part(NAMED, b"x"), [b"\r\n--b\r\n\n", NAMED, b"\r\n\r\n"], [])
 @example(b"x", [VALID], [1])
 @given(
     st.sampled_from([b"", b"\r\n", b"--b\r\n", b"--b\r\n" + NAMED + b"\r\n\r\n", part(NAMED, b"x")]),

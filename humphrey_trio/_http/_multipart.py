@@ -7,7 +7,7 @@ alone, and not on how it is split into reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Protocol, TypeAlias
 
@@ -25,6 +25,8 @@ MAX_HEADERS = 8
 Event: TypeAlias = PartHead | bytes
 
 _CRLF_SIZE = 2
+# The end of the head of a part, or a line end that the library refuses in it.
+_HEAD_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 # Wider than RFC 2046, section 5.1.1, which allows fewer punctuation characters.
 _BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
 
@@ -67,6 +69,7 @@ class MultipartParser:
         # Bytes not yet passed to the library, and the last bytes that were passed.
         self._kept = b""
         self._tail = b"\r\n"
+        self._is_in_head = True  # whether the library reads the head of a part
         self._error: HttpError | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -84,7 +87,8 @@ class MultipartParser:
         if self._error is not None:
             raise self._error
         try:
-            for event in self._parse(self._take(data)):
+            before = self._tail
+            for event in self._parse(before + self._take(data), len(before)):
                 yield self._checked(event)
         except HttpError as error:
             self._error = error
@@ -110,7 +114,7 @@ class MultipartParser:
     def _take(self, data: bytes) -> bytes:
         """Return what the library can parse now.
 
-        It refuses some texts only if they are not split. So it gets nothing in front of the first delimiter and
+        It refuses some texts only if they are not split, and others only if they are. So it gets nothing in front of the first delimiter and
         behind the last one, and a CR only together with the next byte.
         """
         data = self._kept + data if self._kept else data
@@ -145,8 +149,28 @@ class MultipartParser:
         self._tail = searched[1 - len(last) :]
         return data
 
-    def _parse(self, data: bytes) -> Iterable[Any]:
-        return self._library.parse(data) if data else ()
+    def _parse(self, data: bytes, at: int) -> Iterator[Any]:
+        """Pass data to the library from a position on, in pieces.
+
+        It refuses a bare LF in a head as a line end only if it has not yet received the end of that line. So no
+        piece has more of a head than the text up to such an LF.
+        """
+        while at < len(data):
+            end = self._piece_end(data, at)
+            for event in self._library.parse(data[at:end]):
+                self._is_in_head = event is None
+                yield event
+            at = end
+
+    def _piece_end(self, data: bytes, at: int) -> int:
+        """Return where the piece that begins at a position ends: behind a delimiter, a head, or an LF in one."""
+        if self._is_in_head:
+            found = _HEAD_END.search(data, at)
+            return len(data) if found is None else found.end()
+        size = len(self._delimiter) + _CRLF_SIZE
+        # Its last byte is behind the position. Its first ones may have been passed before.
+        index = data.find(self._delimiter, max(0, at - size + 1))
+        return len(data) if index == -1 else index + size
 
     def _checked(self, event: Any) -> Event:
         if event is None:
