@@ -114,8 +114,8 @@ class MultipartParser:
     def _take(self, data: bytes) -> bytes:
         """Return what the library can parse now.
 
-        It refuses some texts only if they are not split, and others only if they are. So it gets nothing in front of the first delimiter and
-        behind the last one, and a CR only together with the next byte.
+        It refuses some texts only if they are not split, and others only if they are. So it gets nothing in front
+        of the first delimiter and behind the last one, and a CR only together with the next byte.
         """
         data = self._kept + data if self._kept else data
         if self._state is _State.START:
