@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from humphrey_trio import App, Request, Response, Timeouts
+from humphrey_trio import App, Request, Response, Timeouts, WhenLeft
 from humphrey_trio.http import Address
 from humphrey_trio.testing import memory_connection
 from tests.support import PATIENCE
@@ -100,6 +101,37 @@ async def test_serve_stream_uses_a_slot_of_run(nursery: trio.Nursery) -> None:
         assert (await third.reply()).status == 200
         assert app.statistics().connections == 2
         nursery.cancel_scope.cancel()
+
+
+async def test_serve_stream_that_waits_for_the_last_slot_of_a_shutdown(autojump_clock: Clock) -> None:
+    """A connection that waits for a slot when a shutdown ends is either served to its end, or not at all."""
+    for _ in range(20):  # the scheduler decides which of the two
+        steps: list[str] = []
+
+        async def handle(request: Request, steps: list[str] = steps) -> Response:
+            steps.append("begins")
+            await trio.sleep(0.01)
+            steps.append("ends")
+            return Response(200)
+
+        shutdown = trio.Event()
+        app = App(max_connections=1, when_left=WhenLeft.FINISH).with_shutdown(shutdown)
+        app.with_stateless_route("/", handle)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(app.run, "127.0.0.1:0")
+                first = connect(nursery, app)
+                await trio.testing.wait_all_tasks_blocked()
+                ours, theirs = memory_connection()
+                nursery.start_soon(app.serve_stream, theirs)
+                second = RawClient(ours)
+                await second.send(GET)
+                shutdown.set()
+                await trio.testing.wait_all_tasks_blocked()
+                await first.stream.aclose()
+                with suppress(trio.BrokenResourceError):  # a connection that is not served is reset
+                    await second.at_end()
+        assert steps in ([], ["begins", "ends"])
 
 
 async def test_end_of_run_ends_serve_stream() -> None:

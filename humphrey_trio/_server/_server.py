@@ -139,9 +139,7 @@ class HttpServer:
                 log_listening(addresses, tls=tls, scheme=scheme)
                 task_status.started(addresses)
         finally:
-            # Their tasks belong to other nurseries, which do not end with this one.
-            for scope in tuple(self._external_scopes):
-                scope.cancel()
+            self._cancel_external()
             for listener in listeners:
                 listener.close()
 
@@ -163,6 +161,8 @@ class HttpServer:
         admitted = False
         try:
             await self._slots.wait_for_room()
+            # The slot may have been freed by the last connection of a graceful shutdown.
+            await trio.lowlevel.checkpoint_if_cancelled()
             admitted = self._condition.admits(transport.peer)
         finally:
             if not admitted:
@@ -231,7 +231,13 @@ class HttpServer:
             )
         else:
             logger.info("the graceful shutdown%s has ended after %.1f s", named, seconds)
+        self._cancel_external()
         connections.cancel_scope.cancel()
+
+    def _cancel_external(self) -> None:
+        """Cancel the connections whose tasks belong to other nurseries, which do not end with ``run``."""
+        for scope in tuple(self._external_scopes):
+            scope.cancel()
 
     # Connections of listeners...
 
