@@ -7,6 +7,10 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -232,34 +236,70 @@ def test_a_second_signal(number: signal.Signals, status: int, tmp_path: Path) ->
             assert server.finish() == (status, "")
 
 
-_BLOCK = """
-import signal, time
+BLOCKS = (
+    SITE
+    + """
+import time
 
-def block(request):
+
+def block(request=None):
     print("blocked", flush=True)
-    while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        time.sleep(0.01)
-    print("restored", flush=True)
     time.sleep(60)
+    return Response(200)
 
-app.with_stateless_route("/block", block)
+
+async def thread(request):
+    return await trio.to_thread.run_sync(block)
+
+
+app.with_stateless_route("/block", block).with_stateless_route("/thread", thread)
 """
+)
+
+
+@contextmanager
+def blocked(folder: Path, path: str) -> Iterator[Server]:
+    """Run a server with a handler that blocks."""
+    with (
+        serving(folder, "site1:app", *ANY, site=BLOCKS) as server,
+        socket.create_connection(server.read_address()) as client,
+    ):
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        server.read_until("blocked")
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/block", "/thread"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_while_a_handler_blocks(
+    path: str, number: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    """If a handler blocks the loop or waits for a thread, the second signal kills the process soon.
+
+    The log says why, and the traceback shows where.
+    """
+    with blocked(tmp_path, path) as server:
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # two signals that are sent too fast are one, and a blocked loop logs nothing
+        server.send_signal(number)
+        begun = time.monotonic()
+        ended_with, output = server.finish()
+    assert ended_with == status
+    assert time.monotonic() - begun < 30
+    assert f"ERROR {number.name}: the process has not ended 1 s after it was cancelled, and is killed" in output
+    assert " in block\n" in output
 
 
 def test_a_third_signal(tmp_path: Path) -> None:
-    """If a handler blocks, a third signal, Ctrl-C, interrupts it, with its traceback and the status 130."""
-    with serving(tmp_path, "site1:app", *ANY, site=SITE + _BLOCK) as server:
-        address = server.read_address()
-        with socket.create_connection(address) as client:
-            client.sendall(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
-            server.read_until("blocked")
-            server.send_signal(signal.SIGTERM)
+    """The third signal kills a process whose handler blocks, without a wait."""
+    with blocked(tmp_path, "/block") as server:
+        while server.process.poll() is None:  # signals that are sent too fast are one
             server.send_signal(signal.SIGINT)
-            server.read_until("restored")  # both were handled
-            server.send_signal(signal.SIGINT)
-            status, output = server.finish()
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.1)
+        status, output = server.finish()
     assert status == 130
-    assert "in block" in output
+    assert " in block\n" in output
 
 
 def test_a_signal_while_a_factory_waits(tmp_path: Path) -> None:
@@ -368,6 +408,15 @@ def test_a_certificate_that_is_missing(tmp_path: Path) -> None:
     """A certificate that cannot be loaded is one line, and the status is 2."""
     with serving(tmp_path, "site1:app", "--tls-cert", "none.pem") as server:
         assert server.finish() == (2, "python -m humphrey_trio: there is no certificate file 'none.pem'\n")
+
+
+def test_a_certificate_without_a_key(tmp_path: Path) -> None:
+    """A certificate without a key is an error that names the options of the command line."""
+    trustme.CA().issue_cert("localhost").cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    with serving(tmp_path, "site1:app", "--tls-cert", "cert.pem") as server:
+        status, output = server.finish()
+    assert status == 2
+    assert output.endswith("'cert.pem' contains no private key: pass --tls-cert CERT --tls-key KEY\n")
 
 
 def test_the_script(tmp_path: Path) -> None:

@@ -126,6 +126,9 @@ def test_exceptions_of_the_module(
     [
         ([], "the following arguments are required: module:app"),
         (["shop:app", "--bind", "8080"], "'8080' is not an address: write 127.0.0.1:8080"),
+        (["shop:app", "--bind", "a:99999"], "'a:99999' is not an address: a port is at most 65535"),
+        (["shop:app", "--port", "80"], "--host and --port are one option here: write --bind 127.0.0.1:8080"),
+        (["shop:app", "--host", "::"], "--host and --port are one option here: write --bind 127.0.0.1:8080"),
         (["shop:app", "--bind", "fd:"], "'fd:' needs the number or the name of a descriptor"),
         (["shop:app", "--unix-mode", "999"], "'999' is not a mode: write three octal digits, such as 660"),
         (["shop:app", "--unix-mode", "1777"], "'1777' is not a mode"),

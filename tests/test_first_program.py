@@ -18,7 +18,7 @@ from trio_websocket import open_websocket_url, wrap_client_stream
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.support.programs import Program, first_program, free_port, running
+from tests.support.programs import Ending, Program, first_program, free_port, running
 
 SIZES = (0, 1, 125, 126, 65535, 65536, 2**20)
 CLIENTS_AT_ONCE = 12
@@ -137,6 +137,14 @@ async def test_order_of_start_does_not_matter(tmp_path: Path) -> None:
         await echo_all_sizes(port, websockets_client)
 
 
+def assert_ended_gracefully(ending: Ending) -> None:
+    """The exit status is 0, and the log has the address and nothing above INFO."""
+    assert (ending.status, ending.stdout) == (0, "")
+    first, *others = ending.stderr.splitlines()
+    assert first.startswith("INFO:humphrey_trio.http:listening on http://127.0.0.1:")
+    assert all(line.startswith("INFO:humphrey_trio.") for line in others)
+
+
 def test_ctrl_c_closes_the_clients_of_websockets(program: Program, port: int) -> None:
     """Ctrl-C ends the program with the exit status 0 and without a traceback; its clients get 1001."""
     with ExitStack() as stack:
@@ -146,7 +154,7 @@ def test_ctrl_c_closes_the_clients_of_websockets(program: Program, port: int) ->
         for client in clients:
             client.send("text")
             assert client.recv(timeout=PATIENCE) == "text"
-        assert program.interrupt() == (0, "", "")
+        assert_ended_gracefully(program.interrupt())
         for client in clients:
             with pytest.raises(ConnectionClosed) as caught:
                 client.recv(timeout=PATIENCE)
@@ -166,4 +174,4 @@ async def test_ctrl_c_closes_the_clients_of_trio_websocket(program: Program, por
             with pytest.raises(TrioConnectionClosed) as caught:
                 await client.get_message()
             assert caught.value.reason.code == 1001
-        assert await trio.to_thread.run_sync(program.finish) == (0, "", "")
+        assert_ended_gracefully(await trio.to_thread.run_sync(program.finish))

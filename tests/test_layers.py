@@ -170,6 +170,7 @@ def test_packages_are_empty(package: str) -> None:
 #: Underscore names of other objects that are used all the same, by module, with the reason.
 FOREIGN_NAMES = {
     ("_watchdog._stack", "_current_frames"): "sys documents it, in spite of its name",
+    ("_until_signal", "_exit"): "os documents it, in spite of its name",
     ("_app._routes", "_routes"): "routes_of is the way from the face to its machinery",
     ("_websocket._stream._stream", "_connection"): "connection_of is the way from the face to its machinery",
     ("_websocket._stream._upgrade", "_opening"): "opening_of is the way from the face to its machinery",

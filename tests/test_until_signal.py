@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from humphrey_trio import until_signal
-from tests.support.programs import Program, assert_is_keyboard_interrupt_alone, running
+from tests.support.programs import Program, running
 
 PROGRAM = """
 import signal
+import time
 import trio
 from humphrey_trio import App, Response, until_signal
 
@@ -28,7 +29,25 @@ def busy(request):
     for _ in range(3):
         print("busy", flush=True)
         signal.raise_signal(signal.SIGINT)
-    print("not interrupted", flush=True)
+    print("not killed", flush=True)
+
+
+def sleep_in_thread():
+    print("thread", flush=True)
+    time.sleep(60)
+
+
+async def thread(request):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell_cancelled)
+        await trio.to_thread.run_sync(sleep_in_thread)
+
+
+async def tell_cancelled():
+    try:
+        await trio.sleep_forever()
+    finally:
+        print("cancelled", flush=True)
 
 
 async def main():
@@ -36,7 +55,8 @@ async def main():
     with until_signal(shutdown) as same:
         assert same is shutdown
         app = App().with_stateless_route("/fast", lambda _: Response(200, "fast"))
-        app.with_stateless_route("/slow", slow).with_stateless_route("/busy", busy).with_shutdown(shutdown)
+        app.with_stateless_route("/slow", slow).with_stateless_route("/busy", busy)
+        app.with_stateless_route("/thread", thread).with_shutdown(shutdown)
         async with trio.open_nursery() as nursery:
             (address,) = await nursery.start(app.run, "127.0.0.1:0")
             print(address.port, flush=True)
@@ -92,12 +112,27 @@ def test_the_second_signal(number: signal.Signals, status: int) -> None:
 
 
 def test_a_busy_handler() -> None:
-    """If a handler blocks the program, the third Ctrl-C interrupts it."""
+    """If a handler blocks the program, the third signal kills it, with the traceback of the handler."""
     with program() as (running_program, port), request_to("/busy", port):
         ending = running_program.finish()
-    assert "not interrupted" not in ending.stdout
-    assert_is_keyboard_interrupt_alone(ending.stderr)
-    assert "in busy" in ending.stderr
+    assert "not killed" not in ending.stdout
+    assert ending.status == 130
+    assert " in busy\n" in ending.stderr
+
+
+@each_signal
+def test_a_thread(number: signal.Signals, status: int) -> None:
+    """A thread of a handler, which a cancellation does not end, does not outlive the third signal."""
+    with program() as (running_program, port), request_to("/thread", port):
+        assert running_program.read_line() == "thread\n"
+        running_program.send_signal(signal.SIGTERM)
+        assert running_program.read_line() == "shutdown\n"
+        running_program.send_signal(signal.SIGINT)
+        assert running_program.read_line() == "cancelled\n"
+        running_program.send_signal(number)
+        ending = running_program.finish()
+    assert (ending.status, ending.stdout) == (status, "")
+    assert " in sleep_in_thread\n" in ending.stderr
 
 
 ENDS_BY_ITSELF = """

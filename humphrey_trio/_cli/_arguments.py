@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._http._address import UNIX_PREFIX, Address
+from .._http._address import MAX_PORT, UNIX_PREFIX, Address, split_port
 
 PROGRAM = "python -m humphrey_trio"
 #: The address without ``--bind`` and without sockets of systemd.
@@ -62,6 +62,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     """
     parser = new_parser()
     found = parser.parse_args(arguments)
+    if found.foreign is not None:
+        parser.error("--host and --port are one option here: write --bind 127.0.0.1:8080")
     if found.tls_key is not None and found.tls_cert is None:
         parser.error("--tls-key belongs to a certificate: pass --tls-cert as well")
     if found.unix_mode is not None and not any(bind.startswith(UNIX_PREFIX) for bind in found.bind):
@@ -102,6 +104,7 @@ def new_parser() -> argparse.ArgumentParser:
         type=_bind,
         help=f"host:port, [IPv6]:port, unix:/path, fd:3 or fd:NAME; may be repeated (default: {DEFAULT_BIND})",
     )
+    parser.add_argument("--host", "--port", dest="foreign", help=argparse.SUPPRESS)  # of other servers
     parser.add_argument("--tls-cert", metavar="FILE", help="serve HTTPS with this certificate and chain (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="its private key (PEM), if it is not in the same file")
     parser.add_argument("--unix-mode", metavar="MODE", type=_mode, help="mode of Unix sockets, such as 660")
@@ -137,10 +140,15 @@ def _bind(text: str) -> str:
     try:
         Address.parse(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an address: write 127.0.0.1:8080, [::1]:8080, unix:/path or fd:3"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address: {_advice(text)}") from None
     return text
+
+
+def _advice(text: str) -> str:
+    _, port = split_port(text)
+    if port.isascii() and port.isdigit() and int(port) > MAX_PORT:
+        return f"a port is at most {MAX_PORT}"
+    return "write 127.0.0.1:8080, [::1]:8080, unix:/path or fd:3"
 
 
 def _mode(text: str) -> int:

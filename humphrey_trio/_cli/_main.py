@@ -48,11 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exc.status
     except KeyboardInterrupt:  # while the application is imported
         return KILLED + signal.SIGINT
-    except BaseExceptionGroup as group:
-        if group.split(KeyboardInterrupt)[1] is not None:
-            raise
-        traceback.print_exception(group)  # the third Ctrl-C has interrupted a handler: this shows which one
-        return KILLED + signal.SIGINT
 
 
 def _execute(options: Options, supervised: bool) -> int:

@@ -11,6 +11,7 @@ import trio
 
 from .._app._app import App, servers_of
 from .._asgi._errors import LifespanError
+from .._server._certificate import PASS_BOTH
 from .._server._given_listener import ListenTarget, close_given
 from .._until_signal import SignalWatch, watch_signals
 from .._watchdog._watchdog import watch_event_loop
@@ -18,6 +19,10 @@ from ._arguments import Options
 from ._binds import errors_of_listening, listen_targets
 from ._errors import CommandError, UsageError
 from ._served_app import open_app
+
+_PASS_BOTH = "pass --tls-cert CERT --tls-key KEY"
+# Seconds from the second signal, which cancels the server, until the process is killed.
+_PATIENCE = 1.0
 
 
 async def serve(found: object, options: Options, *, supervised: bool = False) -> None:
@@ -34,7 +39,7 @@ async def serve(found: object, options: Options, *, supervised: bool = False) ->
         CommandError: an address cannot be listened on, or the lifespan of an ASGI app has failed.
         SystemExit: a second signal has ended the server.
     """
-    with watch_signals(announce=not supervised) as signals, ExitStack() as opened:
+    with watch_signals(announce=not supervised, patience=_PATIENCE) as signals, ExitStack() as opened:
         targets = listen_targets(options.binds, options.unix_mode, os.environ)
         for target in targets:
             opened.callback(close_given, target)  # unless the app has closed them
@@ -55,7 +60,7 @@ def use_certificate(app: App[Any], options: Options) -> None:
         try:
             app.with_cert(options.tls_cert, options.tls_key, reload=True)
         except ValueError as exc:
-            raise UsageError(str(exc)) from None
+            raise UsageError(str(exc).replace(PASS_BOTH, _PASS_BOTH)) from None
 
 
 def _end_by(signals: SignalWatch, app: App[Any]) -> None:

@@ -22,6 +22,9 @@ logger = logging.getLogger("humphrey_trio.http")
 #: Seconds between two checks of the files. Changed files are loaded when they have not changed again for as long.
 RELOAD_INTERVAL = 1.0
 
+#: What to write if the key is missing or in the wrong place. The command line replaces it.
+PASS_BOTH = "write with_cert(cert, key)"
+
 # Bytes of a file that are searched for what is wrong with it.
 _MAX_PEM = 1024 * 1024
 
@@ -73,11 +76,11 @@ def _hint(cert: str | Path, key: str | Path | None) -> str:
     """Return what is wrong with files that OpenSSL has not accepted."""
     has_certificate, has_key = _contains(cert, b"-BEGIN CERTIFICATE-"), _contains(key or cert, b"PRIVATE KEY-")
     if not has_certificate and key is not None and _contains(key, b"-BEGIN CERTIFICATE-"):
-        return "the arguments are swapped: write with_cert(cert, key)"
+        return f"the arguments are swapped: {PASS_BOTH}"
     if not has_certificate:
         return f"{str(cert)!r} contains no certificate in PEM"
     if not has_key and key is None:
-        return f"{str(cert)!r} contains no private key: write with_cert(cert, key)"
+        return f"{str(cert)!r} contains no private key: {PASS_BOTH}"
     if not has_key:
         return f"{str(key)!r} contains no private key in PEM"
     return "both must be PEM, and the key must belong to the certificate"
