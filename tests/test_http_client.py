@@ -202,6 +202,8 @@ async def test_chunked_content() -> None:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
+        (lambda client: client.get("nope"), "is not a request target: begin it with '/'"),
+        (lambda client: client.get("?q=1"), "is not a request target: begin it with '/'"),
         (lambda client: client.get("/a b"), "is not a request target: begin it with '/'"),
         (lambda client: client.get("/\u00f6"), "percent-encode"),
         (lambda client: client.request("G T", "/"), "is not a method: write a token"),

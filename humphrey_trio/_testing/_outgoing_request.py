@@ -19,6 +19,8 @@ from .._http._json import dumps
 
 _METHOD = re.compile(rf"{TCHAR}+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
+# The beginnings of a target that is a path, or a URL.
+_FORMS = ("/", "http://", "https://")
 #: The Host field of requests.
 HOST = "testserver"
 
@@ -77,11 +79,15 @@ class OutgoingRequest:
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
             raise ValueError(f"{self.method!r} is not a method: write a token such as 'GET'")
-        if not _TARGET.fullmatch(self.target):
+        if not _TARGET.fullmatch(self.target) or not self._has_form():
             raise ValueError(
                 f"{self.target!r} is not a request target: begin it with '/', and percent-encode spaces and"
                 " characters outside ASCII, as with urllib.parse.quote and urlencode"
             )
+
+    def _has_form(self) -> bool:
+        """Whether the target has one of the four forms (RFC 9112, section 3.2)."""
+        return self.method == "CONNECT" or self.target == "*" or self.target.startswith(_FORMS)
 
     @property
     def is_chunked(self) -> bool:
