@@ -27,6 +27,26 @@ from tests.support.wire import TEXT, client_frame
 # ---------------------------------------------------------------------------------------- order of handlers
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_messages_without_a_handler(
+    concurrency: int, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Messages to an app without a message handler are discarded, which is logged once at level INFO."""
+    caplog.set_level("INFO")
+    async with linked(AsyncWebsocketApp.new_unlinked(concurrency=concurrency)) as app:
+        for _ in range(2):
+            async with websocket_client(app) as client:
+                await client.send("a")
+                await client.send("b")
+                await client.ping()
+    lines = [
+        record.getMessage() for record in caplog.records if "without a message handler" in record.getMessage()
+    ]
+    assert lines == [
+        "a client sends messages to an AsyncWebsocketApp without a message handler: they are discarded"
+    ]
+
+
 async def do_nothing(stream: AsyncStream[Any], name: str) -> None:
     """Return at once."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..._http._when_left import WhenLeft
 from .._message import Message
+
+logger = logging.getLogger("humphrey_trio.websocket")
 
 #: The first argument of handlers, an ``AsyncStream``. It cannot be imported here, because it uses the sessions.
 Stream = TypeVar("Stream")
@@ -34,9 +37,18 @@ class Handlers(Generic[Stream]):
         self.state = state
         self.concurrency = concurrency
         self.when_left = when_left
+        self._has_discarded = False
         self.on_connect: StreamHandler[Stream] | None = None
         self.on_message: MessageHandler[Stream] | None = None
         self.on_disconnect: StreamHandler[Stream] | None = None
+
+    def note_discarded(self) -> None:
+        """Log once that messages arrive and there is no handler for them."""
+        if not self._has_discarded:
+            self._has_discarded = True
+            logger.info(
+                "a client sends messages to an AsyncWebsocketApp without a message handler: they are discarded"
+            )
 
     def set_connect(self, handler: StreamHandler[Stream]) -> None:
         """Set the connect handler."""

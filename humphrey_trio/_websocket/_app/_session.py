@@ -170,6 +170,7 @@ class Session(Generic[Stream]):
     def _choose(self, handler: MessageHandler[Stream] | None) -> MessageHandler[Stream]:
         """Return the handler for the next message, or a function that does nothing if it is to be discarded."""
         if handler is None:
+            self._handlers.note_discarded()
             return _do_nothing
         if (self._drain is None and self.connection.lifecycle.ending is None) or self.is_wanted:
             self._busy = True
@@ -187,7 +188,7 @@ class Session(Generic[Stream]):
         async with trio.open_nursery() as nursery:
             while message is not None:
                 if handler is None:
-                    pass
+                    self._handlers.note_discarded()
                 elif not self.is_wanted:
                     self._count_unhandled()
                 elif self._running < self._handlers.concurrency:
