@@ -42,13 +42,68 @@ _HINTS = tuple(
             "the state of the app is an argument of the handler; the values of layers are request[KEY], with a"
             " RequestKey",
         ),
+        (
+            r"AttributeError: 'Request' object has no attribute 'url'",
+            "write request.path and request.query, request.scheme and request.host",
+        ),
+        (
+            r"AttributeError: 'Request' object has no attribute 'params'",
+            "write request.query_param('page', int), or request.path_param('id', int)",
+        ),
+        (
+            r"AttributeError: 'Request' object has no attribute 'stream'",
+            "add the route with stream=True, and write 'async for piece in request.body'",
+        ),
+        (
+            r"AttributeError: 'Request' object has no attribute 'session'",
+            "there are no sessions: write request.cookies and response.with_cookie(SetCookie(name, value))",
+        ),
+        (
+            r"AttributeError: 'WebsocketStream' object has no attribute '(broadcast|publish|subscribe)'",
+            "broadcast, publish and subscribe are methods of the AsyncStream of an AsyncWebsocketApp",
+        ),
+        (
+            r"AttributeError: '(WebsocketStream|AsyncStream)' object has no attribute 'accept'",
+            "the stream is open already: pass accept= to decide whether it is accepted",
+        ),
+        (
+            r"AttributeError: '(WebsocketStream|AsyncStream)' object has no attribute 'send_",
+            "write await stream.send(text), with bytes for a binary message and json.dumps(value) for JSON",
+        ),
+        (
+            r"AttributeError: 'AsyncStream' object has no attribute '(receive|iter_|recv)|"
+            r"TypeError: 'AsyncStream' object is not iterable|TypeError: .* got AsyncStream\b",
+            "the message handler is called with each message. For a loop of your own, use websocket_handler, whose"
+            " stream has receive",
+        ),
+        (
+            r"AttributeError: 'WebsocketStream' object has no attribute '(receive_|iter_|recv)|"
+            r"TypeError: 'WebsocketStream' object is not iterable",
+            "write 'async for message in stream', or 'message = await stream.receive()'; then message.text,"
+            " message.bytes or json.loads(message.text)",
+        ),
         (r"AttributeError: 'Message' object has no attribute|TypeError: .*\bMessage\b", _MESSAGE),
         (r"AttributeError: 'Upgrade' object has no attribute|TypeError: .*\bgot Upgrade\b", _UPGRADE),
+        (r"AttributeError: 'Response' object has no attribute 'status_code'", "write response.status"),
+        (
+            r"AttributeError: 'Response' object has no attribute 'data'",
+            "write response.content for the bytes, or response.text",
+        ),
         (r"TypeError: 'Headers' object does not support item|AttributeError: 'Headers' object has no", _COPY),
         (r"AttributeError: (property '\w+' of )?'Response' object has no|AttributeError: can't set", _COPY),
         (
             r"FrozenInstanceError: |TypeError: super\(type, obj\)",
             "a request is immutable: a layer passes on a copy, request.with_value(KEY, value) or replace(...)",
+        ),
+        (
+            r"RuntimeError: (no running event loop|There is no current event loop)",
+            "this program runs on trio, where asyncio does not work: write trio.sleep, a nursery with start_soon"
+            " for tasks, trio.to_thread.run_sync for threads, and trio.fail_after for timeouts",
+        ),
+        (
+            r"HTTPException: ",
+            "in a handler or a layer, raise HttpError(status, detail): an HTTPException is for the endpoints of a"
+            " mounted ASGI app",
         ),
         (
             r"HandshakeError: ",

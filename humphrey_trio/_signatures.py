@@ -14,6 +14,7 @@ from ._naming import qualified_name
 
 # Wrappers that are followed. A function may wrap itself.
 _MAX_WRAPPERS = 100
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def check_parameters(function: object, names: str, what: str) -> None:
@@ -110,6 +111,17 @@ def _wrapped_by(function: object) -> Iterator[object]:
         if inner is None:
             return
         function = cast("object", inner)
+
+
+def required_parameters(function: object) -> tuple[str, ...]:
+    """Return the names of the positional parameters without a default; none if they are not known."""
+    if not callable(function):
+        return ()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(one.name for one in parameters if one.kind in _POSITIONAL and one.default is one.empty)
 
 
 def close_coroutine(thing: object) -> None:

@@ -34,6 +34,8 @@ FOREIGN_MESSAGES = (
     "got an unexpected keyword",
     "missing 1 required",
     "'App' object",
+    "no running event loop",
+    "object has no attribute",
 )
 
 

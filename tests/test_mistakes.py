@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import trio
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from humphrey_trio import (
     App,
@@ -68,6 +70,22 @@ def ok(request: Request, state: Any = None) -> Response:
 
 def plain_layer(request: Any, state: Any, call_next: Any) -> Any:
     pass
+
+
+def in_path(request: Any, item: Any) -> Any:
+    return Response(200, item)
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+def plain_asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+def wsgi_app(environ: Any, start_response: Any) -> Any:
+    return []
 
 
 # ------------------------------------------------------------------------------------------------- the table
@@ -225,6 +243,44 @@ HANDLERS: dict[str, tuple[Callable[[], object], str]] = {
         "with_websocket_app has no option max_message_size: there are accept, deflate, origins, ",
     ),
     "the methods of Flask": (lambda: app.with_route("/", ok, methods="GET"), "write methods=('GET',)"),
+    "a parameter of the pattern": (
+        lambda: app.with_stateless_route("/{item}", in_path),
+        "Write request.path_param('item') in the handler, which is called with (request)",
+    ),
+    "the rest of the path": (
+        lambda: app.with_route("/{item*}", lambda request, state, item: Response(200)),
+        "Write request.path_param('item') in the handler, which is called with (request, state)",
+    ),
+    "an ASGI app for with_route": (
+        lambda: app.with_route("/api", FastAPI()),
+        "the handler of '/api' is an ASGI app: write with_asgi('/path', app)",
+    ),
+    "an ASGI app for with_stateless_route": (
+        lambda: app.with_stateless_route("/api", asgi_app),
+        "is an ASGI app: write with_asgi('/path', app)",
+    ),
+    "an ASGI app for with_path_aware_route": (
+        lambda: app.with_path_aware_route("/api", FastAPI()),
+        "is an ASGI app: write with_asgi('/path', app)",
+    ),
+    "an ASGI app for with_websocket_route": (
+        lambda: app.with_websocket_route("/api", FastAPI()),
+        "is an ASGI app: write with_asgi('/path', app)",
+    ),
+    "an ASGI app for a layer": (lambda: app.with_layer(FastAPI()), "the layer is an ASGI app: write with_asgi("),
+    "a WSGI app": (
+        lambda: app.with_asgi("/api", wsgi_app),
+        "the ASGI app is a WSGI app: only ASGI apps are run, with_asgi('/path', app). Run it in a WSGI server",
+    ),
+    "a plain ASGI app": (
+        lambda: app.with_asgi("/api", plain_asgi_app),
+        "plain_asgi_app, must be an async function: write async def with (scope, receive, send)",
+    ),
+    "a middleware of Starlette": (
+        lambda: app.with_layer(CORSMiddleware),
+        "the layer is CORSMiddleware, a middleware of ASGI apps: write with_asgi('/path', CORSMiddleware(app))",
+    ),
+    "a class for a layer": (lambda: app.with_layer(dict), "the layer is the class dict: write an async function"),
     "a number of methods": (lambda: app.with_route("/", ok, methods=5), "methods is a collection of names"),
 }
 
@@ -276,6 +332,8 @@ VALUES: dict[str, tuple[Callable[[], object], str]] = {
         "a HandshakeError takes a str, then an int status: not HandshakeError(int, str)",
     ),
     "a dict as a message": (lambda: Message({"a": 1}), "write json.dumps(value)"),  # type: ignore[arg-type]
+    "json of a text without a call": (lambda: response(200, Request().json), "Call the method: write json()"),
+    "a coroutine": (lambda: response(200, handle(1, 2)), "Await it: write await handle(...)"),
     "json without a call": (lambda: Response.json(Request().json), "Call the method: write request.json()"),
 }
 

@@ -143,7 +143,7 @@ async def test_tls_on_a_plain_port(caplog: pytest.LogCaptureFixture) -> None:
     assert b"this is TLS, and the port is for plain HTTP: use http:// instead of https://" in answer
     (line,) = [text for text in caplog.messages if "TLS" in text]
     assert line.startswith("TLS from 127.0.0.1:")
-    assert line.endswith("on a port without TLS: run_tls listens with TLS")
+    assert line.endswith("on a port without TLS: use run_tls, or --tls-cert of the command line")
 
 
 @pytest.mark.parametrize("first", [b"\x16\x02", b"\x16\x16", b"\x00\x03", b"\x80\x2e\x01\x03"])

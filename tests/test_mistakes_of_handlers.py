@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 
 from humphrey_trio import App, AsyncWebsocketApp, HttpError, Message, Request, Response, WebsocketStream
 from humphrey_trio import websocket_handler as websocket
@@ -57,6 +61,14 @@ def assigns_user(request: Any) -> Any:
     request.user = "ann"
 
 
+async def sleeps_in_asyncio(request: Any) -> Any:
+    await asyncio.sleep(1)
+
+
+async def waits_in_asyncio(request: Any) -> Any:
+    await asyncio.to_thread(repr, 1)
+
+
 def raises(error: Exception) -> Callable[[Any], Any]:
     def handler(request: Any) -> Any:
         raise error
@@ -87,6 +99,16 @@ ANSWERS: list[tuple[Any, str]] = [
     (assigns_status, "hint: headers and responses are immutable"),
     (assigns_user, "hint: a request is immutable: a layer passes on a copy, request.with_value(KEY, value)"),
     (raises(HandshakeError("no", 403)), "hint: in a handler or a layer, raise HttpError(status, detail)"),
+    (lambda request: HttpError(404), "not HttpError: raise it, write 'raise' instead of 'return'"),
+    (sleeps_in_asyncio, "hint: this program runs on trio, where asyncio does not work: write trio.sleep"),
+    (waits_in_asyncio, "hint: this program runs on trio"),
+    (raises(HTTPException(404)), "hint: in a handler or a layer, raise HttpError(status, detail)"),
+    (lambda request: Response(200, request.url), "hint: write request.path and request.query"),
+    (lambda request: Response(200, request.params["a"]), "hint: write request.query_param('page', int), or"),
+    (lambda request: Response(200, request.stream()), "hint: add the route with stream=True"),
+    (lambda request: Response(200).status_code, "hint: write response.status"),  # type: ignore[attr-defined]
+    (lambda request: Response(200).data, "hint: write response.content"),  # type: ignore[attr-defined]
+    (lambda request: Response(200, request.session), "hint: there are no sessions: write request.cookies"),
     (lambda request: HttpError("no"), "Write HttpError(400, 'detail')"),  # type: ignore[arg-type]
     (lambda request: Response(200, request.body), "use request.content, or add the route with stream=True"),
 ]
@@ -162,6 +184,33 @@ async def test_method_not_allowed(methods: tuple[str, ...], detail: str) -> None
         assert (await client.get("/")).text == f"405 Method Not Allowed: 'GET' is not allowed here: {detail}\n"
 
 
+ALONE = "must call call_next with the request alone: write await call_next(request)"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"), [((), ALONE), ((Request(), None), ALONE), ((1,), "called call_next with int: pass the")]
+)
+async def test_arguments_of_call_next(call: Any, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that calls ``call_next`` with other arguments learns what to write."""
+
+    async def layer(request: Any, state: Any, call_next: Any) -> Any:
+        return await call_next(*call)
+
+    app = App().with_stateless_route("/", raises(ValueError())).with_layer(layer)
+    async with http_client(app) as client:
+        assert (await client.get("/")).status == 500
+    assert message in told(caplog)
+
+
+async def test_asyncio_in_a_mounted_app(caplog: pytest.LogCaptureFixture) -> None:
+    """An endpoint of FastAPI that uses asyncio fails with the hint, also behind its own error response."""
+    api = FastAPI()
+    api.add_api_route("/sleep", partial(sleeps_in_asyncio, None))
+    async with http_client(App().with_asgi("/", api)) as client:
+        assert (await client.get("/sleep")).status == 500
+    assert "hint: this program runs on trio" in told(caplog)
+
+
 async def test_bodies_are_named(caplog: pytest.LogCaptureFixture) -> None:
     """The log line about a body that fails names the function that produces it."""
 
@@ -230,6 +279,24 @@ async def adds_message(stream: Any, message: Any, state: Any) -> None:
 async def uses_stream(stream: Any, state: Any) -> None:
     async for message in stream:
         await stream.send(message)
+
+
+async def receives(stream: Any, message: Any, state: Any) -> None:
+    await stream.receive()
+
+
+async def iterates(stream: Any, *_: Any) -> None:
+    for message in stream:
+        await stream.send(message)
+
+
+async def iterates_async(stream: Any, *_: Any) -> None:
+    async for message in stream:
+        await stream.send(message)
+
+
+async def sleeps_with_stream(stream: Any, *_: Any) -> None:
+    await asyncio.sleep(1)
 
 
 async def sends_to_upgrade(stream: Any, state: Any) -> None:
@@ -348,6 +415,18 @@ STREAMS: list[tuple[App, str]] = [
     ),
     (messages(uses_message_as_str), "hint: write message.text for the str"),
     (messages(adds_message), "hint: write message.text for the str"),
+    (messages(receives), "hint: the message handler is called with each message"),
+    (messages(iterates), "hint: the message handler is called with each message"),
+    (messages(iterates_async), "hint: the message handler is called with each message"),
+    (coroutine(iterates), "hint: write 'async for message in stream'"),
+    (coroutine(lambda stream, state: stream.receive_text()), "hint: write 'async for message in stream'"),
+    (coroutine(lambda stream, state: stream.iter_text()), "hint: write 'async for message in stream'"),
+    (coroutine(lambda stream, state: stream.accept()), "hint: the stream is open already: pass accept="),
+    (coroutine(lambda stream, state: stream.send_json(1)), "hint: write await stream.send(text)"),
+    (coroutine(lambda stream, state: stream.send_text("")), "hint: write await stream.send(text)"),
+    (coroutine(lambda stream, state: stream.broadcast("")), "hint: broadcast, publish and subscribe are"),
+    (coroutine(sleeps_with_stream), "hint: this program runs on trio"),
+    (messages(sleeps_with_stream), "hint: this program runs on trio"),
     (route(uses_stream), "hint: a websocket route gets an Upgrade: write with_websocket_route(pattern, websocket"),
     (route(sends_to_upgrade), "hint: a websocket route gets an Upgrade"),
     (sender(lambda stream: stream), "a sender takes the id of a stream, stream.id, not <AsyncStream of"),

@@ -39,6 +39,7 @@ from .._type_variables import State
 from .._websocket._stream._hook_route import HookRouteOptions, async_websocket_handler
 from ._access import AccessLog
 from ._errors import ErrorHandler
+from ._handler_checks import check_asgi_app
 from ._hosting import AdoptableApp
 from ._monitor import Monitor, MonitorConfig
 from ._options import route_options
@@ -388,9 +389,9 @@ class App(Routes[State]):
         Raises:
             ValueError: the path begins with neither ``/`` nor ``*``, or has wildcards or parameters; or
                 ``max_body`` is negative.
-            TypeError: the ASGI app cannot be called with ``(scope, receive, send)``.
+            TypeError: the ASGI app cannot be called with ``(scope, receive, send)``, or is a plain ``def``.
         """
-        check_parameters(asgi_app, "scope, receive, send", "an ASGI app")
+        check_asgi_app(asgi_app)
         point = MountPoint(path)
         options = route_options(max_body=max_body, stream=True, when_left=WhenLeft.CANCEL)
         host = self._servers.hosting.host(asgi_app)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import trio
 
@@ -17,7 +17,7 @@ from .._layers._compression import compression
 from .._layers._cors import Cors, cors
 from .._layers._json_errors import json_errors
 from .._layers._origin_guard import cross_origin_guard
-from .._signatures import async_function, check_async, check_parameters
+from .._signatures import async_function, check_async, check_parameters, required_parameters
 from .._websocket._stream._handler_route import HandlerRoute
 from .._websocket._stream._hook_route import HookRoute
 from .._websocket._stream._upgrade import Upgrade, WebsocketRoute
@@ -35,6 +35,15 @@ _INSTEAD: tuple[tuple[Any, str, str], ...] = (
     (Response, "a Response", "a function that returns it, such as lambda request: Response(200, 'text')"),
     (Cors, "a Cors", "with_cors(Cors(...)), or with_layer(cors(Cors(...)), path='/api/*')"),
 )
+_ASGI = ("scope", "receive", "send")
+# What was passed, by its parameters: its name in the message, and what to write.
+_APPS: dict[tuple[str, ...], tuple[str, str]] = {
+    _ASGI: ("an ASGI app", "write with_asgi('/path', app)"),
+    ("environ", "start_response"): (
+        "a WSGI app",
+        "only ASGI apps are run, with_asgi('/path', app). Run it in a WSGI server",
+    ),
+}
 # The methods that add a route, by the arguments of its handler.
 _METHODS = {
     "request": "with_stateless_route",
@@ -71,7 +80,18 @@ def check_handler(handler: object, names: str, pattern: object) -> None:
     try:
         check_parameters(handler, names, what)
     except TypeError as exc:
-        raise TypeError(f"{exc}{_other_route(handler)}") from None
+        raise TypeError(f"{exc}{_path_params(handler, names, pattern) or _other_route(handler)}") from None
+
+
+def _path_params(handler: object, names: str, pattern: object) -> str:
+    """Return how to get the parameters of the pattern, if the handler has parameters of their names."""
+    gets = names.split(", ")
+    calls = [
+        f"request.path_param({name!r})"
+        for name in required_parameters(handler)
+        if name not in gets and (f"{{{name}}}" in str(pattern) or f"{{{name}*}}" in str(pattern))
+    ]
+    return f". Write {' and '.join(calls)} in the handler, which is called with ({names})" if calls else ""
 
 
 def _other_route(handler: object) -> str:
@@ -122,13 +142,45 @@ def check_layer(layer: object) -> None:
     for name, factory in _FACTORIES.items():
         if layer is factory:
             raise TypeError(f"{name} makes a layer: write with_layer({name}(...))")
+    if isinstance(layer, type):
+        _refuse_class(layer)
+    _refuse_others(layer, "the layer")
     check_async(layer, "request, state, call_next", "the layer")
+
+
+def check_asgi_app(app: object) -> None:
+    """Check an ASGI app.
+
+    Raises:
+        TypeError: it is something else, such as a WSGI app, has other parameters, or is a plain ``def``.
+    """
+    if required_parameters(app) != _ASGI:
+        _refuse_apps(app, "the ASGI app")
+    check_async(app, ", ".join(_ASGI), "an ASGI app")
 
 
 def _refuse_others(handler: object, what: str) -> None:
     for kind, name, advice in _INSTEAD:
         if isinstance(handler, kind):
             raise TypeError(f"{what} is {name}: write {advice}")
+    _refuse_apps(handler, what)
+
+
+def _refuse_apps(thing: object, what: str) -> None:
+    found = _APPS.get(required_parameters(thing))
+    if found is not None:
+        raise TypeError(f"{what} is {found[0]}: {found[1]}")
+
+
+def _refuse_class(layer: type) -> NoReturn:
+    """Refuse a class in place of a layer, such as a middleware of Starlette."""
+    name = layer.__name__
+    if required_parameters(getattr(layer, "__call__", None))[1:] == _ASGI:  # noqa: B004
+        raise TypeError(
+            f"the layer is {name}, a middleware of ASGI apps: write with_asgi('/path', {name}(app)), or a layer,"
+            " async def layer(request, state, call_next). with_cors and compression() are ready-made"
+        )
+    raise TypeError(f"the layer is the class {name}: write an async function, or create an object, {name}(...)")
 
 
 def _refuse_streams(handler: Callable[..., object], what: str) -> None:

@@ -121,7 +121,12 @@ class _Step(Generic[State]):
         self._layer = layer
         self._misuse = ""
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request | None = None, *others: object) -> Response:
+        if others or request is None:
+            raise TypeError(
+                f"the layer {qualified_name(self._layer)} must call call_next with the request alone: write"
+                " await call_next(request)"
+            )
         if self._misuse:
             raise RuntimeError(f"the layer {qualified_name(self._layer)} called call_next {self._misuse}")
         if not isinstance(request, Request):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._hints import add_hint
 from .._http._errors import HttpError
 from .._http._file_body import FileBody, OpenFile
 from .._http._ranges import ByteRange
@@ -124,6 +125,7 @@ class HttpExchange:
     def report(self, failure: Exception) -> None:
         """Log a failure that does not become a response."""
         told = f"{self._name} failed after its response to {name_of(self._request)}"
+        add_hint(failure)
         logger.error("%s", told, exc_info=failure)
 
     def drain(self) -> None:

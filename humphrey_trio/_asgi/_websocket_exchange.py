@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .._hints import add_hint
 from .._server._head import name_of
 from .._websocket._errors import ConnectionClosed, HandshakeError
 from .._websocket._limits import StreamLimits
@@ -234,6 +235,7 @@ class WebsocketExchange:
     def report(self, failure: Exception) -> None:
         """Log a failure that does not become a response or a close."""
         told = f"{self._name} failed after the end of its WebSocket {name_of(self._upgrade.request)}"
+        add_hint(failure)
         logger.error("%s", told, exc_info=failure)
 
     def drain(self) -> None:

@@ -31,9 +31,19 @@ def _advice(status: object, content: object) -> str:
         return ". For JSON, write Response.json(value)"
     if content is None:
         return ". Without a body, write Response.empty(status)"
-    if callable(content) or isinstance(content, (AsyncIterable, Iterable)) or inspect.iscoroutine(content):
+    if inspect.iscoroutine(content):
+        content.close()  # avoids a RuntimeWarning that it was never awaited
+        return f". Await it: write await {content.__qualname__}(...)"
+    if inspect.ismethod(content) and not _produces(content):
+        return f". Call the method: write {content.__name__}()"
+    if callable(content) or isinstance(content, (AsyncIterable, Iterable)):
         return ". For a body that is produced while it is sent, write Response.stream(body)"
     return ""
+
+
+def _produces(function: object) -> bool:
+    """Whether a function may be the producer of a body, or the function of an async iterable."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def refuse_answer(answer: object) -> NoReturn:
@@ -53,6 +63,8 @@ def _instead_of(answer: object) -> str:
         return ": add a return, such as 'return Response.empty(204)'"
     if isinstance(answer, (str, bytes)):
         return ": write return Response(200, text)"
+    if isinstance(answer, BaseException):
+        return ": raise it, write 'raise' instead of 'return'"
     if isinstance(answer, tuple):
         return ": write return Response(status, text, headers)"
     if isinstance(answer, (dict, list)):

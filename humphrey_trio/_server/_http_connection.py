@@ -143,7 +143,10 @@ class HttpConnection:
                     break
         except BadRequest as exc:
             if isinstance(exc, TlsOnPlainPort):
-                logger.info("TLS from %s on a port without TLS: run_tls listens with TLS", self._transport.peer)
+                logger.info(
+                    "TLS from %s on a port without TLS: use run_tls, or --tls-cert of the command line",
+                    self._transport.peer,
+                )
             await self._refuse_last(exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The client has disconnected, or is too slow to read.
