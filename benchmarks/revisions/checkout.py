@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
 
 from benchmarks.catalogue import PROJECT
@@ -35,8 +35,8 @@ def copy(revision: str, folder: Path) -> Path:
     if revision == WORKING_TREE:
         shutil.copytree(PROJECT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     else:
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", revision, PACKAGE))) as archive:
-            archive.extractall(folder, filter="data")
+        with zipfile.ZipFile(io.BytesIO(_git("archive", "--format=zip", revision, PACKAGE))) as archive:
+            archive.extractall(folder)
     return folder
 
 
