@@ -74,7 +74,6 @@ class Answer:
         "_failure",
         "_fields",
         "_grace",
-        "_has_start",
         "_head_only",
         "_is_ended",
         "_length",
@@ -93,8 +92,7 @@ class Answer:
     def __init__(self, name: str, *, head_only: bool) -> None:
         self.name = name
         self._head_only = head_only
-        self._has_start = False
-        self._status = 0
+        self._status = 0  # until the app has sent the start
         self._length: int | None = None
         self._size = 0  # bytes of the body that the app has sent
         self._stage = _PENDING
@@ -143,7 +141,6 @@ class Answer:
             length: the value of Content-Length, which is not in ``fields``; None without it.
         """
         self._status, self._fields, self._length = status, fields, length
-        self._has_start = True
         # The handler runs when the app waits. By then, the app has usually sent the body.
         self._taker.wake()
 
@@ -252,7 +249,7 @@ class Answer:
             Exception: the exception of ``fail``.
         """
         try:
-            if self._stage is _PENDING and not self._has_start:
+            if self._stage is _PENDING and not self._status:
                 await self._taker.wait()
             if self._stage is _PENDING:
                 with trio.move_on_after(HEAD_DELAY):
