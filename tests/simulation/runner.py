@@ -180,6 +180,7 @@ class _Stage:
             await self._app.serve_stream(served, peer=Address(plan.name, 1))
         finally:
             self._serving -= 1
+            self._journal.happened["last served"] = trio.current_time()
             if not theirs.closed:
                 self._journal.faults.append(f"the transport of {plan.name} is open after serve_stream")
 
