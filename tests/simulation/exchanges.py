@@ -70,9 +70,9 @@ class Exchange:
         read, read_to_end: what the handler has read of the body, and whether it got the end.
         reading: the failure of reading: nothing, or the status of the ``HttpError``; 0 for a client that has left.
         returned: the body of a response that is not streamed.
+        declared: the length of the response that the handler has declared, in bytes; None for none.
         pieces: the pieces of a response that is streamed.
         generators: generators that were begun and not closed.
-        scope_task: the task in which the generator began.
         shielded: the seconds that its script has slept in a shield.
         status, fields, body: the response. The status is 0 without one.
         whole: whether the client's parser has seen the end of the response.
@@ -96,6 +96,7 @@ class Exchange:
     read_to_end: bool = False
     reading: int | None = None
     returned: bytes = b""
+    declared: int | None = None
     pieces: list[Piece] = field(default_factory=list)
     generators: int = 0
     shielded: float = 0.0

@@ -109,7 +109,7 @@ class HttpHandlers:
     def _response(self, exchange: Exchange, request: Request) -> Response:
         ask = exchange.ask
         worker = _Worker(self, exchange, request)
-        length = _length_of(ask.body, ask.length)
+        length = exchange.declared = _length_of(ask.body, ask.length)
         match ask.answer:
             case "producer":
                 return Response.stream(worker.produce, length=length)

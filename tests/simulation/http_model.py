@@ -104,9 +104,9 @@ def _may_be_unanswered(journal: Journal, life: ClientLife, exchange: Exchange) -
         return True
     if exchange.ask.length in ("more", "less"):
         return True
-    if done(exchange.bodies) == "ok" and exchange.ask.length:
-        sent = sum(len(piece.text) for piece in exchange.pieces if piece.outcome == "ok")
-        return sent < int(exchange.fields.get("content-length", "0"))
+    if done(exchange.bodies) == "ok" and exchange.declared is not None:
+        # The head may be missing as well: its send ends with the body.
+        return sum(len(piece.text) for piece in exchange.pieces if piece.outcome == "ok") < exchange.declared
     return done(exchange.bodies) in ("failed", "error") and exchange.status in (0, 200)
 
 
