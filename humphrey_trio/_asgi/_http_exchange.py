@@ -13,7 +13,7 @@ import trio
 
 from .._hints import add_hint
 from .._http._errors import HttpError
-from .._http._file_body import FileBody, OpenFile
+from .._http._file_body import READ_FLAGS, FileBody, OpenFile
 from .._http._ranges import ByteRange
 from .._server._file_threads import with_file_in_thread
 from .._server._head import name_of
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from .._http._request import Request
 
 logger = logging.getLogger("humphrey_trio.http")
-
-# As for the files of this library (``_handlers/_tree.py``): opening a FIFO must not wait for its writer.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # The bodies that tell their end before an empty piece. A layer may pass on a body of another class.
 _WITH_END = (RequestBody, StoredBody)
@@ -165,7 +162,7 @@ def _body_of(request: Request) -> BodyStream:
 
 def _open(path: str, file: OpenFile) -> int:
     """Open a file, and return its size. This blocks: it is called in a worker thread."""
-    descriptor = os.open(path, _FLAGS)
+    descriptor = os.open(path, READ_FLAGS)
     file.adopt(descriptor)
     with file.borrow() as borrowed:
         status = os.fstat(borrowed)

@@ -19,13 +19,13 @@ from errno import ELOOP, ENOENT
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
+from .._http._file_body import READ_FLAGS
+
 #: The most names that are looked up for one request: those of its path and those in links. This ends link loops.
 MAX_STEPS = 128
 
 # Where O_PATH exists, a directory need not be readable, only searchable.
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-# If a name is replaced by a FIFO between two calls, O_NONBLOCK ensures that opening it does not wait for a writer.
-_REGULAR = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 #: A directory: the descriptors of all directories from the root to it.
 Place: TypeAlias = tuple[int, ...]
@@ -147,7 +147,7 @@ def open_regular(path: bytes, flags: int = 0, dir_fd: int | None = None) -> Regu
     Raises:
         OSError: it cannot be opened, or is not a regular file.
     """
-    descriptor = os.open(path, _REGULAR | flags, dir_fd=dir_fd)
+    descriptor = os.open(path, READ_FLAGS | flags, dir_fd=dir_fd)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

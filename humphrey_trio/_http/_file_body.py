@@ -14,6 +14,10 @@ from typing import TypeAlias
 
 from ._ranges import ByteRange
 
+#: The flags to read a file. If its name is replaced by a FIFO between two calls, O_NONBLOCK ensures that opening
+#: it does not wait for a writer.
+READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 
 class OpenFile:
     """A descriptor that several threads use, and that any of them may close at any time.
