@@ -12,7 +12,7 @@ import trio.testing
 from humphrey_trio import App
 from humphrey_trio._asgi._answer import Answer
 from humphrey_trio.http import Headers
-from humphrey_trio.testing import MemoryStream, memory_connection
+from humphrey_trio.testing import memory_connection
 from tests.support import ANY_PORT
 from tests.support.asgi import BODY, LAST, PART, START, Message, Receive, Send
 from tests.support.cancellation import (
@@ -22,10 +22,10 @@ from tests.support.cancellation import (
     living_tasks,
     no_resource_warning,
     open_files,
+    talk_until,
     within,
 )
 from tests.support.clients import ReceivingClient
-from tests.support.steps import at_step
 
 GET = b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 POST = b"POST %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -114,24 +114,14 @@ async def exchange(counter: Counter, data: list[bytes], who: str, step: int) -> 
         running = living_tasks()
         stream, theirs = memory_connection()
         nursery.start_soon(app.serve_stream, theirs)
-
-        def cut() -> None:
-            if who == "server":
-                scope.cancel()
-            else:
-                assert isinstance(stream, MemoryStream)
-                stream.close()
-
-        with at_step(step + 1, cut) as cancel:
-            async with stream:
-                await client.talk(stream, data)
+        is_cut = await talk_until(step, who, scope, client, stream, data)
         if who == "client":
             await all_ended(running)
             assert counter.begun == counter.ended + 1  # the lifespan runs
         scope.cancel()
         await all_ended(tasks)
     await all_closed(files)
-    return client.received, cancel.fired
+    return client.received, is_cut
 
 
 CASES = {

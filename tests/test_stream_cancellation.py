@@ -19,13 +19,21 @@ from humphrey_trio import App, Response
 from humphrey_trio._http._file_body import FileBody, OpenFile
 from humphrey_trio._http._ranges import ByteRange
 from humphrey_trio.http import EventSender, Request, Write, open_body
-from humphrey_trio.testing import MemoryStream, memory_connection
+from humphrey_trio.testing import memory_connection
 from tests.support import ANY_PORT
 from tests.support.apps import StreamPair
-from tests.support.cancellation import all_closed, all_ended, living_tasks, no_resource_warning, open_files, within
+from tests.support.cancellation import (
+    all_closed,
+    all_ended,
+    living_tasks,
+    no_resource_warning,
+    open_files,
+    talk_until,
+    within,
+)
 from tests.support.clients import ReceivingClient
 from tests.support.links import Link
-from tests.support.steps import at_step, cancelled_at
+from tests.support.steps import cancelled_at
 
 PIECES = [b"a" * 50_000, b"b" * 70_000, b"c", b"d" * 50_000]
 WHOLE = b"".join(PIECES)
@@ -168,24 +176,14 @@ async def exchange(
         else:
             stream, theirs = pair()
             nursery.start_soon(app.serve_stream, theirs)
-
-        def cut() -> None:
-            if who == "server":
-                scope.cancel()
-            else:
-                assert isinstance(stream, MemoryStream)
-                stream.close()
-
-        with at_step(step + 1, cut) as cancel:
-            async with stream:
-                await client.talk(stream, data)
+        is_cut = await talk_until(step, who, scope, client, stream, data)
         if who == "client":
             await all_ended(running)
             assert bodies.begun == bodies.ended
         scope.cancel()
         await all_ended(tasks)
     await all_closed(files)
-    return client, cancel.fired
+    return client, is_cut
 
 
 CASES = [

@@ -14,10 +14,11 @@ import trio
 import trio.testing
 
 from humphrey_trio import App, AsyncStream, AsyncWebsocketApp, ConnectionClosed, Message
-from humphrey_trio.testing import WebsocketClient, open_websocket
+from humphrey_trio.testing import MemoryStream, WebsocketClient, open_websocket
 from humphrey_trio.websocket import HandshakeError
 
 from . import ANY_PORT
+from .clients import ReceivingClient
 from .links import TlsStream
 from .steps import at_step
 
@@ -83,6 +84,39 @@ async def all_closed(files: set[str]) -> None:
     with trio.fail_after(PATIENCE):
         while open_files() != files:  # noqa: ASYNC110  (no event tells)
             await trio.sleep(0.001)
+
+
+async def talk_until(
+    step: int,
+    who: str,
+    server: trio.CancelScope,
+    client: ReceivingClient,
+    stream: trio.abc.Stream,
+    data: list[bytes],
+) -> bool:
+    """Let a client talk over a stream, and cut the exchange off at a step.
+
+    Args:
+        step: 0 for before the first step.
+        who: ``"server"`` cancels the scope of the server, ``"client"`` closes the stream, which is in memory.
+        server: the scope of the server.
+        client, stream, data: what talks, where, and what it sends.
+
+    Returns:
+        Whether the exchange was not over before that step.
+    """
+
+    def cut() -> None:
+        if who == "server":
+            server.cancel()
+        else:
+            assert isinstance(stream, MemoryStream)
+            stream.close()
+
+    with at_step(step + 1, cut) as cancel:
+        async with stream:
+            await client.talk(stream, data)
+    return cancel.fired
 
 
 @contextlib.contextmanager
